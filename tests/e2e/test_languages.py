@@ -120,10 +120,11 @@ def test_nothing_is_lost_when_workers_are_killed(served: Serving) -> None:
     until_ready(served, 2)
 
 
+@pytest.mark.parametrize("options", [[], ["--remote"]], ids=["local", "remote"])
 @pytest.mark.parametrize("language", languages.LANGUAGES)
-def test_the_worker_passes_every_rule(language: str) -> None:
+def test_the_worker_passes_every_rule(language: str, options: list[str]) -> None:
     worker = shlex.split(languages.command(language))
-    told = wsraw("conform", f"--timeout={10 * UNIT}", "--", *worker)
+    told = wsraw("conform", f"--timeout={10 * UNIT}", *options, "--", *worker)
     assert told.returncode == 0, told.stdout + told.stderr
 
 

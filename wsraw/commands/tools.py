@@ -117,6 +117,11 @@ def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     "--generic", is_flag=True, help="Skip the rules that need the behaviour of the example workers."
 )
 @click.option(
+    "--remote",
+    is_flag=True,
+    help="Play the gateway of another machine: over tcp://, with keys (CURVE).",
+)
+@click.option(
     "--rules", metavar="NAME[,NAME…]", default="", help="Check only these rules. Default: all."
 )
 @click.option(
@@ -133,21 +138,34 @@ def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def conform(
-    command: tuple[str, ...], generic: bool, rules: str, timeout: float, log: str, as_json: bool
+    command: tuple[str, ...],
+    generic: bool,
+    remote: bool,
+    rules: str,
+    timeout: float,
+    log: str,
+    as_json: bool,
 ) -> int:
     """Check that a worker implements the worker protocol.
 
     Start COMMAND as a worker, act as its gateway, and check one rule after another. Exit code 1:
     the worker breaks a rule.
 
-    The worker gets WSRAW_ENDPOINT, WSRAW_TOKEN, WSRAW_POOL and WSRAW_INSTANCE in its environment.
+    The worker gets WSRAW_ENDPOINT, WSRAW_TOKEN, WSRAW_POOL and WSRAW_INSTANCE in its environment,
+    and with --remote the keys, in WSRAW_CURVE_SERVERKEY, _PUBLICKEY and _SECRETKEY.
     """
     from wsraw.tools.conform import run as runner
 
     names = [name.strip() for name in rules.split(",") if name.strip()]
     try:
         return runner.main(
-            command, names, generic=generic, timeout=timeout, as_json=as_json, log=log
+            command,
+            names,
+            generic=generic,
+            remote=remote,
+            timeout=timeout,
+            as_json=as_json,
+            log=log,
         )
     except runner.CannotConform as error:
         raise WrongUse(str(error)) from error

@@ -80,7 +80,7 @@ def worker(
     _check_link(endpoint, key, gateway_key)
     found = _program(program)
     settings = gather(values).settings
-    keys = _read_keys(key, gateway_key) if key else None
+    keys = _read_keys(key, gateway_key) if key else _keys_of_environment(endpoint)
     from wsraw.runtime import launch
 
     code = launch.as_process_1()
@@ -129,6 +129,14 @@ def _read_keys(key: str, gateway_key: str) -> tuple[str, str]:
         return keys.read_secret(key), keys.read_public(gateway_key)
     except keys.KeyFileError as error:
         raise WrongUse(str(error)) from error
+
+
+def _keys_of_environment(endpoint: str) -> tuple[str, str] | None:
+    """The keys as a worker in another language gets them; a handler's programs do not."""
+    secret, gateway, _ = (
+        os.environ.pop(f"WSRAW_CURVE_{name}KEY", "") for name in ("SECRET", "SERVER", "PUBLIC")
+    )
+    return (secret, gateway) if endpoint.startswith("tcp://") and secret and gateway else None
 
 
 def _become(

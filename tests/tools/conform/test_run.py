@@ -51,19 +51,34 @@ def not_passed(rules: dict[str, dict[str, Any]]) -> list[str]:
     return [f"{name}: {rule['why']}" for name, rule in rules.items() if rule["verdict"] != "pass"]
 
 
-def test_the_python_example_passes_all_rules() -> None:
+LINKS = {"local": [], "remote": ["--remote"]}
+"""Options for the two kinds of links."""
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_the_python_example_passes_all_rules(link: str) -> None:
     file = str(ROOT / "examples/common.py")
-    done = wsraw("conform", PATIENT, "--", *command("worker", file))
+    done = wsraw("conform", PATIENT, *LINKS[link], "--", *command("worker", file))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert all(line.startswith("pass  ") for line in lines[:-1])
     assert lines[-1] == f"{len(lines) - 1} passed, 0 failed, 0 skipped"
 
 
-def test_async_handlers_pass_all_rules(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", LINKS)
+def test_async_handlers_pass_all_rules(link: str, tmp_path: Path) -> None:
     file = tmp_path / "async_common.py"
     file.write_text(ASYNC.format(path=str(ROOT / "examples/common.py")), "utf-8")
-    assert not_passed(verdicts(PATIENT, "--", *command("worker", str(file)), code=0)) == []
+    worker = ["--", *command("worker", str(file))]
+    assert not_passed(verdicts(PATIENT, *LINKS[link], *worker, code=0)) == []
+
+
+def test_a_worker_without_keys_cannot_connect_as_a_remote_one() -> None:
+    worker = ["--", sys.executable, str(FAULTY), ""]
+    rules = "--rules=hello"
+    assert verdicts(PATIENT, rules, *worker, code=0)["hello"]["verdict"] == "pass"
+    found = verdicts(BRIEF, "--remote", rules, *worker, code=1)
+    assert found["hello"]["verdict"] == "fail"
 
 
 def test_the_small_worker_of_the_protocol_page_passes_the_generic_rules(tmp_path: Path) -> None:
@@ -118,10 +133,11 @@ def test_the_folder_of_the_socket_is_removed_at_the_end(kind: str) -> None:
         assert list(folder.iterdir()) == []
 
 
-def test_a_worker_that_ends_at_once_fails_and_its_output_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", LINKS)
+def test_a_worker_that_ends_at_once_fails_and_its_output_is_kept(link: str, tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     source = "import os; print(os.getpid(), *sorted(n for n in os.environ if 'WSRAW' in n)); 1 / 0"
-    options = [PATIENT, f"--log={log}", "--"]
+    options = [PATIENT, *LINKS[link], f"--log={log}", "--"]
     done = wsraw("conform", *options, sys.executable, "-c", source)
     assert done.returncode == 1
     assert "FAIL  hello " in done.stdout
@@ -129,7 +145,8 @@ def test_a_worker_that_ends_at_once_fails_and_its_output_is_kept(tmp_path: Path)
     assert "worker: ZeroDivisionError" in done.stderr
     said = log.read_text("utf-8")
     names = ["WSRAW_ENDPOINT", "WSRAW_INSTANCE", "WSRAW_POOL", "WSRAW_TOKEN"]
-    assert said.split("\n")[0].split()[1:] == names
+    keys = [f"WSRAW_CURVE_{name}KEY" for name in ("PUBLIC", "SECRET", "SERVER")]
+    assert said.split("\n")[0].split()[1:] == [*(keys if link == "remote" else []), *names]
 
 
 def test_a_worker_that_does_nothing_is_ended(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""I/O. The ROUTER socket of the played gateway, which can die and come back at its endpoint."""
+"""I/O. The ROUTER socket of the played gateway, which can die and come back at its endpoint.
+
+It is libzmq's on purpose: an end of the link that is not ours makes a check a proof.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,33 @@ RECEIVE_QUEUE: Final = 1000
 
 
 class Router:
-    """A socket as the gateway has for workers of this machine."""
+    """A socket as the gateway has for workers of this machine, or for those of others."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, remote: bool = False) -> None:
+        """`remote`: on TCP, and with keys. Every key is let in; the worker knows that of the
+        gateway from its environment."""
+        self.variables: dict[str, str] = {}
+        """What a worker needs to know beside the endpoint."""
+        self._secret = b""
         # For this user alone: whoever can reach the socket can pose as the worker.
         self._folder = tempfile.mkdtemp(prefix="wsraw-conform-")
         path = os.path.join(self._folder, "link.sock")
-        if sys.platform == "win32" or len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        if remote:
+            self.endpoint = "tcp://127.0.0.1:*"
+            self._make_keys()
+        elif sys.platform == "win32" or len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             self.endpoint = "tcp://127.0.0.1:*"
         else:
             self.endpoint = f"ipc://{path}"
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self.up()
+
+    def _make_keys(self) -> None:
+        ours, self._secret = zmq.curve_keypair()
+        public, secret = zmq.curve_keypair()
+        for name, key in (("SERVER", ours), ("PUBLIC", public), ("SECRET", secret)):
+            self.variables[f"WSRAW_CURVE_{name}KEY"] = key.decode()
 
     def up(self) -> None:
         self._context = zmq.Context()
@@ -38,6 +55,9 @@ class Router:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BATCH)
         socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
+        if self._secret:
+            socket.setsockopt(zmq.CURVE_SERVER, 1)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, self._secret)
         socket.bind(self.endpoint)
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._socket = socket

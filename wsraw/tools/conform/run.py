@@ -38,6 +38,7 @@ def main(
     names: Collection[str] = (),
     *,
     generic: bool = False,
+    remote: bool = False,
     timeout: float = 5.0,
     as_json: bool = False,
     log: str = "",
@@ -51,7 +52,7 @@ def main(
         file = open(log, "w", encoding="utf-8") if log else None  # noqa: SIM115
     except OSError as error:
         raise CannotConform(f"--log {log}: {error.strerror}") from error
-    driver = Driver(command, file)
+    driver = Driver(command, file, Router(remote=remote))
     gateway = PlayedGateway(driver, POOL, partial(secrets.token_hex, 8), timeout)
     results = []
     # As with Ctrl-C, the worker must not be left behind.
@@ -92,11 +93,11 @@ def _hint(command: Sequence[str]) -> str:
 class Driver:
     """The outside of the played gateway: one process at a time, and the socket."""
 
-    def __init__(self, command: Sequence[str], log: IO[str] | None) -> None:
+    def __init__(self, command: Sequence[str], log: IO[str] | None, router: Router) -> None:
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._command = command
         self._log = log
-        self._router = Router()
+        self._router = router
         self._process: Process | None = None
         self._ended: deque[tuple[int, int]] = deque()
         """(number of the process, exit code); filled in threads."""
@@ -137,6 +138,7 @@ class Driver:
             "WSRAW_TOKEN": token,
             "WSRAW_POOL": pool,
             "WSRAW_INSTANCE": instance,
+            **self._router.variables,
         }
         try:
             self._process = Process(
