@@ -1,4 +1,5 @@
-"""A worker that has the token and says what it likes, on a real link.
+"""A worker that has the token and says what it likes, on a real link: now on that of this machine,
+now on that of other machines.
 
 It is alone in a pool of its own: as a member of another one it could simply close what it is given.
 """
@@ -9,6 +10,7 @@ import random
 
 import zmq
 
+from tests.e2e.remote import endpoint
 from tests.e2e.serving import TIMEOUT, Serving
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.records import batches
@@ -26,7 +28,7 @@ class BadWorker:
 
     def __init__(self, serving: Serving, choose: random.Random) -> None:
         assert serving.folder is not None
-        self._endpoint = f"ipc://{serving.folder / 'link.sock'}"
+        self._endpoints = [f"ipc://{serving.folder / 'link.sock'}", endpoint(serving)]
         self._token = (serving.folder / "token").read_text().strip()
         self._choose = choose
         target = load("link_gateway")
@@ -55,7 +57,7 @@ class BadWorker:
         socket.set(zmq.IMMEDIATE, 1)
         socket.set(zmq.PROBE_ROUTER, 1)
         socket.set(zmq.LINGER, 0)
-        socket.connect(self._endpoint)
+        socket.connect(self._endpoints[self.sessions % len(self._endpoints)])
         self.sessions += 1
         self._left = BATCHES
         self._link = WorkerEnd(

@@ -22,6 +22,7 @@ from tests.corpus import OFFER, UPGRADE
 from tests.deadline import eventually
 from tests.e2e.serving import ECHO, Serving, has_traceback, serve
 from tests.e2e.test_hostile import Observer
+from tests.fuzz.bad_peer import BadPeer
 from tests.fuzz.bad_worker import BadWorker
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.target import load
@@ -35,7 +36,10 @@ AHEAD = 200
 be accepted, and be gone before they are."""
 
 TO_THE_LINK = 0.1
-"""Share of the inputs that go to the worker link."""
+"""Share of the inputs that go to the worker links, from workers with the token."""
+
+TO_THE_SOCKET = 0.05
+"""Share of the inputs that go to the socket of the local link, from anybody."""
 
 WARM_UP = 3000
 GROWTH = 32.0
@@ -126,7 +130,9 @@ def attack(seed: int, inputs: int, seconds: float, warm_up: int = WARM_UP) -> in
     choose = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         unix = os.path.join(folder, "s")
-        with serve(ECHO, workers=2, listen=["127.0.0.1:0", f"unix:{unix}"]) as serving:
+        listen = ["127.0.0.1:0", f"unix:{unix}"]
+        remote = "--worker-listen=tcp://127.0.0.1:0"
+        with serve(ECHO, remote, workers=2, listen=listen) as serving:
             faults = _attack(serving, choose, seed, inputs, seconds, warm_up)
     for fault in faults:
         print(f"gateway: {fault}")
@@ -144,11 +150,13 @@ def _attack(
     pid = serving.gateway
     clients = Clients(serving, choose)
     worker = BadWorker(serving, choose)
+    peer = BadPeer(serving, choose)
     serving.begin_helper()
     for n in range(warm_up):
-        _one(n, clients, worker, choose)
+        _one(n, clients, worker, peer, choose)
     clients.close()
     worker.leave()
+    peer.close()
     eventually(lambda: serving.descriptors() < 60, "the warm-up to be over")
     descriptors, memory = serving.descriptors(), serving.rss() / (1 << 20)
     faults: list[str] = []
@@ -157,11 +165,12 @@ def _attack(
     count = 0
     with Observer(serving) as observer:
         while (not inputs or count < inputs) and (count % 64 or time.monotonic() < until):
-            _one(count, clients, worker, choose)
+            _one(count, clients, worker, peer, choose)
             count += 1
         spent = time.monotonic() - began
         clients.close()
         worker.close()
+        peer.close()
         echoes = observer.echoes
         eventually(lambda: observer.echoes > echoes, "the client beside to be served")
     try:
@@ -172,7 +181,7 @@ def _attack(
     after = serving.rss() / (1 << 20)
     print(
         f"gateway: seed {seed}, {count:,} inputs in {spent:.0f} s ({count / spent:,.0f}/s), "
-        f"{worker.batches:,} of them on the worker link in {worker.sessions:,} sessions; "
+        f"{worker.batches:,} of them on the worker links in {worker.sessions:,} sessions; "
         f"{observer.echoes:,} verified echoes beside; pid {pid} before, {serving.gateway} after; "
         f"descriptors {descriptors} before, {serving.descriptors()} after; "
         f"RSS {memory:.1f} MiB before, {after:.1f} after",
@@ -187,10 +196,15 @@ def _attack(
     return faults
 
 
-def _one(number: int, clients: Clients, worker: BadWorker, choose: random.Random) -> None:
+def _one(
+    number: int, clients: Clients, worker: BadWorker, peer: BadPeer, choose: random.Random
+) -> None:
     if number % AHEAD == 0:
         clients.catch_up()
-    if choose.random() < TO_THE_LINK:
+    to = choose.random()
+    if to < TO_THE_LINK:
         worker.attack()
+    elif to < TO_THE_LINK + TO_THE_SOCKET:
+        peer.attack()
     else:
         clients.attack()
