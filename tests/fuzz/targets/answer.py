@@ -53,9 +53,11 @@ def feed(settings: Settings, data: bytes, cut: bool) -> tuple[Connection, list[A
     con = asked(settings)
     events: list[Any] = []
     for piece in pieces(data) if cut else (data,) if data else ():
-        events += con.receive_data(piece, 0.0)
-    while con.unfinished and (more := con.resume(0.0)):
-        events += more
+        some = con.receive_data(piece, 0.0)
+        # What one turn has kept back comes in the next ones, as in the gateway.
+        while some or con.intake.has_more:
+            events += some
+            some = con.resume(0.0)
     events += con.drained(0.0)
     return con, events
 
