@@ -30,6 +30,9 @@ GROWTH: Final = 4
 FEW: Final = 64
 """Batches in a full read up to which more is read the next time."""
 
+MANY: Final = 256
+"""Batches after which one call reads no more, however short they are."""
+
 JOINED_BELOW: Final = 16 * 1024
 """Bytes of a batch that is copied behind its header. Longer ones are written where they lie."""
 
@@ -133,7 +136,7 @@ class LinkSocket:
     # --- in ---
 
     def receive(self, budget: int = READ_BUDGET) -> list[Batch]:
-        """Read until there is no more, or at least `budget` bytes were read.
+        """Read until there is no more, or at least `budget` bytes or MANY batches were read.
 
         What is wrong with the peer ends the connection, and an ERROR command for it is queued. So
         are answers to other commands: `unsent` tells.
@@ -142,10 +145,29 @@ class LinkSocket:
         self.has_more = False
         if self.ended:
             return batches
-        peer = self.peer
+        sock, peer = self._sock, self.peer
         try:
             while True:
-                asked, size = self._read(batches)
+                rest = peer.rest()
+                if rest is None:
+                    asked = self._portion
+                    data = sock.recv(asked)
+                    size = len(data)
+                    new = peer.receive_data(data)
+                    if batches:
+                        batches += new
+                    else:
+                        batches = new
+                    if size == asked:
+                        few = len(new) <= FEW
+                        self._portion = min(READ_SIZE, asked * GROWTH) if few else LEAST_READ
+                else:
+                    asked = len(rest)
+                    size = sock.recv_into(rest)
+                    rest.release()
+                    batch = peer.received(size) if size else None
+                    if batch is not None:
+                        batches.append(batch)
                 if not size:
                     self._end("the peer has closed the connection")
                     break
@@ -153,7 +175,7 @@ class LinkSocket:
                     # What comes now is reported as readable again.
                     break
                 budget -= size
-                if budget <= 0:
+                if budget <= 0 or len(batches) > MANY:
                     self.has_more = True
                     break
         except (BlockingIOError, InterruptedError):
@@ -168,29 +190,6 @@ class LinkSocket:
         if peer.why:
             self._end(peer.why)
         return batches
-
-    def _read(self, batches: list[Batch]) -> tuple[int, int]:
-        """Read once. How many bytes were asked for, and how many came."""
-        peer = self.peer
-        rest = peer.rest()
-        if rest is not None:
-            asked = len(rest)
-            size = self._sock.recv_into(rest)
-            rest.release()
-            if size:
-                batch = peer.received(size)
-                if batch is not None:
-                    batches.append(batch)
-            return asked, size
-        asked = self._portion
-        data = self._sock.recv(asked)
-        size = len(data)
-        if size:
-            new = peer.receive_data(data)
-            batches += new
-            if size == asked:
-                self._portion = min(READ_SIZE, asked * GROWTH) if len(new) <= FEW else LEAST_READ
-        return asked, size
 
     def _end(self, why: str) -> None:
         if not self.ended:
