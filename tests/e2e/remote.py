@@ -1,13 +1,16 @@
 """Workers on another machine, which for a test is a `wsraw worker` that connects over TCP; and the
-network between, which can be cut, stand still, and come back."""
+network between, which can be cut, stand still, and come back. Also between a gateway and workers
+that were started by hand on its machine, as a socket that is passed into a container."""
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,12 +106,25 @@ def remote_workers_ready(serving: Serving, count: int) -> None:
 
 
 class Network:
-    """A TCP forwarder in a thread of its own, and what can befall it."""
+    """A forwarder for TCP or unix sockets in a thread of its own, and what can befall it."""
 
     def __init__(self, target: str) -> None:
-        host, _, port = target.removeprefix("tcp://").rpartition(":")
-        self._target = host, int(port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._folder = tempfile.TemporaryDirectory(prefix="net-")
+        self._target: str | tuple[str, int]
+        if target.startswith("ipc://"):
+            self._family = socket.AF_UNIX
+            self._target = target.removeprefix("ipc://")
+            path = os.path.join(self._folder.name, "link.sock")
+            self.endpoint = f"ipc://{path}"
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(path)
+            self._listener.listen()
+        else:
+            host, _, port = target.removeprefix("tcp://").rpartition(":")
+            self._family = socket.AF_INET
+            self._target = host, int(port)
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._pairs: dict[socket.socket, socket.socket] = {}
@@ -122,10 +138,6 @@ class Network:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    @property
-    def endpoint(self) -> str:
-        return f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-
     def __enter__(self) -> Network:
         return self
 
@@ -137,6 +149,7 @@ class Network:
                 sock.close()
         self._listener.close()
         self._selector.close()
+        self._folder.cleanup()
 
     def _run(self) -> None:
         while not self._over:
@@ -159,7 +172,8 @@ class Network:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             near.close()
             return
-        far = socket.create_connection(self._target)
+        far = socket.socket(self._family)
+        far.connect(self._target)
         self._pairs[near], self._pairs[far] = far, near
         self.made += 1
         for sock in (near, far):

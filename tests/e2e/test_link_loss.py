@@ -1,8 +1,13 @@
-"""The network between gateway and worker is cut, stands still, and comes back, under load."""
+"""The network between gateway and worker is cut, stands still, and comes back, under load.
+
+Over TCP with keys, as from another machine, and over a unix socket, as from a container: the
+gateway has a link for each."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -10,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.deadline import DEADLINE
+from tests.deadline import DEADLINE, eventually
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
-from tests.e2e.remote import Keys, Network, RemoteWorker, endpoint, gateway, remote_workers_ready
+from tests.e2e.remote import Keys, Network, RemoteWorker, endpoint, gateway
 from tests.e2e.serving import Serving, linux
 
 pytestmark = linux
@@ -44,6 +49,37 @@ def keys(tmp_path: Path) -> Keys:
     return made
 
 
+LINKS = ("remote", "local")
+
+
+def socket_of(serving: Serving, link: str) -> str:
+    """Where workers connect that are started by hand."""
+    return f"ipc://{serving.folder}/link.sock" if link == "local" else endpoint(serving)
+
+
+def allowed(serving: Serving, link: str, keys: Keys, name: str) -> list[str]:
+    """Options of a worker that may connect there."""
+    if link == "remote":
+        return keys.of_worker(name)
+    assert serving.folder is not None
+    return [f"--token={(serving.folder / 'token').read_text().strip()}"]
+
+
+def sessions_begun(serving: Serving) -> int:
+    """How many workers that were started by hand have become ready so far."""
+    return len(re.findall(r"worker (?!1 )\w+ .*is ready", str(serving)))
+
+
+def connect(stack: ExitStack, serving: Serving, link: str, keys: Keys) -> Network:
+    """Two workers that were started by hand, behind a network of their own."""
+    network = stack.enter_context(Network(socket_of(serving, link)))
+    for name in ("alice", "bob"):
+        options = allowed(serving, link, keys, name)
+        stack.enter_context(RemoteWorker(f"--connect={network.endpoint}", *options))
+    eventually(lambda: sessions_begun(serving) == 2, "both to be ready")
+    return network
+
+
 def run(serving: Serving, act: Callable[[Load], Awaitable[None]]) -> None:
     """The load, and what happens meanwhile; every answer is checked for content and order."""
 
@@ -58,15 +94,11 @@ def run(serving: Serving, act: Callable[[Load], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_links_that_are_cut_repeatedly_lose_nothing(keys: Keys) -> None:
+@pytest.mark.parametrize("link", LINKS)
+def test_links_that_are_cut_repeatedly_lose_nothing(link: str, keys: Keys) -> None:
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway()))
-        network = stack.enter_context(Network(endpoint(serving)))
-        for name in ("alice", "bob"):
-            stack.enter_context(
-                RemoteWorker(f"--connect={network.endpoint}", *keys.of_worker(name))
-            )
-        remote_workers_ready(serving, 2)
+        network = connect(stack, serving, link, keys)
 
         async def cut(load: Load) -> None:
             for _ in range(10):
@@ -87,23 +119,20 @@ def test_links_that_are_cut_repeatedly_lose_nothing(keys: Keys) -> None:
         seen = serving.status()
         assert seen["gateway"]["dead_letters"] == 0, serving
         names = {(each["key"], each["address"]) for each in seen["by_hand"]}
-        assert names == {("alice", "127.0.0.1"), ("bob", "127.0.0.1")}
+        who = {"remote": {("alice", "127.0.0.1"), ("bob", "127.0.0.1")}, "local": {("", "")}}
+        assert names == who[link]
         # An instance that comes back is the same, whatever its link.
         instances = {each["instance"] for each in seen["by_hand"]}
         assert len(instances) == 2
         assert sum(each["acked"] for each in seen["by_hand"]) > 0
 
 
-def test_a_network_that_is_down_for_a_while_loses_nothing(keys: Keys) -> None:
-    """All workers from elsewhere are lost at once; the one that is here goes on."""
+@pytest.mark.parametrize("link", LINKS)
+def test_a_network_that_is_down_for_a_while_loses_nothing(link: str, keys: Keys) -> None:
+    """All workers behind it are lost at once; the one that is here goes on."""
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway()))
-        network = stack.enter_context(Network(endpoint(serving)))
-        for name in ("alice", "bob"):
-            stack.enter_context(
-                RemoteWorker(f"--connect={network.endpoint}", *keys.of_worker(name))
-            )
-        remote_workers_ready(serving, 2)
+        network = connect(stack, serving, link, keys)
 
         async def away(load: Load) -> None:
             network.away = True
@@ -121,12 +150,7 @@ def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
     """No FIN, no RST: only silence. What came back late must have no effect."""
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway(), "--worker-heartbeat=0.8"))
-        network = stack.enter_context(Network(endpoint(serving)))
-        for name in ("alice", "bob"):
-            stack.enter_context(
-                RemoteWorker(f"--connect={network.endpoint}", *keys.of_worker(name))
-            )
-        remote_workers_ready(serving, 2)
+        network = connect(stack, serving, "remote", keys)
 
         async def stall(load: Load) -> None:
             for _ in range(2):
@@ -141,3 +165,38 @@ def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
         run(serving, stall)
         assert serving.status()["gateway"]["dead_letters"] == 0, serving
         serving.run.line(r"worker \w+ \(alice at 127.0.0.1\) is gone; its events go to others")
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_worker_that_was_started_by_hand_is_killed_and_loses_nothing(
+    link: str, keys: Keys
+) -> None:
+    """Nobody reports its exit: the end of its link does. And one that is stopped is no dead one."""
+    with ExitStack() as stack:
+        serving = stack.enter_context(gateway(*keys.of_gateway()))
+        options = [f"--connect={socket_of(serving, link)}", *allowed(serving, link, keys, "alice")]
+        workers = [stack.enter_context(RemoteWorker(*options))]
+
+        async def kill(load: Load) -> None:
+            for n in range(1, 6):
+                await load.until(lambda: sessions_begun(serving) == n)  # noqa: B023
+                await load.more(30)
+                workers.pop().process.kill()
+                workers.append(stack.enter_context(RemoteWorker(*options)))
+            await load.until(lambda: sessions_begun(serving) == 6)
+            await until_sessions(serving, load, 1)
+
+        async def stop(load: Load) -> None:
+            process = workers[0].process
+            for _ in range(3):
+                process.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(0.5)
+                process.send_signal(signal.SIGCONT)
+                await load.more(30)
+
+        run(serving, kill)
+        run(serving, stop)
+        seen = serving.status()
+        assert seen["gateway"]["dead_letters"] == 0, serving
+        assert len(seen["by_hand"]) == 1
+        assert not seen["workers"][0]["restarts"]
