@@ -7,7 +7,13 @@ import pytest
 
 from wsraw.config.addresses import parse_listen
 from wsraw.config.checks import from_options
-from wsraw.config.settings import Settings
+from wsraw.config.settings import LARGEST_MESSAGE, LARGEST_REMOTE_MESSAGE, Settings
+from wsraw.link.batches import (
+    LARGEST_BATCH,
+    LARGEST_REMOTE_BATCH,
+    RECORD_COST,
+    ROOM_FOR_ACKS,
+)
 
 
 def test_settings_without_options_are_the_defaults() -> None:
@@ -85,6 +91,28 @@ def test_a_wrong_worker_listen_address_is_refused(text: str) -> None:
 def test_half_of_the_link_keys_is_refused(given: str, missing: str) -> None:
     with pytest.raises(ValueError, match=f"{given} needs {missing}"):
         from_options({given: "x"})
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_a_message_fits_into_a_batch_of_every_worker_that_may_come(above: int) -> None:
+    local = {"max_message_size": LARGEST_MESSAGE}
+    remote = {"max_message_size": (15 << 20) + above, "worker_listen": ["tcp://127.0.0.1:0"]}
+    assert from_options(local).max_message_size == 63 << 20
+    if above:
+        with pytest.raises(
+            ValueError, match=r"max_message_size \(15728641\) .* most 15MiB with wo"
+        ):
+            from_options(remote)
+    else:
+        assert from_options(remote).max_message_size == 15 << 20
+
+
+@pytest.mark.parametrize(
+    ("message", "batch"),
+    [(LARGEST_MESSAGE, LARGEST_BATCH), (LARGEST_REMOTE_MESSAGE, LARGEST_REMOTE_BATCH)],
+)
+def test_the_largest_message_is_as_the_link_has_it(message: int, batch: int) -> None:
+    assert message == batch - (1 << 20) < batch - ROOM_FOR_ACKS - RECORD_COST
 
 
 def test_link_keys_without_a_worker_listener_are_refused() -> None:

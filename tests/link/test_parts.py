@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.link.ends import CON, SESSION, gateway_end, message, sent, to_gateway
+from wsraw.config.settings import LARGEST_MESSAGE
 from wsraw.link import records as rec
 from wsraw.link.batches import EVENT_LIMIT, KEPT_COST, LARGEST_BATCH, RECORD_COST
 from wsraw.link.gateway_end import GatewayEnd
@@ -168,6 +169,15 @@ def test_refusals_name_the_batch_of_the_part() -> None:
     end.receive(to_gateway(send))
     end.refuse(0, "")
     assert [(r.batch, r.index) for r in (sent(end) or [])[1:]] == [(5, 0)]
+
+
+def test_the_largest_message_goes_to_a_worker_in_a_batch() -> None:
+    end = gateway_end()
+    end.notice(rec.Detach(1))
+    event = message(data=bytes(LARGEST_MESSAGE))
+    end.deliver(event, None, LARGEST_MESSAGE + 256, 0.0)
+    end.notice(rec.Detach(2))
+    assert [(sent(end) or [])[1] for _ in range(3)] == [rec.Detach(1), event, rec.Detach(2)]
 
 
 def test_no_batch_to_a_worker_is_longer_than_the_link_carries() -> None:

@@ -9,7 +9,6 @@ import pytest
 import wsraw.link.worker_end as worker_end_module
 from tests.deadline import UNIT
 from tests.link.ends import CON, SESSION, WELCOME, hello, ready_worker, sent, to_worker, worker_end
-from wsraw.config.settings import LARGEST_MESSAGE
 from wsraw.link import records as rec
 from wsraw.link.batches import (
     EVENT_LIMIT,
@@ -613,7 +612,3 @@ def test_the_fullest_batch_fits() -> None:
     batch = end.data_to_send() or b""
     assert end.data_to_send() is None
     assert 0.5 * LARGEST_REMOTE_BATCH < len(batch) <= LARGEST_REMOTE_BATCH
-
-
-def test_the_largest_message_fits_both_ways() -> None:
-    assert worker_end().room >= LARGEST_MESSAGE + RECORD_COST

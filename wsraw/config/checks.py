@@ -8,7 +8,8 @@ from typing import Any, Final
 from wsraw.config import options, pools
 from wsraw.config.addresses import Listen, Networks, is_loopback_endpoint, parse_listen
 from wsraw.config.origins import Hosts, Origins
-from wsraw.config.settings import KIB, MIB, Settings
+from wsraw.config.settings import KIB, LARGEST_REMOTE_MESSAGE, MIB, Settings
+from wsraw.config.units import show_size
 
 LEAST_MEMORY: Final = MIB
 """Bytes. A number without its unit (512 for 512MiB) would refuse all clients."""
@@ -55,13 +56,20 @@ def _check_sizes(settings: Settings) -> None:
 
 
 def _check_link(settings: Settings) -> None:
-    """Whoever connects to the link can act as every handler: on a network it needs keys."""
+    """Whoever connects to the link can act as every handler: on a network it needs keys. Batches
+    are shorter there."""
     for text in settings.worker_listen:
         if is_loopback_endpoint(text) or settings.link_key:
             continue
         raise ValueError(
             f"worker_listen: {text!r} is open to the network: make keys with `wsraw keygen`, and "
             "give link_key and worker_keys"
+        )
+    if settings.worker_listen and settings.max_message_size > LARGEST_REMOTE_MESSAGE:
+        raise ValueError(
+            f"max_message_size ({show_size(settings.max_message_size)}) must be at most "
+            f"{show_size(LARGEST_REMOTE_MESSAGE)} with worker_listen: a worker on another machine "
+            "could not send a longer message back"
         )
     if bool(settings.link_key) != bool(settings.worker_keys):
         given, missing = "link_key", "worker_keys"

@@ -14,7 +14,10 @@ KIB: Final = 1024
 MIB: Final = 1024 * 1024
 
 LARGEST_MESSAGE: Final = 63 * MIB
-"""Bytes of the largest message that fits into a batch, in both directions."""
+"""Bytes of the largest message that fits into a batch of the worker link, in both directions."""
+
+LARGEST_REMOTE_MESSAGE: Final = 15 * MIB
+"""The same where a worker on another machine sends it."""
 
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "time"})]
 Size = Annotated[int, Meta(ge=0, extra={"unit": "size"})]
@@ -180,7 +183,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_header_size: Annotated[int, Meta(ge=1024, extra={"unit": "size"})] = 16 * KIB
     """Maximum size of the HTTP request line and headers (431)."""
     max_message_size: Annotated[Bytes, Meta(le=LARGEST_MESSAGE)] = MIB
-    """Maximum size of a WebSocket message after decompression (1009); at most 63MiB."""
+    """Maximum size of a WebSocket message after decompression (1009); at most 63MiB, and 15MiB with
+    worker_listen."""
     message_rate: Annotated[float, Meta(ge=0)] = 0.0
     """Messages per second that a client may send on average. Each WebSocket frame counts (pings
     too), or each read from a raw connection. 0: no limit."""
