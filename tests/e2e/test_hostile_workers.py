@@ -20,7 +20,7 @@ from tests.e2e.observer import Observer
 from tests.e2e.remote import Keys, RemoteWorker, endpoint, gateway, remote_workers_ready
 from tests.e2e.serving import Serving, has_traceback, linux
 from tests.running import wsraw
-from wsraw.link.batches import LARGEST_BATCH, LARGEST_REMOTE_BATCH
+from wsraw.link.batches import EVENT_LIMIT, LARGEST_BATCH, LARGEST_REMOTE_BATCH
 from wsraw.link.records import decode_value, encode
 
 pytestmark = linux
@@ -230,6 +230,43 @@ def acks_of_what_it_never_had(attacker: Attacker, rng: random.Random) -> None:
     attacker.until_read(sock, session)
 
 
+def parts_of_what_it_never_had(attacker: Attacker, rng: random.Random) -> None:
+    for seq in (1, 0, -1, 10**9, (1 << 64) - 1):
+        sock, session = attacker.enter()
+        attacker.say(sock, encode([session, ["send", 1, b"x"], ["part", seq]]))
+        assert "not in flight" in until_shut_out(sock)
+
+
+def parts_without_an_end(attacker: Attacker, rng: random.Random) -> None:
+    """More than one event may have; and as much, of a worker that leaves then."""
+    data = bytes(attacker.largest_batch - 1000)
+    for count in (EVENT_LIMIT // attacker.largest_batch + 1, 2):
+        # Among the honest ones, as for `odd_options`.
+        sock, session = attacker.enter(pool="default")
+        seq, con = some_event(sock, session)
+        part = encode([session, ["send", con, data], ["part", seq]])
+        attacker.say(sock, *[part] * count)
+        if count > 2:
+            assert f"{EVENT_LIMIT} bytes" in until_shut_out(sock)
+        else:
+            attacker.until_read(sock, session)
+        sock.close(0)
+
+
+def some_event(sock: zmq.Socket[bytes], session: int) -> tuple[int, int]:
+    """Seq and connection of an event that it is given: of an honest client, or the end of a
+    connection that it opens in vain."""
+    sock.send(encode([session, ["query", 3, "ids"]]))
+    while True:
+        number, *records = decode_value(sock.recv())
+        for record in records:
+            if record[:2] == ["answer", 3]:
+                con = record[2][0]
+                sock.send(encode([session, ["open", con, "127.0.0.1:1"]]))
+            elif record[0].startswith("on_") and number == session:
+                return record[1], record[2]
+
+
 def odd_options(attacker: Attacker, rng: random.Random) -> None:
     # Among the honest ones: whoever opens a connection leaves its on_close to somebody.
     sock, session = attacker.enter(pool="default")
@@ -314,6 +351,8 @@ ATTACKS: list[Attack] = [
     batches_too_large,
     wrong_ids,
     acks_of_what_it_never_had,
+    parts_of_what_it_never_had,
+    parts_without_an_end,
     odd_options,
     floods,
     floods_of_the_shut_out,
