@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from wsraw.config.addresses import parse_listen
@@ -307,6 +308,7 @@ class Gateway:
 
     def stop_orphaned(self) -> None:
         """The supervisor is gone: stop, and leave no worker behind."""
+        self.is_orphaned = True
         log.error("the supervisor is gone; stopping")
         self.stopping.begin(ORPHAN_STOP)
 
@@ -336,14 +338,34 @@ def _append(path: str, line: bytes) -> None:
 
 
 def _watch_stdin(gateway: Gateway) -> None:
-    """Wait for the end of stdin, whose other end the supervisor holds: it is gone then."""
-    try:
-        while os.read(0, 4096):
-            pass
-    except OSError:
+    """Watch for the end of stdin, whose other end the supervisor holds: it is gone then. Raises
+    OSError or RuntimeError."""
+    if sys.platform == "win32":
+        # There a pipe cannot be selected on.
+        threading.Thread(target=_wait_for_end, args=(gateway,), daemon=True).start()
+    else:
+        gateway.loop.watch(0, partial(_read_stdin, gateway), read=True)
+
+
+def _wait_for_end(gateway: Gateway) -> None:
+    while not _has_ended():
         pass
-    gateway.is_orphaned = True
     gateway.loop.call_soon_threadsafe(gateway.stop_orphaned)
+
+
+def _read_stdin(gateway: Gateway, readable: bool, writable: bool) -> None:
+    if _has_ended():
+        gateway.loop.unwatch(0)
+        # In a handler nothing may be closed.
+        gateway.loop.call_soon_threadsafe(gateway.stop_orphaned)
+
+
+def _has_ended() -> bool:
+    """Read from stdin, which is silent until its end."""
+    try:
+        return not os.read(0, 4096)
+    except OSError:
+        return True
 
 
 def main(
@@ -374,8 +396,8 @@ def main(
         return EXIT_CANNOT_START
     if control:
         try:
-            threading.Thread(target=_watch_stdin, args=(gateway,), daemon=True).start()
-        except RuntimeError as error:
+            _watch_stdin(gateway)
+        except (OSError, RuntimeError) as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             gateway.close()
             return 1
