@@ -225,7 +225,8 @@ WRONG_GREETINGS = {
     GREETING[:10] + b"\x02": "speaks ZMTP 2.0",
     GREETING[:12] + b"CURVE".ljust(52, b"\0"): "the mechanism CURVE",
     GREETING[:12] + b"NULLS".ljust(52, b"\0"): "the mechanism NULLS",
-    GREETING[:12] + b"\x1b[31m".ljust(52, b"\0"): "the mechanism ?[31m",
+    GREETING[:12] + b"CURVE".ljust(20, b"\0"): "the mechanism CURVE",
+    GREETING[:12] + b"\x1b[31m\x1f\x7f\x80 ~".ljust(52, b"\0"): "the mechanism ?[31m??? ~",
     GREETING[:12] + bytes(52): "the mechanism ,",
 }
 
@@ -326,6 +327,13 @@ def test_nothing_is_read_or_said_after_a_fault() -> None:
     peer.fail("another reason")
     assert peer.why == why
     assert peer.data_to_send() == b""
+
+
+def test_what_was_received_of_a_message_goes_with_a_fault() -> None:
+    peer = ready_peer("server")
+    peer.receive_data(frame(bytes(LIMIT))[:100_000])
+    assert peer.rest() is not None
+    peer.fail("the gateway ends")
     assert peer.rest() is None
 
 
@@ -401,6 +409,19 @@ def test_a_command_may_come_inside_a_message_of_several_frames() -> None:
     heard = check_every_cut("server", hello("server") + data)
     assert heard.messages == [NO_BATCH, b"next"]
     assert heard.said.endswith(command(b"PONG", b"!"))
+
+
+def test_what_is_skipped_is_not_read_whatever_it_looks_like() -> None:
+    unread = frame(b"unread") * 3 + b"\xff" + bytes(300)
+    data = frame(unread, 1) + frame(unread, 1) + frame(unread) + frame(b"next")
+    assert check_every_cut("server", hello("server") + data).messages == [NO_BATCH, b"next"]
+
+
+@pytest.mark.parametrize("size", [COMMAND_LIMIT - 1, COMMAND_LIMIT])
+def test_a_command_may_be_as_long_as_the_limit_and_arrive_in_pieces(size: int) -> None:
+    data = frame(b"\x05Later" + bytes(size - 6), 4) + frame(b"x")
+    for pieces in ([data], [data[:9], data[9:]], [data[:-5], data[-5:]], single_bytes(data)):
+        assert hear(ready_peer("server"), pieces, in_place=True).messages == [b"x"]
 
 
 def test_a_flood_of_commands_ends_and_the_messages_before_do_not_get_lost() -> None:

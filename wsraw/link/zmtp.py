@@ -147,7 +147,6 @@ class Peer:
         """So many bytes were put where `rest` said; the message, once all of it is there."""
         self._filled += count
         if self._filled == self._size:
-            self._between = True
             return self._finish()
         self._grow(self._filled + 1)
         return None
