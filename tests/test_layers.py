@@ -336,7 +336,6 @@ NO_MIRROR = {
     "link.batches": "link/test_gateway_end.py",
     "runtime.compiled": "test_cli.py",
     "runtime.selector": "runtime/test_loop.py",
-    "supervisor.control.client": "e2e/test_control.py",
     "supervisor.control.requests": "e2e/test_control.py",
     "supervisor.decisions.actions": "supervisor/decisions/test_policy.py",
     # Only on Windows: a supervisor that is killed leaves no process.

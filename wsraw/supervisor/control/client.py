@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from wsraw.link.records import Decoder, Do, Done, encode
+from wsraw.link.records import Decoder, Do, Done, LinkError, encode
 from wsraw.runtime.link.client import LinkClient
 from wsraw.supervisor.run_folder import folder as folders
 
@@ -59,18 +59,19 @@ def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0)
     TimeoutError if it takes too long.
     """
     try:
-        lines = (folder / folders.CONTROL).read_text("utf-8").splitlines()
-        token, endpoint = lines
+        token, endpoint = (folder / folders.CONTROL).read_text("utf-8").splitlines()
+        client = LinkClient(endpoint)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not complete"
         text = f"{folder / folders.CONTROL}: {why}; the run is starting or ending"
         raise NoRunError(text) from error
     until = time.monotonic() + timeout if timeout else math.inf
-    client = LinkClient(endpoint)
     try:
         return _ask(client, folder, encode([token, Do(1, what, list(args))]), until)
-    except TimeoutError:
-        raise TimeoutError(f"no answer within {timeout:g} s; the run continues with it") from None
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer within {timeout:g} s{error}") from None
+    except LinkError as error:
+        raise RefusedError(f"its answer cannot be read: {error}") from error
     finally:
         client.close()
 
@@ -95,7 +96,7 @@ def _ask(client: LinkClient, folder: Path, request: bytes, until: float) -> Done
         if client.is_lost:
             client.reconnect()
         if now >= until:
-            raise TimeoutError
+            raise TimeoutError("; the run continues with it" if is_sent else "")
         _wait(client, min(until, now + LOOK_AGAIN, client.wait_until) - now)
 
 

@@ -29,8 +29,8 @@ REQUEST_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of a batch of the command line; those of a gateway may be as long as a worker's."""
 
 UNREAD_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes that may wait for one that does not read. A gateway that was stopped for so long comes
-back on a new connection, and is told everything."""
+"""Bytes that may wait for one that does not read, before another batch. A gateway that was stopped
+for so long comes back on a new connection, and is told everything."""
 
 LAST_WORDS: Final = 0.5
 """Seconds for the last answers to be sent."""
@@ -151,9 +151,9 @@ class Control:
         self._send(who, [self.client_token, done])
 
     def _send(self, link: Link, batch: list[object]) -> None:
-        link.send(encode(batch))
         if link.unsent > UNREAD_LIMIT:
             self._cut(link, "it does not read what is sent to it")
+        link.send(encode(batch))
 
     def close(self) -> None:
         """Close the link; what was said before is sent, if that takes no longer than LAST_WORDS."""
