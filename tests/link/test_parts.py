@@ -180,6 +180,17 @@ def test_the_largest_message_goes_to_a_worker_in_a_batch() -> None:
     assert [(sent(end) or [])[1] for _ in range(3)] == [rec.Detach(1), event, rec.Detach(2)]
 
 
+def test_a_record_that_is_too_long_for_a_batch_goes_alone_and_once() -> None:
+    """There is none; but a turn must end."""
+    end = gateway_end()
+    large = rec.Attach(1, None, bytes(LARGEST_BATCH + 1), 1)
+    for record in (rec.Detach(1), large, rec.Detach(2)):
+        end.notice(record)
+    assert [(sent(end) or [None])[1:] for _ in range(4)] == [
+        [rec.Detach(1)], [large], [rec.Detach(2)], [],
+    ]  # fmt: skip
+
+
 def test_no_batch_to_a_worker_is_longer_than_the_link_carries() -> None:
     """Connections come with their states, thousands in a turn."""
     end = gateway_end()

@@ -75,6 +75,17 @@ def test_raw_clients_and_groups_are_supported(make: Make) -> None:
     assert three.received[-1] == "lost"
 
 
+def test_a_handler_may_send_more_than_a_batch_carries(make: Make) -> None:
+    app = make("""
+        def on_message(msg, con):
+            for n in range(70):
+                con.send(bytes([n]) * 1_000_000)
+            return msg
+    """)
+    client = app.raw(b"go")
+    assert client.data == b"".join(bytes([n]) * 1_000_000 for n in range(70)) + b"go"
+
+
 def test_an_exception_of_a_handler_fails_the_test(make: Make) -> None:
     app = make("""
         def on_message(msg, con):

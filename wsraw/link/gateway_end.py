@@ -205,18 +205,18 @@ class GatewayEnd(Generic[Owner]):
             out = self._cut(out)
         self.owed = 0
         data = encode([self.number, *out])
-        return data if len(data) <= LARGEST_BATCH else self._encode_half(out)
+        return data if len(data) <= LARGEST_BATCH else self._encode_less(out)
 
-    def _encode_half(self, out: list[Record]) -> bytes:
-        """A batch of so many of the records as one may carry: thousands of connections can come
-        with a large state each."""
-        while True:
-            half = len(out) // 2
+    def _encode_less(self, out: list[Record]) -> bytes:
+        """A batch of as many of the records as one may carry: thousands of connections can come
+        with a large state each. (No record alone is longer: settings and the link see to that.)"""
+        data = b""
+        while not data or (len(data) > LARGEST_BATCH and len(out) > 1):
+            half = max(1, len(out) // 2)
             self._out = out[half:] + self._out
             out = out[:half]
             data = encode([self.number, *out])
-            if len(data) <= LARGEST_BATCH or half < 2:
-                return data
+        return data
 
     def _cut(self, out: list[Record]) -> list[Record]:
         """A large event alone, or what is before it: together they may be too long for a batch."""
