@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,9 @@ from websockets.exceptions import ConnectionClosedError
 from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, until_ready
 from tests.e2e.serving import ECHO, TIMEOUT, assert_gone, linux, posix, serve
+from tests.fuzz.bad_peer import BadPeer
 from tests.running import Running, command, environment, wsraw
+from wsraw.runtime.link.server import COMPLAIN_EVERY
 
 Write = Callable[[str], Path]
 
@@ -213,6 +219,33 @@ def test_only_a_command_with_the_token_is_answered(tmp_path: Path) -> None:
         (tmp_path / "control-token").write_text(f"{token}\n{endpoint}\n")
         told = wsraw("status", "--run-dir", str(tmp_path))
         assert told.returncode == 0, told.stderr
+
+
+@linux
+def test_garbage_on_the_control_socket_disturbs_nobody() -> None:
+    """And neither do those who connect and say nothing."""
+    with serve(ECHO) as serving, serving.ws() as client, ExitStack() as silent:
+        supervisor = serving.run.process.pid
+        path = f"{serving.folder}/control.sock"
+        opened = len(os.listdir(f"/proc/{supervisor}/fd"))
+        before, began = len(serving.run.lines), time.monotonic()
+        for _ in range(300):
+            sock = silent.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(path)
+        bad = BadPeer(path, random.Random(1))
+        for n in range(1000):
+            bad.attack()
+            if n % 200 == 0:
+                assert serving.status()["gateway"]["answers"]
+                client.send("x")
+                assert client.recv(TIMEOUT) == "x"
+        bad.close()
+        serving.run.line("warning wsraw: closed a connection to ipc://")
+        silent.close()
+        eventually(lambda: len(os.listdir(f"/proc/{supervisor}/fd")) <= opened, "all to be closed")
+        assert serving.status()["gateway"]["restarts"] == 0
+        most = 5 + (time.monotonic() - began) / COMPLAIN_EVERY
+        assert len(serving.run.lines) - before <= most, serving
 
 
 def test_a_folder_with_dead_letters_is_kept(tmp_path: Path) -> None:

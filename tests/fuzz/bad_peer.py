@@ -1,4 +1,4 @@
-"""Somebody who reaches the socket of the workers' link and speaks broken ZMTP (ZeroMQ RFC 37)."""
+"""Somebody who reaches a unix socket of a run and speaks broken ZMTP (ZeroMQ RFC 37)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections import deque
 from typing import Final
 
 from tests.deadline import DEADLINE
-from tests.e2e.serving import Serving
 from tests.fuzz.mutate import Mutator
 from wsraw.link.records import encode
 
@@ -34,8 +33,8 @@ WORDS: Final = [READY, PING, LARGE, b"\1\0", b"\x06\xff\xff\xff\xff\xff\xff\xff\
 class BadPeer:
     """Connections that say something and leave, or stay for a while."""
 
-    def __init__(self, serving: Serving, choose: random.Random) -> None:
-        self._path = f"{serving.folder}/link.sock"
+    def __init__(self, path: str, choose: random.Random) -> None:
+        self._path = path
         self._choose = choose
         self._mutator = Mutator(choose, SEEDS, WORDS, 60_000)
         self._open: deque[socket.socket] = deque()

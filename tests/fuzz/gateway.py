@@ -150,7 +150,7 @@ def _attack(
     pid = serving.gateway
     clients = Clients(serving, choose)
     worker = BadWorker(serving, choose)
-    peer = BadPeer(serving, choose)
+    peer = BadPeer(f"{serving.folder}/link.sock", choose)
     serving.begin_helper()
     for n in range(warm_up):
         _one(n, clients, worker, peer, choose)
