@@ -17,14 +17,14 @@ from tests.deadline import DEADLINE, eventually
 from tests.runtime.link.ends import Served, take, work
 from wsraw.runtime.link import client as client_module
 from wsraw.runtime.link.client import LinkClient
-from wsraw.runtime.link.connection import LONGEST_SOCKET_PATH
+from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 
-unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
+unix_only = pytest.mark.skipif(not HAS_UNIX, reason="no unix sockets here")
 
 
 @pytest.fixture(params=["unix", "tcp"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "unix" and not hasattr(socket, "AF_UNIX"):
+    if request.param == "unix" and not HAS_UNIX:
         pytest.skip("no unix sockets here")
     return str(tmp_path) if request.param == "unix" else ""
 

@@ -21,14 +21,15 @@ from tests.deadline import DEADLINE
 from tests.runtime.link.ends import READY, Served, take, work
 from wsraw.link.zmtp import GREETING, header
 from wsraw.runtime.link import connection, server
+from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.link.server import Link
 
-unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
+unix_only = pytest.mark.skipif(not HAS_UNIX, reason="no unix sockets here")
 
 
 @pytest.fixture(params=["unix", "tcp"])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    if request.param == "unix" and not hasattr(socket, "AF_UNIX"):
+    if request.param == "unix" and not HAS_UNIX:
         pytest.skip("no unix sockets here")
     made = Served(tmp_path if request.param == "unix" else "")
     yield made
@@ -37,7 +38,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def unix(tmp_path: Path) -> Iterator[Served]:
-    if not hasattr(socket, "AF_UNIX"):
+    if not HAS_UNIX:
         pytest.skip("no unix sockets here")
     made = Served(tmp_path)
     yield made
@@ -495,6 +496,7 @@ def test_an_exception_of_the_owner_ends_one_link(
 CLIENT = """
 import select, sys, time
 from wsraw.runtime.link.client import LinkClient
+from wsraw.runtime.link.connection import HAS_UNIX
 client = LinkClient(sys.argv[1])
 while not client.is_connected:
     client.work(time.monotonic())

@@ -16,7 +16,7 @@ from typing import Final
 
 from wsraw.link.batches import LARGEST_BATCH, Batch
 from wsraw.link.zmtp import Peer
-from wsraw.runtime.link.connection import LONGEST_SOCKET_PATH, LinkSocket, tune
+from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH, LinkSocket, tune
 
 RETRY_FIRST: Final = 0.1
 """Seconds before the second attempt to connect; doubled for each further one."""
@@ -290,7 +290,7 @@ def _parse(endpoint: str) -> tuple[int, _Address]:
     """Family and address. Raises OSError for what can never work here."""
     scheme, _, place = endpoint.partition("://")
     if scheme == "ipc" and place:
-        if not hasattr(socket, "AF_UNIX"):
+        if not HAS_UNIX:
             raise OSError(errno.EAFNOSUPPORT, f"{endpoint}: this platform has no unix sockets")
         if len(os.fsencode(place)) > LONGEST_SOCKET_PATH:
             raise OSError(errno.ENAMETOOLONG, f"{endpoint}: choose a shorter path")

@@ -46,22 +46,31 @@ else a peer that only sends would make us keep its PONGs."""
 LONGEST_SOCKET_PATH: Final = 103 if sys.platform == "darwin" else 107
 """Bytes of sun_path without its closing zero (unix(7); macOS has 104)."""
 
-SOCKET_BUFFER: Final = 1024 * 1024
-"""Bytes of a large batch that the system takes at once, if its own limit allows that."""
+SOCKET_BUFFERS: Final = (1024 * 1024, 256 * 1024)
+"""Bytes of a large batch that the system takes at once, and less if its own limit is lower: Linux
+cuts what is asked for, other systems refuse it."""
+
+HAS_UNIX: Final = hasattr(socket, "AF_UNIX") and sys.platform != "win32"
+"""Whether there are unix sockets. Those of Windows have no owner to be checked."""
 
 CAN_GATHER: Final = sys.platform != "win32"
 """Python has no sendmsg on Windows."""
 
 
 def tune(sock: socket.socket) -> None:
-    """Set the options of a socket of the link. Raises OSError if the peer is gone already."""
+    """Set the options of a socket of the link. Raises OSError if a peer on TCP is gone already."""
     sock.setblocking(False)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         # Batches are written once a turn, in one piece. The buffers of TCP grow by themselves.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+        for size in SOCKET_BUFFERS:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, option, size)
+            except OSError:
+                continue
+            break
 
 
 class _Frame:

@@ -23,7 +23,7 @@ from wsraw.config.addresses import Listen
 from wsraw.link.batches import LARGEST_BATCH, Batch
 from wsraw.link.zmtp import Peer
 from wsraw.runtime import sockets
-from wsraw.runtime.link.connection import READ_BUDGET, LinkSocket, tune
+from wsraw.runtime.link.connection import HAS_UNIX, READ_BUDGET, LinkSocket, tune
 from wsraw.runtime.link.user import credentials, is_ours
 from wsraw.runtime.loop import Loop
 
@@ -409,7 +409,7 @@ class LinkServer:
     def bind(self, folder: str) -> None:
         """Listen in that folder, again, after somebody has removed the socket's file; does nothing
         if it is there. Connections stay. Raises OSError, and then goes on as before."""
-        if folder and hasattr(socket, "AF_UNIX"):
+        if folder and HAS_UNIX:
             path = os.path.join(folder, f"{self._name}.sock")
             endpoint = f"ipc://{path}"
             listen = Listen(name=path, path=path, mode=0o600)
