@@ -32,7 +32,7 @@ from wsraw.supervisor.decisions import restarts
 from wsraw.supervisor.processes import process
 from wsraw.tools.conform.verdicts import RULES
 from wsraw.workers.reporting import ration
-from wsraw.workers.shells import remote_dealer, shell
+from wsraw.workers.shells import dealer, remote_dealer, shell
 
 DOCS: Final = Path(__file__).resolve().parent
 
@@ -221,7 +221,7 @@ NUMBERS: Final = {
     "batch-bytes-remote": size(batches.LARGEST_REMOTE_BATCH),
     "batch-records": f"{records.MOST_RECORDS:,}",
     "batch-wrong": f"{records.MOST_WRONG}",
-    "bye-linger": f"{remote_dealer.BYE_LINGER} ms",
+    "bye-linger": f"{dealer.BYE_LINGER * 1000:g} ms",
     "come-back": f"{sessions.COME_BACK:g} s",
     "control-unread": size(control.UNREAD_LIMIT),
     "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",

@@ -361,8 +361,10 @@ NO_MIRROR = {
     "workers.loading.print_events": "workers/loading/test_handlers.py",
     "workers.reporting.worker_log": "workers/reporting/test_output.py",
     "workers.shells.asyncio_shell": "testing/test_app.py",
-    # What all of them have in common.
-    "workers.shells.dealer": "workers/shells/test_remote_dealer.py",
+    **dict.fromkeys(
+        ["workers.shells.local_dealer", "workers.shells.remote_dealer"],
+        "workers/shells/test_dealer.py",
+    ),
 }
 """Module → where it is tested, if no file of tests has its name."""
 

@@ -18,6 +18,7 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE, UNIT, eventually
+from tests.workers import routers
 from wsraw.link.gateway_end import GatewayEnd, who
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
@@ -167,35 +168,25 @@ class Process:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.context = zmq.Context()
-        self.router = self.bind("tcp://127.0.0.1:*")
-        self.endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.is_spawned = True
+        """Or started by hand."""
+        self.bind(routers.on_this_machine(folder))
         self.gateway = GatewayEnd(b"", gateway_decoder())
         self.sessions = 0
         self.commands: list[Any] = []
         self.child: subprocess.Popen[str]
 
-    def bind(self, endpoint: str) -> zmq.Socket[bytes]:
-        router = self.context.socket(zmq.ROUTER)
-        router.setsockopt(zmq.LINGER, 0)
-        try:
-            router.bind(endpoint)
-        except zmq.ZMQError:
-            router.close()
-            raise
-        return router
+    def bind(self, endpoint: str, **options: int) -> None:
+        """Let the worker, which is to be started, connect there."""
+        if hasattr(self, "router"):
+            self.router.close()
+        self.router = routers.bind(self.context, endpoint, **options)
+        self.endpoint = routers.endpoint_of(self.router)
 
     def restart_gateway(self) -> None:
         """Another gateway at the same endpoint."""
         self.router.close()
-
-        def bind() -> bool:
-            try:
-                self.router = self.bind(self.endpoint)
-            except zmq.ZMQError:  # libzmq closes the old one in its own thread.
-                return False
-            return True
-
-        eventually(bind, "the endpoint to be free")
+        self.router = routers.bind_again(self.context, self.endpoint)
 
     def start(
         self, source: str, *, settings: str = "{}", prelude: str = "", name: str = "user_handlers"
@@ -208,11 +199,12 @@ class Process:
         environment = {
             **theirs,
             "WSRAW_PARENT": str(os.getpid()),
-            "WSRAW_STDIN": "1",
             "WSRAW_ENDPOINT": self.endpoint,
             "WSRAW_TOKEN": TOKEN,
             "WSRAW_POOL": "p",
         }
+        if self.is_spawned:
+            environment["WSRAW_STDIN"] = "1"
         start = f"{prelude}\nimport sys\nfrom wsraw.child import main\nsys.exit(main())"
         self.child = subprocess.Popen(
             [sys.executable, "-c", start, "worker", str(file)],
@@ -241,17 +233,15 @@ class Process:
     def welcome(self, *events: Event, epoch: int = EPOCH) -> Hello:
         """Ask whoever comes for its hello, and begin a session, with these events at once."""
         self.gateway = GatewayEnd(b"", gateway_decoder())
-        self.until(lambda: self.receive() is not None, "the worker's probe")
+        first = self.until(lambda: [batch for batch in [self.receive()] if batch is not None], "")
+        assert first == [b""], "the probe, and nothing of an old session"
         self.router.send_multipart([self.gateway.identity, who()])
-        hellos: list[Any] = []
-        while not hellos:
-            batch = self.until(self.receive, "hello")
-            hellos = self.gateway.receive(batch)
+        hello: Hello
+        (hello,) = self.gateway.receive(self.until(self.receive, "hello"))
         self.sessions += 1
-        self.gateway.welcome(hellos[0], self.sessions, epoch, range(con_id(5000), con_id(7000)))
+        self.gateway.welcome(hello, self.sessions, epoch, range(con_id(5000), con_id(7000)))
         self.gateway.window.limit = 1000
         self.deliver(*events)
-        hello: Hello = hellos[0]
         return hello
 
     def deliver(self, *events: Event) -> None:

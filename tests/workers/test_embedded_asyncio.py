@@ -11,6 +11,7 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE, eventually
+from tests.workers import routers
 from wsraw.link.gateway_end import GatewayEnd, who
 from wsraw.link.records import Publish, gateway_decoder
 from wsraw.workers.embedded_threads import Worker
@@ -24,28 +25,9 @@ class Gateway:
     def __init__(self, endpoint: str) -> None:
         self.context = zmq.Context()
         self.end: GatewayEnd[None]
-        self.router: zmq.Socket[bytes]
-        self.bind(endpoint)
-        self.endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.router = routers.bind(self.context, endpoint)
+        self.endpoint = routers.endpoint_of(self.router)
         self.sessions = 0
-
-    def bind(self, endpoint: str) -> None:
-        self.router = self.context.socket(zmq.ROUTER)
-        self.router.setsockopt(zmq.LINGER, 0)
-        self.router.bind(endpoint)
-
-    def replace(self) -> None:
-        """As a new process."""
-
-        def bind() -> bool:
-            try:
-                self.bind(self.endpoint)
-            except zmq.ZMQError:  # libzmq closes the old one in its own thread.
-                self.router.close()
-                return False
-            return True
-
-        eventually(bind, "the endpoint to be free")
 
     def receive(self) -> bytes:
         assert self.router.poll(1000 * DEADLINE), "the worker says nothing"
@@ -94,14 +76,14 @@ def test_a_worker_is_not_ready_between_a_lost_link_and_the_next_welcome(
     gateway: Callable[[str], Gateway], scheme: str, tmp_path: Path
 ) -> None:
     """It said so until the next gateway asked who it is, and took commands that went nowhere."""
-    made = gateway({"ipc": f"ipc://{tmp_path}/link.sock", "tcp": "tcp://127.0.0.1:*"}[scheme])
+    made = gateway(routers.on_this_machine(tmp_path) if scheme == "ipc" else routers.TCP)
     with Worker(endpoint=made.endpoint, token=TOKEN) as worker:
         assert not worker.is_ready
         made.welcome(made.ask())
         worker.ready(DEADLINE)
         made.router.close()
         eventually(lambda: not worker.is_ready, "the loss to be seen")
-        made.replace()
+        made.router = routers.bind_again(made.context, made.endpoint)
         hello = made.ask()
         assert not worker.is_ready
         with pytest.raises(TimeoutError):

@@ -44,6 +44,9 @@ before their sender is refused: each costs time, and nobody has a use for so man
 LONGEST_CONTEXT: Final = 16
 """Bytes of a PING that its PONG repeats (RFC 37)."""
 
+REFUSED: Final = "refused by the peer: "
+"""How a reason begins that the peer has given in an ERROR command."""
+
 LONGEST_REASON: Final = 255
 """Bytes of the reason in an ERROR command."""
 
@@ -351,7 +354,7 @@ class Peer:
         name, data = _split(body)
         if name == "ERROR":
             reason = data[1 : 1 + data[0]] if data else b""
-            raise _RefusedError(f"refused by the peer: {_shown(reason)}")
+            raise _RefusedError(REFUSED + _shown(reason))
         if not self.is_ready:
             if name != "READY":
                 raise _WrongError(f"the command {name} came before READY")

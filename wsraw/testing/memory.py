@@ -41,6 +41,10 @@ class MemoryDealer:
     def is_lost(self) -> bool:
         return False
 
+    @property
+    def why(self) -> str:
+        return ""
+
     def reconnect(self) -> None:
         """Nothing is ever lost here."""
 
@@ -66,6 +70,13 @@ class MemoryDealer:
 
     def forked(self) -> None:
         self.close()
+
+    @property
+    def has_unsent(self) -> bool:
+        return False
+
+    def flush(self, seconds: float) -> None:
+        """Nothing is ever unsent here."""
 
     def close(self, *, after_bye: bool = False) -> None:
         self.bell.close()

@@ -158,9 +158,9 @@ class Worker:
     ) -> None:
         """Send to a connection, whichever worker serves it; arguments as for ``con.send``.
 
-        Like the methods below it waits for a gateway and returns when ZeroMQ has taken the command,
-        so a slow gateway slows the caller. Commands are sent at most once: those under way when the
-        link breaks are lost. Within a handler they belong to its event instead.
+        Like the methods below it waits for a gateway and returns when the link has taken the
+        command, so a slow gateway slows the caller. Commands are sent at most once: those under way
+        when the link breaks are lost. Within a handler they belong to its event instead.
         """
         # Wrong arguments raise here, also without a gateway.
         number = to_id(con)

@@ -93,7 +93,7 @@ def main(
     stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
-        dealer = connect(endpoint, bell, keys)
+        dealer = connect(endpoint, bell, keys, is_spawned=is_spawned)
     except OSError as error:
         print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_ENDPOINT

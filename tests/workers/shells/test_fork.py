@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 import zmq
 
 from tests.deadline import eventually
 from tests.running import is_alive
+from tests.workers import routers
 from tests.workers.conftest import Process, message
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody can fork here")
@@ -268,16 +268,15 @@ def on_message(msg, con):
 
 
 @linux
-@pytest.mark.parametrize("scheme", ["ipc", "tcp"])
+@pytest.mark.parametrize("kind", ["ipc", "tcp", "libzmq"])
 @KINDS
 def test_a_worker_is_seen_to_die_while_its_child_lives(
-    process: Process, scheme: str, word: str, tmp_path: Path
+    process: Process, kind: str, word: str
 ) -> None:
     """Of one that was started by hand nobody but its connection tells."""
-    if scheme == "ipc":
-        process.router.close()
-        process.router = process.bind(f"ipc://{tmp_path / 'link.sock'}")
-        process.endpoint = process.router.getsockopt_string(zmq.LAST_ENDPOINT)
+    if kind != "ipc":
+        process.bind(routers.TCP)
+    process.is_spawned = kind != "libzmq"
     process.router.setsockopt(zmq.ROUTER_MANDATORY, 1)
     start(
         process,

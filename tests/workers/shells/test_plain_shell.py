@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE, eventually
+from tests.workers import routers
 from wsraw.link.gateway_end import GatewayEnd
 from wsraw.link.records import Ack, Hello, OnMessage, Send, gateway_decoder
 from wsraw.link.worker_end import WorkerEnd
@@ -23,7 +25,7 @@ from wsraw.workers.loading.handlers import Handlers
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import plain_shell
 from wsraw.workers.shells.plain_shell import PlainShell
-from wsraw.workers.shells.shell import Stopper, connect
+from wsraw.workers.shells.shell import SEND_AFTER, Stopper, connect
 
 CON = 1 << 36 | 1
 
@@ -31,12 +33,12 @@ CON = 1 << 36 | 1
 class Linked:
     """A shell in a thread, and the gateway's end of its link."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
         self.context = zmq.Context()
-        self.router = self.context.socket(zmq.ROUTER)
-        self.router.setsockopt(zmq.LINGER, 0)
-        self.router.bind("tcp://127.0.0.1:*")
-        self.endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
+        endpoint = routers.on_this_machine(folder) if kind == "ours" else routers.TCP
+        self.router = routers.bind(self.context, endpoint)
+        self.endpoint = routers.endpoint_of(self.router)
         self.end: GatewayEnd[None] = GatewayEnd(b"", gateway_decoder())
         self.records: list[Any] = []
         self.handle: Any = None
@@ -55,7 +57,8 @@ class Linked:
         handlers = Handlers(SimpleNamespace(on_message=lambda msg, con: self.handle(msg, con)))
         runtime = Runtime(link, handlers, "close", threading.get_ident)
         api.install(runtime, self.stopper.call_soon)
-        PlainShell(runtime, connect(self.endpoint, bell), self.stopper).run()
+        dealer = connect(self.endpoint, bell, is_spawned=self.kind == "ours")
+        PlainShell(runtime, dealer, self.stopper).run()
         bell.close()
 
     def give(self, count: int) -> None:
@@ -84,9 +87,9 @@ class Linked:
         return self.end.window.acked_events == count
 
 
-@pytest.fixture
-def linked() -> Iterator[Linked]:
-    linked = Linked()
+@pytest.fixture(params=["ours", "libzmq"])
+def linked(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Linked]:
+    linked = Linked(request.param, tmp_path)
     try:
         yield linked
     finally:
@@ -97,24 +100,32 @@ def linked() -> Iterator[Linked]:
     assert not linked.thread.is_alive()
 
 
-def test_an_event_is_acked_while_the_handler_behind_it_runs(linked: Linked) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 2 * SEND_AFTER], ids=["at once", "in some time"])
+@pytest.mark.parametrize("size", [1, 16_000_000])
+def test_an_event_is_acked_while_the_handler_behind_it_runs(
+    linked: Linked, size: int, seconds: float
+) -> None:
+    """However long its answer is: the second handler does not begin before that has left, or
+    another thread writes it."""
     done = threading.Event()
 
     def handle(msg: dict[str, Any], con: Any) -> bytes:
+        if msg["data"] == b"1":
+            time.sleep(seconds)
         if msg["data"] == b"2":
             done.wait(DEADLINE)
-        return msg["data"]  # type: ignore[no-any-return]
+        return size * msg["data"]  # type: ignore[no-any-return]
 
     linked.handle = handle
     try:
         linked.give(3)
         eventually(lambda: linked.acked(1), "the ack of the first event")
-        assert linked.records == [Send(CON, b"1"), Ack(1, 1)]
+        assert linked.records == [Send(CON, size * b"1"), Ack(1, 1)]
     finally:
         done.set()
     eventually(lambda: linked.acked(3), "the other acks")
     sends = [record.data for record in linked.records if type(record) is Send]
-    assert sends == [b"1", b"2", b"3"]
+    assert sends == [size * b"1", size * b"2", size * b"3"]
 
 
 @pytest.fixture

@@ -63,8 +63,9 @@ class LinkClient:
         """Why the last connection, or the last attempt, has ended: an error of the system, or what
         an ERROR command of the other end says."""
         self.on_change: Callable[[], object] = _nothing
-        """Called when `fileno()` or `wants_write` has changed; before an old descriptor is closed,
-        with `fileno()` already without it. No call of `work` closes one and opens another."""
+        """Called when `fileno()` or `wants_write` has changed, or a write has failed (so that
+        `work` is due); before an old descriptor is closed, with `fileno()` already without it. No
+        call of `work` closes one and opens another."""
         self._family, self._address = _parse(endpoint)
         self._limit = limit
         self._probe = probe
@@ -82,6 +83,11 @@ class LinkClient:
         """Whether a connection has ended (`why` has the reason) and all its batches are taken; only
         `reconnect` ends this. An attempt that fails is no loss: it is made again by itself."""
         return self._is_lost and not self._batches
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether `receive` has a batch, or a loss is to be told."""
+        return self._is_lost or bool(self._batches)
 
     @property
     def unsent(self) -> int:
@@ -144,7 +150,7 @@ class LinkClient:
             # What came before the end is still to be read: `work` finds it.
             self.is_connected = wants = False
             self.wait_until = 0.0
-        if wants is not self.wants_write:
+        if wants is not self.wants_write or socket.broken:
             self.wants_write = wants
             self.on_change()
 

@@ -181,7 +181,12 @@ class AsyncioShell(Shell):
         queue, meet = runtime.queue, runtime.meet
         clock = time.monotonic
         send_by = clock() + SEND_AFTER
-        while queue and self._running < self._concurrency and not self._is_stopping():
+        while (
+            queue
+            and self._running < self._concurrency
+            and self._unsent is None
+            and not self._is_stopping()
+        ):
             event = queue.popleft()
             con = meet(event.con)
             if con._waiting is not None:
@@ -208,7 +213,10 @@ class AsyncioShell(Shell):
         if not self._send_due:
             self._schedule_send()
         waiting = con._waiting
-        if waiting and not self._is_stopping():
+        if waiting and self._unsent is not None:
+            # In `_start_events` they wait until the gateway has taken it.
+            self.runtime.queue.extendleft(reversed(waiting))
+        elif waiting and not self._is_stopping():
             session = self.runtime.link.session
             self._spawn(self._serve, con, waiting.popleft(), session, is_nested=True)
             return
@@ -307,11 +315,14 @@ class AsyncioShell(Shell):
         if self._is_closed:
             return
         self._send_due = False
+        was_full = self._unsent is not None
         while (batch := self._unsent or self.runtime.link.data_to_send()) is not None:
             self._unsent = batch
             if not self.dealer.send(batch):
                 break
             self._unsent = None
+        if was_full and self._unsent is None:
+            self._loop.call_soon(self._advance)
         self.turned()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from wsraw.runtime.link.bell import Bell
 
 if TYPE_CHECKING:
     # Not at run time, as it takes 30 ms: a plain worker needs none of it.
     from asyncio import AbstractEventLoop
+
+BYE_LINGER: Final = 2.0
+"""Seconds for the last batch to be sent, so that its events are not repeated."""
 
 
 class LinkKeys(NamedTuple):
@@ -23,8 +26,8 @@ class LinkKeys(NamedTuple):
 class Dealer(Protocol):
     """The worker's DEALER socket: whole batches in and out. It reconnects by itself, for ever.
 
-    A plain shell calls `wait`; an asyncio shell calls `attach` instead. `send` may be called in
-    another thread while no other method runs.
+    A plain shell calls `wait`; an asyncio shell calls `attach` instead. `send` and `flush` may be
+    called in another thread while no other method runs.
     """
 
     endpoint: str
@@ -41,8 +44,19 @@ class Dealer(Protocol):
     def reconnect(self) -> None:
         """Go on after a loss."""
 
+    @property
+    def why(self) -> str:
+        """Why the last connection or attempt has ended, as far as it is known."""
+
     def send(self, batch: bytes) -> bool:
         """Send a batch; False if there is no gateway or it does not keep up."""
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something that was sent is still to be written, by `wait` or `flush`."""
+
+    def flush(self, seconds: float) -> None:
+        """Write what is unsent, for so many seconds at most. As `send`, for other threads."""
 
     def is_connected(self) -> bool:
         """Whether a gateway takes our batches."""
@@ -53,7 +67,7 @@ class Dealer(Protocol):
 
     def attach(self, loop: AbstractEventLoop, ready: Callable[[], object]) -> None:
         """Have the loop call `ready` whenever a batch or a loss may have come, or room for a batch
-        to send."""
+        to send. `ready` must receive until there is nothing more, or call itself again."""
 
     def detach(self) -> None:
         """End `attach`; `ready` may be called once more."""

@@ -67,6 +67,7 @@ class PlainShell(Shell):
                     # batch; then the thread of the handlers is about to send it.
                     if _running(self.runtime) == running:
                         link.send_sealed(self.dealer.send)
+                        self.dealer.flush(LONG_HANDLER)
             before = running
 
     def _receive(self) -> bool:
@@ -120,14 +121,14 @@ class PlainShell(Shell):
         return seconds
 
     def _send(self) -> None:
-        """Send everything. Waits for a slow gateway, which bounds our memory: nothing is handled
-        meanwhile."""
+        """Send everything, and wait until it has left: what a slow gateway does not take bounds our
+        memory, as nothing is handled meanwhile, and no ack waits behind the next handler."""
         link, dealer = self.runtime.link, self.dealer
         give_up = float("inf")
         with self._lock:
             batch = link.data_to_send()
-            while batch is not None:
-                if dealer.send(batch):
+            while batch is not None or dealer.has_unsent:
+                if batch is not None and dealer.send(batch):
                     batch = link.data_to_send()
                     continue
                 if self.stop_if_abandoned():

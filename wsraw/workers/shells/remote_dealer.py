@@ -12,7 +12,7 @@ import zmq
 
 from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, READ_IN_PLACE
 from wsraw.runtime.link.bell import Bell
-from wsraw.workers.shells.dealer import LinkKeys
+from wsraw.workers.shells.dealer import BYE_LINGER, LinkKeys
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 BATCHES_HELD: Final = 100
 """Batches that ZeroMQ may queue; the window bounds the events in them long before."""
 
-BYE_LINGER: Final = 2000
-"""Milliseconds for the last batch to be sent, so that its events are not repeated."""
-
 HEARTBEAT: Final = 2000
-"""Milliseconds between ZMTP heartbeats, on tcp only. On ipc the supervisor reports deaths, and a
-stopped process is not dead."""
+"""Milliseconds between ZMTP heartbeats."""
 
 HEARTBEAT_EXPIRY: Final = 6000
 """Milliseconds of silence until a tcp link reconnects."""
+
+KEY_HINT: Final = (
+    "its log says whether it accepts our key; if it says nothing, --gateway-key is not its key, or "
+    "the address is wrong"
+)
+"""With a wrong gateway key the handshake fails before the gateway sees our key."""
 
 RECONNECT_FIRST: Final = 100
 """Milliseconds between the end of a connection and the next attempt, at first."""
@@ -50,6 +52,7 @@ class RemoteDealer:
         self._socket = self._context.socket(zmq.DEALER)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._is_lost = False
+        self._has_keys = keys is not None
         self.bell = bell
         self.endpoint = endpoint
         self._loop: AbstractEventLoop | None = None
@@ -99,6 +102,11 @@ class RemoteDealer:
         except zmq.Again:
             return self._is_lost
 
+    @property
+    def why(self) -> str:
+        """libzmq does not tell why it has no connection."""
+        return KEY_HINT if self._has_keys else ""
+
     def reconnect(self) -> None:
         self._is_lost = False
 
@@ -108,7 +116,11 @@ class RemoteDealer:
 
     def is_connected(self) -> bool:
         """Whether a gateway takes our batches."""
-        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+        events = int(self._socket.getsockopt(zmq.EVENTS))
+        if self._loop is not None and events & zmq.POLLIN:
+            # This look has consumed the edge.
+            self._loop.call_soon(self._ready)
+        return bool(events & zmq.POLLOUT)
 
     def receive(self) -> bytes | memoryview | None:
         """The next batch. None if there is none, or if `is_lost`."""
@@ -132,6 +144,14 @@ class RemoteDealer:
         if self._loop is not None:
             self._look_again(self._loop, sent)
         return sent
+
+    @property
+    def has_unsent(self) -> bool:
+        """libzmq writes in a thread of its own."""
+        return False
+
+    def flush(self, seconds: float) -> None:
+        """As above."""
 
     def _look_again(self, loop: AbstractEventLoop, sent: bool) -> None:
         """After a send, as the descriptors are edge-triggered: it may have consumed the edge of an
@@ -168,7 +188,7 @@ class RemoteDealer:
 
     def attach(self, loop: AbstractEventLoop, ready: Callable[[], object]) -> None:
         """Have the loop call `ready` whenever a batch or a loss may have come, or room for a batch
-        to send. It must receive all there is, as the descriptors are edge-triggered."""
+        to send. It must receive all there is, as libzmq's descriptors are edge-triggered."""
         self._loop, self._ready = loop, ready
         for each in (self._socket, self._monitor):
             loop.add_reader(_descriptor(each), ready)
@@ -198,7 +218,7 @@ class RemoteDealer:
 
     def close(self, *, after_bye: bool = False) -> None:
         """After the bye, wait until it is sent."""
-        self._socket.setsockopt(zmq.LINGER, BYE_LINGER if after_bye else 0)
+        self._socket.setsockopt(zmq.LINGER, int(1000 * BYE_LINGER) if after_bye else 0)
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close()

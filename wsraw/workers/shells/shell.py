@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from wsraw.link.zmtp import REFUSED
 from wsraw.runtime.link.bell import Bell
 from wsraw.workers import api
 from wsraw.workers.connection import FORKED
@@ -16,6 +17,7 @@ from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
 from wsraw.workers.shells.dealer import Dealer, LinkKeys
+from wsraw.workers.shells.local_dealer import LocalDealer
 
 SEND_AFTER: Final = 0.001
 """Seconds that an ack may wait for further handlers, so that the worker does not look stuck."""
@@ -33,20 +35,23 @@ LAST_BATCH: Final = 2.0
 WARN_AFTER: Final = 5.0
 """Seconds without a gateway until a warning."""
 
-KEY_HINT: Final = (
-    "; its log says whether it accepts our key; if it says nothing, --gateway-key is not its key, "
-    "or the address is wrong"
-)
-"""With a wrong gateway key the handshake fails before the gateway sees our key."""
-
 EXIT_STOPPED: Final = 0
 EXIT_START_FAILED: Final = 1
 EXIT_REJECTED: Final = 4
 """The gateway has rejected this worker."""
 
 
-def connect(endpoint: str, bell: Bell, keys: LinkKeys | None = None) -> Dealer:
-    """A DEALER for that endpoint, which begins to connect. Raises OSError if it is invalid."""
+def connect(
+    endpoint: str, bell: Bell, keys: LinkKeys | None = None, *, is_spawned: bool = False
+) -> Dealer:
+    """A DEALER for that endpoint, which begins to connect. Raises OSError if it is invalid.
+
+    The gateway is on this machine if its endpoint is ipc://, and if the supervisor has started the
+    worker. At any other tcp:// endpoint there may be a network, for which libzmq has heartbeats and
+    encryption.
+    """
+    if is_spawned or endpoint.startswith("ipc://"):
+        return LocalDealer(endpoint, bell)
     # Imported here, as libzmq takes 20 ms.
     from wsraw.workers.shells.remote_dealer import RemoteDealer
 
@@ -116,6 +121,8 @@ class Shell:
 
     def _lost(self) -> None:
         """The connection is lost: what is queued or unsent is of a session that is over."""
+        if self.dealer.why.startswith(REFUSED):
+            log.error("the link to the gateway was %s", self.dealer.why)
         self.runtime.lost()
         self.dealer.reconnect()
 
@@ -143,9 +150,9 @@ class Shell:
             self._warn_at = float("inf")
         elif now >= self._warn_at:
             self._warn_at = float("inf")
-            endpoint = self.dealer.endpoint
-            hint = KEY_HINT if endpoint.startswith("tcp://") else ""
-            log.warning("waiting for a gateway at %s%s", endpoint, hint)
+            why = self.dealer.why
+            hint = f" ({why})" if why else ""
+            log.warning("waiting for a gateway at %s%s", self.dealer.endpoint, hint)
         return self._warn_at - now
 
     def forked(self) -> None:
