@@ -20,6 +20,7 @@ from wsraw.link.zmtp import (
     GROWTH,
     ODD_FRAMES,
     SIGNATURE,
+    SPARE_LIMIT,
     Peer,
     header,
 )
@@ -476,6 +477,46 @@ def test_small_messages_are_copies_and_large_ones_are_views() -> None:
     assert list(map(type, peer.receive_data(small[100:]))) == [bytes]
     assert peer.receive_data(large[:100]) == []
     assert list(map(type, peer.receive_data(large[100:]))) == [memoryview]
+
+
+def in_two(peer: Peer, body: bytes) -> memoryview:
+    """A message that has a buffer of its own."""
+    data = frame(body)
+    assert peer.receive_data(data[:100]) == []
+    [message] = peer.receive_data(data[100:])
+    assert isinstance(message, memoryview)
+    assert message == body
+    return message
+
+
+def test_a_buffer_is_used_again_once_nobody_has_a_view_of_it() -> None:
+    peer = ready_peer("server")
+    first = in_two(peer, b"a" * 100_000)
+    buffer = first.obj
+    kept = first[5:10]
+    first.release()
+    second = in_two(peer, b"b" * 100_000)
+    assert second.obj is not buffer
+    assert kept == b"aaaaa"
+    buffer = second.obj
+    second.release()
+    # A shorter one takes it, too, and has its own length; a longer one and a small one do not.
+    third = in_two(peer, b"c" * READ_IN_PLACE)
+    assert third.obj is buffer
+    assert peer.receive_data(frame(b"d" * READ_IN_PLACE * 2)[:100]) == []
+    view = peer.rest()
+    assert view is not None
+    assert len(view) == READ_IN_PLACE * 2 + 9 - 100
+    assert hear(peer, [b"d" * len(view)], in_place=True).messages == [b"d" * READ_IN_PLACE * 2]
+    third.release()
+
+
+def test_a_very_large_buffer_is_not_kept() -> None:
+    peer = ready_peer("server", limit=LARGEST_BATCH)
+    message = in_two(peer, bytes(SPARE_LIMIT + 1))
+    buffer = message.obj
+    message.release()
+    assert in_two(peer, bytes(READ_IN_PLACE)).obj is not buffer
 
 
 def test_a_message_in_a_buffer_of_its_own_stays_as_it_is() -> None:

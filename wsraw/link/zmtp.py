@@ -56,6 +56,10 @@ GROWTH: Final = 4
 exceed what the peer has sent, of this frame or of one before. So many peers that promise much and
 send little cost little."""
 
+SPARE_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of a buffer that is kept for the next message: fresh memory costs more than what is done
+with it here, as the system clears it page by page."""
+
 _TOO_OLD: Final = "the peer speaks ZMTP {}: 3.0 or newer is needed (libzmq 4)"
 _HTTP: Final = frozenset((b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC", b"HTTP"))
 
@@ -112,6 +116,8 @@ class Peer:
         self._is_command = False
         self._longest = 0
         """Bytes of the longest message that was received in parts."""
+        self._spare: bytearray | None = None
+        """The buffer of the last large message, for the next if nobody has a view of it then."""
         self._frames = 0
         """Of the message of several frames that is being skipped; 0 if there is none."""
         self._skip = 0
@@ -144,7 +150,7 @@ class Peer:
         part = self._part
         if part is None or self._is_command or self._size - self._filled < READ_IN_PLACE:
             return None
-        return memoryview(part)[self._filled :]
+        return memoryview(part)[self._filled : self._size]
 
     def received(self, count: int) -> Batch | None:
         """So many bytes were put where `rest` said; the message, once all of it is there."""
@@ -305,12 +311,27 @@ class Peer:
     def _begin(self, data: bytes, start: int, size: int, flags: int) -> None:
         """Make room for a frame that does not end in `data`."""
         count = len(data) - start
-        at_once = max(count, FIRST_PART, GROWTH * self._longest)
-        self._part = bytearray(min(size, at_once))
-        self._part[:count] = data[start:]
+        part = self._take_spare(size)
+        if part is None:
+            part = bytearray(min(size, max(count, FIRST_PART, GROWTH * self._longest)))
+        part[:count] = data[start:]
+        self._part = part
         self._size = size
         self._filled = count
         self._is_command = flags & COMMAND != 0
+
+    def _take_spare(self, size: int) -> bytearray | None:
+        spare = self._spare
+        if spare is None or size < READ_IN_PLACE or len(spare) < size:
+            return None
+        self._spare = None
+        try:
+            # It cannot change its size while somebody has a view of it.
+            spare.append(0)
+            spare.pop()
+        except BufferError:
+            return None
+        return spare
 
     def _fill(self, data: bytes, messages: list[Batch]) -> int:
         """Go on with the frame that was begun; how many bytes of `data` belong to it."""
@@ -341,8 +362,13 @@ class Peer:
         part = self._part
         assert part is not None
         self._part = None
-        self._longest = max(self._longest, self._size)
-        return bytes(part) if self._size < READ_IN_PLACE else memoryview(part)
+        size = self._size
+        self._longest = max(self._longest, size)
+        if size < READ_IN_PLACE:
+            return bytes(part)
+        if len(part) <= SPARE_LIMIT:
+            self._spare = part
+        return memoryview(part)[:size]
 
     # --- commands ---
 
