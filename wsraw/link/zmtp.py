@@ -221,8 +221,8 @@ class Peer:
             self._read(data, at, messages)
         except _WrongError as error:
             self.fail(str(error))
-        except _RefusedError as error:
-            self._end(str(error))
+        except _RefusedError as refusal:
+            self._end(str(refusal))
         self._between = (
             self.is_ready
             and not self.why
