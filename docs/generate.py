@@ -20,8 +20,8 @@ from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway
 from wsraw.gateway.admission import per_address, sniffer
 from wsraw.gateway.delivery import worker
-from wsraw.gateway.remote import links, transport
-from wsraw.gateway.sessions import sessions
+from wsraw.gateway.remote import transport
+from wsraw.gateway.sessions import links, sessions
 from wsraw.gateway.sockets import listener
 from wsraw.link import batches, gateway_end, records, window
 from wsraw.runtime import sockets
@@ -224,13 +224,13 @@ NUMBERS: Final = {
     "bye-linger": f"{dealer.BYE_LINGER * 1000:g} ms",
     "come-back": f"{sessions.COME_BACK:g} s",
     "control-unread": size(control.UNREAD_LIMIT),
-    "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
     "event-bytes": size(batches.EVENT_LIMIT),
     "exit-rejected": f"{shell.EXIT_REJECTED}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
     "first-window": f"{window.FIRST_WINDOW}",
     "heartbeat": f"{remote_dealer.HEARTBEAT // 1000} s",
     "heartbeat-expiry": f"{remote_dealer.HEARTBEAT_EXPIRY // 1000} s",
+    "held-open": f"{links.HELD_OPEN_FOR * 1000:g} ms",
     "hello-bytes": size(sessions.LONGEST_HELLO),
     "id-range": f"{worker.ID_RANGE}",
     "keepalive-idle": f"{sockets.KEEPALIVE_IDLE} s",
@@ -253,7 +253,6 @@ NUMBERS: Final = {
     "orphan-stop": f"{gateway.ORPHAN_STOP:g} s",
     "protocol-version": f"{records.PROTOCOL_VERSION}",
     "receive-queue": f"{transport.RECEIVE_QUEUE}",
-    "receive-queue-remote": f"{transport.REMOTE_RECEIVE_QUEUE}",
     "refusal-timeout": f"{per_address.REFUSAL_TIMEOUT:g} s",
     "refused-at-once": f"{per_address.MOST_REFUSED}",
     "restart-period": f"{restarts.PERIOD:g} s",
@@ -261,7 +260,7 @@ NUMBERS: Final = {
     "tell-every": f"{counters.TELL_EVERY:g} s",
     "tracebacks-period": f"{ration.PERIOD:g} s",
     "tracebacks-shown": f"{ration.SHOWN}",
-    "unsent-limit": size(links.UNSENT_LIMIT),
+    "unsent-limit": size(sessions.UNSENT_LIMIT),
     "window-bytes": size(window.WINDOW_BYTES),
     "work-ahead": f"{window.WORK_AHEAD * 1000:g} ms",
 }

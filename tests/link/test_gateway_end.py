@@ -63,6 +63,35 @@ def test_events_are_numbered_without_gaps() -> None:
     assert sent(end) is None
 
 
+def test_events_of_batches_that_were_taken_back_have_not_left() -> None:
+    end = gateway_end()
+    batches = []
+    for number in range(4):
+        end.deliver(message(), number, 1, 0.0)
+        end.notice(rec.Attach(CON, {}, b"", 0))
+        batches.append(end.data_to_send() or b"")
+    end.notice(rec.Detach(CON))
+    batches.insert(2, end.data_to_send() or b"")
+    end.deliver(message(), 4, 1, 0.0)
+    # The last three; in the first of them there is no event.
+    end.take_back(batches[2:])
+    left = {flight.owner: flight.left for flight in end.end()}
+    assert left == {0: True, 1: True, 2: False, 3: False, 4: False}
+
+
+def test_batches_of_an_earlier_session_say_nothing_about_this_one() -> None:
+    """They waited for a worker that did not read, and that has said hello again."""
+    old = gateway_end()
+    old.deliver(message(), None, 1, 0.0)
+    batch = old.data_to_send() or b""
+    end = GatewayEnd[str](b"id", rec.gateway_decoder())
+    end.welcome(hello(), SESSION + 1, 2, range(100, 200))
+    end.deliver(message(), "a", 1, 0.0)
+    assert end.data_to_send()
+    end.take_back([batch, rec.encode([0, rec.Who()])])
+    assert [flight.left for flight in end.end()] == [True]
+
+
 def test_a_drain_is_sent_once() -> None:
     end = gateway_end()
     end.drain(3.0)

@@ -30,11 +30,9 @@ from wsraw.config.settings import Settings
 from wsraw.gateway import system
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.remote.links import Links
-from wsraw.gateway.remote.remote import Remote
-from wsraw.gateway.remote.transport import WorkerSocket, new_context
 from wsraw.gateway.sessions.control import ControlLink
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
+from wsraw.gateway.sessions.links import Links
 from wsraw.gateway.sessions.orphans import Orphans
 from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.descriptors import Descriptors
@@ -87,14 +85,12 @@ class Gateway:
         self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)
         self.collector = Collector()
         self._times: TurnTimes | None = None
-        self._context = new_context()
-        self._wire = WorkerSocket(self._context, folder or settings.run_dir)
-        self._links = Links(self.loop, self.registry, self.sessions, self._wire)
+        self._links = Links(self.loop, self.registry, self.sessions, folder or settings.run_dir)
         self._control = ControlLink(self.loop, control, token) if control else None
         self.spawned = Orphans()
         self.is_orphaned = False
-        self._knows_tokens = self._control is None
-        """The supervisor has told us of its workers; before that no hello can be checked."""
+        if self._control is None:
+            self._links.open()
         self._tick_due = False
         measures = os.environ.get(system.ASKED_BY)
         self.loop.before_sleep = self._measured if measures else self._before_sleep
@@ -108,8 +104,10 @@ class Gateway:
             sock = adopt(given[index]) if given else None
             self.sockets.listen(parse_listen(text, self.settings), sock)
         if self.settings.worker_listen:
-            known, add = self.sessions.workers, self.sessions.add_remote
-            self._links.add_remote(Remote(self.loop, self.registry, self._context, known, add))
+            # Only here: libzmq takes memory and threads.
+            from wsraw.gateway.remote.links import RemoteLinks
+
+            self._links.remote = RemoteLinks(self.loop, self.registry, self.sessions)
         if not self.settings.max_connections:
             self.sockets.admission.most = self.sockets.descriptors.most_connections()
         self._report_addresses()
@@ -118,12 +116,12 @@ class Gateway:
     def _report_addresses(self) -> None:
         addresses = [listener.address for listener in self.sockets.listeners]
         self.sessions.to_supervisor.append(
-            rec.Listening(addresses, self._wire.endpoint, self.registry.ids.epoch, os.getpid())
+            rec.Listening(addresses, self._links.endpoint, self.registry.ids.epoch, os.getpid())
         )
 
     def _relink(self, folder: str) -> None:
         try:
-            self._wire.bind(folder)
+            self._links.relink(folder)
         except OSError as error:
             log.error("new workers cannot connect: %s", error.strerror)
         # In any case: the supervisor checks that the socket exists, and asks again if not.
@@ -138,7 +136,6 @@ class Gateway:
         self._links.close()
         if self._control is not None:
             self._control.close()
-        self._context.term()
         self.loop.close()
 
     # --- one turn ---
@@ -147,8 +144,7 @@ class Gateway:
         """Apply commands that have come, and send workers the events that were read so far: on
         other cores they can begin to work before everything is read."""
         self.registry.flow.now = now
-        if self._knows_tokens:
-            self._links.drain(MIDWAY_DRAIN)
+        self._links.drain(MIDWAY_DRAIN)
         self._links.send(now)
 
     def _before_sleep(self, now: float) -> bool:
@@ -193,9 +189,10 @@ class Gateway:
         return busy
 
     def _read_supervisor(self, control: ControlLink, now: float) -> None:
-        """First of all, as a batch may come from a worker that the supervisor has just started."""
+        """First of all, as a hello may come from a worker that the supervisor has just started."""
         while (records := control.receive()) is not None:
-            self._knows_tokens = True
+            # Before the supervisor has told of its workers, no hello can be checked.
+            self._links.open()
             for record in records:
                 try:
                     self._apply(record, now)
@@ -208,11 +205,17 @@ class Gateway:
         links = self._links
         if self.loop.is_behind:
             links.look_again()
-        if self._knows_tokens:
+        if links.ready or links.remote is not None:
             links.drain()
+        if links.strangers:
+            if self._control is not None:
+                # The loop may not have looked at it yet.
+                self._control.read_now()
+                self._read_supervisor(self._control, now)
+            links.meet()
         if self.sessions.backlog.go_on(now):
             self.loop.give_way()
-        if links.dying:
+        if links.dying or links.remote is not None:
             links.end_dead(now)
 
     def _check_deadlines(self, now: float) -> bool:
@@ -220,7 +223,7 @@ class Gateway:
         as an ack that has come must not be missed. Returns whether the second was over."""
         is_tick, self._tick_due = self._tick_due, False
         if is_tick:
-            self._links.probe_unwatched()
+            self._links.tick()
             self.sessions.tick(now)
             self.deadlines.tick(now)
         elif self.deadlines.late:
@@ -243,10 +246,7 @@ class Gateway:
         are edge-triggered: a send can consume the edge, and the loop would sleep on a message."""
         links = self._links
         return bool(
-            self.sockets.is_busy
-            or self.deadlines.late
-            or self.sessions.is_busy
-            or (links.pending() and self._knows_tokens)
+            self.sockets.is_busy or self.deadlines.late or self.sessions.is_busy or links.pending()
         )
 
     def _write_dead_letters(self) -> None:
@@ -282,7 +282,7 @@ class Gateway:
                 self.sockets.descriptors.expect(max(len(self.spawned), len(self.sessions.workers)))
             case rec.Exited():
                 self.spawned.discard(record.n)
-                self._links.exited(record.n, now)
+                self._links.exited(record.n)
             case rec.DrainWorker():
                 worker = self.sessions.numbered(record.n)
                 if worker is not None:

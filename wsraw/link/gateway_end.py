@@ -6,6 +6,8 @@ hold, is dropped whole. Nothing that a worker sends raises anything but LinkErro
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any, Final, Generic
 
 from wsraw.link.batches import COPIED_BELOW, EVENT_LIMIT, LARGEST_BATCH, LARGEST_REMOTE_BATCH
@@ -19,6 +21,9 @@ from wsraw.link.records import (
     Event,
     Hello,
     LinkError,
+    OnClose,
+    OnConnect,
+    OnError,
     OnMessage,
     Part,
     Record,
@@ -26,9 +31,12 @@ from wsraw.link.records import (
     Welcome,
     Who,
     encode,
+    worker_decoder,
 )
 from wsraw.link.states import NEW, READY, LinkState, LinkStep, after
 from wsraw.link.window import WINDOW_BYTES, InFlight, Owner, Window
+
+EVENTS: Final = (OnConnect, OnMessage, OnError, OnClose)
 
 MOST_OWED: Final = 10_000
 """Refusals, and values in answers, that a worker can cause in a turn."""
@@ -68,6 +76,8 @@ class GatewayEnd(Generic[Owner]):
         self._out: list[Record] = []
         self._has_large = False
         """An event larger than the window is in `_out`: it is sent alone."""
+        self._unsent_from = math.inf
+        """The first seq of events in batches that have never left; see `take_back`."""
 
     # --- batches in ---
 
@@ -182,13 +192,24 @@ class GatewayEnd(Generic[Owner]):
             self.state = after(self.state, LinkStep.DRAIN)
             self._out.append(Drain(deadline))
 
+    def take_back(self, batches: Iterable[bytes]) -> None:
+        """The last batches, the oldest first, have never left the gateway, and the session is about
+        to end: the worker cannot have seen their events."""
+        for batch in batches:
+            session, records, _ = worker_decoder().decode(batch)
+            for record in records:
+                if session == self.number and isinstance(record, EVENTS):
+                    self._unsent_from = record.seq
+                    return
+
     def end(self) -> list[InFlight[Owner]]:
         """The session is over, for whatever reason: give what was in flight, in order."""
         self.state = after(self.state, LinkStep.BYE)
         unsent = {id(record) for record in self._out}
         flights = self.window.clear()
         for flight in flights:
-            flight.left = id(flight.event) not in unsent
+            event = flight.event
+            flight.left = id(event) not in unsent and event.seq < self._unsent_from
         self._out = []
         self.parts.clear()
         return flights

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import select
-import stat
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import zmq
@@ -16,10 +13,9 @@ from wsraw.gateway.remote.transport import (
     Gatekeeper,
     RemoteSocket,
     Sent,
-    WorkerSocket,
     new_context,
 )
-from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH
+from wsraw.link.batches import COPIED_BELOW, LARGEST_REMOTE_BATCH
 from wsraw.runtime.loop import Loop
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -34,11 +30,30 @@ def context() -> Iterator[Context]:
     context.destroy(linger=0)
 
 
-@pytest.fixture(params=["ipc", "tcp"] if sys.platform != "win32" else ["tcp"])
-def wire(
-    request: pytest.FixtureRequest, context: Context, tmp_path: Path
-) -> Iterator[WorkerSocket]:
-    wire = WorkerSocket(context, str(tmp_path) if request.param == "ipc" else "")
+class Door:
+    """Lets remote workers in, or not."""
+
+    def __init__(self) -> None:
+        self.known: set[bytes] = set()
+        self.opens = True
+        self.met: list[tuple[bytes, str, str]] = []
+
+    def meet(self, identity: bytes, address: str, user: str) -> bool:
+        self.met.append((identity, address, user))
+        return self.opens
+
+    def socket(
+        self, context: Context, secret: str = "", endpoint: str = "", heartbeat: float = 1.0
+    ) -> RemoteSocket:
+        endpoints = [endpoint or "tcp://127.0.0.1:0"]
+        return RemoteSocket(context, endpoints, secret, heartbeat, self.known, self.meet)
+
+
+@pytest.fixture
+def wire(context: Context) -> Iterator[RemoteSocket]:
+    """Lets everybody in. Without heartbeats: tests leave full queues unread for long, and libzmq
+    4.3.5 aborts if the peer is gone when it sends one."""
+    wire = Door().socket(context, heartbeat=0.0)
     yield wire
     wire.close()
 
@@ -46,7 +61,7 @@ def wire(
 Message = tuple[bytes, bytes]
 
 
-def is_pending(wire: WorkerSocket | RemoteSocket | Gatekeeper) -> bool:
+def is_pending(wire: RemoteSocket | Gatekeeper) -> bool:
     """Ask as a loop does: it tells when the descriptor is ready, and only then."""
     if select.select([wire.fd], [], [], 0)[0]:
         wire.wake(True, False)
@@ -56,7 +71,7 @@ def is_pending(wire: WorkerSocket | RemoteSocket | Gatekeeper) -> bool:
 class Peers:
     """Workers' sockets; a context of their own, as in another process."""
 
-    def __init__(self, wire: WorkerSocket) -> None:
+    def __init__(self, wire: RemoteSocket) -> None:
         self.wire = wire
         self.context: Context = zmq.Context()
         self._sockets: list[Socket] = []
@@ -68,7 +83,7 @@ class Peers:
         socket.set(zmq.PROBE_ROUTER, int(probe))
         for name, value in options.items():
             socket.set(getattr(zmq, name), value)
-        socket.connect(self.wire.endpoint)
+        socket.connect(self.wire.endpoints[0])
         # Kept: a socket that nobody refers to is closed, and its words may never leave.
         self._sockets.append(socket)
         return socket
@@ -83,7 +98,7 @@ class Peers:
                     # A worker waits in poll; a socket that nobody calls does not even say hello.
                     socket.get(zmq.EVENTS)
             is_pending(self.wire)
-            self.wire.drain(lambda identity, data: got.append((identity, data)), 100)
+            self.wire.drain(lambda identity, data: got.append((identity, bytes(data))), 100)
             return until(got)
 
         eventually(drained)
@@ -95,7 +110,7 @@ class Peers:
 
 
 @pytest.fixture
-def peers(wire: WorkerSocket) -> Iterator[Peers]:
+def peers(wire: RemoteSocket) -> Iterator[Peers]:
     peers = Peers(wire)
     yield peers
     peers.context.destroy(linger=0)
@@ -109,7 +124,7 @@ def hear(socket: Socket) -> bytes:
 # --- receiving ---
 
 
-def test_a_worker_is_noticed_before_its_first_batch(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_worker_is_noticed_before_its_first_batch(wire: RemoteSocket, peers: Peers) -> None:
     peers.connect()
     [(identity, data)] = peers.receive(lambda got: got)
     assert identity
@@ -117,7 +132,7 @@ def test_a_worker_is_noticed_before_its_first_batch(wire: WorkerSocket, peers: P
 
 
 def test_each_worker_is_heard_in_order_under_its_own_identity(
-    wire: WorkerSocket, peers: Peers
+    wire: RemoteSocket, peers: Peers
 ) -> None:
     sockets = [peers.connect(probe=False) for _ in range(3)]
     for socket, name in zip(sockets, b"abc", strict=True):
@@ -131,24 +146,24 @@ def test_each_worker_is_heard_in_order_under_its_own_identity(
     assert sorted(by_identity.values()) == expected
 
 
-def test_the_budget_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> None:
+def test_the_budget_bounds_a_drain(wire: RemoteSocket, peers: Peers) -> None:
     socket = peers.connect(probe=False)
     for n in range(5):
         socket.send(b"%d" % n)
     got: list[bytes] = []
     while len(got) < 4:
         is_pending(wire)
-        wire.drain(lambda _, data: got.append(data), 1)
+        wire.drain(lambda _, data: got.append(bytes(data)), 1)
     eventually(lambda: is_pending(wire))
-    wire.drain(lambda _, data: got.append(data), 1)
+    wire.drain(lambda _, data: got.append(bytes(data)), 1)
     assert not wire.drained, "it may be that more wait"
-    wire.drain(lambda _, data: got.append(data), 1)
+    wire.drain(lambda _, data: got.append(bytes(data)), 1)
     assert wire.drained
     assert got == [b"0", b"1", b"2", b"3", b"4"]
     assert not wire.pending()
 
 
-def test_the_time_of_a_turn_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> None:
+def test_the_time_of_a_turn_bounds_a_drain(wire: RemoteSocket, peers: Peers) -> None:
     """What is left is found without a wake-up."""
     socket = peers.connect(probe=False)
     for n in range(5):
@@ -161,17 +176,17 @@ def test_the_time_of_a_turn_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> 
     for seconds, most in ((0.5, 1), (1.5, 2), (100.0, 5)):
         before = len(got)
         eventually(lambda: is_pending(wire))
-        wire.drain(lambda _, data: got.append(data), 100, seconds)
+        wire.drain(lambda _, data: got.append(bytes(data)), 100, seconds)
         # Not all need have come by now.
         assert wire.drained or len(got) - before == most
         assert len(got) - before <= most
     while len(got) < 5:
         eventually(lambda: is_pending(wire))
-        wire.drain(lambda _, data: got.append(data), 100, 100.0)
+        wire.drain(lambda _, data: got.append(bytes(data)), 100, 100.0)
     assert got == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_a_drain_without_a_wake_up_asks_the_socket(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_drain_without_a_wake_up_asks_the_socket(wire: RemoteSocket, peers: Peers) -> None:
     """Where the loop has not looked at the descriptor, nobody has been woken."""
     wire.drain(lambda _, data: None, 100)
     assert wire.drained
@@ -189,14 +204,14 @@ def test_a_drain_without_a_wake_up_asks_the_socket(wire: WorkerSocket, peers: Pe
 
 @pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"a"], [b"a", b"b", b"c"]])
 def test_a_message_of_several_frames_is_ignored(
-    wire: WorkerSocket, peers: Peers, frames: list[bytes]
+    wire: RemoteSocket, peers: Peers, frames: list[bytes]
 ) -> None:
     peers.connect(probe=False).send_multipart(frames)
     [(_, data)] = peers.receive(lambda got: got)
     assert data == b"\xc1", "a byte that MessagePack never uses"
 
 
-def test_an_identity_chosen_by_the_worker_is_ignored(wire: WorkerSocket, peers: Peers) -> None:
+def test_an_identity_chosen_by_the_worker_is_ignored(wire: RemoteSocket, peers: Peers) -> None:
     """With it two workers could be taken for one; libzmq's own begin with a zero byte."""
     chosen = peers.connect(ROUTING_ID=b"worker-1")
     chosen.send(b"chosen")
@@ -215,7 +230,7 @@ def hear_all(peers: Peers) -> list[bytes]:
 # --- sending ---
 
 
-def test_batches_arrive_in_order(wire: WorkerSocket, peers: Peers) -> None:
+def test_batches_arrive_in_order(wire: RemoteSocket, peers: Peers) -> None:
     socket = peers.connect()
     identity = peers.first()
     for n in range(100):
@@ -223,11 +238,11 @@ def test_batches_arrive_in_order(wire: WorkerSocket, peers: Peers) -> None:
     assert [hear(socket) for _ in range(100)] == [b"%d" % n for n in range(100)]
 
 
-def test_a_batch_to_an_unknown_identity_is_reported_as_gone(wire: WorkerSocket) -> None:
+def test_a_batch_to_an_unknown_identity_is_reported_as_gone(wire: RemoteSocket) -> None:
     assert wire.send(b"\0who?", b"x") is Sent.GONE
 
 
-def test_a_batch_to_a_closed_worker_is_reported_as_gone(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_batch_to_a_closed_worker_is_reported_as_gone(wire: RemoteSocket, peers: Peers) -> None:
     socket = peers.connect()
     identity = peers.first()
     socket.close(0)
@@ -235,21 +250,23 @@ def test_a_batch_to_a_closed_worker_is_reported_as_gone(wire: WorkerSocket, peer
 
 
 def test_a_worker_may_be_gone_before_its_last_batch_is_read(
-    wire: WorkerSocket, peers: Peers
+    wire: RemoteSocket, peers: Peers
 ) -> None:
     """So death is certain only after one more drain."""
     socket = peers.connect()
     identity = peers.first()
-    for n in range(200):
-        socket.send(b"%d" % n)
+    # With a full queue libzmq would not even notice the end.
+    sent = [b"%d" % n for n in range(RECEIVE_QUEUE // 2)]
+    for data in sent:
+        socket.send(data)
     socket.close(int(5000 * UNIT))
     eventually(lambda: wire.send(identity, b"x") is Sent.GONE)
-    got = peers.receive(lambda got: len(got) == 200)
-    assert [data for _, data in got] == [b"%d" % n for n in range(200)]
+    got = peers.receive(lambda got: len(got) == len(sent))
+    assert [data for _, data in got] == sent
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1 << 20])
-def test_large_batches_arrive_whole(wire: WorkerSocket, peers: Peers, more: int) -> None:
+def test_large_batches_arrive_whole(wire: RemoteSocket, peers: Peers, more: int) -> None:
     """Below and above the size from which nothing is copied; what the sender forgets is kept."""
     socket = peers.connect()
     identity = peers.first()
@@ -264,7 +281,7 @@ def test_large_batches_arrive_whole(wire: WorkerSocket, peers: Peers, more: int)
 
 
 def test_a_batch_to_a_worker_that_does_not_read_is_reported_as_full(
-    wire: WorkerSocket, peers: Peers
+    wire: RemoteSocket, peers: Peers
 ) -> None:
     socket = peers.connect(RCVHWM=1)
     identity = peers.first()
@@ -279,34 +296,35 @@ def test_a_batch_to_a_worker_that_does_not_read_is_reported_as_full(
     eventually(lambda: wire.send(identity, b"x") is Sent.OK)
 
 
-def test_a_worker_that_sends_without_end_must_wait(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_worker_that_sends_without_end_must_wait(wire: RemoteSocket, peers: Peers) -> None:
     socket = peers.connect(SNDHWM=1)
     peers.first()
     sent = 0
     try:
-        while sent < 100 * RECEIVE_QUEUE:
+        while sent < 10_000:
             if not socket.poll(200, zmq.POLLOUT):
                 break
             socket.send(bytes(10_000), zmq.NOBLOCK)
             sent += 1
     except zmq.Again:
         pass
-    assert sent < 10 * RECEIVE_QUEUE
+    # The queue, and the buffers of TCP at both ends.
+    assert sent < 5_000
 
 
-def test_a_batch_that_is_too_large_ends_the_link(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_batch_that_is_too_large_ends_the_link(wire: RemoteSocket, peers: Peers) -> None:
     large, other = peers.connect(), peers.connect()
     peers.receive(lambda got: len(got) == 2)
-    large.send(bytes(LARGEST_BATCH + 1))
+    large.send(bytes(LARGEST_REMOTE_BATCH + 1))
     other.send(b"still here")
     got = peers.receive(lambda got: b"still here" in [data for _, data in got])
-    assert all(len(data) <= LARGEST_BATCH for _, data in got)
+    assert all(len(data) <= LARGEST_REMOTE_BATCH for _, data in got)
 
 
 # --- the descriptor ---
 
 
-def test_a_wake_up_consumed_by_a_send_is_found_by_asking(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_wake_up_consumed_by_a_send_is_found_by_asking(wire: RemoteSocket, peers: Peers) -> None:
     """The wait that follows would be silent: `pending` is what a turn asks before it sleeps."""
     socket = peers.connect()
     identity = peers.first()
@@ -317,7 +335,7 @@ def test_a_wake_up_consumed_by_a_send_is_found_by_asking(wire: WorkerSocket, pee
         while not is_pending(wire):
             wire.send(identity, b"x")
         got: list[bytes] = []
-        wire.drain(lambda _, data, got=got: got.append(data), 10, 100.0)  # type: ignore[misc]
+        wire.drain(lambda _, data, got=got: got.append(bytes(data)), 10, 100.0)  # type: ignore[misc]
         assert wire.drained
         assert got == [b"reply %d" % n]
         missed += not wire.pending()
@@ -325,7 +343,7 @@ def test_a_wake_up_consumed_by_a_send_is_found_by_asking(wire: WorkerSocket, pee
 
 
 def test_a_loop_that_asks_before_it_sleeps_misses_no_batch(
-    wire: WorkerSocket, peers: Peers
+    wire: RemoteSocket, peers: Peers
 ) -> None:
     loop = Loop()
     socket = peers.connect()
@@ -334,7 +352,7 @@ def test_a_loop_that_asks_before_it_sleeps_misses_no_batch(
 
     def before_sleep(now: float) -> bool:
         # One at a time leaves the rest behind an edge that does not come again.
-        wire.drain(lambda _, data: got.append(data), 1)
+        wire.drain(lambda _, data: got.append(bytes(data)), 1)
         wire.send(identity, b"x")
         return wire.pending()
 
@@ -351,42 +369,7 @@ def test_a_loop_that_asks_before_it_sleeps_misses_no_batch(
     loop.close()
 
 
-# --- where it listens ---
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets in libzmq there")
-def test_only_the_owner_can_open_the_socket_file(context: Context, tmp_path: Path) -> None:
-    wire = WorkerSocket(context, str(tmp_path))
-    assert wire.endpoint == f"ipc://{tmp_path / 'link.sock'}"
-    assert stat.S_IMODE((tmp_path / "link.sock").stat().st_mode) == 0o600
-    wire.close()
-
-
-def test_without_a_folder_it_listens_on_this_machine_alone(context: Context) -> None:
-    wire = WorkerSocket(context, "")
-    assert wire.endpoint.startswith("tcp://127.0.0.1:")
-    assert not wire.endpoint.endswith(":0")
-    wire.close()
-
-
 # --- workers elsewhere ---
-
-
-class Door:
-    """Lets remote workers in, or not."""
-
-    def __init__(self) -> None:
-        self.known: set[bytes] = set()
-        self.opens = True
-        self.met: list[tuple[bytes, str, str]] = []
-
-    def meet(self, identity: bytes, address: str, user: str) -> bool:
-        self.met.append((identity, address, user))
-        return self.opens
-
-    def socket(self, context: Context, secret: str = "", endpoint: str = "") -> RemoteSocket:
-        endpoints = [endpoint or "tcp://127.0.0.1:0"]
-        return RemoteSocket(context, endpoints, secret, 1.0, self.known, self.meet)
 
 
 @pytest.fixture
@@ -403,7 +386,7 @@ def remote(context: Context, door: Door) -> Iterator[RemoteSocket]:
 
 def drain_remote(remote: RemoteSocket) -> list[Message]:
     got: list[Message] = []
-    remote.drain(lambda identity, data: got.append((identity, data)), 100)
+    remote.drain(lambda identity, data: got.append((identity, bytes(data))), 100)
     return got
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import RemoteWorker
-from wsraw.gateway.remote.transport import Gatekeeper, RemoteSocket
+from wsraw.gateway.remote.transport import Gatekeeper, RemoteSocket, new_context
 from wsraw.runtime.keys import AllowedKeys, KeyFileError, from_z85, read_secret, to_z85
 from wsraw.runtime.loop import Loop
 
@@ -22,7 +22,6 @@ class Remote:
         self,
         loop: Loop,
         registry: Registry,
-        context: Any,
         known: Container[bytes],
         add: Callable[[bytes, RemoteWorker, float], bool],
     ) -> None:
@@ -41,11 +40,13 @@ class Remote:
                 self._keys = AllowedKeys(settings.worker_keys)
             except KeyFileError as error:
                 raise ValueError(str(error)) from error
+        self._context = new_context()
+        if secret:
             # Before anything is bound: without somebody to ask libzmq would let everybody in.
-            self._keeper = Gatekeeper(context)
+            self._keeper = Gatekeeper(self._context)
         try:
             self.router = RemoteSocket(
-                context,
+                self._context,
                 settings.worker_listen,
                 secret,
                 settings.worker_heartbeat,
@@ -55,6 +56,7 @@ class Remote:
         except OSError:
             if self._keeper is not None:
                 self._keeper.close()
+            self._context.term()
             raise
         self.wires = [self.router] if self._keeper is None else [self.router, self._keeper]
         for wire in self.wires:
@@ -97,3 +99,9 @@ class Remote:
                 return False
             remote = RemoteWorker(address, key.name, key.pools)
         return self._add(identity, remote, self._loop.now)
+
+    def close(self) -> None:
+        """Close the sockets at once."""
+        for wire in self.wires:
+            wire.close()
+        self._context.term()

@@ -8,14 +8,11 @@ Three things about them must be remembered (all were reproduced):
 - A ROUTER drops messages to peers it does not know in silence, unless ROUTER_MANDATORY is set.
 - EHOSTUNREACH comes before the last batches of a dead peer have been read.
 
-Local and remote workers have a ROUTER each, so that a flood from the network has a budget of its
-own. Identities of remote workers carry a mark, so that no two workers have the same.
+Identities of remote workers carry a mark, so that none is that of a worker on this machine.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Container, Sequence
@@ -26,19 +23,14 @@ import zmq
 
 from wsraw.link.batches import (
     COPIED_BELOW,
-    LARGEST_BATCH,
     LARGEST_REMOTE_BATCH,
     NO_BATCH,
-    READ_IN_PLACE,
     Batch,
 )
 
-RECEIVE_QUEUE: Final = 1000
-"""Batches that libzmq holds for us from each worker; beyond that its sends wait."""
-
-REMOTE_RECEIVE_QUEUE: Final = 16
-"""The same for remote workers. libzmq counts batches, not bytes: what one of them can make it
-hold is the product."""
+RECEIVE_QUEUE: Final = 16
+"""Batches that libzmq holds for us from each worker; beyond that its sends wait. It counts batches,
+not bytes: what a worker can make it hold is the product."""
 
 TURN_BYTES: Final = 8 * 1024 * 1024
 """Bytes of batches read from one socket in a turn, beside the budget of batches."""
@@ -163,49 +155,6 @@ class Router(Wire):
         return Sent.OK
 
 
-class WorkerSocket(Router):
-    """The ROUTER that workers of this machine connect to. Raises OSError when it cannot bind."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: str) -> None:
-        socket = _new_router(context, LARGEST_BATCH, RECEIVE_QUEUE)
-        super().__init__(socket)
-        self.endpoint = ""
-        try:
-            self.bind(folder)
-        except OSError:
-            self.close()
-            raise
-
-    def bind(self, folder: str) -> None:
-        """Listen in that folder; again, after somebody has removed the socket's file. Workers that
-        have connected before stay connected. Raises OSError."""
-        if sys.platform == "win32" or not folder:
-            if not self.endpoint:
-                self._socket.bind("tcp://127.0.0.1:*")
-                self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
-            return
-        path = os.path.join(folder, "link.sock")
-        try:
-            self._socket.bind(f"ipc://{path}")
-        except zmq.ZMQError as error:
-            raise OSError(error.errno, f"{path}: {error.strerror}") from error
-        os.chmod(path, 0o600)
-        self.endpoint = f"ipc://{path}"
-
-    def _receive(self) -> tuple[bytes, Batch] | None:
-        recv = self._socket.recv
-        identity = recv(_NOBLOCK)
-        frame = recv(_NOBLOCK, copy=False)
-        data = frame.bytes if len(frame) < READ_IN_PLACE else frame.buffer
-        if frame.more:
-            # More frames than two are no batch; empty data is what PROBE_ROUTER sends.
-            self._socket.recv_multipart()
-            data = NO_BATCH
-        # An identity of its own choice: two workers with the same would be one for us. libzmq's
-        # begin with a zero byte, and nobody can choose those.
-        return None if identity[0] else (identity, data)
-
-
 class RemoteSocket(Router):
     """The ROUTER that workers on other machines connect to. Raises OSError when it cannot bind."""
 
@@ -223,8 +172,12 @@ class RemoteSocket(Router):
         Of an identity that is not `known`, `meet` is asked first, with its address and the user id
         of its key ("" if there is none); with False its data are dropped, unread and uncopied.
         """
-        socket = _new_router(context, LARGEST_REMOTE_BATCH, REMOTE_RECEIVE_QUEUE)
+        socket = context.socket(zmq.ROUTER)
         super().__init__(socket)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.MAXMSGSIZE, LARGEST_REMOTE_BATCH)
+        socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
         self._known = known
         self._meet = meet
         socket.set(zmq.IPV6, int(any("[" in endpoint for endpoint in endpoints)))
@@ -318,17 +271,6 @@ class Gatekeeper(Wire):
             self._must_ask = True
             if address:
                 refused(address)
-
-
-def _new_router(
-    context: zmq.Context[zmq.Socket[bytes]], max_batch: int, queue: int
-) -> zmq.Socket[bytes]:
-    socket = context.socket(zmq.ROUTER)
-    socket.set(zmq.ROUTER_MANDATORY, 1)
-    socket.set(zmq.LINGER, 0)
-    socket.set(zmq.MAXMSGSIZE, max_batch)
-    socket.set(zmq.RCVHWM, queue)
-    return socket
 
 
 def _property(frame: zmq.Frame, name: str) -> str:

@@ -60,6 +60,10 @@ LONGEST_HELLO: Final = 2 * 1024 * 1024
 LONGEST_NAME: Final = 128
 """Characters of what a worker calls itself."""
 
+UNSENT_LIMIT: Final = 32 * 1024 * 1024
+"""Bytes that may wait for a worker which does not read. The window bounds the events among them;
+what it is told of connections nothing else does."""
+
 MOST_BY_HAND: Final = 1000
 """Sessions of workers that the supervisor did not start: each costs some KiB."""
 
@@ -100,6 +104,8 @@ class Sessions:
         self.to_supervisor: list[FromGateway] = []
         self.replies: list[tuple[bytes, bytes]] = []
         """(identity, batch) for those who have no session."""
+        self.cuts: list[tuple[bytes, str]] = []
+        """(identity, why) of those on this machine that are not to be heard any more."""
         self.dead_letters: list[dict[str, Any]] = []
         """To be written to the file."""
 
@@ -289,6 +295,8 @@ class Sessions:
         if len(self._banned) > BANNED_KEPT:
             del self._banned[next(iter(self._banned))]
         self._kill(worker, why)
+        if session.state is not NEW:
+            self.cuts.append((session.identity, why[:LONGEST_WHY]))
         # A remote one may do so again and again, to have innocent events taken for poison.
         self.link_lost(worker, now)
 
@@ -319,7 +327,13 @@ class Sessions:
         why = "it does not read what is sent to it"
         self._registry.counters.say("error", "%s: %s; its session is over", worker.name, why)
         self._kill(worker, why)
+        self.cuts.append((worker.session.identity, why))
         self.end(worker, now, died=True)
+
+    def withdraw(self, worker: Worker) -> None:
+        """Give a worker nothing new: its link has ended, and what it has sent is being applied."""
+        pool = self._registry.pool(worker.session.pool)
+        self._registry.dispatcher.withdraw(pool, worker)
 
     def end(
         self,

@@ -1,0 +1,650 @@
+"""Links to workers of this machine, over real sockets: budgets, full sockets, and every order in
+which a worker can end."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.deadline import eventually
+from tests.gateway.harness import TOKEN, entry_of
+from tests.runtime.link.ends import take, work
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.accepting import accepted
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sessions.links import (
+    CHOKED_ABOVE,
+    HELD_OPEN_FOR,
+    READ_TIME,
+    Links,
+)
+from wsraw.gateway.sessions.sessions import UNSENT_LIMIT, Sessions
+from wsraw.link.batches import LARGEST_BATCH
+from wsraw.link.records import Answer, Kill, Left, OnClose, Query, Refused, encode
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import WorkerEnd
+from wsraw.runtime.link.client import LinkClient
+from wsraw.runtime.loop import Loop
+
+
+class LinkedWorker:
+    """A worker at the other end of a real socket; what happens there, a test says."""
+
+    def __init__(self, hall: Hall, token: str, instance: str) -> None:
+        self.hall = hall
+        self.client = LinkClient(hall.links.endpoint, probe=True)
+        self.link = WorkerEnd(pool="default", token=token, instance=instance, language="test")
+        self.heard: list[Any] = []
+        self.reads = True
+        self.closed = False
+        self.handled: dict[int, list[tuple[str, int]]] | None = None
+        """Set if it acks whatever comes: the types and `delivery` of events by connection."""
+
+    def work(self) -> None:
+        """Read what waits, answer `who`."""
+        if self.closed or not self.reads:
+            return
+        for batch in take(self.client):
+            self.heard += self.link.receive(batch)
+        self.flush()
+        if self.handled is not None and self.events:
+            for event in self.events:
+                tag = str(type(event).__struct_config__.tag)
+                self.handled.setdefault(event.con, []).append((tag, event.delivery))
+            self.ack(*self.events)
+
+    def flush(self) -> None:
+        while (data := self.link.data_to_send()) is not None:
+            assert self.client.send(data)
+
+    @property
+    def events(self) -> list[Any]:
+        return [record for record in self.heard if hasattr(record, "seq")]
+
+    def ack(self, *events: Any) -> None:
+        for event in events:
+            self.heard.remove(event)
+            assert self.link.done(self.link.outbox(event))
+        self.flush()
+
+    def exit(self) -> None:
+        """The process ends: the system closes its socket."""
+        self.closed = True
+        self.client.close()
+
+
+class Hall:
+    """A gateway's links without its clients; time passes as a test says."""
+
+    def __init__(self, folder: Path, opened: bool = True) -> None:
+        self.time = 1000.0
+        self.loop = Loop(lambda: self.time)
+        self.registry = Registry(Settings(), 1, 1 << 30)
+        self.sessions = Sessions(self.registry)
+        self.sessions.tokens.add(TOKEN, 0)
+        self.links = Links(self.loop, self.registry, self.sessions, str(folder))
+        if opened:
+            self.links.open()
+        self.loop.before_sleep = self.end_turn
+        self.linked_workers: list[LinkedWorker] = []
+
+    def close(self) -> None:
+        for linked in self.linked_workers:
+            if not linked.closed:
+                linked.exit()
+        self.links.close()
+        self.loop.close()
+
+    @property
+    def now(self) -> float:
+        return self.loop.now
+
+    def end_turn(self, now: float) -> bool:
+        """As in Gateway._before_sleep."""
+        self.registry.flow.now = now
+        self.links.drain()
+        self.links.meet()
+        self.sessions.backlog.go_on(now)
+        self.links.end_dead(now)
+        self.links.send(now)
+        return self.sessions.is_busy or self.links.pending()
+
+    def turn(self) -> None:
+        self.loop.turn(False)
+        for linked in self.linked_workers:
+            linked.work()
+
+    def settle(self) -> None:
+        """Until nothing happens any more; on a unix socket nothing is on its way for long."""
+        for _ in range(20):
+            self.turn()
+
+    def pass_time(self, seconds: float) -> None:
+        """In steps that the loop does not take for its own absence."""
+        until = self.time + seconds
+        while self.time < until:
+            self.time += 0.05
+            self.turn()
+
+    def connect(self, n: int, instance: str = "") -> LinkedWorker:
+        """A worker that is about to say hello. 0: nobody watches its process."""
+        token = f"token-{n}" if n else TOKEN
+        if n not in self.sessions.tokens._numbers.values():
+            self.sessions.tokens.add(token, n)
+        linked = LinkedWorker(self, token, instance or f"i{len(self.linked_workers)}")
+        self.linked_workers.append(linked)
+        return linked
+
+    def worker(self, n: int = 3) -> tuple[LinkedWorker, Any]:
+        """A worker that is ready, and the gateway's end of it."""
+        linked = self.connect(n)
+        eventually(lambda: self.turn() or linked.link.session)  # type: ignore[func-returns-value]
+        return linked, self.of(linked)
+
+    def of(self, linked: LinkedWorker) -> Any:
+        """The gateway's end of a worker."""
+        numbers = {w.session.number: w for w in self.sessions.workers.values()}
+        return numbers[linked.link.session]
+
+    def client(self, data: bytes = b"hello") -> Connection:
+        """Two events: it connects, and says something."""
+        con = accepted(self.registry.ids.new(), Listen(name="test"), Settings(), {}, self.now)
+        self.registry.take(con, con.receive_data(data, self.now), self.now)
+        return con
+
+    def hang_up(self, con: Connection) -> None:
+        self.registry.take(con, con.lost("connection reset by peer", self.now), self.now)
+
+    def tell(self, worker: Any, size: int) -> None:
+        """The worker is to be told something long."""
+        worker.session.notice(Answer(1, "x" * size))
+        self.registry.dispatcher.with_output.add(worker)
+
+    @property
+    def left(self) -> list[int]:
+        """Whose session has ended."""
+        return [r.n for r in self.sessions.to_supervisor if type(r) is Left]
+
+
+@pytest.fixture
+def hall(tmp_path: Path) -> Iterator[Hall]:
+    hall = Hall(tmp_path)
+    yield hall
+    hall.close()
+
+
+def gone(worker: Any) -> bool:
+    return worker.session.state is LinkState.GONE
+
+
+def in_hand(hall: Hall, linked: LinkedWorker) -> Connection:
+    """Two events of a client, read by the worker and not acked."""
+    before = len(linked.events)
+    con = hall.client()
+    hall.settle()
+    assert len(linked.events) == before + 2
+    return con
+
+
+def parked(con: Connection) -> list[int]:
+    """How often each of its events that wait was handed out."""
+    return [event.delivery for event, _ in entry_of(con).parked]
+
+
+# --- death ---
+
+
+@pytest.mark.parametrize("n", [0, 3], ids=["by hand", "spawned"])
+def test_the_end_of_its_link_ends_a_session_at_once(hall: Hall, n: int) -> None:
+    linked, worker = hall.worker(n)
+    con = in_hand(hall, linked)
+    linked.exit()
+    hall.turn()
+    assert gone(worker)
+    assert parked(con) == [2, 2]
+
+
+def test_acks_that_are_still_unread_count_before_a_death(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    con = in_hand(hall, linked)
+    linked.ack(*linked.events)
+    linked.exit()
+    hall.settle()
+    assert gone(worker)
+    assert worker.window.acked_events == 2
+    assert not entry_of(con).in_flight
+    assert not parked(con), "nothing is given out again"
+
+
+def test_a_reported_exit_ends_nothing_while_its_last_words_are_unread(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    con = in_hand(hall, linked)
+    linked.ack(*linked.events)
+    linked.exit()
+    hall.links.exited(3)
+    assert not gone(worker)
+    hall.settle()
+    assert gone(worker)
+    assert not parked(con)
+    hall.pass_time(2 * HELD_OPEN_FOR)
+    assert hall.left == [3], "once"
+
+
+def test_a_link_that_a_child_of_the_worker_holds_open_ends_a_little_later(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    con = in_hand(hall, linked)
+    child = os.dup(linked.client.fileno())
+    first, second = linked.events
+    linked.ack(first)
+    linked.exit()
+    hall.links.exited(3)
+    hall.settle()
+    assert not gone(worker)
+    os.write(child, b"\0\x01\xc1")  # what is no batch, and would end it at once if it were read
+    hall.links.is_open = False  # the loop is too busy to look
+    hall.pass_time(HELD_OPEN_FOR + 0.1)
+    os.close(child)
+    assert gone(worker)
+    assert worker.window.acked_events == 1
+    assert parked(con) == [2], second
+    assert hall.left == [3]
+
+
+def test_a_bye_before_the_end_is_a_clean_end(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    con = in_hand(hall, linked)
+    linked.link.bye()
+    linked.flush()
+    linked.exit()
+    hall.turn()
+    assert gone(worker)
+    assert parked(con) == [1, 1], "not handled in part"
+
+
+def test_all_that_was_sent_is_applied_before_the_end_however_many_turns_that_takes(
+    hall: Hall, caplog: pytest.LogCaptureFixture
+) -> None:
+    linked, worker = hall.worker()
+    other, _ = hall.worker(4)
+    con = in_hand(hall, linked)
+    batch = [Query(n, "members", "g") for n in range(1, 1000)]
+    acks = [["ack", linked.events[0].seq, linked.events[1].seq]]
+    assert linked.client.send(encode([linked.link.session, *batch]))
+    assert linked.client.send(encode([linked.link.session, *acks, ["bye"]]))
+    linked.exit()
+    # A write has found out that the worker is gone: its end is read together with its last words.
+    hall.tell(worker, 10)
+    hall.links.send(hall.now)
+    hall.turn()
+    assert worker in hall.links.dying
+    assert not gone(worker)
+    # What comes meanwhile is for others.
+    late = hall.client()
+    hall.settle()
+    assert gone(worker)
+    assert not hall.links.dying
+    assert worker.window.acked_events == 2
+    assert not parked(con)
+    assert [event.con for event in other.events] == [late.id, late.id]
+    assert "is gone" not in caplog.text, "it has said bye"
+
+
+STEPS = ("exit report", "end", "again")
+"""The exit is reported; its socket is closed; the same instance comes on a new one."""
+
+
+@pytest.mark.parametrize("turns", [True, False], ids=["in turns", "in one turn"])
+@pytest.mark.parametrize("order", list(itertools.permutations(STEPS)), ids=", ".join)
+def test_nothing_is_lost_in_whatever_order_a_worker_ends(
+    hall: Hall, order: tuple[str, ...], turns: bool
+) -> None:
+    """It has one event handled, with the ack unread, one in hand, and one that was never sent."""
+    linked, worker = hall.worker()
+    acked, in_work = in_hand(hall, linked), in_hand(hall, linked)
+    linked.ack(*linked.events[:2])
+    for con in (acked, in_work):
+        hall.hang_up(con)
+    linked.reads = False
+    unsent = hall.client()
+    hall.tell(worker, 4 * CHOKED_ABOVE)
+    hall.links.send(hall.now)
+    assert worker.window.choked
+    heard: dict[int, list[tuple[str, int]]] = {}
+    for step in order:
+        if step == "exit report":
+            hall.links.exited(3)
+        elif step == "end":
+            linked.exit()
+        else:
+            again = hall.connect(3, linked.link._hello.instance)
+            again.handled = heard
+            work(again.client)
+        if turns:
+            hall.settle()
+    hall.pass_time(2 * HELD_OPEN_FOR)
+    assert gone(worker)
+    assert worker.window.acked_events == 2
+    heir, _ = hall.worker(4)
+    heir.handled = heard
+    hall.pass_time(1.0)
+    end = [("on_error", 1), ("on_close", 1)]
+    assert heard[acked.id] == end
+    assert heard[in_work.id] == [("on_connect", 2), ("on_message", 2), *end]
+    assert heard[unsent.id] == [("on_connect", 1), ("on_message", 1)], "as if never given"
+    assert [*hall.registry.entries] == [unsent.id]
+
+
+def test_at_most_once_repeats_what_was_never_sent(tmp_path: Path) -> None:
+    """Only what may have been handled must not come again."""
+    hall = Hall(tmp_path)
+    pool = hall.registry.pool()
+    pool.repeats = False
+    linked, worker = hall.worker()
+    seen = in_hand(hall, linked)
+    linked.reads = False
+    unsent = hall.client()
+    hall.tell(worker, 4 * CHOKED_ABOVE)
+    hall.links.send(hall.now)
+    linked.exit()
+    hall.settle()
+    assert gone(worker)
+    assert [type(event) for event, _ in entry_of(seen).parked] == [OnClose]
+    assert seen.ending.cause == "worker-died"
+    assert parked(unsent) == [1, 1]
+    hall.close()
+
+
+def test_an_old_link_is_read_before_a_new_one_of_the_same_worker(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    in_hand(hall, linked)
+    linked.ack(*linked.events)
+    again = hall.connect(3, linked.link._hello.instance)
+    for _ in range(10):
+        # Its hello waits before the loop has looked at the old link.
+        work(again.client)
+        hall.loop._selector.select(0)
+        if again.client.is_connected:
+            break
+        hall.loop.turn(False)
+    eventually(lambda: hall.turn() or again.link.session)  # type: ignore[func-returns-value]
+    assert gone(worker)
+    assert worker.window.acked_events == 2
+
+
+# --- what is wrong ---
+
+
+@pytest.mark.parametrize("batch", [b"\xc1", b"\x93\x01"])
+def test_a_worker_that_sends_no_batch_is_told_why_it_is_cut_off(hall: Hall, batch: bytes) -> None:
+    linked, worker = hall.worker()
+    other, _ = hall.worker(4)
+    con = in_hand(hall, linked)
+    assert linked.client.send(batch)
+    hall.settle()
+    assert gone(worker)
+    assert [kill.n for kill in hall.sessions.to_supervisor if type(kill) is Kill] == [3]
+    assert [type(record) for record in linked.heard if type(record) is Refused] == [Refused]
+    assert "not a batch" in linked.client.why
+    assert not hall.links._links.keys() & {worker.session.identity}
+    assert [event.con for event in other.events] == [con.id], "a suspect, alone"
+
+
+def test_a_batch_above_the_limit_is_reported_with_its_size_and_its_worker(
+    hall: Hall, caplog: pytest.LogCaptureFixture
+) -> None:
+    linked, worker = hall.worker()
+    other, _ = hall.worker(4)
+    eventually(lambda: linked.client.send(bytes(LARGEST_BATCH + 1)) is not None)
+    with caplog.at_level(logging.ERROR, "wsraw"):
+        eventually(lambda: hall.turn() or gone(worker))  # type: ignore[func-returns-value]
+    [line] = [r.getMessage() for r in caplog.records if "worker 3" in r.getMessage()]
+    assert f"{LARGEST_BATCH + 1:,}" in line
+    eventually(lambda: hall.turn() or linked.client.why)  # type: ignore[func-returns-value]
+    assert f"{LARGEST_BATCH + 1:,}" in linked.client.why
+    assert not gone(hall.of(other))
+
+
+def test_an_error_of_our_own_ends_that_link_alone(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked, worker = hall.worker()
+    other, _ = hall.worker(4)
+    link = hall.links._links[worker.session.identity]
+
+    def fail(budget: int = 0) -> list[bytes]:
+        raise ZeroDivisionError
+
+    class Broken:
+        receive = staticmethod(fail)
+
+        def __init__(self, sock: Any) -> None:
+            self._sock = sock
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._sock, name)
+
+    link._socket = Broken(link._socket)  # type: ignore[assignment]
+    linked.client.send(encode([linked.link.session]))
+    hall.settle()
+    assert gone(worker)
+    assert not gone(hall.of(other))
+
+
+# --- strangers ---
+
+
+def test_nothing_is_read_before_tokens_are_known(tmp_path: Path) -> None:
+    hall = Hall(tmp_path, opened=False)
+    linked = hall.connect(3)
+    hall.pass_time(1.0)
+    assert not hall.sessions.workers
+    assert not hall.links.pending(), "the loop may sleep meanwhile"
+    hall.links.open()
+    eventually(lambda: hall.turn() or linked.link.session)  # type: ignore[func-returns-value]
+    hall.close()
+
+
+def test_a_hello_is_not_judged_in_the_middle_of_a_turn(hall: Hall) -> None:
+    """The supervisor may have said of it what we have not read."""
+    hall.worker()
+    newcomer = hall.connect(4)
+    for _ in range(20):
+        work(newcomer.client)
+        hall.loop.turn(False)
+        if newcomer.client.is_connected:
+            break
+    newcomer.link.receive(encode([0, ["who"]]))
+    newcomer.flush()
+    hall.loop.before_sleep = lambda now: False
+    hall.loop.turn(False)
+    hall.links.drain()
+    numbers = [worker.session.number for worker in hall.sessions.workers.values()]
+    assert sum(number > 0 for number in numbers) == 1
+    hall.links.meet()
+    numbers = [worker.session.number for worker in hall.sessions.workers.values()]
+    assert sum(number > 0 for number in numbers) == 2
+
+
+def test_a_dealer_of_libzmq_is_a_worker_like_others(hall: Hall) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    dealer = context.socket(zmq.DEALER)
+    dealer.set(zmq.LINGER, 5000)
+    dealer.set(zmq.PROBE_ROUTER, 1)
+    dealer.set(zmq.IMMEDIATE, 1)
+    dealer.connect(hall.links.endpoint)
+    link = WorkerEnd(pool="default", token=TOKEN, instance="z", language="test")
+    heard: list[Any] = []
+
+    def listen() -> int:
+        hall.turn()
+        while dealer.poll(0):
+            heard.extend(link.receive(dealer.recv()))
+            if (data := link.data_to_send()) is not None:
+                dealer.send(data)
+        return link.session
+
+    eventually(listen)
+    con = hall.client()
+    eventually(lambda: listen() and sum(hasattr(r, "seq") for r in heard) == 2)
+    first = next(record for record in heard if hasattr(record, "seq"))
+    assert link.done(link.outbox(first))
+    data = link.data_to_send()
+    assert data is not None
+    dealer.send(data)
+    dealer.close()
+    context.term()
+    eventually(lambda: hall.turn() or not hall.sessions.workers)  # type: ignore[func-returns-value]
+    assert parked(con) == [2]
+
+
+# --- budgets ---
+
+
+def test_what_does_not_fit_into_a_turn_is_read_in_the_next_ones(hall: Hall) -> None:
+    """Of each link in turn, and nothing has to come for that."""
+    flood, worker = hall.worker()
+    quiet, other = hall.worker(4)
+    ticks = itertools.count()
+    # Three batches, and the time is over.
+    hall.links._clock = lambda: next(ticks) * READ_TIME / 3
+    before = worker.session.batches
+    for _ in range(100):
+        assert flood.client.send(encode([flood.link.session]))
+    assert quiet.client.send(encode([quiet.link.session]))
+    at = other.session.batches
+    seen = []
+    while worker.session.batches < before + 100:
+        was = worker.session.batches
+        assert hall.loop._timeout(hall.now) == 0.0 or not seen, "it does not sleep"
+        hall.loop.turn(False)
+        assert worker.session.batches - was <= 4
+        seen.append((worker.session.batches, other.session.batches))
+        assert len(seen) < 1000
+    assert next(n for n, (_, theirs) in enumerate(seen) if theirs > at) < 4
+    hall.settle()
+    assert worker.session.batches == before + 100
+
+
+def test_a_worker_whose_batch_is_being_applied_is_not_read_meanwhile(hall: Hall) -> None:
+    """So it cannot make the gateway hold more than one share; others are read."""
+    busy, worker = hall.worker()
+    other, its = hall.worker(4)
+    assert busy.client.send(
+        encode([busy.link.session, *[Query(n, "members", "g") for n in range(1, 1000)]])
+    )
+    hall.turn()
+    assert worker in hall.sessions.backlog.workers
+    for linked in (busy, other):
+        assert linked.client.send(encode([linked.link.session]))
+    mine, theirs = worker.session.batches, its.session.batches
+    hall.turn()
+    assert worker.session.batches == mine
+    assert its.session.batches == theirs + 1
+    assert hall.links.pending()
+    hall.settle()
+    assert worker.session.batches == mine + 1
+    assert not hall.links.pending()
+
+
+def test_a_loop_that_is_behind_finds_acks_that_it_was_not_told_of(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    in_hand(hall, linked)
+    linked.ack(*linked.events)
+    hall.links.look_again()
+    hall.links.drain()
+    assert worker.window.acked_events == 2
+
+
+# --- a worker that does not read ---
+
+
+def test_a_worker_that_does_not_read_is_given_nothing_new_until_it_does(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    total = hall.registry.flow.accounted
+    linked.reads = False
+    hall.tell(worker, 4 * CHOKED_ABOVE)
+    hall.turn()
+    assert worker.window.choked
+    assert hall.registry.flow.accounted > total + 2 * CHOKED_ABOVE, "it counts as memory"
+    con = hall.client()
+    hall.turn()
+    assert not worker.window.in_flight
+    linked.reads = True
+    hall.settle()
+    assert not worker.window.choked
+    assert [event.con for event in linked.events] == [con.id, con.id]
+    assert not hall.links._behind
+
+
+def test_batches_for_a_worker_that_does_not_read_arrive_in_order(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    linked.reads = False
+    for n in range(1, 6):
+        worker.session.notice(Answer(n, "x" * 200_000))
+        hall.registry.dispatcher.with_output.add(worker)
+        hall.turn()
+    linked.reads = True
+    eventually(lambda: hall.turn() or len([r for r in linked.heard if type(r) is Answer]) == 5)  # type: ignore[func-returns-value]
+    assert [r.ref for r in linked.heard if type(r) is Answer] == [1, 2, 3, 4, 5]
+
+
+def test_too_much_unsent_output_ends_the_session(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    seen = in_hand(hall, linked)
+    linked.reads = False
+    total = hall.registry.flow.accounted
+    unsent = hall.client()
+    for _ in range(2):
+        assert not gone(worker)
+        hall.tell(worker, UNSENT_LIMIT * 6 // 10)
+        hall.links.send(hall.now)
+    why = "it does not read what is sent to it"
+    assert gone(worker)
+    assert Kill(3, why) in hall.sessions.to_supervisor
+    assert parked(seen) == [2, 2], "what it held is for others"
+    assert parked(unsent) == [1, 1]
+    assert not hall.links._behind
+    assert hall.registry.flow.accounted < total + 10_000
+    linked.reads = True
+    eventually(lambda: hall.turn() or linked.client.why)  # type: ignore[func-returns-value]
+    assert why in linked.client.why
+
+
+def test_connections_of_workers_that_left_do_not_go_to_stuck_ones(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    con = in_hand(hall, linked)
+    linked.ack(*linked.events)
+    hall.settle()
+    _, stuck = hall.worker(4)
+    stuck.window.choked = True
+    hall.sessions.end(worker, hall.now, died=True)
+    hall.loop.turn(False)
+    assert entry_of(con).holder is None
+    assert not hall.sessions.is_busy, "it waits, it does not spin"
+    stuck.window.choked = False
+    hall.turn()
+    assert entry_of(con).holder is stuck
+
+
+# --- the socket's file ---
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
+def test_workers_stay_connected_when_the_socket_moves(hall: Hall, tmp_path: Path) -> None:
+    linked, worker = hall.worker()
+    (tmp_path / "link.sock").unlink()
+    hall.links.relink(str(tmp_path))
+    assert (tmp_path / "link.sock").exists()
+    con = in_hand(hall, linked)
+    assert entry_of(con).holder is worker
+    hall.worker(4)

@@ -1,0 +1,339 @@
+"""I/O. The gateway's links to workers of this machine: batches in, batches out, and their ends.
+
+A link is one more endpoint of the loop, so its end is certain: it is found after all that the
+worker has sent. The rule of a worker's death follows from that, and loses neither an ack nor an
+on_close:
+
+- The end of its link ends a worker's session, in order: what it has sent before is applied first,
+  also where that takes several turns. Its events go to others. Whether the process lives does not
+  matter: one that comes back begins anew, on a new link.
+- A reported exit ends nothing by itself, as the system closes the sockets of a process before its
+  exit is reported. Only if the link is still open after HELD_OPEN_FOR (a child of the process has
+  inherited its end), it is read once more and then closed.
+- An event may have been handled if its batch was handed to the system whole. All others have not
+  been seen: they are given to another worker as if for the first time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from typing import Final, Protocol
+
+from wsraw.gateway.delivery.entry import Worker
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sessions.sessions import UNSENT_LIMIT, Sessions
+from wsraw.link.batches import Batch
+from wsraw.link.states import NEW
+from wsraw.runtime.link.server import Link, LinkServer
+from wsraw.runtime.loop import Loop
+
+READ_TIME: Final = 0.0015
+"""Seconds of a turn for batches of workers; the answer to a flood can be a flood."""
+
+CHOKED_ABOVE: Final = 1024 * 1024
+"""Bytes that wait for a worker which does not read: with more it gets no new events."""
+
+HELD_OPEN_FOR: Final = 0.25
+"""Seconds after a worker's exit was reported in which its link must have ended."""
+
+LAST_READS: Final = 64
+"""Reads, of a megabyte each, of a link that is still open then: somebody may go on writing."""
+
+
+class RemoteLinks(Protocol):
+    """The links to workers on other machines."""
+
+    def drain(self, seconds: float) -> None: ...
+    def look_again(self) -> None: ...
+    def send(self, worker: Worker, batch: bytes) -> None: ...
+    def reply(self, identity: bytes, batch: bytes) -> None: ...
+    def probe(self) -> None: ...
+    def end_dead(self, now: float) -> None: ...
+    def pending(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class Links:
+    """All workers' links."""
+
+    def __init__(self, loop: Loop, registry: Registry, sessions: Sessions, folder: str) -> None:
+        """Listens in that folder, or on this machine alone if there is none. Raises OSError."""
+        self._loop = loop
+        self._registry = registry
+        self._sessions = sessions
+        self._clock = time.monotonic
+        self.remote: RemoteLinks | None = None
+        """Set if workers on other machines may connect."""
+        self.is_open = False
+        """Whether links are read; see `open`."""
+        self._early: list[Link] = []
+        """Links that came before."""
+        self._links: dict[bytes, Link] = {}
+        """By identity; all that have said something and have not ended."""
+        self.ready: dict[Link, None] = {}
+        """Those that have something to be read, in the order in which it came."""
+        self.strangers: dict[Link, None] = {}
+        """The same of those that have not said hello. They are read after all others: an old link
+        of the same worker comes before its new one."""
+        self._until = 0.0
+        """When the time for reading is over."""
+        self._paused: Link | None = None
+        """The link in the middle of whose batches it was over."""
+        self._behind: dict[Link, int] = {}
+        """Bytes that wait for those that do not read, as last counted."""
+        self.dying: dict[Worker, str] = {}
+        """Workers whose links have ended, and what they sent is still being applied; with what was
+        wrong."""
+        self._server = LinkServer(
+            loop, folder, "link", receive=self._receive, ended=self._ended, readable=self._note
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """Where workers of this machine connect."""
+        return self._server.endpoint
+
+    def relink(self, folder: str) -> None:
+        """Listen in that folder, after somebody has removed the socket's file. Workers that have
+        connected before stay connected. Raises OSError."""
+        self._server.bind(folder)
+
+    def open(self) -> None:
+        """Begin to read: from now on a hello can be judged."""
+        if self.is_open:
+            return
+        self.is_open = True
+        early, self._early = self._early, []
+        for link in early:
+            link.resume()
+
+    # --- in ---
+
+    def _note(self, link: Link) -> None:
+        """The loop's call for a link that can be read. The turn itself reads, at its own places."""
+        if not self.is_open:
+            link.pause()
+            self._early.append(link)
+        elif link.is_admitted:
+            self.ready[link] = None
+        else:
+            self.strangers[link] = None
+
+    def look_again(self) -> None:
+        """The loop is behind, and has not looked: some of those that have events may have acked."""
+        for identity, worker in self._sessions.workers.items():
+            if worker.window.in_flight and identity in self._links:
+                self.ready[self._links[identity]] = None
+        if self.remote is not None:
+            self.remote.look_again()
+
+    def drain(self, seconds: float = READ_TIME) -> None:
+        """Read what workers have sent, one link after the other, for so many seconds; the last
+        batch may take it over that. What is left is for the next turn."""
+        if self.ready:
+            ready, self.ready = self.ready, {}
+            self._read_each(ready, self.ready, seconds)
+        if self.remote is not None and self.is_open:
+            self.remote.drain(seconds)
+
+    def meet(self) -> None:
+        """Read those that have not said hello; after what the supervisor has said of them."""
+        if self.strangers:
+            strangers, self.strangers = self.strangers, {}
+            self._read_each(strangers, self.strangers, READ_TIME)
+
+    def _read_each(self, links: dict[Link, None], left: dict[Link, None], seconds: float) -> None:
+        """Read these links as long as there is time, and put those that were not read into `left`.
+        One whose earlier batches are still being applied waits for that."""
+        self._until = self._clock() + seconds
+        waiting, workers = self._sessions.backlog.workers, self._sessions.workers
+        is_late = False
+        for link in links:
+            if is_late or (waiting and workers.get(link.identity) in waiting):
+                left[link] = None
+                continue
+            try:
+                link.read()
+            except Exception as error:
+                # An error of a batch is one of its session; this is one of the link itself.
+                link.handle_fault(error)
+            is_late = self._clock() > self._until
+        if self._paused is not None:
+            paused, self._paused = self._paused, None
+            paused.resume()
+
+    def _receive(self, link: Link, batch: Batch) -> None:
+        """A batch has come."""
+        identity = link.identity
+        self._sessions.receive(identity, batch, self._loop.now)
+        if not link.is_admitted:
+            self._links[identity] = link
+            worker = self._sessions.workers.get(identity)
+            if worker is not None and worker.session.number:
+                link.admit()
+        if self._clock() > self._until and not link.ended:
+            # The rest of what was read is for the next turn.
+            self._paused = link
+            link.pause()
+
+    # --- out ---
+
+    def send(self, now: float) -> None:
+        """One batch to each worker that has something to be sent."""
+        sessions, links = self._sessions, self._links
+        if self._behind:
+            self._look_at_unsent()
+        for worker, batch in sessions.batches(now):
+            try:
+                link = links.get(worker.session.identity)
+                if link is not None:
+                    if not link.send(batch):
+                        self._fell_short(link)
+                elif worker.remote is not None and self.remote is not None:
+                    self.remote.send(worker, batch)
+            except Exception as error:
+                sessions.fault(worker, error, now)
+        if sessions.replies:
+            replies, sessions.replies = sessions.replies, []
+            for identity, reply in replies:
+                try:
+                    self._reply(identity, reply)
+                except Exception as error:
+                    self._registry.counters.fault("an answer to a worker", error)
+        if sessions.cuts:
+            cuts, sessions.cuts = sessions.cuts, []
+            for identity, why in cuts:
+                link = links.get(identity)
+                if link is not None:
+                    self._forget(link)
+                    link.cut(why)
+
+    def _reply(self, identity: bytes, batch: bytes) -> None:
+        link = self._links.get(identity)
+        if link is not None:
+            if not link.send(batch):
+                self._fell_short(link)
+        elif self.remote is not None:
+            self.remote.reply(identity, batch)
+
+    def _fell_short(self, link: Link) -> None:
+        """The system has not taken all that was sent. If the worker is gone, the end of its link is
+        found by reading."""
+        if not link.ended:
+            self._behind.setdefault(link, 0)
+            self._count_unsent(link)
+
+    def _look_at_unsent(self) -> None:
+        for link in list(self._behind):
+            self._count_unsent(link)
+
+    def _count_unsent(self, link: Link) -> None:
+        unsent, before = link.unsent, self._behind[link]
+        self._registry.flow.hold(unsent - before)
+        self._behind[link] = unsent
+        worker = self._sessions.workers.get(link.identity)
+        if worker is not None:
+            worker.window.choked = unsent > CHOKED_ABOVE
+        if not unsent:
+            del self._behind[link]
+        elif unsent > UNSENT_LIMIT:
+            if worker is not None:
+                worker.session.take_back(link.unsent_batches())
+                self._sessions.end_unread(worker, self._loop.now)
+                # What it held is for others, in a turn that does not wait.
+                self._loop.wake_at(self._loop.now)
+            else:
+                self._forget(link)
+                link.cut("it does not read what is sent to it")
+
+    # --- death ---
+
+    def _forget(self, link: Link) -> None:
+        self._links.pop(link.identity, None)
+        self.ready.pop(link, None)
+        self.strangers.pop(link, None)
+        self._registry.flow.hold(-self._behind.pop(link, 0))
+
+    def _ended(self, link: Link, fault: str) -> None:
+        """A link has ended, and all that came over it was read. `fault`: what was wrong with it."""
+        self._forget(link)
+        worker = self._sessions.workers.get(link.identity)
+        if worker is None:
+            # It has said bye, or was never more than a stranger.
+            return
+        worker.session.take_back(link.unsent_batches())
+        self._end(worker, fault)
+
+    def _end(self, worker: Worker, fault: str) -> None:
+        """End a session, once all that its worker has sent is applied."""
+        sessions, now = self._sessions, self._loop.now
+        if worker in sessions.backlog.workers:
+            self.dying[worker] = fault
+            sessions.withdraw(worker)
+            return
+        try:
+            if fault:
+                text = "%s is cut off: %s"
+                self._registry.counters.say("error", text, worker.name, fault)
+            elif worker.session.state is not NEW:
+                text = "%s is gone; its events go to others"
+                self._registry.counters.say("warning", text, worker.name)
+            sessions.link_lost(worker, now)
+        except Exception as error:
+            sessions.fault(worker, error, now)
+
+    def end_dead(self, now: float) -> None:
+        """End the sessions of workers whose links have ended and whose batches are all applied."""
+        dying, self.dying = self.dying, {}
+        for worker, fault in dying.items():
+            if self._sessions.workers.get(worker.session.identity) is worker:
+                self._end(worker, fault)
+        if self.remote is not None:
+            self.remote.end_dead(now)
+
+    def exited(self, n: int) -> None:
+        """The process of worker `n` is gone."""
+        worker = self._sessions.numbered(n)
+        self._sessions.tokens.remove(n)
+        if worker is not None:
+            self._loop.call_later(HELD_OPEN_FOR, partial(self._end_exited, worker))
+
+    def _end_exited(self, worker: Worker) -> None:
+        link = self._links.get(worker.session.identity)
+        if link is None or self._sessions.workers.get(worker.session.identity) is not worker:
+            # As it should be.
+            return
+        try:
+            self._until = math.inf
+            for _ in range(LAST_READS):
+                if not link.read():
+                    break
+        except Exception as error:
+            self._sessions.fault(worker, error, self._loop.now)
+        if not link.ended:
+            self._ended(link, "")
+            link.cut("the process of this worker has ended")
+
+    # --- the rest ---
+
+    def tick(self) -> None:
+        """Once a second."""
+        if self.remote is not None:
+            self.remote.probe()
+
+    def pending(self) -> bool:
+        """Whether there is something to read that the loop need not report: to be asked after every
+        send, before every sleep."""
+        return bool(
+            self.ready
+            or self.strangers
+            or (self.remote is not None and self.is_open and self.remote.pending())
+        )
+
+    def close(self) -> None:
+        """Close the sockets; what is still to be read or sent is lost with us."""
+        self._server.close()
+        if self.remote is not None:
+            self.remote.close()
