@@ -10,7 +10,7 @@ import pytest
 from tests.deadline import eventually
 from tests.e2e.command_line import ask, done
 from tests.e2e.remote import Keys, RemoteWorker, endpoint, gateway, remote_workers_ready
-from tests.e2e.serving import TIMEOUT, linux
+from tests.e2e.serving import ECHO, TIMEOUT, linux
 from tests.running import wsraw
 
 pytestmark = linux
@@ -77,6 +77,21 @@ def test_a_gateway_without_local_workers_waits_for_remote_ones(keys: Keys) -> No
                 serving.run.line("SIGTTIN: this run has no workers of its own")
                 early.send("late")
                 assert early.recv(TIMEOUT) == "late"
+
+
+def test_a_module_named_zmq_beside_the_handlers_does_not_hide_that_of_the_link(
+    keys: Keys, tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "zmq.py").touch()
+    file = folder / "handlers.py"
+    file.write_text(ECHO.read_text())
+    with gateway(*keys.of_gateway(), workers=0) as serving:
+        options = [f"--connect={endpoint(serving)}", *keys.of_worker("alice")]
+        with RemoteWorker(*options, handlers=file), serving.ws() as client:
+            client.send("x")
+            assert client.recv(TIMEOUT) == "x"
 
 
 def test_a_remote_worker_leaves_when_the_run_stops(keys: Keys) -> None:

@@ -34,7 +34,7 @@ from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime, log_exception, log_left_out
 from wsraw.workers.shells import fork
 from wsraw.workers.shells.dealer import LinkKeys
-from wsraw.workers.shells.shell import LEAVE_WITHIN, Shell, Stopper, connect
+from wsraw.workers.shells.shell import LEAVE_WITHIN, Shell, Stopper, connect, is_local
 
 ORPHAN_GRACE: Final = 5.0
 """Seconds that a handler may still run when the supervisor is gone."""
@@ -67,6 +67,9 @@ def main(
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             _handle_signal(signal.SIGINT, lambda number, frame: None)
         _watch_stdin(stopper)
+    if not is_local(endpoint, is_spawned):
+        # `connect` needs it; later a zmq.py beside the handlers file would be taken for libzmq's.
+        import wsraw.workers.shells.remote_dealer  # noqa: F401
     source.install()
     ours = os.getpid()
     try:

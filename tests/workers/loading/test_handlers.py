@@ -143,6 +143,12 @@ def test_the_module_has_the_name_of_its_file(load_text: Load, file: str, module:
         assert sys.modules[Path(file).stem] is before
 
 
+def test_a_file_with_the_name_of_a_module_of_python_does_not_hide_it(load_text: Load) -> None:
+    text = "import tabnanny\ndef on_start(): return tabnanny.check\n"
+    loaded = load_text(text, "tabnanny.py")
+    assert loaded.on_start is not None and loaded.on_start()
+
+
 def test_every_registers_timers(load_text: Load) -> None:
     loaded = load_text(
         "from wsraw import every\n"

@@ -7,6 +7,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -213,6 +214,10 @@ def load(file: str | None) -> Handlers:
     if not path.is_file():
         raise LoadError(f"there is no handlers file {file}")
     name = _module_name(path)
+    if path.stem in sys.stdlib_module_names:
+        # A json.py that imports json means Python's.
+        with suppress(Exception):
+            importlib.import_module(path.stem)
     sys.path.insert(0, str(path.parent))
     loader = source.Loader(name, str(path))
     spec = importlib.util.spec_from_loader(name, loader)
