@@ -45,14 +45,14 @@ def test_a_worker_echoes_and_drains(process: Process, source: str) -> None:
 
 
 def test_a_worker_process_imports_little(process: Process) -> None:
-    """No libzmq, click or websockets, nothing of the gateway; asyncio only for async handlers."""
+    """No libzmq or OpenSSL, nothing of the gateway; asyncio only for async handlers."""
     process.start(
         """
         import os, sys
         from wsraw import publish
 
         def on_start():
-            foreign = ("zmq", "websockets", "click", "asyncio", "ssl",
+            foreign = ("zmq", "websockets", "click", "asyncio", "ssl", "_hashlib",
                        "wsraw.gateway", "wsraw.supervisor", "wsraw.runtime.loop")
             names = [name for name in sys.modules if name.startswith(foreign)]
             publish("found", repr((names, [n for n in os.environ if n.startswith("WSRAW_")])))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePath
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
-from wsraw.link import open_options
 from wsraw.link.records import Open, Publish
 from wsraw.workers import values
 from wsraw.workers.connection import Connection, Message, parse_message, to_id, to_ids
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wsraw.workers.runtime import Runtime
 
 
@@ -99,6 +99,9 @@ def open_client_connection(
     line break, a negative timeout), OSError for a file that cannot be read, and ConnectionError
     while there is no gateway.
     """
+    # Imported here, as it takes 2 ms and most workers open nothing.
+    from wsraw.link import open_options
+
     target = values.text(target, "target")
     options = _tls_options(verify, ca, cert, key, server_name)
     if headers is not None:
@@ -157,6 +160,8 @@ def _tls_options(
 
 def _pem(value: str | Path, part: str) -> str:
     """Read a PEM file here, as the gateway may run on another machine."""
+    from pathlib import Path, PurePath
+
     if not isinstance(value, str | PurePath):
         raise TypeError(f"{part} must be a file or a PEM text, not {values.kind_of(value)}")
     if isinstance(value, str) and "-----BEGIN" in value:

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import platform
-import secrets
 import signal
 import sys
 import threading
@@ -86,7 +85,8 @@ def main(
     link = WorkerEnd(
         pool=pool,
         token=token,
-        instance=os.environ.pop("WSRAW_INSTANCE", "") or secrets.token_hex(8),
+        # Not by the module secrets, with which OpenSSL is loaded.
+        instance=os.environ.pop("WSRAW_INSTANCE", "") or os.urandom(8).hex(),
         language=f"python/{platform.python_version()}",
         concurrency=concurrency,
         starting=loaded.on_start is not None,

@@ -151,8 +151,10 @@ class AsyncioShell(Shell):
             self.runtime.receive(batch)
         else:
             self._loop.call_soon(self._handle_readable)
+        # What is handled here leaves here: another turn of the loop would cost a system call more.
+        self._send_due = True
         self._advance()
-        self._schedule_send()
+        self._send()
 
     def _advance(self) -> None:
         """Start on_start or queued events, as far as possible."""
