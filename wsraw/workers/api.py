@@ -99,9 +99,6 @@ def open_client_connection(
     line break, a negative timeout), OSError for a file that cannot be read, and ConnectionError
     while there is no gateway.
     """
-    # Imported here, as it takes 2 ms and most workers open nothing.
-    from wsraw.link import open_options
-
     target = values.text(target, "target")
     options = _tls_options(verify, ca, cert, key, server_name)
     if headers is not None:
@@ -121,17 +118,26 @@ def open_client_connection(
         )
     if values.flag(reconnect, "reconnect"):
         options["reconnect"] = True
-    protocol = values.text(protocol, "protocol")
-    if open_options.is_websocket_target(target):
-        protocol = "websocket"
     fields = {
-        # In the record the url "/" means the target's path.
-        "target": open_options.without_path(target) if url == "/" else target,
-        "protocol": protocol,
+        "target": target,
+        "protocol": values.text(protocol, "protocol"),
         "url": ("" if url is None else values.text(url, "url")) or "/",
         "host": "" if host is None else values.text(host, "host"),
         "orig": values.text(orig, "orig"),
     }
+    return _open(fields, options, ignores_path=url == "/")
+
+
+def _open(fields: dict[str, Any], options: dict[str, Any], *, ignores_path: bool) -> Connection:
+    # Imported here, as it takes 2 ms and most workers open nothing.
+    from wsraw.link import open_options
+
+    target = fields["target"]
+    if open_options.is_websocket_target(target):
+        fields["protocol"] = "websocket"
+    if ignores_path:
+        # In the record the url "/" means the target's path.
+        fields["target"] = open_options.without_path(target)
     asked = open_options.check(Open(0, **fields, options=options))
     fields["target"] = asked.shown
     if asked.login:
