@@ -1,6 +1,7 @@
 """Descriptors of the gateway run out, as each client makes a handler open one connection (examples/web_to_raw.py does
 so), and workers are scaled (or restarted) meanwhile: max_connections bounds what is accepted alone.
-libzmq's ipc listener aborts the process on EMFILE (ipc_listener.cpp knows ENFILE alone)."""
+libzmq's ipc listener aborts the process on EMFILE (ipc_listener.cpp knows ENFILE alone). The workers' listener is our own
+since, and pauses; a run with worker_listen still has one of libzmq's, for TCP."""
 
 import time, resource
 from lib import *

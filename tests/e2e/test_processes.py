@@ -1,0 +1,129 @@
+"""What the processes of a run load, and which threads they have.
+
+A run whose workers are all on its machine speaks ZMTP from its own loops: libzmq would cost each
+process its start-up time, its memory and two threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.deadline import DEADLINE
+from tests.e2e.serving import Serving, linux, serve
+from tests.running import wsraw
+
+pytestmark = linux
+
+Write = Callable[[str], Path]
+
+LOADED = """
+import sys
+{kind} on_message(msg, con):
+    return "\\n".join(sorted(sys.modules))
+"""
+"""Handlers that tell what their process has imported."""
+
+KINDS = {"plain": "def", "asyncio": "async def"}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def serving(kind: str, handlers: Write) -> Iterator[Serving]:
+    """A run with one worker of this kind, that has handled an event."""
+    with serve(handlers(LOADED.format(kind=KINDS[kind]))) as serving:
+        yield serving
+
+
+def loaded(serving: Serving) -> set[str]:
+    """The modules in its worker."""
+    with serving.ws() as client:
+        client.send("?")
+        return set(str(client.recv(DEADLINE)).split())
+
+
+def processes(serving: Serving) -> dict[str, int]:
+    """Name → pid of all processes of a run with one worker."""
+    return {
+        "supervisor": serving.run.process.pid,
+        "gateway": serving.gateway,
+        "worker": serving.worker(1),
+    }
+
+
+def mapped(pid: int) -> set[str]:
+    """Names of the files that a process has mapped: each library that it has loaded."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {os.path.basename(line.split(maxsplit=5)[5]) for line in lines if "/" in line}
+
+
+def libzmq(pid: int) -> set[str]:
+    return {name for name in mapped(pid) if "zmq" in name}
+
+
+def threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def test_no_process_of_a_run_without_remote_workers_loads_libzmq(serving: Serving) -> None:
+    modules = loaded(serving)
+    assert {name: libzmq(pid) for name, pid in processes(serving).items()} == {
+        "supervisor": set(), "gateway": set(), "worker": set(),
+    }  # fmt: skip
+    assert "zmq" not in modules
+    assert serving.status()["gateway"]["answers"]
+
+
+def test_a_plain_worker_imports_neither_asyncio_nor_ssl(serving: Serving, kind: str) -> None:
+    modules = loaded(serving)
+    assert ("asyncio" in modules) == (kind == "asyncio")
+    assert ("ssl" in modules) <= (kind == "asyncio")
+    assert not {"click", "websockets"} & modules
+
+
+def test_each_process_has_only_the_threads_that_wait_for_it(serving: Serving, kind: str) -> None:
+    """The supervisor: its loop, the writer of the log, and two for each of two children (their
+    output and their end; Windows cannot select on pipes). The gateway: its loop alone. A worker:
+    its handlers, one that waits for the end of stdin, and, of plain handlers, one that sends acks
+    while a handler takes long."""
+    loaded(serving)
+    want = {"supervisor": 6, "gateway": 1, "worker": 3 if kind == "plain" else 2}
+    assert {name: threads(pid) for name, pid in processes(serving).items()} == want
+
+
+def test_a_gateway_with_remote_workers_loads_libzmq(handlers: Write) -> None:
+    """The failing twin: it would be found. Nothing else in that run loads it."""
+    file = handlers(LOADED.format(kind="def"))
+    with serve(file, "--worker-listen=tcp://127.0.0.1:0") as serving:
+        loaded(serving)
+        assert libzmq(serving.gateway)
+        assert threads(serving.gateway) > 1
+        found = {name for name, pid in processes(serving).items() if libzmq(pid)}
+        assert found == {"gateway"}
+
+
+@pytest.mark.parametrize("command", ["status", "reload"])
+def test_a_command_to_a_run_loads_no_libzmq(command: str, handlers: Write) -> None:
+    listing = ["env", "PYTHONPROFILEIMPORTTIME=1"]
+    with serve(handlers(LOADED.format(kind="def"))) as serving:
+        told = wsraw(command, f"--run-dir={serving.folder}", before=listing)
+        assert told.returncode == 0, told.stderr
+        modules = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+        assert "wsraw.supervisor.control.client" in modules
+        assert not {name for name in modules if name.split(".")[0] in ("zmq", "asyncio", "ssl")}
+
+
+def test_this_finds_what_a_process_has_loaded() -> None:
+    """The failing twin of all of them: this process has libzmq, and more than one thread then."""
+    before = threads(os.getpid())
+    with zmq.Context() as context, context.socket(zmq.DEALER):
+        assert libzmq(os.getpid())
+        assert threads(os.getpid()) > before
