@@ -69,3 +69,13 @@ def test_lost_links_are_not_counted_as_deaths() -> None:
         assert suspicion.blame(one, False, lost=True) == 0
     assert suspicion.blame(one, True) == 0
     assert suspicion.blame(one, True, lost=True) == 3
+
+
+def test_a_death_that_was_none_is_taken_back() -> None:
+    suspicion, one, other, cleared = Suspects(3), event(), event(), event()
+    suspicion.blame(flight(one), False)
+    for each in (one, other, cleared):
+        suspicion.blame(flight(each), False)
+    suspicion.clear(cleared)
+    suspicion.forgive([one, other, cleared])
+    assert suspicion.deaths == {id(one): 1}, "the earlier one counts"

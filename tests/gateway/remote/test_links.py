@@ -308,7 +308,7 @@ def test_too_much_unsent_output_ends_the_session(hall: Hall) -> None:
     linked, worker = hall.worker()
     in_hand(hall, linked)
     hall.tap.is_full = True
-    for _ in range(2):
+    for _ in range(3):
         assert not gone(worker)
         worker.session.notice(Answer(1, "x" * (UNSENT_LIMIT * 6 // 10)))
         hall.registry.dispatcher.with_output.add(worker)

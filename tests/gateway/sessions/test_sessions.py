@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway.harness import TOKEN, Harness, is_over
+from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of, is_over
 from wsraw.config.settings import Settings
 from wsraw.gateway.delivery.dispatcher import REASSIGNED
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.sessions.sessions import Sessions
+from wsraw.gateway.sessions.sessions import COME_BACK, Sessions
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     PROTOCOL_VERSION,
@@ -369,3 +369,67 @@ def test_a_hanging_worker_started_by_hand_is_reported() -> None:
     harness.run(7.0)
     assert hangs.identity not in harness.sessions.workers
     assert hangs.take(Hung) == [Hung(con.id, event.seq)]
+
+
+# --- a lost link on this machine ---
+
+
+def lose(harness: Harness, linked: LinkedWorker) -> None:
+    harness.sessions.link_lost(linked.worker, harness.now)
+
+
+def test_a_worker_that_comes_back_has_not_died() -> None:
+    """However often its link is lost: no event is to blame, nor goes alone for that."""
+    harness = Harness(handler_timeout=0)
+    linked = harness.worker()
+    con = harness.raw()
+    instance = linked.link._hello.instance
+    for n in range(5):
+        harness.turn()
+        assert entry_of(con).in_flight == 2
+        lose(harness, linked)
+        assert harness.registry.dispatcher.suspects.deaths
+        linked = harness.reconnect(instance, n)
+        assert not harness.registry.dispatcher.suspects.deaths
+    harness.turn()
+    assert [event.delivery for event in linked.events] == [6, 6]
+    assert not harness.sessions.dead_letters
+    linked.ack()
+    assert not entry_of(con).in_flight
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_worker_that_comes_back_too_late_has_died(is_late: bool) -> None:
+    harness = Harness(handler_timeout=0)
+    linked = harness.worker()
+    harness.raw()
+    harness.turn()
+    lose(harness, linked)
+    harness.run(COME_BACK + (2 if is_late else -2))
+    harness.reconnect(linked.link._hello.instance, 1)
+    assert bool(harness.registry.dispatcher.suspects.deaths) is is_late
+
+
+def test_a_process_that_has_exited_does_not_come_back() -> None:
+    harness = Harness(handler_timeout=0)
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third")
+    harness.raw()
+    harness.turn()
+    lose(harness, linked)
+    assert harness.sessions._lost
+    harness.sessions.exited(3)
+    assert not harness.sessions._lost, "nor are its events kept for that"
+    assert len(harness.registry.dispatcher.suspects.deaths) == 2
+
+
+def test_an_event_that_is_no_suspect_any_more_waits_for_nobody_in_particular() -> None:
+    harness = Harness(handler_timeout=0)
+    linked = harness.worker()
+    cons = [harness.raw() for _ in range(2)]
+    harness.turn()
+    lose(harness, linked)
+    back = harness.reconnect(linked.link._hello.instance, 1)
+    harness.turn()
+    assert sorted({event.con for event in back.events}) == [con.id for con in cons], "not alone"
+    assert not harness.registry.pool().suspects

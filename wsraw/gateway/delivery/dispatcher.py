@@ -57,8 +57,8 @@ class Dispatcher:
         the event, the number of deaths, the number of lost links."""
         self.unrepeated: list[Entry] = []
         """Connections that lost messages with a worker, as their pool does not repeat them."""
-        self.unconfirmed: list[Event] = []
-        """Events of a worker whose link is lost and that may come back."""
+        self.blamed: list[Event] = []
+        """Events that the worker which has left last held, if one of them may have killed it."""
         self.with_output: set[Worker] = set()
         """Workers to which something is to be sent at the end of the turn."""
         self.failed: list[tuple[Entry, BaseException]] = []
@@ -380,6 +380,10 @@ class Dispatcher:
         """Deliver each suspect alone to an idle worker; then those workers rejoin."""
         while pool.suspects:
             entry = next(iter(pool.suspects))
+            if entry.parked[0][0] not in self.suspects:
+                # The worker that held it has come back.
+                self._queue(entry, front=True)
+                continue
             worker = self._isolated_worker(pool, now)
             if worker is None:
                 return
@@ -496,9 +500,10 @@ class Dispatcher:
         """Return the events of a worker whose session is over to the front of their connections.
 
         `died`: an event may have been handled in part, and its delivery count says so. `counts`:
-        one of the events may have killed it; unless the death is `certain`, they are put into
-        `unconfirmed`. `lost`: its link was lost, and the worker lives.
+        one of the events may have killed it, and they are put into `blamed`; a death is counted for
+        them if it is `certain`. `lost`: its link was lost, and the worker lives.
         """
+        self.blamed = []
         alone = worker.window.is_closed and len(worker.window.in_flight) == 1
         if not died:
             pool.expected_workers = max(len(pool.workers), pool.expected_workers - 1)
@@ -551,11 +556,12 @@ class Dispatcher:
         deaths = losses = 0
         if lost and flight.left:
             losses = self.suspects.blame(flight, alone, lost=True)
-        elif counts and flight.left and certain:
-            deaths = self.suspects.blame(flight, alone)
         elif counts and flight.left:
-            self.suspects.suspect(event)
-            self.unconfirmed.append(event)
+            self.blamed.append(event)
+            if certain:
+                deaths = self.suspects.blame(flight, alone)
+            else:
+                self.suspects.suspect(event)
         if deaths or losses:
             self._flow.add(entry, -flight.size)
             self.poisoned.append((entry, event, deaths, losses))

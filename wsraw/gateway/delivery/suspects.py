@@ -44,6 +44,16 @@ class Suspects:
             if id(event) in self.deaths:
                 self.deaths[id(event)] += 1
 
+    def forgive(self, events: Iterable[Event]) -> None:
+        """Their worker has only lost its link, and is back: take back the death that was counted
+        for the events that are still suspects."""
+        for event in events:
+            deaths = self.deaths.get(id(event), 0)
+            if deaths > 1:
+                self.deaths[id(event)] = deaths - 1
+            else:
+                self.deaths.pop(id(event), None)
+
     def blame(self, flight: InFlight[Owner], alone: bool, *, lost: bool = False) -> int:
         """Count a death of its worker, or a lost link; give how many if the event is poison, else
         0."""

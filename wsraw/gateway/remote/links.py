@@ -99,7 +99,8 @@ class RemoteLinks:
         self._unsent[worker].append(batch)
         self._unsent_bytes[worker] += len(batch)
         self._registry.flow.hold(len(batch))
-        if self._unsent_bytes[worker] > UNSENT_LIMIT and worker not in self._lost:
+        waiting = self._unsent_bytes[worker] - len(self._unsent[worker][0])
+        if waiting > UNSENT_LIMIT and worker not in self._lost:
             self._forget_unsent(worker)
             self._sessions.end_unread(worker, self._loop.now)
             # What it held is for others, in a turn that does not wait.

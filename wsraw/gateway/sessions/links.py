@@ -238,7 +238,7 @@ class Links:
             worker.window.choked = unsent > CHOKED_ABOVE
         if not unsent:
             del self._behind[link]
-        elif unsent > UNSENT_LIMIT:
+        elif unsent > UNSENT_LIMIT and _size_behind_first(link) > UNSENT_LIMIT:
             if worker is not None:
                 worker.session.take_back(link.unsent_batches())
                 self._sessions.end_unread(worker, self._loop.now)
@@ -275,9 +275,12 @@ class Links:
             return
         try:
             if fault:
+                # Its events are not forgiven if it comes back: one of them may break each link.
                 text = "%s is cut off: %s"
                 self._registry.counters.say("error", text, worker.name, fault)
-            elif worker.session.state is not NEW:
+                sessions.end(worker, now, died=True)
+                return
+            if worker.session.state is not NEW:
                 text = "%s is gone; its events go to others"
                 self._registry.counters.say("warning", text, worker.name)
             sessions.link_lost(worker, now)
@@ -295,8 +298,7 @@ class Links:
 
     def exited(self, n: int) -> None:
         """The process of worker `n` is gone."""
-        worker = self._sessions.numbered(n)
-        self._sessions.tokens.remove(n)
+        worker = self._sessions.exited(n)
         if worker is not None:
             self._loop.call_later(HELD_OPEN_FOR, partial(self._end_exited, worker))
 
@@ -337,3 +339,9 @@ class Links:
         self._server.close()
         if self.remote is not None:
             self.remote.close()
+
+
+def _size_behind_first(link: Link) -> int:
+    """Bytes of the batches that wait behind the one that is being written. That one may be as long
+    as a batch can be."""
+    return sum([len(batch) for batch in link.unsent_batches()[1:]])

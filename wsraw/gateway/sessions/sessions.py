@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.entry import Entry, Worker
@@ -80,6 +80,19 @@ BANNED_KEPT: Final = 1000
 """Identities whose messages are dropped unread; the oldest goes when there are more."""
 
 
+class Loss(NamedTuple):
+    """A lost link."""
+
+    number: int
+    """The supervisor's for the worker, or 0."""
+    until: float
+    """The worker has not died if it comes back until then."""
+    events: list[Event]
+    """What it held."""
+    is_counted: bool
+    """A death was counted for these events."""
+
+
 class Sessions:
     """All workers that have a session or are asked for their hello."""
 
@@ -95,8 +108,8 @@ class Sessions:
         self._pending: dict[bytes, Worker] = {}
         """Those of them that have not said hello yet, the first one first."""
         self._banned: dict[bytes, None] = {}
-        self._lost: dict[str, tuple[float, list[Event]]] = {}
-        """Instances whose link was lost: until when they may come back, and what they held."""
+        self._lost: dict[str, Loss] = {}
+        """By instance: those that may come back."""
         self._orphaned: set[int] = set()
         """Connections of earlier gateways that have got their on_close."""
         commands = Commands(registry, self._leave)
@@ -207,7 +220,9 @@ class Sessions:
         if why:
             self._ban(worker, why, now)
             return
-        self._lost.pop(hello.instance, None)
+        loss = self._lost.pop(hello.instance, None)
+        if loss is not None and loss.is_counted:
+            self._registry.dispatcher.suspects.forgive(loss.events)
         for other in list(self.workers.values()):
             session = other.session
             if session.number and other is not worker and session.instance == hello.instance:
@@ -297,8 +312,11 @@ class Sessions:
         self._kill(worker, why)
         if session.state is not NEW:
             self.cuts.append((session.identity, why[:LONGEST_WHY]))
-        # A remote one may do so again and again, to have innocent events taken for poison.
-        self.link_lost(worker, now)
+        if worker.remote is not None:
+            # It may do so again and again, to have innocent events taken for poison.
+            self.link_lost(worker, now)
+        else:
+            self.end(worker, now, died=True)
 
     # --- the end of a session ---
 
@@ -308,18 +326,24 @@ class Sessions:
         self.end(worker, now)
 
     def link_lost(self, worker: Worker, now: float) -> None:
-        """End the session of a worker whose link is gone for good. A remote worker need not have
-        died: only if it does not come back its events have seen a death."""
-        self.end(worker, now, died=True, certain=worker.remote is None)
-        dispatcher = self._registry.dispatcher
-        events, dispatcher.unconfirmed = dispatcher.unconfirmed, []
+        """End the session of a worker whose link is gone for good. It need not have died: if it
+        comes back in time, its events have seen no death. For those of a remote worker none is
+        counted before that."""
+        certain, dispatcher = worker.remote is None, self._registry.dispatcher
+        dispatcher.blamed = []
+        self.end(worker, now, died=True, certain=certain)
+        events, dispatcher.blamed = dispatcher.blamed, []
         if events:
-            self._lost[worker.session.instance] = (now + COME_BACK, events)
+            loss = Loss(worker.number, now + COME_BACK, events, certain)
+            self._lost[worker.session.instance] = loss
             if len(self._lost) > MOST_LOST:
-                self._confirm_death(next(iter(self._lost)))
+                self._settle_loss(next(iter(self._lost)))
 
-    def _confirm_death(self, instance: str) -> None:
-        self._registry.dispatcher.suspects.confirm(self._lost.pop(instance)[1])
+    def _settle_loss(self, instance: str) -> None:
+        """It has not come back: it has died."""
+        loss = self._lost.pop(instance)
+        if not loss.is_counted:
+            self._registry.dispatcher.suspects.confirm(loss.events)
 
     def end_unread(self, worker: Worker, now: float) -> None:
         """End the session of a worker that does not read, when too much waits for it. It may say
@@ -519,9 +543,9 @@ class Sessions:
         for worker in list(self._pending.values()):
             if now - worker.since > HELLO_TIMEOUT:
                 self._forget_pending(worker.session.identity)
-        for instance, (until, _) in list(self._lost.items()):
-            if now > until:
-                self._confirm_death(instance)
+        for instance, loss in list(self._lost.items()):
+            if now > loss.until:
+                self._settle_loss(instance)
         for worker in list(self.workers.values()):
             # One that is behind waits for us.
             if worker.session.state is not NEW and worker not in self.backlog.workers:
@@ -574,6 +598,14 @@ class Sessions:
             if worker.number == n and worker.session.state in (READY, DRAINING):
                 return worker
         return None
+
+    def exited(self, n: int) -> Worker | None:
+        """The process is gone, and does not come back. Gives the worker if its session lasts."""
+        self.tokens.remove(n)
+        for instance, loss in list(self._lost.items()):
+            if loss.number == n:
+                self._settle_loss(instance)
+        return self.numbered(n)
 
     def drain(self, worker: Worker, deadline: float) -> None:
         """Let a worker finish and leave within `deadline` seconds."""
