@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePath
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
+from wsraw.link import open_options
 from wsraw.link.records import Open, Publish
 from wsraw.workers import values
 from wsraw.workers.connection import Connection, Message, parse_message, to_id, to_ids
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from wsraw.workers.runtime import Runtime
 
 
@@ -118,26 +118,17 @@ def open_client_connection(
         )
     if values.flag(reconnect, "reconnect"):
         options["reconnect"] = True
+    protocol = values.text(protocol, "protocol")
+    if open_options.is_websocket_target(target):
+        protocol = "websocket"
     fields = {
-        "target": target,
-        "protocol": values.text(protocol, "protocol"),
+        # In the record the url "/" means the target's path.
+        "target": open_options.without_path(target) if url == "/" else target,
+        "protocol": protocol,
         "url": ("" if url is None else values.text(url, "url")) or "/",
         "host": "" if host is None else values.text(host, "host"),
         "orig": values.text(orig, "orig"),
     }
-    return _open(fields, options, ignores_path=url == "/")
-
-
-def _open(fields: dict[str, Any], options: dict[str, Any], *, ignores_path: bool) -> Connection:
-    # Imported here, as it takes 2 ms and most workers open nothing.
-    from wsraw.link import open_options
-
-    target = fields["target"]
-    if open_options.is_websocket_target(target):
-        fields["protocol"] = "websocket"
-    if ignores_path:
-        # In the record the url "/" means the target's path.
-        fields["target"] = open_options.without_path(target)
     asked = open_options.check(Open(0, **fields, options=options))
     fields["target"] = asked.shown
     if asked.login:
@@ -166,8 +157,6 @@ def _tls_options(
 
 def _pem(value: str | Path, part: str) -> str:
     """Read a PEM file here, as the gateway may run on another machine."""
-    from pathlib import Path, PurePath
-
     if not isinstance(value, str | PurePath):
         raise TypeError(f"{part} must be a file or a PEM text, not {values.kind_of(value)}")
     if isinstance(value, str) and "-----BEGIN" in value:
