@@ -301,6 +301,28 @@ def test_all_that_was_sent_is_applied_before_the_end_however_many_turns_that_tak
     assert "is gone" not in caplog.text, "it has said bye"
 
 
+@pytest.mark.parametrize("repeats", [True, False], ids=["at least once", "at most once"])
+def test_a_worker_whose_link_has_ended_is_given_nothing_new(hall: Hall, repeats: bool) -> None:
+    """What comes while its last words are being applied is for others, as if never given."""
+    hall.registry.pool().repeats = repeats
+    linked, worker = hall.worker()
+    con = in_hand(hall, linked)
+    acks = [["ack", linked.events[0].seq, linked.events[1].seq]]
+    batch = [Query(n, "members", "g") for n in range(1, 1000)]
+    assert linked.client.send(encode([linked.link.session, *acks, *batch]))
+    linked.exit()
+    hall.tell(worker, 10)
+    hall.links.send(hall.now)
+    hall.turn()
+    assert worker in hall.links.dying
+    hall.registry.take(con, con.receive_data(b"late", hall.now), hall.now)
+    hall.turn()
+    assert worker in hall.links.dying
+    hall.settle()
+    assert gone(worker)
+    assert parked(con) == [1]
+
+
 STEPS = ("exit report", "end", "again")
 """The exit is reported; its socket is closed; the same instance comes on a new one."""
 

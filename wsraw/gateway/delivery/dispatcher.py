@@ -23,7 +23,7 @@ from wsraw.gateway.delivery.accounts import Flow, size_of
 from wsraw.gateway.delivery.entry import EVENT_COST, NOTHING, Entry, Pool, Queue, Worker, held_size
 from wsraw.gateway.delivery.suspects import Suspects
 from wsraw.link.records import Ack, Attach, Detach, Event, OnClose, OnConnect, OnMessage
-from wsraw.link.states import GONE, READY
+from wsraw.link.states import GONE
 from wsraw.link.window import InFlight
 
 SHUNNED_FOR: Final = 10.0
@@ -97,7 +97,7 @@ class Dispatcher:
             assert worker is not None
             if (
                 2 * entry.in_flight >= worker.window.limit
-                or worker.session.state is not READY
+                or worker.is_withdrawn
                 or not worker.window.has_room(size)
             ):
                 worker = None
@@ -116,7 +116,7 @@ class Dispatcher:
         pool = entry.pool
         last = entry.holder
         alone = len(pool.workers) == 1
-        if last is not None and last.session.state is READY and not last.hung:
+        if last is not None and not last.is_withdrawn:
             sticky = pool.sticky or entry.inherited
             if not last.starting and last.window.has_room(size):
                 if alone or sticky:
@@ -281,8 +281,7 @@ class Dispatcher:
 
     def _queue(self, entry: Entry, front: bool = False) -> None:
         holder = entry.holder
-        # A hung worker is about to be killed and gets nothing more, whatever it acks.
-        ready = holder is not None and holder.session.state is READY and not holder.hung
+        ready = holder is not None and not holder.is_withdrawn
         if entry.in_flight and not ready:
             # It moves when its last event is acked: then `acked` queues it.
             entry.leave_queue()
@@ -481,7 +480,8 @@ class Dispatcher:
         self.with_output.add(worker)
 
     def withdraw(self, pool: Pool, worker: Worker) -> None:
-        """Give a worker nothing new, without telling it."""
+        """Give a worker nothing new, whatever it acks, without telling it."""
+        worker.is_withdrawn = True
         if worker in pool.workers:
             pool.workers.remove(worker)
         if worker in pool.isolated:

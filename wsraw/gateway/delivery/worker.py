@@ -90,6 +90,8 @@ class WorkerOf(Generic[Owner]):
         """When it was last found stuck."""
         self.unread_batch = 0
         """The number of the last batch with a record that could not be read."""
+        self.is_withdrawn = False
+        """It is given nothing new: it drains, hangs, or its link has ended."""
         self.hung = False
         """The process is to be killed; what it still acks counts."""
         self.kill_reason = ""
