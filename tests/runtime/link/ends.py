@@ -56,7 +56,8 @@ class Served:
     """A LinkServer in a loop of this thread, and what its owner was told."""
 
     def __init__(self, folder: Path | str, **options: Any) -> None:
-        self.loop = Loop()
+        self._ahead = 0.0
+        self.loop = Loop(lambda: time.monotonic() + self._ahead)
         self.batches: dict[Link, list[bytes]] = {}
         self.ends: list[tuple[Link, str]] = []
         self.admits = True
@@ -88,8 +89,16 @@ class Served:
         return list(self.batches)
 
     def turn(self) -> None:
-        self.loop.wake_at(self.loop.now + 0.005)
+        """One turn, of a few milliseconds if there is nothing to do."""
+        timer = self.loop.call_later(0.005, lambda: None)
         self.loop.turn()
+        timer.cancel()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the clock of the loop go on, in steps that it does not take for a suspension."""
+        for _ in range(round(seconds / 0.25)):
+            self._ahead += 0.25
+            self.turn()
 
     def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Take turns until that is true."""
