@@ -613,6 +613,22 @@ def test_a_frame_that_is_only_announced_takes_little_memory() -> None:
     assert sent + len(view) <= sent * GROWTH
 
 
+@pytest.mark.parametrize("first", [1000, FIRST_PART, FIRST_PART * 2])
+def test_there_is_always_room_for_the_rest_of_a_large_message(first: int) -> None:
+    """To receive into an empty view would look like the end of the connection."""
+    peer = ready_peer("server", limit=LARGEST_BATCH)
+    body = bytes(FIRST_PART * GROWTH * 2)
+    data = frame(body)
+    at = 9 + first
+    assert peer.receive_data(data[:at]) == []
+    for end in (9 + FIRST_PART * 2, 9 + FIRST_PART * GROWTH):
+        assert peer.rest()
+        assert peer.receive_data(data[at:end]) == []
+        at = end
+    assert peer.rest()
+    assert peer.receive_data(data[at:]) == [body]
+
+
 def test_who_has_sent_large_messages_gets_their_memory_at_once() -> None:
     peer = ready_peer("server", limit=LARGEST_BATCH)
     body = bytes(FIRST_PART * GROWTH)

@@ -313,7 +313,7 @@ class Peer:
         count = len(data) - start
         part = self._take_spare(size)
         if part is None:
-            part = bytearray(min(size, max(count, FIRST_PART, GROWTH * self._longest)))
+            part = bytearray(min(size, max(count + 1, FIRST_PART, GROWTH * self._longest)))
         part[:count] = data[start:]
         self._part = part
         self._size = size
@@ -337,7 +337,8 @@ class Peer:
         """Go on with the frame that was begun; how many bytes of `data` belong to it."""
         count = min(len(data), self._size - self._filled)
         filled = self._filled + count
-        self._grow(filled)
+        # One more, if it is not whole: `rest` must have room.
+        self._grow(min(filled + 1, self._size))
         assert self._part is not None
         self._part[self._filled : filled] = memoryview(data)[:count]
         self._filled = filled

@@ -284,8 +284,12 @@ class Link:
         self._watch()
 
     def _refuse(self, why: str) -> None:
-        """A stranger that is not wanted any more."""
-        self._socket.fail(why)
+        """A stranger that is not wanted any more. In its handshake it is not told why: libzmq never
+        connects again after an ERROR there, and the next time it may be welcome."""
+        if self.is_ready:
+            self._socket.fail(why)
+        else:
+            self._server._complain(self.pid, why)
         self._end(why)
 
     def _free(self) -> None:
