@@ -49,8 +49,8 @@ NOTHING: Final = range(0)
 
 
 class GatewayEnd(Generic[Owner]):
-    """The dialog with one worker, known by its ROUTER identity: its batches in, batches for it
-    out. What is in flight belongs to an owner of the caller's choice."""
+    """The dialog with one worker, known by the identity of its link: its batches in, batches
+    for it out. What is in flight belongs to an owner of the caller's choice."""
 
     def __init__(self, identity: bytes, decoder: Decoder, is_remote: bool = False) -> None:
         self.identity = identity
@@ -193,13 +193,13 @@ class GatewayEnd(Generic[Owner]):
             self._out.append(Drain(deadline))
 
     def take_back(self, batches: Iterable[bytes]) -> None:
-        """The last batches, the oldest first, have never left the gateway, and the session is about
+        """The last batches, the oldest first, will never leave the gateway, as the session is about
         to end: the worker cannot have seen their events."""
         for batch in batches:
             session, records, _ = worker_decoder().decode(batch)
             for record in records:
                 if session == self.number and isinstance(record, EVENTS):
-                    self._unsent_from = record.seq
+                    self._unsent_from = min(self._unsent_from, record.seq)
                     return
 
     def end(self) -> list[InFlight[Owner]]:

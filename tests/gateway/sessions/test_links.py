@@ -313,6 +313,8 @@ def test_a_worker_whose_link_has_ended_is_given_nothing_new(hall: Hall, repeats:
     linked.exit()
     hall.tell(worker, 10)
     hall.links.send(hall.now)
+    early = hall.client()
+    assert entry_of(early).in_flight == 2
     hall.turn()
     assert worker in hall.links.dying
     hall.registry.take(con, con.receive_data(b"late", hall.now), hall.now)
@@ -320,6 +322,7 @@ def test_a_worker_whose_link_has_ended_is_given_nothing_new(hall: Hall, repeats:
     assert worker in hall.links.dying
     hall.settle()
     assert gone(worker)
+    assert parked(early) == [1, 1], "it was given to the worker, and never sent"
     assert parked(con) == [1]
 
 

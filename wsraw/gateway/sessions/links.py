@@ -191,7 +191,10 @@ class Links:
                 if link is not None:
                     if not link.send(batch):
                         self._fell_short(link)
-                elif worker.remote is not None and self.remote is not None:
+                elif worker.remote is None:
+                    # Its link has ended in this turn, and what it has sent is being applied.
+                    worker.session.take_back((batch,))
+                elif self.remote is not None:
                     self.remote.send(worker, batch)
             except Exception as error:
                 sessions.fault(worker, error, now)
