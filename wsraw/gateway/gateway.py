@@ -242,8 +242,9 @@ class Gateway:
 
     def _is_busy(self) -> bool:
         """Whether something is left for a turn that does not wait: the rest of a share, or what
-        writing has caused (an on_close, a resume). This is the last step, as ZeroMQ's descriptors
-        are edge-triggered: a send can consume the edge, and the loop would sleep on a message."""
+        writing has caused (an on_close, a resume). This is the last step, as libzmq's descriptors,
+        of remote workers, are edge-triggered: a send can consume the edge, and the loop would sleep
+        on a message."""
         links = self._links
         return bool(
             self.sockets.is_busy or self.deadlines.late or self.sessions.is_busy or links.pending()

@@ -12,8 +12,8 @@ NO_BATCH: Final = b"\xc1"
 """A byte that MessagePack never uses: what a message of several frames is taken for."""
 
 LARGEST_BATCH: Final = 64 * 1024 * 1024
-"""Bytes of a batch between the gateway and a worker of the same machine, in either direction:
-ZeroMQ cuts the link at a longer one."""
+"""Bytes of a batch between the gateway and a worker of the same machine, in either direction: the
+link is cut at a longer one."""
 
 LARGEST_REMOTE_BATCH: Final = 16 * 1024 * 1024
 """The same for a batch that comes from a worker on another machine."""
@@ -35,9 +35,8 @@ KEPT_COST: Final = RECORD_COST // 2
 a worker that counts RECORD_COST beside the data alone never sends too much."""
 
 COPIED_BELOW: Final = 512 * 1024
-"""Bytes of a batch from which on both ends have ZeroMQ send it where it lies. A megabyte is then
-copied five times on its way through us instead of nine; for less the bookkeeping costs more than
-the copies."""
+"""Bytes of a batch from which on libzmq sends it where it lies: for less the bookkeeping costs more
+than the copies."""
 
 READ_IN_PLACE: Final = 8 * 1024
-"""Bytes of a batch from which on it is read where ZeroMQ has put it."""
+"""Bytes of a batch from which on it is read where it was received."""

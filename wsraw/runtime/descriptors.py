@@ -2,8 +2,8 @@
 connections.
 
 The system assigns the lowest free number. So if no connection has a number from `limit - reserve`
-on, these are free for everything else: above all for links of workers, as libzmq aborts the process
-if it gets no descriptor for one.
+on, these are free for everything else: above all for links of workers. libzmq, for those on other
+machines, even aborts the process if it gets no descriptor for one.
 """
 
 from __future__ import annotations
