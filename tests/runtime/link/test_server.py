@@ -202,20 +202,6 @@ def test_a_peer_that_never_reads_does_not_keep_its_socket(served: Served) -> Non
     client.close()
 
 
-def test_a_goodbye_is_sent_whole(served: Served) -> None:
-    client, link = served.joined()
-    count = flooded(link)
-    link.send(b"goodbye")
-    link.close()
-    assert not link.send(b"too late")
-    found: list[bytes] = []
-    served.until(lambda: found.extend(take(client)) or client.is_lost)
-    assert len(found) == count + 1
-    assert found[-1] == b"goodbye"
-    assert not served.ends
-    client.close()
-
-
 def test_a_flood_of_one_peer_leaves_turns_to_others(unix: Served) -> None:
     sock = unix.raw_ready()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)

@@ -125,8 +125,8 @@ class Sessions:
     # --- batches in ---
 
     def receive(self, identity: bytes, data: bytes | memoryview, now: float) -> None:
-        """Take one message of a worker, a batch or not. Raises nothing: a bug of ours ends the connection
-        whose record was applied, or the worker's session."""
+        """Take one message of a worker, a batch or not. Raises nothing: a bug of ours ends the
+        connection whose record was applied, or the worker's session."""
         self._registry.counters.now = now
         worker = self.workers.get(identity)
         try:

@@ -150,7 +150,7 @@ class Link:
 
     def unsent_batches(self) -> list[bytes]:
         """The batches that the system has not taken whole, the oldest first: the peer cannot have
-        seen them. They are known until the link is cut, closed, or its `ended` has returned."""
+        seen them. They are known until the link is cut, or its `ended` has returned."""
         return self._socket.unsent_batches()
 
     def _wrote(self) -> None:
@@ -255,13 +255,6 @@ class Link:
         if self._state is _OPEN:
             self._stop_reading()
             self._socket.fail(why)
-            self._leave()
-
-    def close(self) -> None:
-        """End it when what is unsent is sent, or after some seconds; receive nothing more. `ended`
-        is not called. For an owner whose peer has said goodbye."""
-        if self._state is _OPEN:
-            self._stop_reading()
             self._leave()
 
     def _stop_reading(self) -> None:
@@ -382,8 +375,8 @@ class LinkServer:
         """Listens on the socket `name`.sock in that folder; on loopback TCP without a folder.
 
         `receive` gets each batch, also the empty one that libzmq sends on connect (PROBE_ROUTER).
-        `ended` is called once for each link from which a batch came, unless its owner has cut or
-        closed it: after all its batches, with what was wrong, or "" if the peer has just gone.
+        `ended` is called once for each link from which a batch came, unless its owner has cut
+        it: after all its batches, with what was wrong, or "" if the peer has just gone.
         `readable` is called instead of reading a link that has something to be read, for owners
         that call `read` later: it is called again in the next turn if they do not.
         """
