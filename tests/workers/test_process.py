@@ -560,7 +560,13 @@ def test_a_gateway_that_does_not_read_stops_a_worker_and_leaves_nothing_to_the_n
     )
     process.welcome(*(message(n, b"large") for n in range(1, 301)))
     handled = process.folder / "handled"
-    process.until(lambda: handled.exists() and handled.stat().st_size > 1, "a handler")
+    sizes: list[int] = []
+
+    def has_stopped() -> bool:
+        sizes.append(handled.stat().st_size if handled.exists() else 0)
+        return sizes[-1] > 0 and len(sizes) > 50 and len(set(sizes[-50:])) == 1
+
+    process.until(has_stopped, "nothing more to be handled")
     process.restart_gateway()
     process.welcome(message(1, b"small"), epoch=EPOCH + 1)
     process.pump(process.all_acked, "the ack of the new session")
