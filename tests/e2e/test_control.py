@@ -285,6 +285,27 @@ def test_a_worker_that_hangs_shows_where_and_status_says_why(handlers: Write) ->
         assert re.match(rf"was killed by SIGABRT \({why}", worker["last_reason"])
 
 
+@posix
+def test_a_worker_that_dies_while_the_supervisor_is_stopped_is_replaced_afterwards() -> None:
+    """Meanwhile its link tells the gateway, and the other worker serves its clients."""
+    with serve(ECHO, workers=2) as serving, ExitStack() as connected:
+        clients = [connected.enter_context(serving.ws()) for _ in range(4)]
+        serving.run.send(signal.SIGSTOP)
+        try:
+            os.kill(serving.worker(1), signal.SIGKILL)
+            for n in range(20):
+                for client in clients:
+                    client.send(str(n))
+                    assert client.recv(TIMEOUT) == str(n)
+        finally:
+            serving.run.send(signal.SIGCONT)
+        workers = until_ready(serving, 2)
+        assert sum(worker["restarts"] for worker in workers) == 1
+        for client in clients:
+            client.send("again")
+            assert client.recv(TIMEOUT) == "again"
+
+
 @linux
 def test_only_the_event_that_hangs_is_blamed_when_others_came_in_its_batch(
     handlers: Write,
