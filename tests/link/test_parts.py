@@ -100,6 +100,15 @@ def test_a_batch_that_is_dropped_whole_leaves_the_parts_waiting() -> None:
     assert end.receive(last) == [*COMMANDS, rec.Ack(2, 2)]
 
 
+def test_an_ack_behind_a_bye_brings_no_part_to_its_end() -> None:
+    """It is ignored, and the event comes again."""
+    end = in_flight(2)
+    for seq in (1, 2):
+        assert end.receive(to_gateway(rec.Send(CON, b"%d" % seq), rec.Part(seq))) == []
+    batch = [rec.Ack(1, 1), rec.Bye(), rec.Ack(2, 2)]
+    assert end.receive(to_gateway(*batch)) == [rec.Send(CON, b"1"), *batch]
+
+
 @pytest.mark.parametrize("seq", [0, -1, 1, 4, 2**53, 2**63 - 1, 2**64 - 1, -(2**63)])
 def test_a_part_of_an_event_that_is_not_in_flight_is_no_batch(seq: int) -> None:
     end = in_flight(3)

@@ -60,7 +60,13 @@ class Parts:
 
     def join(self, records: list[Any], batch: int) -> list[Any]:
         """The records of a batch with acks, behind the parts of the events that these are for."""
-        acks = [range(record.first, record.last + 1) for record in records if type(record) is Ack]
+        acks = []
+        for record in records:
+            if type(record) is Ack:
+                acks.append(range(record.first, record.last + 1))
+            elif type(record) is Bye:
+                # What is behind it is ignored: those events come again.
+                break
         ended = [kept for kept in self.kept if any(kept.seq in seqs for seqs in acks)]
         if not ended:
             return records

@@ -123,7 +123,8 @@ class Process:
         for record in records:
             if isinstance(record, EVENTS):
                 self.states.setdefault(record.con, b"")
-                if type(record) is OnConnect:
+                # Of a successor that cannot connect the first event is its error.
+                if type(record) is not OnMessage:
                     self.heard.add(record.con)
                 self.queue.append(Task(record, self.link.outbox(record), self.link.room))
             elif type(record) is Attach:

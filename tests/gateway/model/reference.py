@@ -290,6 +290,15 @@ class Reference:
             self._part(session, records)
             return []
         if acks:
+            # What is behind a bye is ignored, acks included.
+            kinds = [type(record) for record in records]
+            end = kinds.index(Bye) if Bye in kinds else len(records)
+            acks = [
+                seq
+                for ack in records[:end]
+                if type(ack) is Ack
+                for seq in range(ack.first, ack.last + 1)
+            ]
             waited = [commands for seq, commands in session.parts if seq in acks]
             session.parts = [(seq, late) for seq, late in session.parts if seq not in acks]
             records = [record for commands in waited for record in commands] + records
