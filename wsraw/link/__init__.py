@@ -1,1 +1,1 @@
-"""Sans-I/O. The worker link: its records, and the state of both ends."""
+"""Sans-I/O. The worker link: its records, the state of both ends, and its bytes on the wire."""

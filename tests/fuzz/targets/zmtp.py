@@ -42,7 +42,7 @@ def _large(size: int, flags: int = 2) -> bytes:
 TRAFFIC = (
     b"\0\0\0\5hello" + _large(300) + b"x" * 300,
     b"\1\1a\0\1b\0\1c",
-    b"\1\0" * 1000,
+    b"\1\0" * 20,
     b"\4\7\4PING\0\0\4\x17\4PING\xff\xff0123456789abcdef\0\1x\4\5\4PONG",
     b"\4\x0c\5ERROR\5sorry\0\1x",
     b"\4\x0f\x09SUBSCRIBEtopic\6\0\0\0\0\0\0\0\7\4PING\0\0",
