@@ -281,6 +281,25 @@ def test_a_link_that_is_paused_in_the_middle_of_a_read_keeps_the_rest(served: Se
     client.close()
 
 
+def test_an_end_that_was_read_with_the_last_batch_waits_for_a_paused_link(served: Served) -> None:
+    receive = served.server.receive
+
+    def pause(link: Link, batch: bytes) -> None:
+        receive(link, batch)
+        link.pause()
+
+    served.server.receive = pause  # type: ignore[assignment]
+    sock = served.raw_ready()
+    sock.sendall(header(5) + b"hello" + b"\xff\xff")
+    served.until(lambda: served.links)
+    for _ in range(3):
+        served.turn()
+    assert not served.ends
+    served.links[0].resume()
+    served.until(lambda: served.ends)
+    sock.close()
+
+
 def test_an_owner_may_read_later_in_its_turn(tmp_path: Path) -> None:
     waiting: list[Link] = []
     served = Served(tmp_path, readable=waiting.append)
