@@ -639,12 +639,41 @@ def test_too_much_unsent_output_ends_the_session(hall: Hall) -> None:
     assert gone(worker)
     assert Kill(3, why) in hall.sessions.to_supervisor
     assert parked(seen) == [2, 2], "what it held is for others"
-    assert parked(unsent) == [1, 1]
+    assert parked(unsent) == [2, 2], "their batch was begun, and is sent to its end"
     assert not hall.links._behind
     assert hall.registry.flow.accounted < total + 10_000
     linked.reads = True
     eventually(lambda: hall.turn() or linked.client.why)  # type: ignore[func-returns-value]
     assert why in linked.client.why
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["behind", "begun"])
+@pytest.mark.parametrize("is_cut", [True, False], ids=["cut", "hangs"])
+def test_only_what_will_never_be_sent_is_taken_back(
+    hall: Hall, is_begun: bool, is_cut: bool
+) -> None:
+    """A batch that is begun is sent to its end even if the link is cut. And a worker that hangs
+    keeps its link: when it goes on it reads what was sent to it, and cannot know that it is late.
+    """
+    linked, worker = hall.worker(0)
+    linked.reads = False
+    if not is_begun:
+        hall.tell(worker, 4 * CHOKED_ABOVE)
+        hall.links.send(hall.now)
+        # As if the events had been chosen for it before that.
+        worker.window.choked = False
+    con = hall.client()
+    assert entry_of(con).in_flight == 2
+    hall.tell(worker, 4 * CHOKED_ABOVE)
+    hall.links.send(hall.now)
+    assert hall.links._behind
+    if is_cut:
+        assert linked.client.send(b"\xc1")
+    else:
+        hall.sessions.tick(hall.now + Settings().handler_timeout + 1)
+    hall.turn()
+    assert gone(worker)
+    assert parked(con) == ([1, 1] if is_cut and not is_begun else [2, 2])
 
 
 def test_one_batch_may_be_longer_than_what_may_wait(hall: Hall) -> None:

@@ -63,6 +63,7 @@ class Links:
         self._loop = loop
         self._registry = registry
         self._sessions = sessions
+        sessions.unsent = self._unsent
         self._clock = time.monotonic
         self.remote: RemoteLinks | None = None
         """Set if workers on other machines may connect."""
@@ -243,13 +244,16 @@ class Links:
             del self._behind[link]
         elif unsent > UNSENT_LIMIT and _size_behind_first(link) > UNSENT_LIMIT:
             if worker is not None:
-                worker.session.take_back(link.unsent_batches())
                 self._sessions.end_unread(worker, self._loop.now)
                 # What it held is for others, in a turn that does not wait.
                 self._loop.wake_at(self._loop.now)
             else:
                 self._forget(link)
                 link.cut("it does not read what is sent to it")
+
+    def _unsent(self, identity: bytes) -> list[bytes]:
+        link = self._links.get(identity)
+        return link.unsent_batches(begun=False) if link is not None else []
 
     # --- death ---
 

@@ -10,7 +10,7 @@ not a batch at all ends the session.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from wsraw.gateway.connection.connection import Connection
@@ -119,6 +119,8 @@ class Sessions:
         """(identity, batch) for those who have no session."""
         self.cuts: list[tuple[bytes, str]] = []
         """(identity, why) of those on this machine that are not to be heard any more."""
+        self.unsent: Callable[[bytes], Iterable[bytes]] = lambda identity: ()
+        """Gives the batches for an identity that will not be sent if it is cut off."""
         self.dead_letters: list[dict[str, Any]] = []
         """To be written to the file."""
 
@@ -311,7 +313,7 @@ class Sessions:
             del self._banned[next(iter(self._banned))]
         self._kill(worker, why)
         if session.state is not NEW:
-            self.cuts.append((session.identity, why[:LONGEST_WHY]))
+            self._cut(worker, why[:LONGEST_WHY])
         if worker.remote is not None:
             # It may do so again and again, to have innocent events taken for poison.
             self.link_lost(worker, now)
@@ -351,8 +353,14 @@ class Sessions:
         why = "it does not read what is sent to it"
         self._registry.counters.say("error", "%s: %s; its session is over", worker.name, why)
         self._kill(worker, why)
-        self.cuts.append((worker.session.identity, why))
+        self._cut(worker, why)
         self.end(worker, now, died=True)
+
+    def _cut(self, worker: Worker, why: str) -> None:
+        """Let its link be cut, and what waits there not be sent; its session is about to end."""
+        session = worker.session
+        session.take_back(self.unsent(session.identity))
+        self.cuts.append((session.identity, why))
 
     def withdraw(self, worker: Worker) -> None:
         """Give a worker nothing new: its link has ended, and what it has sent is being applied."""

@@ -257,9 +257,11 @@ class LinkSocket:
             return False
         return True
 
-    def unsent_batches(self) -> list[bytes]:
-        """The batches that the system has not taken whole: the peer cannot have seen them."""
-        return [frame.batch for frame in self._out if frame.batch is not None]
+    def unsent_batches(self, *, begun: bool = True) -> list[bytes]:
+        """The batches that the system has not taken whole: the peer cannot have seen them. Without
+        one of which a part was sent, if not `begun`: `fail` leaves the rest of it to be sent."""
+        frames = [frame for frame in self._out if begun or not frame.is_begun]
+        return [frame.batch for frame in frames if frame.batch is not None]
 
     def fail(self, why: str) -> None:
         """Refuse the peer: drop the batches of which nothing was sent, queue an ERROR command with

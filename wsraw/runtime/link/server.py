@@ -148,10 +148,11 @@ class Link:
         self._wrote()
         return False
 
-    def unsent_batches(self) -> list[bytes]:
+    def unsent_batches(self, *, begun: bool = True) -> list[bytes]:
         """The batches that the system has not taken whole, the oldest first: the peer cannot have
-        seen them. They are known until the link is cut, or its `ended` has returned."""
-        return self._socket.unsent_batches()
+        seen them. Without one that is begun, if not `begun`: even `cut` sends the rest of that.
+        They are known until the link is cut, or its `ended` has returned."""
+        return self._socket.unsent_batches(begun=begun)
 
     def _wrote(self) -> None:
         """After a write that may not have been complete."""
