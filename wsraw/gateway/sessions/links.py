@@ -270,7 +270,8 @@ class Links:
         if worker is None:
             # It has said bye, or was never more than a stranger.
             return
-        worker.session.take_back(link.unsent_batches())
+        # One that is still there gets the rest of what was begun, before it learns what was wrong.
+        worker.session.take_back(link.unsent_batches(begun=not fault))
         self._end(worker, fault)
 
     def _end(self, worker: Worker, fault: str) -> None:

@@ -259,16 +259,19 @@ class LinkSocket:
 
     def unsent_batches(self, *, begun: bool = True) -> list[bytes]:
         """The batches that the system has not taken whole: the peer cannot have seen them. Without
-        one of which a part was sent, if not `begun`: `fail` leaves the rest of it to be sent."""
+        one of which a part was sent, if not `begun`: `drop` leaves the rest of it to be sent."""
         frames = [frame for frame in self._out if begun or not frame.is_begun]
         return [frame.batch for frame in frames if frame.batch is not None]
+
+    def drop(self) -> None:
+        """Forget the batches of which nothing was sent."""
+        self._out = deque([each for each in self._out if each.is_begun or each.batch is None])
+        self.unsent = sum([frame.size for frame in self._out])
 
     def fail(self, why: str) -> None:
         """Refuse the peer: drop the batches of which nothing was sent, queue an ERROR command with
         the reason, and receive nothing more."""
-        out = self._out
-        while len(out) > 1 or (out and not out[0].is_begun):
-            self.unsent -= out.pop().size
+        self.drop()
         self.peer.fail(why)
         self._command(self.peer.data_to_send())
         self._end(why)

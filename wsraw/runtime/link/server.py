@@ -247,6 +247,7 @@ class Link:
             elif fault:
                 server._complain(self.pid, why)
         finally:
+            self._socket.drop()
             self._leave()
 
     def cut(self, why: str) -> None:
