@@ -193,7 +193,8 @@ class AsyncioShell(Shell):
             con = meet(event.con)
             if con._waiting is not None:
                 con._waiting.append(event)
-            elif runtime.is_async(event):
+                continue
+            if runtime.is_async(event):
                 con._waiting = deque()
                 self._running += 1
                 self._spawn(self._serve, con, event, runtime.link.session)
@@ -202,10 +203,11 @@ class AsyncioShell(Shell):
                 # The event need not come from a batch just received, so schedule it here.
                 if not self._send_due:
                     self._schedule_send()
-                if clock() >= send_by:
-                    self._send()
-                    self._loop.call_soon(self._advance)
-                    return
+            # An async handler that never waits takes its time here, too.
+            if clock() >= send_by:
+                self._send()
+                self._loop.call_soon(self._advance)
+                return
 
     async def _serve(self, con: Connection, event: Event, session: int) -> None:
         """Handle one event, then start a task for the connection's next one."""
