@@ -53,7 +53,11 @@ def test_one_port_serves_websocket_and_raw_clients_with_and_without_tls(tmp_path
         from websockets.sync.client import connect
 
         with connect(
-            f"wss://localhost:{port}", sock=serving.tcp(), ssl=client_context(), max_size=None
+            f"wss://localhost:{port}",
+            sock=serving.tcp(),
+            ssl=client_context(),
+            max_size=None,
+            open_timeout=TIMEOUT,
         ) as wss:
             for data in ("hello", b"x" * 1_000_000):
                 wss.send(data)

@@ -152,8 +152,8 @@ def test_kill_is_certain(start: type[Child]) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGABRT that a handler could hear")
 def test_an_abort_shows_the_stack(start: type[Child]) -> None:
-    code = "import faulthandler, time\nfaulthandler.enable()\nprint('up', flush=True)\n"
-    child = start(code + "def hang():\n    while True: time.sleep(1)\nhang()")
+    code = "import faulthandler, time\nfaulthandler.enable()\ndef hang():\n"
+    child = start(code + "    print('up', flush=True)\n    while True: time.sleep(1)\nhang()")
     eventually(lambda: child.heard, "its first line")
     child.process.abort()
     *lines, exit_code = child.wait()
