@@ -364,6 +364,31 @@ def test_a_connection_that_does_not_get_on_is_closed(
     client.close()
 
 
+@pytest.mark.parametrize("sent", [GREETING + READY, GREETING + READY + b"\0\5hello"])
+def test_what_a_late_one_has_sent_is_read_before_it_is_refused(tmp_path: Path, sent: bytes) -> None:
+    """Its owner may be too busy to read it in time."""
+    waiting: dict[Link, None] = {}
+    served = Served(tmp_path, readable=lambda link: waiting.setdefault(link))
+    sock = served.raw()
+    sock.sendall(sent)
+    sock.setblocking(False)
+    served.pass_time(server.HELLO_TIMEOUT + 1)
+    assert not closed(sock)
+    [link] = waiting
+    link.read()
+    served.pass_time(server.HELLO_TIMEOUT - 1)
+    link.read()
+    assert not closed(sock)
+    assert not link.ended
+    assert link.is_admitted is (b"hello" in sent)
+    served.pass_time(2)
+    link.read()
+    served.turn()
+    assert link.ended is (b"hello" not in sent)
+    sock.close()
+    served.close()
+
+
 def test_one_that_speaks_another_protocol_is_closed_at_once(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -202,7 +202,7 @@ class Link:
             self._wrote()
         if not self.is_admitted:
             self._server._look_at_stranger(self)
-        if self._is_paused:
+        if self._is_paused or self._state is not _OPEN:
             return False
         if self._left:
             self._server._read_later(self)
@@ -312,45 +312,65 @@ class Link:
 
 
 class _Waiting:
-    """Connections that must get on within some time: a bounded number, the eldest first."""
+    """Connections that must get on within some time: a bounded number, the eldest first. One that
+    is late is read once more before it is refused: what it owes may have come long ago, and nobody
+    had the time to read it."""
 
-    def __init__(self, loop: Loop, seconds: float, most: int, what: str) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        seconds: float,
+        most: int,
+        what: str,
+        read_later: Callable[[Link], object],
+    ) -> None:
         self._loop = loop
         self._seconds = seconds
         self._most = most
         self._what = what
+        self._read_later = read_later
         self._until: dict[Link, float] = {}
+        self._late: dict[Link, None] = {}
+        """Those whose time is over, until they are read."""
         self._is_armed = False
 
     def __contains__(self, link: Link) -> bool:
-        return link in self._until
+        return link in self._until or link in self._late
 
     def add(self, link: Link) -> None:
-        if len(self._until) >= self._most:
-            eldest = next(iter(self._until))
+        if len(self._late) + len(self._until) >= self._most:
+            eldest = next(iter(self._late or self._until))
             self._refuse(eldest, f"{self._most:,} connections wait for the same")
         self._until[link] = self._loop.now + self._seconds
         self._arm()
 
     def remove(self, link: Link) -> None:
         self._until.pop(link, None)
+        self._late.pop(link, None)
 
     def _arm(self) -> None:
         if self._until and not self._is_armed:
             self._is_armed = True
-            self._loop.call_at(next(iter(self._until.values())), self._end_late_ones)
+            self._loop.call_at(next(iter(self._until.values())), self._find_late_ones)
 
-    def _end_late_ones(self) -> None:
+    def _find_late_ones(self) -> None:
         self._is_armed = False
         now = self._loop.now
         for link, until in list(self._until.items()):
             if until > now:
                 break
-            self._refuse(link, f"that took longer than {self._seconds:g} s")
+            del self._until[link]
+            self._late[link] = None
+            self._read_later(link)
         self._arm()
 
+    def refuse_if_late(self, link: Link) -> None:
+        """It was read, and has not got on."""
+        if link in self._late:
+            self._refuse(link, f"that took longer than {self._seconds:g} s")
+
     def _refuse(self, link: Link, why: str) -> None:
-        self._until.pop(link, None)
+        self.remove(link)
         link._refuse(f"{self._what}: {why}")
 
 
@@ -392,8 +412,12 @@ class LinkServer:
         self._stranger_limit = stranger_limit
         self._links: dict[Link, None] = {}
         self._accepted = 0
-        self._greeting = _Waiting(loop, hello_timeout, MOST_GREETING, "no ZMTP handshake")
-        self._silent = _Waiting(loop, hello_timeout, most_strangers, "no good first batch")
+        self._greeting = _Waiting(
+            loop, hello_timeout, MOST_GREETING, "no ZMTP handshake", self._read_later
+        )
+        self._silent = _Waiting(
+            loop, hello_timeout, most_strangers, "no good first batch", self._read_later
+        )
         self._to_read: dict[Link, None] = {}
         self._to_free: list[Link] = []
         self._has_chores = False
@@ -510,6 +534,9 @@ class LinkServer:
         if link in self._greeting and link.is_ready:
             self._greeting.remove(link)
             self._silent.add(link)
+        elif not link._socket.ended:
+            self._greeting.refuse_if_late(link)
+            self._silent.refuse_if_late(link)
 
     def _forget_stranger(self, link: Link) -> None:
         self._greeting.remove(link)
