@@ -6,14 +6,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.authority import leaf, pem, write
 from tests.deadline import DEADLINE, eventually
 from tests.running import Running, is_alive
 from wsraw.config.settings import Settings
+from wsraw.link.records import Done
+from wsraw.supervisor.control.client import ask
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import Folder
 from wsraw.supervisor.supervisor import Supervisor
@@ -394,6 +398,58 @@ def test_a_storm_of_sighup_is_one_reload(tmp_path: Path) -> None:
             supervisor.loop.turn(may_sleep=False)
         assert handled == [1, 1]
     finally:
+        supervisor._children.kill_all()
+        supervisor._children.read_rest()
+        supervisor._close()
+        log.close()
+
+
+@pytest.mark.parametrize("lost", ["what the gateway is told", "its answer"])
+def test_a_reload_of_certificates_is_answered_although_the_link_is_lost(
+    tmp_path: Path, lost: str
+) -> None:
+    folder = tmp_path / "run"
+    settings = Settings(
+        listen=("127.0.0.1:0",),
+        run_dir=str(folder),
+        workers=("none",),
+        tls_cert=(write(tmp_path, "cert.pem", pem(leaf())),),
+    )
+    log = Log(io.StringIO(), "info")
+    supervisor = Supervisor(settings, log)
+    read = supervisor.read_certificates
+    answers: list[Done] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(folder, "reload")))
+
+    def cut() -> None:
+        assert supervisor.control._gateway is not None
+        supervisor.control._gateway.cut("for a test")
+
+    def read_and_lose() -> bool:
+        if lost == "its answer":
+            began = read()
+            cut()
+        else:
+            cut()
+            began = read()
+        return began
+
+    def look() -> bool:
+        supervisor.loop.call_later(0.01, lambda: None)
+        supervisor.loop.turn()
+        return not asking.is_alive()
+
+    try:
+        supervisor.read_certificates = read_and_lose  # type: ignore[method-assign]
+        supervisor._keeper.begin()
+        supervisor.loop.before_sleep = supervisor._before_sleep
+        supervisor._decide()
+        eventually(lambda: look() and supervisor._announced, "the run is up")
+        asking.start()
+        eventually(look, "an answer")
+        assert [(done.ok, done.text) for done in answers] == [(True, "reloaded: 0 workers")]
+    finally:
+        supervisor._requests.finish(0)
         supervisor._children.kill_all()
         supervisor._children.read_rest()
         supervisor._close()

@@ -154,6 +154,8 @@ class Supervisor:
         self._requests = Requests(self)
         self._has_tls = any(parse_listen(text, settings).tls != "off" for text in settings.listen)
         self._is_relinking = False
+        self._is_reading_certificates = False
+        """Whether the gateway was told to reload them, and has not answered."""
         self._addresses: list[str] = []
         self._timer: Timer | None = None
         self._begun = self.loop.now
@@ -329,10 +331,12 @@ class Supervisor:
         """Tell the gateway to reload its certificates. False if it has none."""
         if not self._has_tls or self.policy.gateway.state is not ChildState.READY:
             return False
+        self._is_reading_certificates = True
         self.control.tell(Reload())
         return True
 
     def _handle_reloaded(self, why: str) -> None:
+        self._is_reading_certificates = False
         if why:
             why = f"certificates refused, the old ones stay in use: {why}"
         self.log.say("error" if why else "info", why or "certificates reloaded")
@@ -371,7 +375,7 @@ class Supervisor:
 
     def _handle_death(self, child: Child, code: int, why: str) -> None:
         if child is self.policy.gateway:
-            self._is_relinking = False
+            self._is_relinking = self._is_reading_certificates = False
             # The next gateway reads them at its start.
             self._requests.pending.settle("reload", CERTIFICATES, True)
         else:
@@ -460,6 +464,9 @@ class Supervisor:
                 if (pid := self._children.pid(child)) is not None
             ),
         )
+        if self._is_reading_certificates:
+            # On a new link: what we had told it, or its answer, may be lost with the old one.
+            self.control.tell(Reload())
         self.act(self.policy.listening(news.endpoint, now))
         self._announce()
 
