@@ -51,7 +51,9 @@ def check_modules() -> int:
 def check_echo(port: int) -> None:
     """Two WebSockets, one of them without compression, and a raw client get back what they send."""
     for compression in ("deflate", None):
-        with connect(f"ws://127.0.0.1:{port}/", compression=compression, proxy=None) as web:
+        with connect(
+            f"ws://127.0.0.1:{port}/", compression=compression, proxy=None, open_timeout=TIMEOUT
+        ) as web:
             for message in ("grüße " * 2000, bytes(range(256)) * 400, "", b""):
                 web.send(message)
                 assert web.recv(TIMEOUT) == message

@@ -71,6 +71,8 @@ class Serving:
     def ws(self, n: int = 0, path: str = "/", **options: Any) -> ClientConnection:
         """A client of the websockets library."""
         options.setdefault("open_timeout", TIMEOUT)
+        # Its own pings would be answered late on a busy machine.
+        options.setdefault("ping_interval", None)
         options.setdefault("max_size", None)
         return ws_connect(self.url(n, path), proxy=None, **options)
 

@@ -84,7 +84,7 @@ def test_make_run_serves_and_ctrl_c_stops_it(clone: Path, tmp_path: Path) -> Non
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
             sock.sendall(b"hi\n")
             assert receive_exactly(sock, 3) == b"hi\n"
-        with connect(f"ws://127.0.0.1:{port}", proxy=None) as client:
+        with connect(f"ws://127.0.0.1:{port}", proxy=None, open_timeout=TIMEOUT) as client:
             client.send("hi")
             assert client.recv(TIMEOUT) == "hi"
             # As a terminal does it: to everybody in its foreground process group.

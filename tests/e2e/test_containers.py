@@ -194,7 +194,7 @@ def test_the_commands_of_the_images_work_outside_a_container(image: Path, tmp_pa
             port = said(r"listening on ws://127\.0\.0\.1:(\d+).*; ready")
             places["tcp://gateway:7788"] = said(r"connect to (tcp://\S+) \(with keys\)")
             processes.append(start("worker"))
-            with connect(f"ws://127.0.0.1:{port}/", proxy=None) as client:
+            with connect(f"ws://127.0.0.1:{port}/", proxy=None, open_timeout=TIMEOUT) as client:
                 client.send("hello")
                 assert client.recv(TIMEOUT) == "hello"
             assert health(image, places) == 0

@@ -117,7 +117,11 @@ def test_pools_and_routes_are_read_from_a_file(files: tuple[Path, Path], tmp_pat
         with serving.ws(path="/soap", subprotocols=offers) as client:
             assert client.recv(TIMEOUT) == "[] soap"
         with ws_connect(
-            "ws://example.org/chat", sock=serving.tcp(), subprotocols=offers, proxy=None
+            "ws://example.org/chat",
+            sock=serving.tcp(),
+            subprotocols=offers,
+            proxy=None,
+            open_timeout=TIMEOUT,
         ) as client:
             assert client.recv(TIMEOUT) == "[] y"
         with serving.ws(path="/chat", subprotocols=offers) as client:
