@@ -108,7 +108,19 @@ class Serving:
         return counts
 
     def status(self) -> dict[str, Any]:
-        """What `wsraw status --json` says, without a process for each look."""
+        """What `wsraw status --json` says once the gateway answers in time, which one that is busy
+        may not do at first."""
+
+        def look() -> dict[str, Any] | None:
+            data = self.status_now()
+            return data if data["gateway"]["answers"] else None
+
+        data = eventually(look, "the gateway to answer")
+        assert data is not None
+        return data
+
+    def status_now(self) -> dict[str, Any]:
+        """What it says at the first try, without a process for each look."""
         asked = client.ask(client.find(str(self.folder)), "status", (), TIMEOUT)
         data: dict[str, Any] = asked.data
         return data

@@ -57,7 +57,7 @@ def test_status_shows_the_rest_when_the_gateway_does_not_answer() -> None:
     with serve(ECHO) as serving:
         os.kill(serving.gateway, signal.SIGSTOP)
         try:
-            data = serving.status()
+            data = serving.status_now()
         finally:
             os.kill(serving.gateway, signal.SIGCONT)
         assert data["gateway"]["answers"] is False
