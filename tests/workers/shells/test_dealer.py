@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 import zmq
@@ -123,6 +126,29 @@ def test_batches_that_come_together_are_received_one_by_one(ends: Ends) -> None:
             got.append(ends.dealer.receive())
     assert got == [b"%d" % n for n in range(100)]
     assert not ends.dealer.wait(0.0)
+
+
+def test_no_exception_is_the_price_of_each_batch(ends: Ends) -> None:
+    """Asking for a loss once was a receive that failed: it cost more than all the rest."""
+    identity = ends.probe()
+    ends.router.send_multipart([identity, b"x"])
+    eventually(lambda: ends.dealer.wait(DEADLINE), "a batch")
+    raised: list[object] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+        if event == "exception":
+            raised.append(argument)
+        return note
+
+    before = sys.gettrace()
+    sys.settrace(note)
+    try:
+        got = ends.dealer.receive()
+        sent = ends.dealer.send(b"y")
+    finally:
+        sys.settrace(before)
+    assert (got, sent) == (b"x", True)
+    assert raised == []
 
 
 def test_a_wait_ends_in_time(ends: Ends) -> None:
