@@ -34,6 +34,7 @@ from wsraw.link.records import Answer, Kill, Left, OnClose, Query, Refused, enco
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.link.client import LinkClient
+from wsraw.runtime.link.server import HELLO_TIMEOUT
 from wsraw.runtime.loop import Loop
 
 
@@ -271,6 +272,46 @@ def test_a_bye_before_the_end_is_a_clean_end(hall: Hall) -> None:
     hall.turn()
     assert gone(worker)
     assert parked(con) == [1, 1], "not handled in part"
+
+
+def test_a_link_is_not_kept_open_for_ever_after_a_bye(hall: Hall) -> None:
+    linked, _ = hall.worker()
+    other, _ = hall.worker(4)
+    linked.link.bye()
+    linked.flush()
+    hall.pass_time(HELLO_TIMEOUT - 1)
+    assert not linked.client.is_lost
+    hall.pass_time(2)
+    assert linked.client.is_lost
+    assert not other.client.is_lost
+
+
+def test_a_worker_may_say_hello_again_after_a_bye(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    for _ in range(2):
+        linked.link.bye()
+        linked.flush()
+        hall.settle()
+        assert gone(worker)
+        linked.link = WorkerEnd(pool="default", token="token-3", instance="i", language="test")
+        assert linked.client.send(b"")
+        hall.settle()
+        worker = hall.of(linked)
+    hall.pass_time(HELLO_TIMEOUT + 1)
+    assert not gone(worker)
+    assert not linked.client.is_lost
+    in_hand(hall, linked)
+
+
+def test_those_that_have_said_bye_are_few(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process could begin session after session, each on a link of its own."""
+    monkeypatch.setattr(hall.links._server._silent, "_most", 2)
+    for _ in range(4):
+        linked, _ = hall.worker(0)
+        linked.link.bye()
+        linked.flush()
+        hall.settle()
+    assert [each.client.is_lost for each in hall.linked_workers] == [True, True, False, False]
 
 
 def test_all_that_was_sent_is_applied_before_the_end_however_many_turns_that_takes(

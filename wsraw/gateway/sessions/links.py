@@ -206,6 +206,10 @@ class Links:
                     self._reply(identity, reply)
                 except Exception as error:
                     self._registry.counters.fault("an answer to a worker", error)
+        if sessions.left:
+            left, sessions.left = sessions.left, []
+            for identity in left:
+                self._dismiss(identity)
         if sessions.cuts:
             cuts, sessions.cuts = sessions.cuts, []
             for identity, why in cuts:
@@ -213,6 +217,12 @@ class Links:
                 if link is not None:
                     self._forget(link)
                     link.cut(why)
+
+    def _dismiss(self, identity: bytes) -> None:
+        """A worker has said bye. It may say hello again on its link, but not keep it for ever."""
+        link, worker = self._links.get(identity), self._sessions.workers.get(identity)
+        if link is not None and (worker is None or not worker.session.number):
+            link.dismiss()
 
     def _reply(self, identity: bytes, batch: bytes) -> None:
         link = self._links.get(identity)

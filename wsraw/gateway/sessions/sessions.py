@@ -119,6 +119,8 @@ class Sessions:
         """(identity, batch) for those who have no session."""
         self.cuts: list[tuple[bytes, str]] = []
         """(identity, why) of those on this machine that are not to be heard any more."""
+        self.left: list[bytes] = []
+        """Identities of those that have said bye."""
         self.unsent: Callable[[bytes], Iterable[bytes]] = lambda identity: ()
         """Gives the batches for an identity that will not be sent if it is cut off."""
         self.dead_letters: list[dict[str, Any]] = []
@@ -325,6 +327,8 @@ class Sessions:
     def _leave(self, worker: Worker, now: float) -> None:
         """A bye."""
         self._log(worker, "has left")
+        if worker.remote is None:
+            self.left.append(worker.session.identity)
         self.end(worker, now)
 
     def link_lost(self, worker: Worker, now: float) -> None:

@@ -130,6 +130,13 @@ class Link:
         self._socket.peer.limit = limit
         self._server._forget_stranger(self)
 
+    def dismiss(self) -> None:
+        """It has said goodbye: it is closed like one that was never admitted, unless it is admitted
+        again. What is still on its way may be as long as before."""
+        if self.is_admitted and self._state is _OPEN:
+            self.is_admitted = False
+            self._server._silent.add(self)
+
     def _start(self) -> None:
         """Greet. Raises OSError if the loop cannot watch the socket."""
         self._socket.flush()
