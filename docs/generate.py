@@ -23,7 +23,7 @@ from wsraw.gateway.delivery import worker
 from wsraw.gateway.remote import transport
 from wsraw.gateway.sessions import links, sessions
 from wsraw.gateway.sockets import listener
-from wsraw.link import batches, gateway_end, records, window
+from wsraw.link import batches, gateway_end, records, window, zmtp
 from wsraw.runtime import sockets
 from wsraw.runtime.link import client, connection, server
 from wsraw.supervisor import log
@@ -241,6 +241,7 @@ NUMBERS: Final = {
     "link-client-unsent": size(client.UNSENT_LIMIT),
     "link-complain": f"{server.COMPLAIN_EVERY:g} s",
     "link-greeting": f"{server.MOST_GREETING}",
+    "link-spare": size(zmtp.SPARE_LIMIT),
     "link-stranger-bytes": size(server.STRANGER_LIMIT),
     "link-strangers": f"{server.MOST_STRANGERS:,}",
     "link-timeout": f"{server.HELLO_TIMEOUT:g} s",

@@ -519,6 +519,15 @@ def test_a_very_large_buffer_is_not_kept() -> None:
     assert in_two(peer, bytes(READ_IN_PLACE)).obj is not buffer
 
 
+def test_a_buffer_that_was_given_back_is_not_used_again() -> None:
+    peer = ready_peer("server")
+    message = in_two(peer, bytes(100_000))
+    buffer = message.obj
+    message.release()
+    peer.free_spare()
+    assert in_two(peer, bytes(100_000)).obj is not buffer
+
+
 def test_a_message_in_a_buffer_of_its_own_stays_as_it_is() -> None:
     peer = ready_peer("server")
     bodies = [random.Random(i).randbytes(READ_IN_PLACE * 9) for i in range(3)]

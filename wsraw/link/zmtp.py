@@ -371,6 +371,10 @@ class Peer:
             self._spare = part
         return memoryview(part)[:size]
 
+    def free_spare(self) -> None:
+        """Give back the memory that is kept for the next large message."""
+        self._spare = None
+
     # --- commands ---
 
     def _ready(self) -> bytes:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -601,6 +602,23 @@ def test_what_does_not_fit_into_a_turn_is_read_in_the_next_ones(hall: Hall) -> N
     assert next(n for n, (_, theirs) in enumerate(seen) if theirs > at) < 4
     hall.settle()
     assert worker.session.batches == before + 100
+
+
+def test_the_buffer_of_a_large_batch_is_given_back(hall: Hall) -> None:
+    """`memory_limit` does not count it, and there may be very many links."""
+    linked, worker = hall.worker()
+    before = worker.session.batches
+    data = encode([linked.link.session, ["later", "x" * 3_000_000]])
+    tracemalloc.start()
+    try:
+        assert linked.client.send(data)
+        eventually(lambda: hall.turn() or worker.session.batches > before)  # type: ignore[func-returns-value]
+        hall.settle()
+        held = tracemalloc.get_traced_memory()[0]
+        hall.links.tick()
+        assert tracemalloc.get_traced_memory()[0] < held - 2_900_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_worker_whose_batch_is_being_applied_is_not_read_meanwhile(hall: Hall) -> None:

@@ -340,6 +340,7 @@ class Links:
 
     def tick(self) -> None:
         """Once a second."""
+        self._server.free_spares()
         if self.remote is not None:
             self.remote.probe()
 

@@ -577,6 +577,11 @@ class LinkServer:
             link._release()
             self._links.pop(link, None)
 
+    def free_spares(self) -> None:
+        """Give back buffers that are kept for the next large batches. To be called now and then."""
+        for link in self._links:
+            link._socket.peer.free_spare()
+
     # --- the end ---
 
     def close(self, linger: float = 0.0) -> None:
