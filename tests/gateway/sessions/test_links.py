@@ -264,6 +264,22 @@ def test_a_link_that_a_child_of_the_worker_holds_open_ends_a_little_later(hall: 
     assert hall.left == [3]
 
 
+def test_the_last_words_of_a_dead_worker_are_read_however_many_they_are(hall: Hall) -> None:
+    linked, worker = hall.worker()
+    con = in_hand(hall, linked)
+    os.write(linked.client.fileno(), 40_000 * b"\0\0")  # empty batches
+    linked.ack(*linked.events)
+    child = os.dup(linked.client.fileno())
+    linked.exit()
+    hall.links.exited(3)
+    hall.loop.before_sleep = None  # the gateway is too busy to read it in time
+    hall.pass_time(HELD_OPEN_FOR + 0.1)
+    os.close(child)
+    assert gone(worker)
+    assert worker.window.acked_events == 2
+    assert not parked(con)
+
+
 def test_a_bye_before_the_end_is_a_clean_end(hall: Hall) -> None:
     linked, worker = hall.worker()
     con = in_hand(hall, linked)
@@ -448,6 +464,35 @@ def test_an_old_link_is_read_before_a_new_one_of_the_same_worker(hall: Hall) -> 
     eventually(lambda: hall.turn() or again.link.session)  # type: ignore[func-returns-value]
     assert gone(worker)
     assert worker.window.acked_events == 2
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "open"])
+@pytest.mark.parametrize("why", ["no time", "backlog"])
+def test_an_old_link_that_had_to_wait_is_read_out_for_a_new_one(
+    hall: Hall, why: str, closes: bool
+) -> None:
+    """There was no time for it in this turn, or an earlier batch of it is still being applied."""
+    linked, worker = hall.worker()
+    con = in_hand(hall, linked)
+    if why == "backlog":
+        queries = [Query(n, "members", "g") for n in range(1, 1000)]
+        assert linked.client.send(encode([linked.link.session, *queries]))
+        hall.loop.turn(False)
+        assert worker in hall.sessions.backlog.workers
+    linked.ack(*linked.events)
+    if closes:
+        linked.exit()
+    again = hall.connect(3, linked.link._hello.instance)
+    hall.loop.before_sleep = lambda now: bool(hall.links.meet())  # type: ignore[func-returns-value]
+    eventually(lambda: hall.loop.turn(False) and work(again.client) and again.client.is_connected)
+    again.link.receive(encode([0, ["who"]]))
+    again.flush()
+    hall.loop.turn(False)
+    assert gone(worker)
+    assert worker.window.acked_events == 2
+    assert not parked(con)
+    assert len([w for w in hall.sessions.workers.values() if w.session.number]) == 1
+    assert not hall.sessions._lost, "it has come back"
 
 
 # --- what is wrong ---

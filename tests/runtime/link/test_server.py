@@ -19,6 +19,7 @@ import zmq
 
 from tests.deadline import DEADLINE
 from tests.runtime.link.ends import READY, Served, take, work
+from wsraw.link.batches import Batch
 from wsraw.link.zmtp import GREETING, header
 from wsraw.runtime.link import connection, server
 from wsraw.runtime.link.connection import HAS_UNIX
@@ -332,6 +333,25 @@ def test_a_link_can_be_read_without_the_loop(served: Served) -> None:
         assert time.monotonic() < until
     assert served.batches[link] == [b"hello"] + [b"%d" % n for n in range(1000)]
     assert served.ends == [(link, "")]
+
+
+def test_a_peer_that_sends_on_is_not_read_out_for_ever(unix: Served) -> None:
+    """A child of a dead process may have its socket."""
+    client, link = unix.joined()
+    frame = b"\2" + (100_000).to_bytes(8, "big") + bytes(100_000)
+    count = 0
+
+    def write_on(link: Link, batch: Batch) -> None:
+        nonlocal count
+        count += 1
+        assert os.write(client.fileno(), frame) == len(frame)
+
+    unix.server.receive = write_on
+    for _ in range(3):
+        write_on(link, b"")
+    link.read_out()
+    assert server.LAST_READS / 4 < count <= server.LAST_READS + 3
+    client.close()
 
 
 # --- strangers, and those who break the protocol ---

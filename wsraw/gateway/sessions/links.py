@@ -38,9 +38,6 @@ CHOKED_ABOVE: Final = 1024 * 1024
 HELD_OPEN_FOR: Final = 0.25
 """Seconds after a worker's exit was reported in which its link must have ended."""
 
-LAST_READS: Final = 64
-"""Reads, of a megabyte each, of a link that is still open then: somebody may go on writing."""
-
 
 class RemoteLinks(Protocol):
     """The links to workers on other machines."""
@@ -64,6 +61,7 @@ class Links:
         self._registry = registry
         self._sessions = sessions
         sessions.unsent = self._unsent
+        sessions.read_out = self._read_out
         self._clock = time.monotonic
         self.remote: RemoteLinks | None = None
         """Set if workers on other machines may connect."""
@@ -325,16 +323,22 @@ class Links:
         if link is None or self._sessions.workers.get(worker.session.identity) is not worker:
             # As it should be.
             return
-        try:
-            self._until = math.inf
-            for _ in range(LAST_READS):
-                if not link.read():
-                    break
-        except Exception as error:
-            self._sessions.fault(worker, error, self._loop.now)
+        self._read_out(link.identity)
         if not link.ended:
             self._ended(link, "")
             link.cut("the process of this worker has ended")
+
+    def _read_out(self, identity: bytes) -> None:
+        """Apply all that has come over its link, at once: nothing more is to come."""
+        link = self._links.get(identity)
+        if link is None:
+            return
+        until, self._until = self._until, math.inf
+        try:
+            link.read_out()
+        except Exception as error:
+            link.handle_fault(error)
+        self._until = until
 
     # --- the rest ---
 

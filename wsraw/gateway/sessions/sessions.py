@@ -123,6 +123,8 @@ class Sessions:
         """Identities of those that have said bye."""
         self.unsent: Callable[[bytes], Iterable[bytes]] = lambda identity: ()
         """Gives the batches for an identity that will not be sent if it is cut off."""
+        self.read_out: Callable[[bytes], object] = lambda identity: None
+        """Takes all that has come from an identity on this machine which will send no more."""
         self.dead_letters: list[dict[str, Any]] = []
         """To be written to the file."""
 
@@ -224,14 +226,16 @@ class Sessions:
         if why:
             self._ban(worker, why, now)
             return
+        for other in self._of_instance(hello.instance):
+            # The same process on a new connection. Acks on the old one may be unread, and that may
+            # tell of its end.
+            self.read_out(other.session.identity)
         loss = self._lost.pop(hello.instance, None)
         if loss is not None and loss.is_counted:
             self._registry.dispatcher.suspects.forgive(loss.events)
-        for other in list(self.workers.values()):
-            session = other.session
-            if session.number and other is not worker and session.instance == hello.instance:
-                # The same process on a new connection: its old session is over, nobody died.
-                self.end(other, now, died=True, lost=True)
+        for other in self._of_instance(hello.instance):
+            # Its old session is over, nobody died.
+            self.end(other, now, died=True, lost=True)
         registry = self._registry
         worker.number = number
         worker.quota = registry.settings.max_events * (0.9 + self._random() / 5)
@@ -250,6 +254,11 @@ class Sessions:
         else:
             self._ready(worker)
         self._end_orphaned(worker, hello.held, now)
+
+    def _of_instance(self, instance: str) -> list[Worker]:
+        """Those that have a session; whoever says hello has none yet."""
+        sessions = [(worker, worker.session) for worker in self.workers.values()]
+        return [each for each, it in sessions if it.number and it.instance == instance]
 
     def _refusal(self, worker: Worker, hello: Hello, number: int) -> str:
         """Why a hello with a good token, or key, is not enough."""

@@ -23,7 +23,7 @@ from wsraw.config.addresses import Listen
 from wsraw.link.batches import LARGEST_BATCH, Batch
 from wsraw.link.zmtp import Peer
 from wsraw.runtime import sockets
-from wsraw.runtime.link.connection import HAS_UNIX, READ_BUDGET, LinkSocket, tune
+from wsraw.runtime.link.connection import HAS_UNIX, READ_BUDGET, READ_SIZE, LinkSocket, tune
 from wsraw.runtime.link.user import credentials, is_ours
 from wsraw.runtime.loop import Loop
 
@@ -46,6 +46,10 @@ CLOSE_TIMEOUT: Final = 2.0
 
 MOST_BATCHES: Final = 256
 """Batches of one connection that are handed out in a turn."""
+
+LAST_READS: Final = 2048
+"""Reads for what a peer has left behind. Each takes at least 4 KiB as long as there is more: the
+system holds a few megabytes, and of batches as short as two bytes one read takes no more."""
 
 ACCEPT_BUDGET: Final = 16
 """Connections accepted in a turn."""
@@ -218,6 +222,16 @@ class Link:
             self._end(socket.why)
             return False
         return again or socket.has_more
+
+    def read_out(self) -> None:
+        """Receive all that has come from a peer that sends no more; one that does is not read for
+        ever (LAST_READS)."""
+        for _ in range(LAST_READS):
+            again = self.read(READ_SIZE)
+            while again and self._left:
+                again = self.read()
+            if not again:
+                break
 
     def pause(self) -> None:
         """Read nothing, not even an end, until `resume`."""
