@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -12,11 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.deadline import DEADLINE
+from tests.deadline import DEADLINE, eventually
+from tests.runtime.link.ends import take, work
 from wsraw.config.settings import Settings
 from wsraw.gateway import gateway as g
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
-from wsraw.link.records import Exited, Listening, Relink, Spawned
+from wsraw.link.records import Exited, Listening, Relink, Spawned, encode
+from wsraw.link.worker_end import WorkerEnd
+from wsraw.runtime.link.client import LinkClient
+from wsraw.runtime.loop import Loop
+from wsraw.supervisor.control.link import Control
+from wsraw.supervisor.log import Log
 
 
 @pytest.fixture
@@ -126,3 +133,46 @@ def test_the_worker_link_is_rebound_where_the_supervisor_says(
     endpoints = [news.endpoint for news in said if isinstance(news, Listening)]
     home = f"ipc://{tmp_path}/link.sock"
     assert endpoints == [home, home, home, f"ipc://{tmp_path}/other/link.sock"]
+
+
+def test_no_hello_is_judged_while_the_supervisor_has_more_to_say(tmp_path: Path) -> None:
+    """It may wait behind megabytes, after the gateway was stopped for a while."""
+    log, loop = Log(io.StringIO(), "info"), Loop()
+    folder = tmp_path / "control"
+    folder.mkdir(0o700)
+    control = Control(loop, folder, log)
+    token = control.expect()
+    settings = Settings(run_dir=str(tmp_path), listen=("127.0.0.1:0",))
+    gateway = g.Gateway(settings, control.endpoint, token, 7)
+    gateway.start()
+
+    def turn() -> bool:
+        loop.turn(False)
+        return gateway.loop.turn(False)
+
+    eventually(lambda: turn() and control.receive())
+    control.tell(Spawned(1, "one", 0))
+    client = LinkClient(gateway._links.endpoint)
+    eventually(lambda: turn() and work(client) and client.is_connected)
+    for n in range(3000):
+        control.tell(Exited(n + 10, "x" * 500))
+    control.tell(Spawned(2, "two", 0))
+    link = WorkerEnd(pool="default", token="two", instance="i", language="test")
+    link.receive(encode([0, ["who"]]))
+    hello = link.data_to_send()
+    assert hello is not None
+    assert client.send(hello)
+
+    def listen() -> int:
+        turn()
+        for batch in take(client):
+            link.receive(batch)
+        assert not client.is_lost, client.why
+        return link.session
+
+    eventually(listen)
+    client.close()
+    gateway.close()
+    control.close()
+    loop.close()
+    log.close()

@@ -208,11 +208,12 @@ class Gateway:
         if links.ready or links.remote is not None:
             links.drain()
         if links.strangers:
-            if self._control is not None:
-                # The loop may not have looked at it yet.
-                self._control.read_now()
-                self._read_supervisor(self._control, now)
-            links.meet()
+            control = self._control
+            # The loop may not have looked at it yet. Strangers wait until it has nothing to say.
+            if control is not None and control.read_now():
+                self._read_supervisor(control, now)
+            else:
+                links.meet()
         if self.sessions.backlog.go_on(now):
             self.loop.give_way()
         if links.dying or links.remote is not None:

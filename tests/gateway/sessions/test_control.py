@@ -119,8 +119,9 @@ def test_what_was_said_can_be_read_before_the_loop_reports_it(pair: Pair) -> Non
     assert pair.heard(1) == [NEWS]
     pair.control.tell(Spawned(1, "t", 0))
     assert pair.gateway.receive() is None
-    pair.gateway.read_now()
+    assert pair.gateway.read_now()
     assert pair.gateway.receive() == [Spawned(1, "t", 0)]
+    assert not pair.gateway.read_now()
 
 
 def test_nothing_that_matters_is_lost_while_the_supervisor_is_stopped(pair: Pair) -> None:

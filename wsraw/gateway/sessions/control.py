@@ -89,9 +89,11 @@ class ControlLink:
             self._reports.exited(record.n)
         return record
 
-    def read_now(self) -> None:
-        """Read what has come, without waiting for the loop to say so."""
+    def read_now(self) -> bool:
+        """Read what has come, without waiting for the loop to say so. Whether that was something:
+        there may be more behind it, which is read after `receive`."""
         self._work(False, False)
+        return self._client.is_readable
 
     def _begin_again(self) -> None:
         log.error("the link to the supervisor was lost: %s", self._client.why)
