@@ -30,12 +30,12 @@ from wsraw.gateway.sessions.links import (
     Links,
 )
 from wsraw.gateway.sessions.sessions import UNSENT_LIMIT, Sessions
-from wsraw.link.batches import LARGEST_BATCH
+from wsraw.link.batches import LARGEST_BATCH, Batch
 from wsraw.link.records import Answer, Kill, Left, OnClose, Query, Refused, encode
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.link.client import LinkClient
-from wsraw.runtime.link.server import HELLO_TIMEOUT
+from wsraw.runtime.link.server import HELLO_TIMEOUT, Link
 from wsraw.runtime.loop import Loop
 
 
@@ -533,21 +533,11 @@ def test_an_error_of_our_own_ends_that_link_alone(
 ) -> None:
     linked, worker = hall.worker()
     other, _ = hall.worker(4)
-    link = hall.links._links[worker.session.identity]
 
-    def fail(budget: int = 0) -> list[bytes]:
+    def fail(link: Link, batch: Batch) -> None:
         raise ZeroDivisionError
 
-    class Broken:
-        receive = staticmethod(fail)
-
-        def __init__(self, sock: Any) -> None:
-            self._sock = sock
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._sock, name)
-
-    link._socket = Broken(link._socket)  # type: ignore[assignment]
+    monkeypatch.setattr(hall.links._server, "receive", fail)
     linked.client.send(encode([linked.link.session]))
     hall.settle()
     assert gone(worker)
