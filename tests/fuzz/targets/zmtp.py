@@ -159,7 +159,9 @@ def _check_reference(
         assert bits & READY or not error
     if error:
         reason = peer.why[:255].encode("ascii", "replace")
-        assert error == bytes((4, 7 + len(reason))) + b"\5ERROR" + bytes((len(reason),)) + reason
+        size = 7 + len(reason)
+        head = bytes((4, size)) if size < 256 else b"\6" + size.to_bytes(8, "big")
+        assert error == head + b"\5ERROR" + bytes((len(reason),)) + reason
 
 
 def _reference(bits: int, data: bytes, limit: int) -> Iterator[tuple[str, bytes]]:
