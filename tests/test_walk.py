@@ -25,7 +25,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.gateway import Gateway
 from wsraw.link.records import Listening, Spawned
 from wsraw.link.worker_end import WorkerEnd
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 from wsraw.workers.loading.handlers import Handlers
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells.plain_shell import PlainShell

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
+from wsraw.runtime.bell import Bell
 from wsraw.runtime.selector import READ, WRITE, Selector
 
 log = logging.getLogger("wsraw.loop")
@@ -144,12 +145,10 @@ class Loop:
         self._gives_way = False
         self._gave_way_at = 0.0
         self._running = False
-        self._waker, self._wakened = socket.socketpair()
-        self._waker.setblocking(False)
-        self._wakened.setblocking(False)
+        self._bell = Bell()
         self._unreported: dict[Any, Handler] = {}
         """Paused descriptors whose errors the selector does not report."""
-        self.watch(self._wakened, self._handle_wake, read=True)
+        self.watch(self._bell.reader, self._handle_wake, read=True)
 
     # --- descriptors ---
 
@@ -222,18 +221,10 @@ class Loop:
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
         """Run callback in the next turn, and wake the loop; for threads and signal handlers."""
         self._calls.append(callback)
-        try:
-            self._waker.send(b"\0")
-        except (BlockingIOError, OSError):
-            # Full: a wake-up is pending. Closed: the loop has ended.
-            pass
+        self._bell.ring()
 
     def _handle_wake(self, readable: bool, writable: bool) -> None:
-        try:
-            while self._wakened.recv(4096):
-                pass
-        except BlockingIOError:
-            pass
+        self._bell.quiet()
 
     def give_way(self) -> None:
         """Yield the core before the next turn, unless that was just done. For turns that do a part
@@ -351,8 +342,7 @@ class Loop:
 
     def close(self) -> None:
         self._selector.close()
-        self._waker.close()
-        self._wakened.close()
+        self._bell.close()
 
 
 def _nothing(*_: float) -> None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 
 
 class MemoryDealer:

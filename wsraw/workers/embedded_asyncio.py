@@ -21,7 +21,7 @@ from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL
 from wsraw.link.states import LinkState
 from wsraw.link.window import LARGEST_WINDOW
 from wsraw.link.worker_end import WorkerEnd
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 from wsraw.workers import api, values
 from wsraw.workers.connection import (
     FORKED,

@@ -23,7 +23,7 @@ from typing import Final
 
 from wsraw.config.settings import Settings
 from wsraw.link.worker_end import WorkerEnd
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 from wsraw.runtime.printable import LogLine
 from wsraw.workers import api
 from wsraw.workers.loading import handlers, source

@@ -241,7 +241,7 @@ def test_a_silent_address_does_not_delay_the_next_one_for_long(
     sock = dialling.result("name:1")
     assert is_connected(sock, server)
     assert dialling.loop.now - before >= 2 * dialer.ATTEMPT_DELAY - 0.01
-    assert not dialling.loop._selector.get_map().keys() - {dialling.loop._wakened.fileno()}
+    assert not dialling.loop._selector.get_map().keys() - {dialling.loop._bell.reader}
 
 
 def test_after_a_failed_address_the_next_one_is_tried_at_once(

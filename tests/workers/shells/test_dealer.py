@@ -16,7 +16,7 @@ import zmq
 
 from tests.deadline import DEADLINE, eventually
 from tests.workers import routers
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 from wsraw.workers.shells.local_dealer import LocalDealer
 from wsraw.workers.shells.remote_dealer import RemoteDealer
 from wsraw.workers.shells.shell import connect
@@ -272,16 +272,21 @@ def test_a_flush_ends_in_time_and_with_the_connection(ends: Ends) -> None:
     assert ends.dealer.is_lost
 
 
-def test_the_last_batch_leaves_before_the_end(ends: Ends) -> None:
-    ends.probe()
-    last = bytes(3_000_000)
-    assert ends.dealer.send(last)
+def arrives_before_the_end(ends: Ends, last: bytes) -> None:
+    """Close the DEALER, and see that its last batch comes all the same."""
     thread = threading.Thread(target=ends.close)
     thread.start()
     assert ends.router.poll(1000 * DEADLINE)
     assert ends.router.recv_multipart()[1] == last
     thread.join(DEADLINE)
     assert not thread.is_alive()
+
+
+def test_the_last_batch_leaves_before_the_end(ends: Ends) -> None:
+    ends.probe()
+    last = bytes(3_000_000)
+    assert ends.dealer.send(last)
+    arrives_before_the_end(ends, last)
 
 
 def test_what_was_not_read_does_not_destroy_the_last_batch(ends: Ends) -> None:
@@ -293,11 +298,7 @@ def test_what_was_not_read_does_not_destroy_the_last_batch(ends: Ends) -> None:
         ends.router.send_multipart([identity, bytes(10_000)])
     last = bytes(100_000)
     assert ends.dealer.send(last)
-    thread = threading.Thread(target=ends.close)
-    thread.start()
-    assert ends.router.poll(1000 * DEADLINE)
-    assert ends.router.recv_multipart()[1] == last
-    thread.join(DEADLINE)
+    arrives_before_the_end(ends, last)
 
 
 # --- in a loop ---

@@ -19,7 +19,7 @@ from tests.workers import routers
 from wsraw.link.gateway_end import GatewayEnd
 from wsraw.link.records import Ack, Hello, OnMessage, Send, gateway_decoder
 from wsraw.link.worker_end import WorkerEnd
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 from wsraw.workers import api
 from wsraw.workers.loading.handlers import Handlers
 from wsraw.workers.runtime import Runtime

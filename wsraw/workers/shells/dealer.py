@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 
 if TYPE_CHECKING:
     # Not at run time, as it takes 30 ms: a plain worker needs none of it.

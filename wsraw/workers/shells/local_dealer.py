@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from wsraw.link.batches import Batch
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 from wsraw.runtime.link.client import LinkClient
 from wsraw.runtime.selector import READ, WRITE, Selector
 from wsraw.workers.shells.dealer import BYE_LINGER

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, READ_IN_PLACE
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 from wsraw.workers.shells.dealer import BYE_LINGER, LinkKeys
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from wsraw.link.zmtp import REFUSED
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 from wsraw.workers import api
 from wsraw.workers.connection import FORKED
 from wsraw.workers.loading.handlers import offer

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wsraw.runtime.link.bell import Bell
+from wsraw.runtime.bell import Bell
 
 
 @pytest.fixture
