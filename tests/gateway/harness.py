@@ -18,7 +18,7 @@ from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import Entry, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.sessions import Sessions
-from wsraw.link.records import Record, Refused, encode
+from wsraw.link.records import Hello, Record, Refused, encode
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import WorkerEnd
 
@@ -27,6 +27,14 @@ HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+
+
+def hello(**changes: Any) -> Hello:
+    asked: dict[str, Any] = {
+        "version": 1, "pool": "default", "instance": "x", "language": "test", "token": TOKEN,
+        "window": 100, "concurrency": 1,
+    }  # fmt: skip
+    return Hello(**{**asked, **changes})
 
 
 class LinkedWorker:

@@ -8,21 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.harness import TOKEN, Harness, entry_of
+from tests.gateway.harness import TOKEN, Harness, entry_of, hello
 from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.remote.transport import zap_reply
 from wsraw.gateway.sessions.sessions import COME_BACK
-from wsraw.link.records import Hello, Who, encode
+from wsraw.link.records import Who, encode
 from wsraw.link.worker_end import WorkerEnd
-
-
-def hello(**changes: Any) -> bytes:
-    fields: dict[str, Any] = {
-        "version": 1, "pool": "default", "instance": "x", "language": "test", "token": TOKEN,
-        "window": 10, "concurrency": 1,
-    }  # fmt: skip
-    return encode([0, Hello(**{**fields, **changes})])
-
 
 IDENTITIES = itertools.count()
 
@@ -33,7 +24,7 @@ def remote_worker(
     identity = b"\1%d" % next(IDENTITIES)
     who = RemoteWorker("10.0.0.7", key, frozenset(pools) if pools is not None else None)
     assert harness.sessions.add_remote(identity, who, harness.now)
-    harness.receive(identity, hello(**changes))
+    harness.receive(identity, encode([0, hello(**changes)]))
     return identity
 
 
@@ -66,9 +57,9 @@ def test_without_a_key_a_worker_started_by_hand_needs_the_token() -> None:
 def test_a_worker_that_reconnects_keeps_its_number() -> None:
     harness = Harness()
     identity = remote_worker(harness, pools={"default"})
-    harness.receive(identity, hello())
+    harness.receive(identity, encode([0, hello()]))
     assert harness.sessions.workers[identity].remote is not None
-    harness.receive(identity, hello(pool="other"))
+    harness.receive(identity, encode([0, hello(pool="other")]))
     assert identity not in harness.sessions.workers
 
 

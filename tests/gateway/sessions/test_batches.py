@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.corpus import frame
-from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of, is_over
+from tests.gateway.harness import Harness, LinkedWorker, entry_of, hello, is_over
 from wsraw.gateway.connection.connection import ConnectionState
 from wsraw.gateway.delivery.deadlines import MOST_ENDED
 from wsraw.gateway.delivery.entry import PAUSED_OWN, Worker
@@ -29,7 +29,6 @@ from wsraw.link.records import (
     Couple,
     Detach,
     Drain,
-    Hello,
     Join,
     Kill,
     Leave,
@@ -61,14 +60,6 @@ NEVER = 1 << ID_EPOCH_SHIFT | 999_999
 """An id of this gateway that nobody was given."""
 
 OLD = (1 << ID_EPOCH_SHIFT) + 5
-
-
-def hello(**changes: Any) -> Hello:
-    asked: dict[str, Any] = {
-        "version": 1, "pool": "default", "instance": "x", "language": "l", "token": TOKEN,
-        "window": 100, "concurrency": 1,
-    }  # fmt: skip
-    return Hello(**{**asked, **changes})
 
 
 # --- the walk of one message ---

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.harness import TOKEN, Harness, is_over
+from tests.gateway.harness import Harness, hello, is_over
 from wsraw.gateway.delivery.registry import MOST_GROUPS
 from wsraw.gateway.delivery.worker import MOST_RANGES
 from wsraw.gateway.sessions.commands import MOST_MARKS
@@ -22,7 +22,6 @@ from wsraw.link.records import (
     MOST_RECORDS,
     MOST_WRONG,
     Answer,
-    Hello,
     Join,
     Mark,
     Query,
@@ -33,14 +32,6 @@ from wsraw.link.records import (
     worker_decoder,
 )
 from wsraw.link.states import LinkState
-
-
-def hello(**changes: Any) -> bytes:
-    fields: dict[str, Any] = {
-        "version": 1, "pool": "default", "instance": "x", "language": "test", "token": TOKEN,
-        "window": 10, "concurrency": 1,
-    }  # fmt: skip
-    return encode([0, Hello(**{**fields, **changes})])
 
 
 def replies(harness: Harness) -> list[Any]:
@@ -68,25 +59,29 @@ def test_a_forgotten_identity_is_let_in_by_its_hello() -> None:
     for n in range(MOST_PENDING):
         harness.receive(b"\0%d" % n, b"")
     assert b"\0slow" not in harness.sessions.workers
-    harness.receive(b"\0slow", hello())
+    harness.receive(b"\0slow", encode([0, hello()]))
     assert harness.sessions.workers[b"\0slow"].session.state is LinkState.READY
 
 
 def test_a_worker_that_sends_hello_unasked_is_not_asked_again() -> None:
     """At the worker that would end the session which has just begun."""
     harness = Harness()
-    harness.receive(b"\0x", hello())
+    harness.receive(b"\0x", encode([0, hello()]))
     harness.receive(b"\0x", encode([1, Query(1, "members", "g")]))
     assert replies(harness) == []
 
 
 def test_a_long_batch_before_the_hello_is_not_decoded() -> None:
     harness = Harness()
-    harness.receive(b"\0x", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 9))))
+    harness.receive(
+        b"\0x", encode([0, hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 9)))])
+    )
     [told] = replies(harness)
     assert type(told) is Refused
     assert "before a hello" in told.why
-    harness.receive(b"\0y", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 10))))
+    harness.receive(
+        b"\0y", encode([0, hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 10)))])
+    )
     assert harness.sessions.workers[b"\0y"].session.state is LinkState.READY, (
         "the twin: a long one is fine"
     )
@@ -102,7 +97,7 @@ def test_a_late_batch_of_another_session_is_dropped_undecoded(size: int) -> None
     assert [type(told) for told in replies(harness)] == [Who]
     harness.receive(b"\0x", late)
     assert replies(harness) == [], "it is asked once"
-    harness.receive(b"\0x", hello())
+    harness.receive(b"\0x", encode([0, hello()]))
     assert harness.sessions.workers[b"\0x"].session.state is LinkState.READY
 
 
@@ -112,7 +107,7 @@ def test_a_long_batch_that_is_not_of_another_session_bans_its_sender(front: byte
     harness.receive(b"\0x", front + bytes(LONGEST_HELLO + 1))
     [told] = replies(harness)
     assert "before a hello" in told.why
-    harness.receive(b"\0x", hello())
+    harness.receive(b"\0x", encode([0, hello()]))
     assert replies(harness) == [] and b"\0x" not in harness.sessions.workers
 
 
@@ -120,7 +115,7 @@ def test_a_banned_identity_is_not_heard_again() -> None:
     harness = Harness()
     harness.receive(b"\0x", b"garbage")
     assert len(replies(harness)) == 1
-    harness.receive(b"\0x", hello())
+    harness.receive(b"\0x", encode([0, hello()]))
     assert replies(harness) == []
     assert b"\0x" not in harness.sessions.workers
 
@@ -129,7 +124,7 @@ def test_a_banned_identity_is_not_heard_again() -> None:
 @pytest.mark.parametrize("value", ["x" * 129, "line\nerror: forged", "\x1b[2J"])
 def test_the_name_of_a_worker_is_made_printable_for_the_log(field: str, value: str) -> None:
     harness = Harness()
-    harness.receive(b"\0x", hello(**{field: value}))
+    harness.receive(b"\0x", encode([0, hello(**{field: value})]))
     [told] = replies(harness)
     assert "one line" in told.why
 
@@ -138,19 +133,19 @@ def test_unwatched_workers_are_bounded() -> None:
     assert MOST_BY_HAND == 1000
     harness = Harness()
     for n in range(MOST_BY_HAND):
-        harness.receive(b"\0%d" % n, hello(instance=f"i{n}"))
+        harness.receive(b"\0%d" % n, encode([0, hello(instance=f"i{n}")]))
     assert replies(harness) == []
-    harness.receive(b"\0more", hello(instance="more"))
+    harness.receive(b"\0more", encode([0, hello(instance="more")]))
     assert "are connected already" in replies(harness)[0].why
     harness.sessions.tokens.add("seven", 7)
-    harness.receive(b"\0ours", hello(instance="ours", token="seven"))
+    harness.receive(b"\0ours", encode([0, hello(instance="ours", token="seven")]))
     assert harness.sessions.workers[b"\0ours"].session.state is LinkState.READY
 
 
 def test_an_empty_instance_ends_no_other_session() -> None:
     harness = Harness()
     harness.receive(b"\0waits", b"")
-    harness.receive(b"\0x", hello(instance=""))
+    harness.receive(b"\0x", encode([0, hello(instance="")]))
     assert b"\0waits" in harness.sessions.workers
 
 
@@ -161,9 +156,9 @@ def test_a_late_hello_is_not_reported_as_a_wrong_token(
     harness.sessions.tokens.add("third", 3)
     harness.sessions.tokens.remove(3)
     with caplog.at_level(logging.INFO, "wsraw.gateway"):
-        harness.receive(b"\0x", hello(token="third"))
+        harness.receive(b"\0x", encode([0, hello(token="third")]))
         assert caplog.records == []
-        harness.receive(b"\0y", hello(token="thirst"))
+        harness.receive(b"\0y", encode([0, hello(token="thirst")]))
     assert "its token is wrong" in caplog.text
     assert not harness.sessions.workers
 
@@ -244,5 +239,5 @@ def test_a_thousand_wrong_records_are_skipped_and_more_end_the_session() -> None
 
 def test_a_hello_that_holds_unknown_ids_leaves_no_entries() -> None:
     harness = Harness()
-    harness.receive(b"\0x", hello(held=[-5, 1 << 62, (1 << 36) + 7]))
+    harness.receive(b"\0x", encode([0, hello(held=[-5, 1 << 62, (1 << 36) + 7])]))
     assert not harness.registry.entries
