@@ -1,7 +1,7 @@
 """Sans-I/O. The worker's end of the link: hello, events in, commands and acks out.
 
 - Commands travel with their ack, in one batch: a dead worker leaves both or neither. What does not
-  fit goes before it in parts, which the gateway keeps until the ack has come.
+  fit is sent before, in parts, which the gateway keeps until the ack has come.
 - What a handler commands after its session has ended is dropped: its event goes to another worker.
 
 Nothing that a gateway sends raises.

@@ -127,7 +127,7 @@ class Peer:
 
     def receive_data(self, data: bytes) -> list[Batch]:
         """The messages that end in these bytes, which were received next. One of several frames,
-        which is no batch, is `NO_BATCH`.
+        which is not a batch, is `NO_BATCH`.
 
         From READ_IN_PLACE on a message is a view of `data`, or of a buffer of its own. Two bytes of
         `data` can be a message, and all are read: receive little at once from a peer whose messages
@@ -266,7 +266,7 @@ class Peer:
         )
 
     def _frame(self, data: bytes, at: int, messages: list[Batch]) -> int:
-        """Begin a frame that is no whole message; the place after it."""
+        """Begin a frame that is not a whole message. Returns the place after it."""
         flags = data[at]
         if flags > 7:
             raise _WrongError(f"a frame begins with the byte {flags:#04x}: this is not ZMTP")

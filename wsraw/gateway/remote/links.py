@@ -78,7 +78,7 @@ class RemoteLinks:
     # --- out ---
 
     def reply(self, identity: bytes, batch: bytes) -> None:
-        """Send a batch to one who has no session; it may be lost."""
+        """Send a batch to one without a session; it may be lost."""
         if identity.startswith(REMOTE_MARK):
             self._router.send(identity, batch)
 

@@ -57,8 +57,8 @@ class LinkClient:
         self.wants_write = False
         """Whether to poll for writability, too."""
         self.wait_until = 0.0
-        """When to call `work` even if the descriptor is not ready (time.monotonic); infinity while
-        there is no reason to."""
+        """When to call `work` even if the descriptor is not ready (time.monotonic); infinity if
+        that is not needed."""
         self.why = ""
         """Why the last connection, or the last attempt, has ended: an error of the system, or what
         an ERROR command of the other end says."""
@@ -81,7 +81,7 @@ class LinkClient:
     @property
     def is_lost(self) -> bool:
         """Whether a connection has ended (`why` has the reason) and all its batches are taken; only
-        `reconnect` ends this. An attempt that fails is no loss: it is made again by itself."""
+        `reconnect` ends this. A failed attempt is not a loss: it is made again by itself."""
         return self._is_lost and not self._batches
 
     @property
