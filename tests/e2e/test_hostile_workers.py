@@ -381,9 +381,10 @@ def test_a_hostile_worker_leaves_nothing_behind(
         eventually(lambda: observer.echoes > echoes + 10, "the observer to be served")
     eventually(lambda: serving.descriptors() <= descriptors, "descriptors to be free")
     assert serving.gateway == gateway_pid
-    assert serving.rss() - memory < GROWTH, f"{(serving.rss() - memory) / MIB:.1f} MiB more"
     assert not has_traceback(str(serving)), str(serving)
-    # A session that was started by hand ends when its link is asked, once a second.
+    # A session that was started by hand ends when its link is asked, once a second;
+    # what the gateway has kept of it goes then.
+    eventually(lambda: serving.rss() - memory < GROWTH, f"less than {GROWTH / MIB:.0f} MiB more")
     eventually(
         lambda: serving.status()["gateway"]["connections"]["total"] == 0,
         "what it had opened to be closed",
