@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any, Final, Protocol, cast
 
 from wsraw.runtime.bell import Bell
+from wsraw.runtime.clock import monotonic
 from wsraw.runtime.selector import READ, WRITE, Selector
 
 log = logging.getLogger("wsraw.loop")
@@ -121,7 +122,7 @@ class Loop:
 
     def __init__(
         self,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         selector: Callable[[], selectors.BaseSelector] = Selector,
     ) -> None:
         self.clock = clock

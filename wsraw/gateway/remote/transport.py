@@ -13,7 +13,6 @@ Identities of remote workers carry a mark, so that none is that of a worker on t
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Container, Sequence
 from enum import Enum
@@ -27,6 +26,7 @@ from wsraw.link.batches import (
     NO_BATCH,
     Batch,
 )
+from wsraw.runtime.clock import monotonic
 
 RECEIVE_QUEUE: Final = 16
 """Batches that libzmq holds for us from each worker; beyond that its sends wait. It counts batches,
@@ -79,7 +79,7 @@ class Wire:
         self._socket = socket
         self.fd = _get_int(socket, zmq.FD)
         self._must_ask = True
-        self._clock = time.monotonic
+        self._clock = monotonic
 
     def wake(self, readable: bool, writable: bool) -> None:
         """The loop's call: the descriptor is ready. The turn itself drains the socket."""

@@ -17,7 +17,6 @@ on_close:
 from __future__ import annotations
 
 import math
-import time
 from functools import partial
 from typing import Final, Protocol
 
@@ -26,6 +25,7 @@ from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.sessions import UNSENT_LIMIT, Sessions
 from wsraw.link.batches import Batch
 from wsraw.link.states import NEW
+from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.server import Link, LinkServer
 from wsraw.runtime.loop import Loop
 
@@ -62,7 +62,7 @@ class Links:
         self._sessions = sessions
         sessions.unsent = self._unsent
         sessions.read_out = self._read_out
-        self._clock = time.monotonic
+        self._clock = monotonic
         self.remote: RemoteLinks | None = None
         """Set if workers on other machines may connect."""
         self.is_open = False

@@ -9,13 +9,13 @@ import math
 import os
 import select
 import socket
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from wsraw.link.batches import LARGEST_BATCH, Batch
 from wsraw.link.zmtp import Peer
+from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH, LinkSocket, tune
 
 RETRY_FIRST: Final = 0.1
@@ -57,8 +57,8 @@ class LinkClient:
         self.wants_write = False
         """Whether to poll for writability, too."""
         self.wait_until = 0.0
-        """When to call `work` even if the descriptor is not ready (time.monotonic); infinity if
-        that is not needed."""
+        """When to call `work` even if the descriptor is not ready, by the clock that `work` is
+        given; infinity if that is not needed."""
         self.why = ""
         """Why the last connection, or the last attempt, has ended: an error of the system, or what
         an ERROR command of the other end says."""
@@ -252,7 +252,7 @@ class LinkClient:
         socket = self._socket
         if socket is None:
             return True
-        written = _write_out(socket, time.monotonic() + seconds)
+        written = _write_out(socket, monotonic() + seconds)
         self._update(socket)
         return written
 
@@ -260,12 +260,12 @@ class LinkClient:
         """Close when what is unsent was written, after so many seconds at the latest. Blocks."""
         socket = self._socket
         if socket is not None and self.is_connected:
-            until = time.monotonic() + linger
+            until = monotonic() + linger
             _write_out(socket, until)
             if socket.is_tcp and not socket.broken:
                 # Closing with something unread would destroy what the other end has not read yet.
                 socket.finish()
-                while time.monotonic() < until and _wait(socket.fileno(), until, to_write=False):
+                while monotonic() < until and _wait(socket.fileno(), until, to_write=False):
                     if not socket.discard():
                         break
         opened = self._detach()
@@ -318,7 +318,7 @@ def _write_out(socket: LinkSocket, until: float) -> bool:
 
 def _wait(descriptor: int, until: float, *, to_write: bool) -> bool:
     """Until it is ready, in the way that works for every number of a descriptor."""
-    seconds = max(0.0, until - time.monotonic())
+    seconds = max(0.0, until - monotonic())
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT if to_write else select.POLLIN)

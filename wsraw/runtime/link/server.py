@@ -13,7 +13,6 @@ import logging
 import os
 import selectors
 import socket
-import time
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -23,6 +22,7 @@ from wsraw.config.addresses import Listen
 from wsraw.link.batches import LARGEST_BATCH, Batch
 from wsraw.link.zmtp import Peer
 from wsraw.runtime import sockets
+from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.connection import HAS_UNIX, READ_BUDGET, READ_SIZE, LinkSocket, tune
 from wsraw.runtime.link.user import credentials, is_ours
 from wsraw.runtime.loop import Loop
@@ -604,7 +604,7 @@ class LinkServer:
         self._stop_listening()
         waiting = [link for link in self._links if not link._has_written() or link._socket.is_tcp]
         if waiting and linger:
-            _see_off([link._socket for link in waiting], time.monotonic() + linger)
+            _see_off([link._socket for link in waiting], monotonic() + linger)
         for link in self._links:
             link._release()
             self._forget_stranger(link)
@@ -617,7 +617,7 @@ def _see_off(waiting: list[LinkSocket], until: float) -> None:
     with selectors.DefaultSelector() as selector:
         for each in waiting:
             selector.register(each, selectors.EVENT_WRITE, each)
-        while selector.get_map() and (left := until - time.monotonic()) > 0:
+        while selector.get_map() and (left := until - monotonic()) > 0:
             for key, events in selector.select(left):
                 each = key.data
                 if events & selectors.EVENT_WRITE:

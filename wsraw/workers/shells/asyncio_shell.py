@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from wsraw.link.records import Event
+from wsraw.runtime.clock import monotonic
 from wsraw.workers.connection import Connection
 from wsraw.workers.loading.handlers import Timer, start_timers
 from wsraw.workers.runtime import Runtime
@@ -181,7 +181,7 @@ class AsyncioShell(Shell):
     def _start_events(self) -> None:
         runtime = self.runtime
         queue, meet = runtime.queue, runtime.meet
-        clock = time.monotonic
+        clock = monotonic
         send_by = clock() + SEND_AFTER
         while (
             queue

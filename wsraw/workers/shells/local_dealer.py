@@ -3,13 +3,13 @@ thread."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from wsraw.link.batches import Batch
 from wsraw.runtime.bell import Bell
+from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.client import LinkClient
 from wsraw.runtime.selector import READ, WRITE, Selector
 from wsraw.workers.shells.dealer import BYE_LINGER
@@ -72,14 +72,14 @@ class LocalDealer:
         selector = self._selector or self._begin()
         is_due = client.wait_until != inf
         if is_due:
-            seconds = min(seconds, client.wait_until - time.monotonic())
+            seconds = min(seconds, client.wait_until - monotonic())
         for key, _ in selector.select(max(0.0, min(seconds, LONGEST_WAIT))):
             if key.data is self.bell:
                 self.bell.quiet()
             else:
                 is_due = True
         if is_due:
-            client.work(time.monotonic())
+            client.work(monotonic())
         return client.is_readable
 
     def _begin(self) -> Selector:
@@ -124,7 +124,7 @@ class LocalDealer:
             self._descriptor = -1
 
     def _work(self) -> None:
-        self._client.work(time.monotonic())
+        self._client.work(monotonic())
         if self._timer is not None or self._client.wait_until != inf:
             self._arm()
         self._ready()
@@ -138,7 +138,7 @@ class LocalDealer:
             self._timer.cancel()
             self._timer = None
         if until != inf:
-            self._timer = loop.call_later(max(0.0, until - time.monotonic()), self._work)
+            self._timer = loop.call_later(max(0.0, until - monotonic()), self._work)
 
     def _follow_in_loop(self) -> None:
         client, loop, before = self._client, self._loop, self._descriptor

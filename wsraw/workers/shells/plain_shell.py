@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import suppress
 from typing import Final
 
+from wsraw.runtime.clock import monotonic
 from wsraw.workers.loading.handlers import Timer, start_timers
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Shell
@@ -88,11 +88,11 @@ class PlainShell(Shell):
         if on_start is not None:
             self.failed = not self.runtime.call("on_start", on_start)
             self._started_well()
-        self._timers = start_timers(time.monotonic())
+        self._timers = start_timers(monotonic())
 
     def _handle_queue(self) -> None:
         queue, handle, stopper = self.runtime.queue, self.runtime.handle, self.stopper
-        clock = time.monotonic
+        clock = monotonic
         send_by = clock() + SEND_AFTER
         while queue and not (stopper.asked or self.failed):
             handle(queue.popleft())
@@ -110,12 +110,12 @@ class PlainShell(Shell):
 
     def _run_timers(self) -> float:
         """Call due timers. Returns the seconds until the next one, or infinity."""
-        now = time.monotonic()
+        now = monotonic()
         seconds = float("inf")
         for timer in self._timers:
             if timer.when <= now and not self.is_over():
                 self.runtime.call("every", timer.function)
-                now = time.monotonic()
+                now = monotonic()
                 timer.advance(now)
             seconds = min(seconds, timer.when - now)
         return seconds
@@ -133,7 +133,7 @@ class PlainShell(Shell):
                     continue
                 if self.stop_if_abandoned():
                     return
-                now = time.monotonic()
+                now = monotonic()
                 if self.stopper.asked:
                     give_up = min(give_up, now + LAST_BATCH)
                 if now >= give_up:

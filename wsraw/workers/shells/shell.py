@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from wsraw.link.zmtp import REFUSED
 from wsraw.runtime.bell import Bell
+from wsraw.runtime.clock import monotonic
 from wsraw.workers import api
 from wsraw.workers.connection import FORKED
 from wsraw.workers.loading.handlers import offer
@@ -86,8 +87,8 @@ class Stopper:
             self.stop()
 
     def _stop_later(self) -> None:
-        until = time.monotonic() + LEAVE_WITHIN
-        while not self.asked and time.monotonic() < until:
+        until = monotonic() + LEAVE_WITHIN
+        while not self.asked and monotonic() < until:
             time.sleep(LOOK_FOR_GATEWAY)
             self.ring()
         self.stop()
@@ -112,7 +113,7 @@ class Shell:
         self.stopper = stopper
         self.failed = False
         """Whether on_start has raised."""
-        self._warn_at = time.monotonic() + WARN_AFTER
+        self._warn_at = monotonic() + WARN_AFTER
         offer(runtime.handlers.timers)
 
     def _started_well(self) -> None:
@@ -147,7 +148,7 @@ class Shell:
 
     def warn_if_alone(self) -> float:
         """Warn once that no gateway answers. Returns the seconds until the next check."""
-        now = time.monotonic()
+        now = monotonic()
         if self.runtime.is_ready:
             self._warn_at = float("inf")
         elif now >= self._warn_at:

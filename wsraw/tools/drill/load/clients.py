@@ -10,7 +10,6 @@ import asyncio
 import math
 import os
 import socket
-import time
 from typing import Final
 
 from websockets.client import ClientProtocol
@@ -18,6 +17,7 @@ from websockets.frames import Frame
 from websockets.protocol import CONNECTING, OPEN
 from websockets.uri import WebSocketURI
 
+from wsraw.runtime.clock import monotonic
 from wsraw.tools.drill.figures import Figures, Pause
 from wsraw.tools.drill.load.record import HEADER, Checker, Records
 from wsraw.tools.drill.load.schedule import Schedule
@@ -226,7 +226,7 @@ class VerifiedClient(Client):
         self.send(self.checker.send(), is_text=self._is_text)
 
     def handle_data(self, data: bytes, is_text: bool) -> None:
-        now = time.monotonic()
+        now = monotonic()
         for record in self._records.receive(data) if self.kind == "raw" else (data,):
             self._check(record if is_text == self._is_text else b"", now)
         self.pause.arrived(now, self.checker.waiting)
@@ -252,7 +252,7 @@ class VerifiedClient(Client):
         figures.lost += lost
         figures.cut_off += checker.outstanding - lost
         figures.outstanding -= checker.outstanding
-        self.pause.arrived(time.monotonic(), False)
+        self.pause.arrived(monotonic(), False)
         return ConnectionEnd(self.kind, self.name, header, is_known, how)
 
 

@@ -7,11 +7,11 @@ a server that stalls cannot slow down its own test.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
+from wsraw.runtime.clock import monotonic
 from wsraw.tools.drill.figures import Figures
 from wsraw.tools.drill.load.clients import (
     NOT_CLOSED,
@@ -126,13 +126,13 @@ class Load:
     # --- phases ---
 
     async def _open(self, tasks: list[asyncio.Task[None]]) -> None:
-        until = time.monotonic() + OPEN_TIMEOUT * self._timeouts
+        until = monotonic() + OPEN_TIMEOUT * self._timeouts
         while missing := sum(not client.is_open for client in self._clients):
             for task in tasks:
                 if task.done():
                     # Raise what kept its client from connecting.
                     task.result()
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 raise DrillError(f"{missing} of {len(tasks)} connections did not open")
             await self._sleep()
 
@@ -140,7 +140,7 @@ class Load:
         """Send each message when it is due."""
         self.phase = Phase.LOAD
         figures, schedule = self.figures, self.schedule
-        now = schedule.started = time.monotonic()
+        now = schedule.started = monotonic()
         if self.hang_client is not None:
             self.hang_client.start(now)
         while not schedule.is_over and not self._interrupts:
@@ -154,14 +154,14 @@ class Load:
             if self.hang_client is not None:
                 figures.hangs += self.hang_client.hang(now)
             await self._sleep(min(max(0.0, schedule.next_due - now), POLL_INTERVAL))
-            now = time.monotonic()
+            now = monotonic()
         self.stopped = now
 
     async def _wait_for_answers(self) -> None:
         self.phase = Phase.ANSWERS
         pause = self.figures.pause
         while True:
-            now = time.monotonic()
+            now = monotonic()
             missing = any(each.checker.outstanding for each in self._verified if each.is_open)
             last = max(pause.since or 0.0, self.stopped)
             is_late = now >= last + ANSWER_TIMEOUT * self._timeouts
@@ -176,7 +176,7 @@ class Load:
     async def _close(self, tasks: dict[Client, asyncio.Task[None]]) -> None:
         self.phase = Phase.CLOSING
         timeout = CLOSE_TIMEOUT * self._timeouts
-        last, before = time.monotonic(), 0
+        last, before = monotonic(), 0
         while True:
             for client in self._clients:
                 client.close()
@@ -188,8 +188,8 @@ class Load:
             if reported and ended == len(tasks):
                 break
             if reports or ended > before:
-                last, before = time.monotonic(), ended
-            elif time.monotonic() >= last + timeout:
+                last, before = monotonic(), ended
+            elif monotonic() >= last + timeout:
                 break
             await self._sleep()
         for client, task in tasks.items():
