@@ -64,6 +64,7 @@ soak: $(VENV)/.dev
 	WSRAW_SOAK=50 $(BIN)/python -m pytest -q -o faulthandler_timeout=3600 tests/e2e/test_gateway_death.py
 	$(BIN)/wsraw drill --seconds 120
 	$(BIN)/wsraw drill --seconds 120 --delivery at-most-once
+	$(BIN)/wsraw drill --seconds 120 --remote
 	$(BIN)/wsraw drill --seconds 120 $(CALM) --kill-gateway-every 2
 	$(BIN)/python benchmarks/reloads.py
 	$(BIN)/python benchmarks/burn.py

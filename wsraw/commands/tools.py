@@ -60,6 +60,11 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     help="Workers to start: N with the drill's own handlers, or commands of workers that do the "
     "same, as in `wsraw run --workers`. May be repeated.",
 )
+@click.option(
+    "--remote",
+    is_flag=True,
+    help="Have the workers connect as if from other machines: over tcp://, with keys (CURVE).",
+)
 @_number("--websockets", 200, "Number of WebSocket connections.", kind=click.IntRange(min=0))
 @_number("--raw", 50, "Number of raw connections.", kind=click.IntRange(min=0))
 @_number("--rate", 5000, "Messages per second, on all connections together.", kind=POSITIVE)

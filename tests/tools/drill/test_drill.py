@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,57 @@ def test_a_pool_of_python_and_javascript_workers_loses_nothing() -> None:
         "--json",
     )
     nothing_lost(done)
+
+
+def test_workers_of_other_machines_are_replaced_and_nothing_is_lost() -> None:
+    """By the drill itself, as their run does not know their processes."""
+    node = languages.node(Path(__file__).with_name("echo.mjs"))
+    done = wsraw(
+        "drill",
+        *LOAD,
+        "--remote",
+        "--workers=2",
+        f"--workers={node}:2",
+        "--seconds=4",
+        "--kill-every=1.5",
+        "--stop-every=1",
+        "--stop-for=0.5",
+        "--reload-every=1.5",
+        "--json",
+    )
+    assert nothing_lost(done)["stops"] >= 1
+
+
+def test_workers_of_other_machines_find_a_new_gateway() -> None:
+    done = wsraw("drill", *SMALL, *QUIET, "--remote", "--seconds=6", "--kill-gateway-every=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^kills of the gateway +[1-9]", done.stdout, re.M)
+    assert re.search(r"^on_close missing +0$", done.stdout, re.M)
+
+
+def test_a_worker_of_another_machine_that_ends_by_itself_is_a_breach(tmp_path: Path) -> None:
+    file = tmp_path / "ends.py"
+    file.write_text(
+        "import os\n"
+        "from wsraw.tools.drill.target import echo\n"
+        "from wsraw.tools.drill.target.echo import on_close\n"
+        "seen = []\n"
+        "def on_message(msg, con):\n"
+        "    seen.append(msg)\n"
+        "    return echo.on_message(msg, con) if len(seen) < 50 else os._exit(7)\n"
+    )
+    done = wsraw("drill", *SMALL, *QUIET, "--remote", f"--workers={file}", "--seconds=4")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "breach: remote worker 2 exited with code 7\n" in done.stdout
+
+
+def test_a_worker_of_another_machine_that_does_not_load_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("import nowhere_to_be_found\n")
+    done = wsraw("drill", *SMALL, "--remote", f"--workers={file}")
+    assert done.returncode == 2
+    assert "remote worker 2 exited with code 3" in done.stderr
+    assert "No module named 'nowhere_to_be_found'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -203,6 +256,8 @@ def test_a_drill_without_a_breach_ends_with_exit_code_0() -> None:
         (["--log=/nowhere/at/all"], "--log"),
         (["--connect=127.0.0.1:1"], "refused"),
         (["--connect=127.0.0.1:1", "--hang-every=1"], "leave out --connect"),
+        (["--connect=127.0.0.1:1", "--remote"], "leave out --connect"),
+        (["--remote", "--hang-every=1"], "loses its session"),
         (["--connect=127.0.0.1:1", "--run-dir=/nowhere"], "/nowhere"),
     ],
 )
@@ -213,14 +268,25 @@ def test_wrong_options_of_the_drill_are_refused(options: list[str], said: str) -
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("sign", ["epoch", "control-token"])
+@pytest.mark.parametrize(
+    ("sign", "remote"),
+    [
+        ("epoch", ()),
+        ("control-token", ()),
+        ("keys/gateway.key", ("--remote",)),
+        ("close-log", ("--remote",)),
+    ],
+)
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
-def test_a_drill_that_gets_a_signal_leaves_nothing_behind(word: signal.Signals, sign: str) -> None:
-    """Neither while its run starts nor when it is up."""
+def test_a_drill_that_gets_a_signal_leaves_nothing_behind(
+    word: signal.Signals, sign: str, remote: Sequence[str]
+) -> None:
+    """Neither while its keys are made or its run starts, nor when it is up, nor when its remote
+    workers connect."""
     # Not tmp_path, which is too long for a socket's name.
     with tempfile.TemporaryDirectory(prefix="drill-") as home:
         drill = subprocess.Popen(
-            command("drill", *SMALL, *QUIET, "--seconds=600"),
+            command("drill", *SMALL, *QUIET, *remote, "--seconds=600"),
             env=environment() | {"TMPDIR": home},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -233,6 +299,7 @@ def test_a_drill_that_gets_a_signal_leaves_nothing_behind(word: signal.Signals, 
             drill.kill()
             drill.wait()
         assert os.listdir(home) == []
+        eventually(lambda: not _processes_of(home), "its processes to end")
 
 
 def test_a_log_that_cannot_be_written_leaves_no_folder(tmp_path: Path) -> None:
@@ -247,10 +314,21 @@ def test_a_log_that_cannot_be_written_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_drill_that_is_killed_leaves_no_run_behind(tmp_path: Path) -> None:
+def _processes_of(folder: str | Path) -> list[str]:
+    """Processes whose run folder is in there, where there is /proc."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"TMPDIR={folder}\0" in (process / "environ").read_text("utf-8", "replace"):
+                found.append(process.name)
+    return found
+
+
+@pytest.mark.parametrize("remote", [(), ("--remote",)])
+def test_a_drill_that_is_killed_leaves_no_run_behind(tmp_path: Path, remote: Sequence[str]) -> None:
     log = tmp_path / "log"
     drill = subprocess.Popen(
-        command("drill", *SMALL, *QUIET, "--seconds=600", f"--log={log}"),
+        command("drill", *SMALL, *QUIET, *remote, "--seconds=600", f"--log={log}"),
         env=environment() | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -262,7 +340,10 @@ def test_a_drill_that_is_killed_leaves_no_run_behind(tmp_path: Path) -> None:
         assert found
         run = int(found[1])
         assert is_alive(run)
+        if remote:
+            eventually(lambda: log.read_text("utf-8").count("at 127.0.0.1) is ready") == 2)
     finally:
         drill.kill()
         drill.wait()
     eventually(lambda: not is_alive(run), "the run to end")
+    eventually(lambda: not _processes_of(tmp_path), "all its processes to end")

@@ -59,8 +59,7 @@ def drill(plan: Plan, *, progress: bool = False, timeouts: float = 1.0) -> Repor
         raise
     if code:
         report.failures.append(f"the run ended with code {code}:\n{run.last_lines()}")
-    if run.orphaned:
-        report.failures.append("a process of the run was left at its end")
+    report.failures += run.failures
     if letters != expected:
         report.notes.append(f"the dead letters are in {run.folder}")
     return report
@@ -79,7 +78,7 @@ def _drill(
     letters_before = 0
     if folder is not None:
         letters_before = count_dead_letters(folder)
-        control = RunControl(folder)
+        control = run.control() if run is not None else RunControl(folder)
         # Fail now if the run cannot be controlled.
         control.workers()
     faults = FaultInjection(plan, control)

@@ -26,6 +26,8 @@ class Plan:
     """Workers of a run that the drill starts, with the handlers of echo.py."""
     also: tuple[str, ...] = ()
     """More workers, as in `wsraw run --workers`; they must do what echo.py does."""
+    remote: bool = False
+    """Workers connect as if from other machines; the drill starts them itself."""
     websockets: int = 200
     raw: int = 50
     rate: float = 5000.0
@@ -65,6 +67,13 @@ class Plan:
         if self.connect and self.hang_every:
             raise DrillError(
                 "--hang-every needs a run with the drill's own handlers: leave out --connect"
+            )
+        if self.connect and self.remote:
+            raise DrillError("--remote is for a run that the drill starts: leave out --connect")
+        if self.remote and self.hang_every:
+            raise DrillError(
+                "--hang-every cannot be used with --remote: a remote worker that hangs loses its "
+                "session, and is not killed"
             )
         if self.hang_every and self.kill_gateway_every:
             raise DrillError(
