@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -59,6 +60,31 @@ def test_a_worker_gets_the_limit_back_that_the_run_was_given() -> None:
         descriptors.give_back(child.pid, (77, hard))
         assert child.communicate("\n")[0] == "77\n"
     descriptors.give_back(child.pid, (77, hard))
+
+
+def test_numbers_that_select_cannot_watch_are_not_given_out() -> None:
+    """Where the system has nothing else, the limit is what keeps them from the loop: at it new
+    clients wait, or are refused, as at any other limit."""
+    resource = pytest.importorskip("resource")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] in range(descriptors.FD_SETSIZE):
+        pytest.skip("there is a lower limit")
+    lines = """
+        import selectors, socket
+        from wsraw.runtime import descriptors, selector
+        selector.Selector = selectors.SelectSelector
+        print(descriptors.raise_limit())
+        watching = selectors.SelectSelector()
+        try:
+            while True:
+                watching.register(socket.socket(), selectors.EVENT_READ)
+        except OSError:
+            watching.select(0)
+            print("full")
+        """
+    said = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(lines)], stdout=subprocess.PIPE, text=True
+    )
+    assert said.stdout.split() == [str(descriptors.FD_SETSIZE), "full"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import math
+import select
 import selectors
 import socket
 import struct
 import sys
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -14,18 +17,48 @@ from tests.deadline import eventually
 from wsraw.runtime import loop as loop_module
 from wsraw.runtime import selector as selector_module
 from wsraw.runtime.loop import AWAY_AFTER, TURN_TIME_ALLOWED, Loop
-from wsraw.runtime.selector import Selector
+from wsraw.runtime.selector import FdSetSelector, Selector, Sockets
 
 JUMP = 40.0
 """Seconds that a process was stopped."""
 
 LONGEST_SLEEP = 0.05
 
+
+def wait_with_poll(
+    to_read: Sockets, to_write: Sockets, failing: Sockets, timeout: float | None
+) -> None:
+    """Waits as Winsock's select does."""
+    poll = select.poll()
+    wanted = dict.fromkeys(to_read[1:], select.POLLIN)
+    for number in to_write[1:]:
+        wanted[number] = wanted.get(number, 0) | select.POLLOUT
+    for number, events in wanted.items():
+        poll.register(number, events)
+    found = poll.poll(None if timeout is None else math.ceil(timeout * 1000))
+    broken = select.POLLHUP | select.POLLERR
+    for sockets, events in ((to_read, select.POLLIN | broken), (to_write, select.POLLOUT)):
+        ready = [number for number, seen in found if seen & events and number in sockets[1:]]
+        # As there: the rest of the first item is not written.
+        sockets[: 1 + len(ready)] = array(sockets.typecode, [(7 << 32) + len(ready), *ready])
+    failed = [number for number, seen in found if seen & broken and number in failing[1:]]
+    failing[: 1 + len(failed)] = array(failing.typecode, [len(failed), *failed])
+
+
+class FdSets(FdSetSelector):
+    """The selector of Windows, on poll."""
+
+    def __init__(self) -> None:
+        super().__init__(wait_with_poll)
+
+
 SELECTORS = [Selector] + [
     getattr(selectors, name)
     for name in ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
     if hasattr(selectors, name)
 ]
+if hasattr(select, "poll"):
+    SELECTORS.append(FdSets)
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -130,6 +163,26 @@ def test_a_bad_descriptor_is_an_error(loop: Loop, pair: Pair) -> None:
     near.close()
     with pytest.raises((OSError, ValueError)):
         loop.watch(near, Heard(), read=True)
+
+
+def test_more_sockets_are_watched_than_cpythons_select_takes_on_windows(
+    loop: Loop, pair: Pair
+) -> None:
+    near, far = pair
+    if isinstance(loop._selector, selectors.SelectSelector):
+        pytest.skip("this is it")
+    heard = [Heard() for _ in range(600)]
+    socks = [near.dup() for _ in heard]
+    for sock, each in zip(socks, heard, strict=True):
+        loop.watch(sock, each, read=True)
+    for sock in socks[::7]:
+        loop.unwatch(sock)
+    far.send(b"x")
+    turns_until(loop, lambda: all(each.calls for n, each in enumerate(heard) if n % 7))
+    assert not any(each.calls for each in heard[::7])
+    for sock in socks:
+        loop.unwatch(sock)
+        sock.close()
 
 
 # --- watching for errors alone: a connection whose reading is paused ---

@@ -13,7 +13,7 @@ import pytest
 
 from tests.running import environment
 from wsraw.config.addresses import Listen
-from wsraw.runtime.sockets import adopt, bind, close, printable
+from wsraw.runtime.sockets import _advice, adopt, bind, close, printable, strerror
 
 unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
 
@@ -208,8 +208,23 @@ def test_a_privileged_port_is_refused_with_advice(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(socket, "socket", Refusing)
-    with pytest.raises(OSError, match="not permitted; choose a port above 1023"):
+    advice = "choose another port" if sys.platform == "win32" else "choose a port above 1023"
+    with pytest.raises(OSError, match=f"not permitted; (.*; )?{advice}"):
         listen(port=80)
+
+
+def test_on_windows_no_port_is_privileged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    advice = _advice(Listen(name="test", port=80), refused)
+    assert "excludedportrange" in advice
+    assert "1023" not in advice
+
+
+def test_an_error_that_only_winsock_has_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert strerror(errno.EPIPE) == os.strerror(errno.EPIPE)
+    monkeypatch.setattr(socket, "errorTab", {10061: "Connection refused."}, raising=False)
+    assert strerror(10061) == "Connection refused"
 
 
 # --- addresses ---

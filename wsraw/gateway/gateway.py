@@ -41,7 +41,7 @@ from wsraw.gateway.status import report
 from wsraw.gateway.stop import Stop
 from wsraw.gateway.system import Collector, TurnTimes
 from wsraw.link import records as rec
-from wsraw.runtime.descriptors import raise_limit
+from wsraw.runtime.descriptors import ARE_NUMBERED, raise_limit
 from wsraw.runtime.loop import Loop
 from wsraw.runtime.printable import os_error
 from wsraw.runtime.sockets import adopt
@@ -382,7 +382,7 @@ def main(
     """Run a gateway as a child of the supervisor; returns its exit code. `folder`: as above;
     `workers`: how many are expected."""
     limit = raise_limit()
-    if settings.max_connections > limit:
+    if ARE_NUMBERED and settings.max_connections > limit:
         text = "max_connections is %d, but only %d files may be open; raise that (ulimit -Hn)"
         log.warning(text, settings.max_connections, limit)
     descriptors = Descriptors(limit, workers)

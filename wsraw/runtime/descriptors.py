@@ -9,21 +9,29 @@ machines, even aborts the process if it gets no descriptor for one.
 from __future__ import annotations
 
 import logging
+import selectors
 import sys
 from typing import Any, Final
+
+from wsraw.runtime import selector
 
 log = logging.getLogger("wsraw.files")
 
 OPEN_MAX: Final = 10_240
 """The most that macOS accepts, although it reports no limit."""
 
-OF_SELECT: Final = 512
-"""Sockets that select can watch in CPython on Windows."""
+ON_WINDOWS: Final = 8192
+"""Sockets that a gateway is meant for by default on Windows. The system has no such limit, but its
+select looks at each of them in every turn."""
+
+FD_SETSIZE: Final = 1024
+"""Numbers that select can watch elsewhere; one beyond them is an exception in the middle of a turn.
+It is for systems that have neither epoll nor kqueue nor poll, and for tests."""
 
 WITHOUT_LIMIT: Final = 1 << 20
 
 ARE_NUMBERED: Final = sys.platform != "win32"
-"""Windows has handles. There only sockets in our loop count, and links are not among them."""
+"""Windows has handles, in no order and without a limit."""
 
 EACH_WORKER: Final = 4
 """A link and a pidfd, and the same for the worker that it replaces."""
@@ -36,13 +44,16 @@ LEAST: Final = 24
 
 
 def raise_limit() -> int:
-    """Raise the limit as far as allowed; returns the new limit."""
+    """Raise the limit as far as allowed, and as the selector can watch; returns the new limit."""
     try:
         import resource
     except ImportError:
-        return OF_SELECT if sys.platform == "win32" else WITHOUT_LIMIT
+        return ON_WINDOWS if sys.platform == "win32" else WITHOUT_LIMIT
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for limit in (hard, OPEN_MAX):
+    possible = [hard, OPEN_MAX]
+    if issubclass(selector.Selector, selectors.SelectSelector):
+        possible = [FD_SETSIZE] if not 0 <= hard < FD_SETSIZE else [hard]
+    for limit in possible:
         if soft == limit:
             break
         try:

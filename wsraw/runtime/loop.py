@@ -20,7 +20,6 @@ import heapq
 import logging
 import os
 import selectors
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from typing import Any, Final, Protocol, cast
 
 from wsraw.runtime.bell import Bell
 from wsraw.runtime.clock import monotonic
-from wsraw.runtime.selector import READ, WRITE, Selector
+from wsraw.runtime.selector import READ, WRITE, Selector, failed
 
 log = logging.getLogger("wsraw.loop")
 
@@ -189,11 +188,11 @@ class Loop:
             pass
 
     def _look_for_errors(self) -> None:
-        """For select and kqueue: ask each paused socket for an error, once a second."""
-        for fileobj, handler in list(self._unreported.items()):
+        """For select and kqueue: ask the paused sockets for errors, once a second."""
+        for sock in failed(self._unreported):
+            handler = self._unreported.get(sock, _nothing)
             try:
-                if fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    handler(False, False)
+                handler(False, False)
             except Exception as error:
                 blame(handler, error)
         if self._unreported:

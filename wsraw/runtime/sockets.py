@@ -179,6 +179,13 @@ def _advice(listen: Listen, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"{what}: the address is in use; stop the other program or choose another port"
     if error.errno in (errno.EACCES, errno.EPERM):
+        if sys.platform == "win32":
+            # There every user may have every port.
+            return (
+                f"{what}: not permitted; another program may have the port for itself, or Windows "
+                "has reserved it (netsh interface ipv4 show excludedportrange tcp); choose another "
+                "port"
+            )
         hint = "a folder that you can write to" if listen.path else "a port above 1023"
         return f"{what}: not permitted; choose {hint}"
     if listen.path and error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -189,6 +196,12 @@ def _advice(listen: Listen, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{what}: this machine has no such address; 0.0.0.0 and [::] mean all its addresses"
     return f"{what}: {error.strerror or error}"
+
+
+def strerror(code: int) -> str:
+    """What an error of a socket means. os.strerror knows no code of Winsock."""
+    known: dict[int, str] = getattr(socket, "errorTab", {})
+    return known[code].removesuffix(".") if code in known else os.strerror(code)
 
 
 def printable(address: object) -> str:

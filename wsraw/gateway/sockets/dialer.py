@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +21,7 @@ from wsraw.gateway.tls.client_contexts import OpenTls, TlsOptions, keep, make_co
 from wsraw.gateway.tls.engine import Context
 from wsraw.link.open_options import Opening
 from wsraw.runtime.loop import Loop, Timer
-from wsraw.runtime.sockets import printable, tune
+from wsraw.runtime.sockets import printable, strerror, tune
 
 ATTEMPT_DELAY: Final = 0.25
 """Seconds before the next address is tried, too (RFC 8305, section 5)."""
@@ -247,4 +246,4 @@ def _interleaved(addresses: list[Address]) -> list[Address]:
 
 
 def _why_not(address: object, code: int) -> str:
-    return f"cannot connect to {printable(address)}: {os.strerror(code)}"
+    return f"cannot connect to {printable(address)}: {strerror(code)}"

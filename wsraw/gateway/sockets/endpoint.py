@@ -9,7 +9,6 @@ section 9.6; nginx calls it lingering close).
 from __future__ import annotations
 
 import math
-import os
 import socket
 from typing import Final, Protocol
 
@@ -22,6 +21,7 @@ from wsraw.gateway.sockets.transport import MOST_OVERHEAD, PlainTransport, Trans
 from wsraw.gateway.tls.handshake_queue import HandshakeQueue
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.runtime.selector import READ, WRITE
+from wsraw.runtime.sockets import strerror
 
 READ_SIZE: Final = 64 * 1024
 """Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
@@ -214,7 +214,7 @@ class Endpoint:
             error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             is_unix = self.sock.family == getattr(socket, "AF_UNIX", None)
             if error or not (self.eof or is_unix):
-                self.lost(os.strerror(error) if error else "connection reset by peer")
+                self.lost(strerror(error) if error else "connection reset by peer")
                 return
         # Else it is still to read what came before, and then finds the same. (Asking for the error
         # clears it.)

@@ -17,6 +17,7 @@ from wsraw.link.batches import LARGEST_BATCH, Batch
 from wsraw.link.zmtp import Peer
 from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH, LinkSocket, tune
+from wsraw.runtime.sockets import strerror
 
 RETRY_FIRST: Final = 0.1
 """Seconds before the second attempt to connect; doubled for each further one."""
@@ -202,7 +203,7 @@ class LinkClient:
         self.wants_write = False
         self.on_change()
         sock.close()
-        self._fail(os.strerror(error), now)
+        self._fail(strerror(error), now)
 
     def _begin(self, sock: socket.socket, now: float) -> None:
         """The socket is connected: greet."""

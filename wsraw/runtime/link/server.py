@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import selectors
 import socket
 from collections.abc import Callable
 from enum import Enum
@@ -26,6 +25,7 @@ from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.connection import HAS_UNIX, READ_BUDGET, READ_SIZE, LinkSocket, tune
 from wsraw.runtime.link.user import credentials, is_ours
 from wsraw.runtime.loop import Loop
+from wsraw.runtime.selector import READ, WRITE, Selector
 
 log = logging.getLogger("wsraw.link")
 
@@ -614,18 +614,18 @@ class LinkServer:
 def _see_off(waiting: list[LinkSocket], until: float) -> None:
     """Write what is unsent. A peer on TCP is then waited for: if we closed with something of it
     unread, it could lose what it has not read."""
-    with selectors.DefaultSelector() as selector:
+    with Selector() as selector:
         for each in waiting:
-            selector.register(each, selectors.EVENT_WRITE, each)
+            selector.register(each, WRITE, each)
         while selector.get_map() and (left := until - monotonic()) > 0:
             for key, events in selector.select(left):
                 each = key.data
-                if events & selectors.EVENT_WRITE:
+                if events & WRITE:
                     if not each.flush() and not each.broken:
                         continue
                     each.finish()
                     if each.is_tcp and not each.broken:
-                        selector.modify(each, selectors.EVENT_READ, each)
+                        selector.modify(each, READ, each)
                         continue
                 elif each.discard():
                     continue

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from wsraw.link.records import Event
 from wsraw.runtime.clock import monotonic
+from wsraw.runtime.selector import Selector
 from wsraw.workers.connection import Connection
 from wsraw.workers.loading.handlers import Timer, start_timers
 from wsraw.workers.runtime import Runtime
@@ -348,6 +349,6 @@ def run(main: Coroutine[Any, Any, None], escaped: Callable[[str, BaseException],
 def new_loop() -> asyncio.AbstractEventLoop:
     """A loop that has add_reader."""
     if sys.platform == "win32":
-        # The Proactor loop has none.
-        return asyncio.SelectorEventLoop()
+        # The Proactor loop has none. The library's selector takes 512 sockets there.
+        return asyncio.SelectorEventLoop(Selector())
     return asyncio.new_event_loop()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import socket
 from typing import Final
 
@@ -18,6 +17,7 @@ from websockets.protocol import CONNECTING, OPEN
 from websockets.uri import WebSocketURI
 
 from wsraw.runtime.clock import monotonic
+from wsraw.runtime.sockets import strerror
 from wsraw.tools.drill.figures import Figures, Pause
 from wsraw.tools.drill.load.record import HEADER, Checker, Records
 from wsraw.tools.drill.load.schedule import Schedule
@@ -184,7 +184,7 @@ class Client(asyncio.Protocol):
 
 def _text(error: Exception) -> str:
     number = getattr(error, "errno", None)
-    return (os.strerror(number) if number else str(error)).lower()
+    return (strerror(number) if number else str(error)).lower()
 
 
 class VerifiedClient(Client):
