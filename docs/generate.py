@@ -17,7 +17,7 @@ import msgspec
 from wsraw import cli
 from wsraw.config import options, patterns
 from wsraw.config.options import Option
-from wsraw.gateway import counters, gateway
+from wsraw.gateway import counters, gateway, system
 from wsraw.gateway.admission import per_address, sniffer
 from wsraw.gateway.delivery import worker
 from wsraw.gateway.remote import transport
@@ -234,6 +234,7 @@ NUMBERS: Final = {
     "hello-bytes": size(sessions.LONGEST_HELLO),
     "id-range": f"{worker.ID_RANGE}",
     "keepalive-idle": f"{sockets.KEEPALIVE_IDLE} s",
+    "kept-free": size(system.KEPT_FREE),
     "largest-window": f"{window.LARGEST_WINDOW:,}",
     "leave-within": f"{shell.LEAVE_WITHIN:g} s",
     "link-accept-pause": f"{server.ACCEPT_PAUSE:g} s",

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +30,38 @@ def test_without_a_container_limit_the_memory_is_that_of_the_machine(
 def test_a_container_limit_is_the_memory(tmp_path: Path) -> None:
     (tmp_path / "limit").write_text(f"{64 << 20}\n")
     assert system.quarter([tmp_path / "none", tmp_path / "limit"]) == 16 << 20
+
+
+# --- freed memory ---
+
+LARGE_MESSAGES = """
+import resource
+from wsraw.gateway.system import keep_freed_memory
+keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def several():
+    return [bytes(range(256)) * 4096 for _ in range(4)]
+several()
+before = faults()
+for _ in range(100):
+    several()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+@pytest.mark.parametrize("asked", [{}, {"MALLOC_ARENA_MAX": "2"}])
+def test_large_messages_use_the_memory_of_those_before(asked: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE_MESSAGES],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # 256 pages each; what the environment asks for is left alone.
+    assert (int(done.stdout) < 1000) == (not asked)
 
 
 # --- garbage ---

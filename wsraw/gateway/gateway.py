@@ -39,7 +39,7 @@ from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.gateway.status import report
 from wsraw.gateway.stop import Stop
-from wsraw.gateway.system import Collector, TurnTimes
+from wsraw.gateway.system import Collector, TurnTimes, keep_freed_memory
 from wsraw.link import records as rec
 from wsraw.runtime.descriptors import ARE_NUMBERED, raise_limit
 from wsraw.runtime.loop import Loop
@@ -412,6 +412,7 @@ def main(
         ),
     )
     gateway.collector.begin()
+    keep_freed_memory()
     gateway.loop.run()
     gateway.close()
     if gateway.is_orphaned:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +24,16 @@ IF_NOT_KNOWN: Final = 1 << 30
 OF_CONTAINERS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Where a container finds its limit, with the two versions of cgroups. Without a limit the file
 says so, or holds a number larger than any memory."""
+
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_THRESHOLD: Final = -3
+"""Of mallopt(3)."""
+
+MAPPED_FROM: Final = 4 * 1024 * 1024
+"""Bytes of an allocation that gets memory of its own, which goes back when it is freed."""
+
+KEPT_FREE: Final = 16 * 1024 * 1024
+"""Bytes of freed memory above which the end of the heap is given back."""
 
 NEVER: Final = 1 << 30
 """Collections of the middle generation before Python collects the oldest one by itself."""
@@ -55,6 +66,22 @@ def quarter(limits: Iterable[str | Path] = OF_CONTAINERS) -> int:
             # It is not there, or says `max`.
             pass
     return min(known, default=4 * IF_NOT_KNOWN) // 4
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next large message, up to a few of them. Else it goes
+    back to the system each time, and the pages of the next one cost as much as all else that is
+    done with it. Other allocators are left as they are, and so is what the environment asks for."""
+    if not sys.platform.startswith("linux") or any(
+        name.startswith("MALLOC_") for name in os.environ
+    ):
+        return
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
+        mallopt(M_TRIM_THRESHOLD, KEPT_FREE)
 
 
 class Collector:

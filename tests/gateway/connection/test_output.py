@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsraw.gateway.connection.output import GATHERED_FROM, MOST_GATHERED, WRITE_SIZE, Output
+from wsraw.gateway.websocket.frames import Head
 from wsraw.gateway.websocket.shared import Framed
 
 
@@ -72,6 +76,42 @@ def test_a_message_that_is_partly_written_is_not_dropped() -> None:
     output.take_written(1)
     assert output.drop_oldest_framed(0) == 1
     assert bytes(output.data_to_send()) == b"aaa"
+
+
+@pytest.mark.parametrize("written", range(1, 10))
+@pytest.mark.parametrize("drop", [Output.drop_waiting, lambda output: output.drop_oldest_framed(0)])
+def test_the_payload_of_a_head_that_was_begun_is_not_dropped(
+    written: int, drop: Callable[[Output], object]
+) -> None:
+    output = Output()
+    for chunk in (Head(b"head"), b"payload", Framed(b"next")):
+        output.append(chunk)
+    output.take_written(written)
+    drop(output)
+    assert bytes(output.data_to_send()) == b"headpayload"[written:]
+    output.take_written(output.size)
+    output.append(Framed(b"later"))
+    drop(output)
+    assert not output.size
+
+
+@pytest.mark.parametrize("encrypted", range(1, 12))
+def test_the_payload_of_a_head_that_was_encrypted_is_not_dropped(encrypted: int) -> None:
+    output = Output()
+    for chunk in (Head(b"head"), b"payload", b"next"):
+        output.append(chunk)
+    output.encrypted = encrypted
+    output.drop_waiting()
+    assert bytes(output.data_to_send()) == b"headpayload"
+
+
+def test_a_head_that_was_not_begun_goes_with_its_payload() -> None:
+    output = Output()
+    for chunk in (b"before", Head(b"head"), b"payload"):
+        output.append(chunk)
+    output.take_written(1)
+    output.drop_waiting()
+    assert bytes(output.data_to_send()) == b"efore"
 
 
 def test_a_few_large_chunks_are_not_joined() -> None:

@@ -19,7 +19,7 @@ from tests.gateway.socket_harness import SocketHarness
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.delivery.entry import PAUSED_COUPLED, PAUSED_OWN
 from wsraw.gateway.delivery.outgoing import AT_ONCE
-from wsraw.gateway.sockets.endpoint import LEAST_READ, READ_SIZE
+from wsraw.gateway.sockets.endpoint import LARGE_READ, LEAST_READ, READ_SIZE
 from wsraw.gateway.sockets.transport import PlainTransport
 from wsraw.gateway.websocket.frames import MOST_FRAMES
 from wsraw.link.batches import LARGEST_BATCH
@@ -174,8 +174,8 @@ def test_large_messages_are_soon_read_in_large_portions(serve: Serve) -> None:
         return len(served.data()) == 1 << 20
 
     served.until(sent)
-    assert sizes[:3] == [LEAST_READ, 4 * LEAST_READ, READ_SIZE]
-    assert set(sizes[2:]) == {READ_SIZE}
+    assert sizes[:4] == [LEAST_READ, 4 * LEAST_READ, READ_SIZE, LARGE_READ]
+    assert set(sizes[3:]) == {LARGE_READ}
     client.send(b"\x8a\x80\0\0\0\0" * 2000)
     served.until(lambda: served.con.intake.has_more)
     served.until(lambda: not served.con.intake.has_more)

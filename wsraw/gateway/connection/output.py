@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from wsraw.gateway.websocket.frames import Head
 from wsraw.gateway.websocket.shared import Framed
 
 WRITE_SIZE: Final = 256 * 1024
@@ -22,6 +23,7 @@ class Output:
     """Chunks in order; only the first one can have been written in part."""
 
     __slots__ = (
+        "_headed",
         "_sent",
         "chunks",
         "early",
@@ -41,6 +43,8 @@ class Output:
         """Bytes of published chunks, which other connections hold, too; with what has been written
         of the first one."""
         self._sent = 0
+        self._headed = False
+        """The head of the first chunk has been written."""
         self.encrypted = 0
         """Bytes in front that are encrypted and not yet written: they must follow."""
         self.early: list[tuple[int, bytes, bool]] | None = None
@@ -127,6 +131,7 @@ class Output:
         if not self.size:
             output.clear()
             self._sent = self.shared_size = 0
+            self._headed = False
             return
         size += self._sent
         whole = 0
@@ -135,6 +140,8 @@ class Output:
             whole += 1
         if self.shared_size:
             self.shared_size -= _shared(output[:whole])
+        if whole:
+            self._headed = type(output[whole - 1]) is Head
         del output[:whole]
         self._sent = size
 
@@ -142,6 +149,7 @@ class Output:
         """Drop all chunks; early messages stay."""
         self.chunks.clear()
         self.size = self._sent = self.encrypted = self.shared_size = 0
+        self._headed = False
 
     def drop_waiting(self) -> None:
         """Drop all chunks of which nothing was written; what was begun must be whole."""
@@ -169,13 +177,17 @@ class Output:
         return dropped
 
     def _chunks_begun(self) -> int:
-        """How many chunks were written or encrypted, at least in part."""
+        """How many chunks must follow what was written or encrypted: those of which a part was, and
+        the payload of a head."""
         left = self._sent + self.encrypted
         count = 0
+        headed = self._headed
         while left > 0:
-            left -= len(self.chunks[count])
+            chunk = self.chunks[count]
+            left -= len(chunk)
+            headed = type(chunk) is Head
             count += 1
-        return count
+        return count + 1 if headed else count
 
 
 def _shared(chunks: list[bytes]) -> int:

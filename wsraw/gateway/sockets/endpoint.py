@@ -26,6 +26,9 @@ from wsraw.runtime.sockets import strerror
 READ_SIZE: Final = 64 * 1024
 """Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
 
+LARGE_READ: Final = 256 * 1024
+"""The same of a WebSocket in the middle of a frame, which costs a turn for each read of it."""
+
 LEAST_READ: Final = 4 * 1024
 """The same at its beginning, and after a read that held more frames than are parsed in a turn: the
 cost of a read, and so what others wait for it, depends on frames and not on bytes."""
@@ -186,8 +189,10 @@ class Endpoint:
             shared.registry.flow.read_part(con, len(data))
             self.update_reading()
         elif len(data) > self._portion // 2:
-            if con.intake.parsed < FEW:
-                self._portion = min(READ_SIZE, GROWTH * self._portion)
+            parsed = con.intake.parsed
+            if parsed < FEW:
+                most = READ_SIZE if parsed or con.websocket is None else LARGE_READ
+                self._portion = min(most, GROWTH * self._portion)
             else:
                 self._is_busy = True
                 self.update_reading()

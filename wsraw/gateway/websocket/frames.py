@@ -333,6 +333,14 @@ def is_utf8(data: bytes) -> bool:
 
 # --- writing ---
 
+NOT_COPIED_FROM: Final = 64 * 1024
+"""Bytes of a payload that is written where it lies, behind its head."""
+
+
+class Head(bytes):
+    """The head of a frame; its payload is to be written next."""
+
+
 _TEXT_HEADS: Final = tuple(bytes((_WHOLE_TEXT, size)) for size in range(126))
 _BINARY_HEADS: Final = tuple(bytes((_WHOLE_BINARY, size)) for size in range(126))
 
@@ -356,7 +364,8 @@ def _head(first: int, size: int, mask_bit: int) -> bytes:
 
 
 def write_plain_frame(data: bytes, type_: str) -> bytes | None:
-    """A server's frame of a whole message; None if the message has to be checked first."""
+    """A server's frame of a whole message, or the Head of a large one; None if the message has to
+    be checked first."""
     # On the hot path: checking the order of frames costs twice as much as this.
     if type_ == "text":
         if not data.isascii():
@@ -369,4 +378,6 @@ def write_plain_frame(data: bytes, type_: str) -> bytes | None:
     size = len(data)
     if size < 126:
         return heads[size] + data
+    if size >= NOT_COPIED_FROM:
+        return Head(_head(heads[0][0], size, 0))
     return write_frame(heads[0][0], data)

@@ -244,7 +244,8 @@ class MessageWriter:
             self._plain_below = float(codec.threshold)
 
     def plain_frame(self, data: bytes, type_: str) -> bytes | None:
-        """The frame of a whole message if it needs no `check`; else None."""
+        """The frame of a whole message if it needs no `check`, or the Head of a large one; else
+        None."""
         if self.under_way or len(data) >= self._plain_below or self._deflation is not None:
             return None
         return write_plain_frame(data, type_)
