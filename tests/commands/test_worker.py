@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.needs import unix_sockets
 from wsraw import cli
 
 
@@ -26,7 +26,7 @@ def test_a_worker_needs_an_endpoint_and_a_token(
     assert "is `wsraw run` running there" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the link has no socket file there")
+@unix_sockets
 def test_a_worker_started_by_hand_takes_its_run_from_the_environment(
     handlers: str,
     tmp_path: Path,

@@ -21,6 +21,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
 from tests.deadline import DEADLINE, eventually
+from tests.needs import signals
 from tests.running import ROOT, Running, is_alive
 from wsraw.supervisor.control import client
 
@@ -29,7 +30,7 @@ ECHO = EXAMPLES / "echo.py"
 TIMEOUT = DEADLINE
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+posix = signals
 
 
 class Serving:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import DEADLINE, eventually
+from tests.needs import unix_sockets
 from tests.runtime.link.ends import take, work
 from wsraw.config.settings import Settings
 from wsraw.gateway import gateway as g
@@ -118,7 +119,7 @@ def test_a_dead_letter_that_does_not_fit_on_the_disk_leaves_the_others_whole(
     assert "message of connection 2 is lost" in caplog.text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the link has no socket file there")
+@unix_sockets
 def test_the_worker_link_is_rebound_where_the_supervisor_says(
     gateway: g.Gateway, tmp_path: Path
 ) -> None:

@@ -5,7 +5,6 @@ import select
 import selectors
 import socket
 import struct
-import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterator
@@ -514,7 +513,7 @@ def test_more_ready_descriptors_than_a_turn_handles_are_left_for_the_next(
         far.send(b"x")
     for _ in range(3):
         loop.turn(False)
-    if sys.platform == "linux":
+    if hasattr(select, "epoll"):
         assert sum(len(each.calls) for each in heard) == 9
     assert all(each.calls for each in heard)
     loop.close()

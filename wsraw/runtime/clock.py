@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
-if sys.platform == "win32" and sys.version_info < (3, 13):
-    # There time.monotonic advances in steps of 16 ms, and a turn takes less than one.
+if time.get_clock_info("monotonic").resolution > 0.001:
+    # On Windows it advances in steps of 16 ms (until Python 3.13), and a turn takes less than one.
     monotonic = time.perf_counter
 else:
     monotonic = time.monotonic

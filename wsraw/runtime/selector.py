@@ -110,7 +110,7 @@ class FdSetSelector(selectors._BaseSelectorImpl):
         return [(keys[handle], mask) for handle, mask in masks.items()]
 
 
-if sys.platform == "linux":
+if sys.platform == "linux" and hasattr(select, "epoll"):
     _READABLE: Final = select.EPOLLIN
 
     class Selector(selectors.EpollSelector):
@@ -193,7 +193,7 @@ elif sys.platform == "win32":
         return []
 
 else:
-    Selector = selectors.DefaultSelector
+    Selector = selectors.DefaultSelector  # type: ignore[misc, assignment, unused-ignore]
 
 
 if sys.platform != "win32":

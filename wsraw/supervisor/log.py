@@ -118,7 +118,7 @@ class Log:
         return "".join(parts), count
 
     def _work(self) -> None:
-        if sys.platform != "win32":
+        if hasattr(signal, "SIGTTOU"):
             # A terminal with `stty tostop` sends these to a background job that writes. Blocked
             # here, the write succeeds; elsewhere they change the number of workers.
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU, signal.SIGTTIN))

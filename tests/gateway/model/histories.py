@@ -139,7 +139,7 @@ def shorten(config: Config, steps: list[Step], seconds: float = SHORTEN) -> list
     while size:
         start = 0
         while start < len(steps):
-            if time.monotonic() > until:
+            if time.monotonic() >= until:
                 return steps
             shorter = steps[:start] + steps[start + size :]
             if failure(config, shorter) == wanted:

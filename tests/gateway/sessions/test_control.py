@@ -27,6 +27,7 @@ from wsraw.link.records import (
     Stop,
     Stopped,
 )
+from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control.link import Asked, Control
 from wsraw.supervisor.log import Log
@@ -182,7 +183,8 @@ def test_a_new_link_begins_with_everything(pair: Pair, caplog: pytest.LogCapture
 
 def test_a_gateway_without_a_supervisor_does_not_wait(tmp_path: Path) -> None:
     loop = Loop()
-    link = ControlLink(loop, f"ipc://{tmp_path}/none.sock", "token")
+    nobody = f"ipc://{tmp_path}/none.sock" if HAS_UNIX else "tcp://127.0.0.1:9"
+    link = ControlLink(loop, nobody, "token")
     for n in range(5000):
         link.tell([Ready(n % 10)])
     assert link.receive() is None

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import socket
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +17,7 @@ import zmq
 
 from tests.deadline import eventually
 from tests.gateway.harness import TOKEN, entry_of
+from tests.needs import ON_ITS_WAY, unix_sockets
 from tests.runtime.link.ends import take, work
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
@@ -79,10 +80,15 @@ class LinkedWorker:
             assert self.link.done(self.link.outbox(event))
         self.flush()
 
+    def inherited(self) -> socket.socket:
+        """Its socket, as a child of its process has it."""
+        assert self.client._socket is not None
+        return self.client._socket._sock.dup()
+
     def exit(self) -> None:
         """The process ends: the system closes its socket."""
         self.closed = True
-        self.client.close()
+        self.client.forked()
 
 
 class Hall:
@@ -129,8 +135,9 @@ class Hall:
             linked.work()
 
     def settle(self) -> None:
-        """Until nothing happens any more; on a unix socket nothing is on its way for long."""
+        """Until nothing happens any more."""
         for _ in range(20):
+            time.sleep(ON_ITS_WAY / 20)
             self.turn()
 
     def pass_time(self, seconds: float) -> None:
@@ -174,6 +181,12 @@ class Hall:
         worker.session.notice(Answer(1, "x" * size))
         self.registry.dispatcher.with_output.add(worker)
 
+    def choke(self, worker: Any) -> None:
+        """Tell a worker that does not read more than the system keeps for it."""
+        while not worker.window.choked:
+            self.tell(worker, 4 * CHOKED_ABOVE)
+            self.links.send(self.now)
+
     @property
     def left(self) -> list[int]:
         """Whose session has ended."""
@@ -213,6 +226,7 @@ def test_the_end_of_its_link_ends_a_session_at_once(hall: Hall, n: int) -> None:
     linked, worker = hall.worker(n)
     con = in_hand(hall, linked)
     linked.exit()
+    time.sleep(ON_ITS_WAY)
     hall.turn()
     assert gone(worker)
     assert parked(con) == [2, 2]
@@ -247,17 +261,17 @@ def test_a_reported_exit_ends_nothing_while_its_last_words_are_unread(hall: Hall
 def test_a_link_that_a_child_of_the_worker_holds_open_ends_a_little_later(hall: Hall) -> None:
     linked, worker = hall.worker()
     con = in_hand(hall, linked)
-    child = os.dup(linked.client.fileno())
+    child = linked.inherited()
     first, second = linked.events
     linked.ack(first)
     linked.exit()
     hall.links.exited(3)
     hall.settle()
     assert not gone(worker)
-    os.write(child, b"\0\x01\xc1")  # what is no batch, and would end it at once if it were read
+    child.send(b"\0\x01\xc1")  # what is no batch, and would end it at once if it were read
     hall.links.is_open = False  # the loop is too busy to look
     hall.pass_time(HELD_OPEN_FOR + 0.1)
-    os.close(child)
+    child.close()
     assert gone(worker)
     assert worker.window.acked_events == 1
     assert parked(con) == [2], second
@@ -267,14 +281,14 @@ def test_a_link_that_a_child_of_the_worker_holds_open_ends_a_little_later(hall: 
 def test_the_last_words_of_a_dead_worker_are_read_however_many_they_are(hall: Hall) -> None:
     linked, worker = hall.worker()
     con = in_hand(hall, linked)
-    os.write(linked.client.fileno(), 40_000 * b"\0\0")  # empty batches
+    child = linked.inherited()
+    child.send(40_000 * b"\0\0")  # empty batches
     linked.ack(*linked.events)
-    child = os.dup(linked.client.fileno())
     linked.exit()
     hall.links.exited(3)
     hall.loop.before_sleep = None  # the gateway is too busy to read it in time
     hall.pass_time(HELD_OPEN_FOR + 0.1)
-    os.close(child)
+    child.close()
     assert gone(worker)
     assert worker.window.acked_events == 2
     assert not parked(con)
@@ -286,6 +300,7 @@ def test_a_bye_before_the_end_is_a_clean_end(hall: Hall) -> None:
     linked.link.bye()
     linked.flush()
     linked.exit()
+    time.sleep(ON_ITS_WAY)
     hall.turn()
     assert gone(worker)
     assert parked(con) == [1, 1], "not handled in part"
@@ -331,6 +346,7 @@ def test_those_that_have_said_bye_are_few(hall: Hall, monkeypatch: pytest.Monkey
     assert [each.client.is_lost for each in hall.linked_workers] == [True, True, False, False]
 
 
+@unix_sockets
 def test_all_that_was_sent_is_applied_before_the_end_however_many_turns_that_takes(
     hall: Hall, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -342,7 +358,7 @@ def test_all_that_was_sent_is_applied_before_the_end_however_many_turns_that_tak
     assert linked.client.send(encode([linked.link.session, *batch]))
     assert linked.client.send(encode([linked.link.session, *acks, ["bye"]]))
     linked.exit()
-    # A write has found out that the worker is gone: its end is read together with its last words.
+    # A write has found out at once that it is gone: its end is read together with its last words.
     hall.tell(worker, 10)
     hall.links.send(hall.now)
     hall.turn()
@@ -401,9 +417,7 @@ def test_nothing_is_lost_in_whatever_order_a_worker_ends(
         hall.hang_up(con)
     linked.reads = False
     unsent = hall.client()
-    hall.tell(worker, 4 * CHOKED_ABOVE)
-    hall.links.send(hall.now)
-    assert worker.window.choked
+    hall.choke(worker)
     heard: dict[int, list[tuple[str, int]]] = {}
     for step in order:
         if step == "exit report":
@@ -625,6 +639,7 @@ def test_what_does_not_fit_into_a_turn_is_read_in_the_next_ones(hall: Hall) -> N
     for _ in range(100):
         assert flood.client.send(encode([flood.link.session]))
     assert quiet.client.send(encode([quiet.link.session]))
+    time.sleep(ON_ITS_WAY)
     at = other.session.batches
     seen = []
     while worker.session.batches < before + 100:
@@ -693,16 +708,14 @@ def test_a_worker_that_does_not_read_is_given_nothing_new_until_it_does(hall: Ha
     linked, worker = hall.worker()
     total = hall.registry.flow.accounted
     linked.reads = False
-    hall.tell(worker, 4 * CHOKED_ABOVE)
-    hall.turn()
-    assert worker.window.choked
-    assert hall.registry.flow.accounted > total + 2 * CHOKED_ABOVE, "it counts as memory"
+    hall.choke(worker)
+    assert hall.registry.flow.accounted > total + CHOKED_ABOVE, "it counts as memory"
     con = hall.client()
     hall.turn()
     assert not worker.window.in_flight
     linked.reads = True
+    eventually(lambda: hall.turn() or not worker.window.choked)  # type: ignore[func-returns-value]
     hall.settle()
-    assert not worker.window.choked
     assert [event.con for event in linked.events] == [con.id, con.id]
     assert not hall.links._behind
 
@@ -762,7 +775,8 @@ def test_only_what_will_never_be_sent_is_taken_back(hall: Hall, is_begun: bool, 
     if end == "no batch":
         assert linked.client.send(b"\xc1")
     elif end == "no ZMTP":
-        os.write(linked.client.fileno(), b"\xff\xff")
+        with linked.inherited() as sock:
+            sock.send(b"\xff\xff")
     else:
         hall.sessions.tick(hall.now + Settings().handler_timeout + 1)
     hall.turn()

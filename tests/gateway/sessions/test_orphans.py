@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.deadline import DEADLINE, eventually
+from tests.needs import pidfd
 from wsraw.gateway.sessions.orphans import Orphans
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="pidfd_open is Linux's")
 Child = subprocess.Popen[bytes]
 
 
@@ -44,7 +44,7 @@ def test_a_process_whose_exit_was_reported_is_not_killed(child: Child) -> None:
     assert_untouched(child)
 
 
-@linux
+@pidfd
 def test_another_process_that_got_the_same_pid_is_not_killed(child: Child) -> None:
     """The pid of the first one, which was reaped, is the second one's now."""
     first = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
@@ -56,7 +56,7 @@ def test_another_process_that_got_the_same_pid_is_not_killed(child: Child) -> No
     assert_untouched(child)
 
 
-@linux
+@pidfd
 def test_every_descriptor_is_closed(child: Child) -> None:
     before = len(os.listdir("/proc/self/fd"))
     orphans = Orphans()
@@ -69,7 +69,7 @@ def test_every_descriptor_is_closed(child: Child) -> None:
     eventually(lambda: len(os.listdir("/proc/self/fd")) == before)
 
 
-@linux
+@pidfd
 def test_a_process_that_was_reaped_before_it_was_announced_is_not_remembered(child: Child) -> None:
     child.kill()
     child.wait()

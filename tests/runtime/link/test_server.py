@@ -18,14 +18,13 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE
+from tests.needs import signals, unix_sockets
 from tests.runtime.link.ends import READY, Served, take, work
 from wsraw.link.batches import Batch
 from wsraw.link.zmtp import GREETING, header
 from wsraw.runtime.link import connection, server
 from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.link.server import Link
-
-unix_only = pytest.mark.skipif(not HAS_UNIX, reason="no unix sockets here")
 
 
 @pytest.fixture(params=["unix", "tcp"])
@@ -569,7 +568,7 @@ while not client.is_lost:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP there")
+@signals
 def test_a_stopped_peer_holds_up_nobody(served: Served) -> None:
     process = subprocess.Popen([sys.executable, "-c", CLIENT, served.server.endpoint])
     try:
@@ -628,7 +627,7 @@ def test_without_descriptors_it_accepts_later(
     waiting.close()
 
 
-@unix_only
+@unix_sockets
 def test_the_socket_is_private(unix: Served, tmp_path: Path) -> None:
     assert unix.server.endpoint == f"ipc://{tmp_path}/link.sock"
     assert stat.S_IMODE(os.stat(tmp_path / "link.sock").st_mode) == 0o600
@@ -637,6 +636,7 @@ def test_the_socket_is_private(unix: Served, tmp_path: Path) -> None:
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="only root can be another user"
 )
+@unix_sockets
 def test_another_user_is_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
     with tempfile.TemporaryDirectory() as folder:
         served = Served(folder)
@@ -654,7 +654,7 @@ def test_another_user_is_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
         served.close()
 
 
-@unix_only
+@unix_sockets
 def test_it_can_listen_again_when_the_file_was_removed(unix: Served, tmp_path: Path) -> None:
     client, link = unix.joined()
     unix.server.bind(str(tmp_path))
@@ -669,7 +669,7 @@ def test_it_can_listen_again_when_the_file_was_removed(unix: Served, tmp_path: P
     other.close()
 
 
-@unix_only
+@unix_sockets
 def test_it_can_move_to_another_folder(unix: Served, tmp_path: Path) -> None:
     client, link = unix.joined()
     other = tmp_path / "other"
@@ -685,7 +685,7 @@ def test_it_can_move_to_another_folder(unix: Served, tmp_path: Path) -> None:
     client.close()
 
 
-@unix_only
+@unix_sockets
 def test_the_file_of_a_dead_run_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "link.sock"))
@@ -695,7 +695,7 @@ def test_the_file_of_a_dead_run_is_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "link.sock").exists()
 
 
-@unix_only
+@unix_sockets
 def test_the_file_of_another_run_is_left_alone(tmp_path: Path) -> None:
     served = Served(tmp_path)
     (tmp_path / "link.sock").unlink()

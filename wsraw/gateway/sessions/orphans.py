@@ -29,7 +29,7 @@ class Orphans:
             return
         self.discard(n)
         self._pids[n] = pid
-        if sys.platform == "linux":
+        if sys.platform == "linux" and hasattr(os, "pidfd_open"):
             try:
                 self._descriptors[n] = os.pidfd_open(pid)
             except ProcessLookupError:

@@ -53,7 +53,7 @@ cuts what is asked for, other systems refuse it."""
 HAS_UNIX: Final = hasattr(socket, "AF_UNIX") and sys.platform != "win32"
 """Whether there are unix sockets. Those of Windows have no owner to be checked."""
 
-CAN_GATHER: Final = sys.platform != "win32"
+CAN_GATHER: Final = hasattr(socket.socket, "sendmsg")
 """Python has no sendmsg on Windows."""
 
 

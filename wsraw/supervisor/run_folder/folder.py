@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from wsraw.runtime.link.connection import LONGEST_SOCKET_PATH
+from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 
 LONGEST_NAME: Final = "control.sock"
 
@@ -220,10 +220,10 @@ class Folder:
     def takes_sockets(self) -> bool:
         """Whether a socket can be bound here; not if the folder is gone, full, read-only or taken
         by another run."""
-        if sys.platform == "win32":
-            return True
         if not self._holds_lock():
             return False
+        if not HAS_UNIX:
+            return True
         probe = self.path / "probe.sock"
         try:
             with socket.socket(socket.AF_UNIX) as sock:
@@ -283,7 +283,7 @@ def base() -> Path:
 
 def _check_length(path: Path) -> None:
     length = len(os.fsencode(path / LONGEST_NAME))
-    if sys.platform != "win32" and length > LONGEST_SOCKET_PATH:
+    if HAS_UNIX and length > LONGEST_SOCKET_PATH:
         raise FolderError(
             f"run folder {path}: too long for a socket's path ({length} bytes, "
             f"{LONGEST_SOCKET_PATH} at most); choose a shorter --run-dir"
@@ -361,8 +361,8 @@ def is_live(path: Path) -> bool:
 
 def has_supervisor(path: Path) -> bool:
     """Whether the run in that folder has a supervisor; without one its gateway is exiting."""
-    if sys.platform == "win32":
-        # No child outlives it there.
+    if not HAS_UNIX:
+        # Windows, where no child outlives it.
         return True
     try:
         endpoint = (path / CONTROL).read_text("utf-8").splitlines()[1]

@@ -1,0 +1,21 @@
+"""What a test may need of its system. Windows has none of these; under `make test-portable` Linux
+has none either."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from wsraw.runtime.link.connection import HAS_UNIX
+
+HAS_SIGNALS = hasattr(signal, "SIGHUP")
+"""Whether a process can be asked to do something by a signal."""
+
+signals = pytest.mark.skipif(not HAS_SIGNALS, reason="no signals here that a process can handle")
+unix_sockets = pytest.mark.skipif(not HAS_UNIX, reason="no unix sockets here")
+pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no descriptors of processes here")
+
+ON_ITS_WAY = 0.0 if HAS_UNIX else 0.2
+"""Seconds in which all that was sent arrives: on a unix socket it is there at once."""
