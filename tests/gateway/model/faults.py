@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tests.gateway.model.handlers import pick
@@ -73,7 +74,8 @@ class Faults:
         if mode != 4 and worker is not None and not (dead and process.number):
             # In mode 4 the gateway hears of it by the hello on the new link; and of the death of
             # those that were spawned the supervisor tells.
-            self.end_session(worker, died=True)
+            unsent = self._unsent(process, b >> 6) if mode != 2 else []
+            self.end_session(worker, unsent, by_link=mode != 2)
         if dead:
             self.workers.remove(process)
             if mode == 1:
@@ -94,8 +96,15 @@ class Faults:
                     process.receive()
                 process.put()
 
-    def end_session(self, worker: Worker, died: bool) -> None:
-        """The gateway takes a session for over."""
+    def _unsent(self, process: Process, number: int) -> list[bytes]:
+        """Batches that its socket had no room for, and that have not left the gateway. Of those of
+        another machine libzmq does not say it."""
+        return [] if self.system.is_remote else list(process.inbox)[number % 2 :]
+
+    def end_session(
+        self, worker: Worker, unsent: Sequence[bytes] = (), *, by_link: bool = True
+    ) -> None:
+        """The gateway takes a session for over, if `by_link` because the link has ended."""
         session = self.system.reference.session_of(worker.session.identity)
         held = {sent.con for sent in session.sent.values()} if session is not None else set()
         standing = [
@@ -105,8 +114,12 @@ class Faults:
             and entry.con.state in (CONNECTING, OPEN)
         ]
         if session is not None:
-            self.system.reference.end(session, died=died)
-        self.system.sessions.end(worker, self.system.now, died=died)
+            self.system.reference.end(session, died=True, unsent=unsent)
+        worker.session.take_back(unsent)
+        if by_link:
+            self.system.sessions.link_lost(worker, self.system.now)
+        else:
+            self.system.sessions.end(worker, self.system.now, died=True)
         for con in standing:
             if self.system.reference.cons[con.id].bereaved:
                 assert con.ending.cause == "worker-died" or con.state is CLOSING, con.ending.cause
@@ -117,7 +130,7 @@ class Faults:
         identities = {process.identity for process in (*self.system.processes, *self.system.exits)}
         for worker in list(self.system.sessions.workers.values()):
             if worker.session.identity not in identities:
-                self.end_session(worker, died=True)
+                self.end_session(worker)
 
     # --- the supervisor ---
 
@@ -126,20 +139,19 @@ class Faults:
         self.read_reports()
         process = pick(self.system.exits, a)
         if process is not None:
-            self.report_exit(process, heard_out=bool(b & 1))
+            self.report_exit(process, b, heard_out=bool(b & 1))
 
-    def report_exit(self, process: Process, heard_out: bool) -> None:
+    def report_exit(self, process: Process, b: int, *, heard_out: bool) -> None:
         """As links.py does: an exit is told, and then its death becomes certain."""
         self.system.exits.remove(process)
         self.system.exited.add(process.number)
-        worker = self.system.sessions.numbered(process.number)
-        self.system.sessions.tokens.remove(process.number)
+        worker = self.system.sessions.exited(process.number)
         if heard_out:
             for identity, wire in self.system.late:
                 while identity == process.identity and wire:
                     self.system.receive(identity, wire.popleft())
         if worker is not None and worker.session.state is not LinkState.GONE:
-            self.end_session(worker, died=True)
+            self.end_session(worker, self._unsent(process, b >> 1))
         assert self.system.reference.session_of(process.identity) is None, (
             "one that is dead has a session"
         )

@@ -6,6 +6,12 @@ does that in test_model.py; ``python -m tests.gateway.model`` makes long random 
 
 system.py has the gateway and its peers, workers.py the workers, handlers.py what their handlers do,
 faults.py what goes wrong, model.py all of them together and the end of a history.
+
+Links to workers are those of this machine or of others (`Config.remote`). What they differ in here
+is what the end of one means: whether an old link was read to its end before a new one, whether
+batches have left the gateway, and whether a death is certain. How an end is found needs sockets and
+is tested with them: in tests/gateway/sessions/test_links.py for this machine, in
+tests/gateway/remote/test_links.py for others.
 """
 
 from __future__ import annotations
@@ -126,9 +132,11 @@ def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]
     """The history of that number; the same for the same seed, wherever it runs."""
     choose = random.Random(f"{seed}.{number}")
     config = random_config(choose)
-    # Of its own, so that the steps of a history stay as they were before there were parts.
+    # Of its own, so that the steps of a history stay as they were before there were parts, and
+    # links to other machines.
     room = random.Random(f"{seed}.{number} room").choice((0, 0, 300, 600, 1500))
-    return config._replace(room=room), list(random_steps(choose, length))
+    remote = random.Random(f"{seed}.{number} remote").random() < 0.5
+    return config._replace(room=room, remote=remote), list(random_steps(choose, length))
 
 
 def shorten(config: Config, steps: list[Step], seconds: float = SHORTEN) -> list[Step]:

@@ -40,7 +40,7 @@ class Model:
                 continue
             worker = self.system.sessions.workers.get(process.identity)
             if worker is not None and not process.number:
-                self.faults.end_session(worker, died=True)
+                self.faults.end_session(worker)
             self.workers.remove(process)
         self.workers.connect(1, 100)
         everyone = {peer.reference: peer for peer in self.system.peers}
@@ -85,7 +85,7 @@ class Model:
     def _let_flow(self) -> None:
         self.system.now += 0.01
         for process in list(self.system.exits):
-            self.faults.report_exit(process, heard_out=True)
+            self.faults.report_exit(process, 0, heard_out=True)
         self.faults.read_reports()
         while any(entry.dial_at <= self.system.now for entry in self.system.dialling):
             self.system.dialled(0, 1)

@@ -6,8 +6,10 @@ are taken or dropped as the rules say, and their commands tell what each peer mu
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any
 
 from wsraw.link.records import (
@@ -196,6 +198,11 @@ class Reference:
             if session.alive and session.identity == identity:
                 return session
         return None
+
+    def identities_of(self, instance: str) -> set[bytes]:
+        """With which a worker has a session."""
+        sessions = self.sessions.values()
+        return {each.identity for each in sessions if each.alive and each.instance == instance}
 
     # --- what leaves the gateway ---
 
@@ -410,12 +417,26 @@ class Reference:
         for con in self.cons.values():
             con.outlive()
 
-    def end(self, session: Session, died: bool = False) -> None:
-        """What it holds unacked will be handled by another."""
+    def end(self, session: Session, died: bool = False, unsent: Iterable[bytes] = ()) -> None:
+        """What it holds unacked will be handled by another. `unsent`: batches that have not left
+        after all, nor any after them."""
         session.alive = False
+        batches = [self._from_gateway.decode(batch)[:2] for batch in unsent]
+        unsent_from = min(
+            (
+                record.seq
+                for number, records in batches
+                for record in records
+                if number == session.number and type(record) in RANKS
+            ),
+            default=math.inf,
+        )
         for seq in session.unacked:
             sent = session.sent[seq]
             sent.con.outstanding.clear()
+            if seq >= unsent_from:
+                self.counts["taken back"] += 1
+                continue
             sent.con.deliveries[sent.key] += died
             sent.con.deaths += died
             if died and not self.repeats and sent.rank != 3 and not sent.con.bereaved:

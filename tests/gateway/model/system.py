@@ -16,12 +16,14 @@ from wsraw.gateway.connection.connection import CONNECTING, OPEN
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.link.states import LinkState
 from wsraw.link.window import InFlight
 
 TOKEN = "token"
 MOST_PEERS = 6
+ELSEWHERE = RemoteWorker("10.0.0.7", "alice")
 
 
 class Config(NamedTuple):
@@ -40,6 +42,8 @@ class Config(NamedTuple):
     delivery: str = "at-least-once"
     spawned: bool = False
     """Whether a supervisor starts the workers, and reports their exits."""
+    remote: bool = False
+    """Whether workers that no supervisor starts are on other machines: their links are libzmq's."""
     deflate: bool = False
     room: int = 0
     """Bytes of commands in a batch of a worker; with few, most events are answered in parts."""
@@ -78,6 +82,7 @@ class System:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.is_remote = config.remote and not config.spawned
         self.settings = Settings(
             dispatch="sticky" if config.sticky else "any",
             high_water_mark=config.high_water_mark,
@@ -110,6 +115,8 @@ class System:
         self.sessions = Sessions(self.registry)
         self.deadlines = Deadlines(self.registry)
         self.sessions.tokens.add(TOKEN, 0)
+        if not self.is_remote:
+            self.sessions.read_out = self.read_out
         # Small shares, so that most batches are applied in several turns.
         self.sessions.backlog.share, self.sessions.backlog.per_event = 2, 0
         self.registry.outgoing.share = 1
@@ -212,8 +219,21 @@ class System:
         if chosen is not None:
             self.receive(chosen[0], chosen[1].popleft())
 
+    def read_out(self, identity: bytes) -> None:
+        """What came over an old link of this machine counts before the new one. libzmq brings what
+        came over two links in any order."""
+        for old, wire in self.late:
+            while old == identity and wire:
+                self.receive(old, wire.popleft())
+
     def receive(self, identity: bytes, data: bytes) -> None:
         registry, sessions, reference = self.registry, self.sessions, self.reference
+        if (
+            self.is_remote
+            and identity not in sessions.workers
+            and not sessions.add_remote(identity, ELSEWHERE, self.now)
+        ):
+            return
         opened = reference.reaches(identity, data)
         sessions.receive(identity, data, self.now)
         while sessions.backlog.go_on(self.now):
@@ -238,6 +258,10 @@ class System:
 
     def _began(self, worker: Worker, data: bytes) -> None:
         assert worker.number not in self.exited, "a session with one that is dead"
+        if not self.is_remote:
+            old = self.reference.identities_of(worker.session.instance)
+            unread = [wire for identity, wire in self.late if identity in old and wire]
+            assert not unread, "its old link was not read to its end"
         session = self.reference.begin(
             worker.session.number, worker.session.identity, worker.session.instance, data
         )

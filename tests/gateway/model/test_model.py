@@ -46,6 +46,7 @@ CONFIGS = st.builds(
     survivors=st.booleans(),
     delivery=st.sampled_from(("at-least-once", "at-most-once")),
     spawned=st.booleans(),
+    remote=st.booleans(),
     deflate=st.booleans(),
     stops=st.booleans(),
     room=st.sampled_from((0, 300, 1000)),

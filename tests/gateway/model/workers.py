@@ -26,7 +26,9 @@ class Workers:
 
     def connect(self, concurrency: int, window: int) -> Process:
         self.system.names += 1
-        name, number, token = f"i{self.system.names}", 0, TOKEN
+        name, number = f"i{self.system.names}", 0
+        # Those of other machines have a key instead.
+        token = "" if self.system.is_remote else TOKEN
         if self.system.config.spawned:
             number, token = self.system.names, f"token {self.system.names}"
             self.system.sessions.tokens.add(token, number)
