@@ -3,13 +3,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.running import wsraw
+from tests.running import environment, wsraw
 from wsraw import cli
 from wsraw.config import options
 from wsraw.runtime.compiled import is_compiled
@@ -28,6 +29,33 @@ def handlers(tmp_path: Path) -> str:
 def taken() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+# --- output ---
+
+
+@pytest.mark.parametrize("encoding", ["", "latin-1", "utf-8"])
+def test_characters_that_the_output_does_not_have_are_escaped(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = wsraw("settings", "--run-dir=/tmp/šnek-蛇")
+    assert done.returncode == 0, done.stderr
+    shown = {"latin-1": r"/tmp/\u0161nek-\u86c7"}.get(encoding, "/tmp/šnek-蛇")
+    assert f"run_dir = '{shown}'" in done.stdout.replace('"', "'")
+    done = wsraw("run", "--workers=蛇.py")
+    assert done.returncode == 2
+    assert (r"\u86c7.py" if encoding == "latin-1" else "蛇.py") in done.stderr
+
+
+def test_a_command_needs_no_output() -> None:
+    """As under pythonw, and with both closed."""
+    lines = "import sys; sys.stdout = sys.stderr = None; from wsraw.cli import main; "
+    for arguments, code in ([["settings"], 0], [["run", "--workers=none.py"], 2]):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", f"{lines}sys.exit(main({arguments}))"], env=environment()
+        )
+        assert done.returncode == code
 
 
 # --- help ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from wsraw.link.records import DEFAULT_POOL
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `wsraw` command; returns its exit code."""
+    _prepare_output()
     try:
         code = cli.main(args=arguments, prog_name="wsraw", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -32,6 +34,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return 130
     return int(code or 0)
+
+
+def _prepare_output() -> None:
+    """Let no character that a handler, a client or a path brings end a command."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Started without any (pythonw, `2>&-`): nobody reads.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            encoding = None
+            if sys.platform == "win32" and not stream.isatty():
+                # A pipe or a file would have the code page of the system, which has few characters,
+                # and no reader could tell which.
+                encoding = None if os.environ.get("PYTHONIOENCODING") else "utf-8"
+            errors = "backslashreplace" if stream.errors == "strict" else stream.errors
+            stream.reconfigure(encoding=encoding, errors=errors)
 
 
 def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:

@@ -19,6 +19,11 @@ def test_a_quarter_of_the_memory_is_a_plausible_size() -> None:
     assert 1 << 24 < system.quarter() < 1 << 50
 
 
+def test_the_system_says_how_much_memory_there_is() -> None:
+    assert all(1 << 24 < size < 1 << 64 for size in system._of_this_machine())
+    assert system._of_this_machine()
+
+
 @pytest.mark.parametrize("text", ["max\n", "9223372036854771712\n", "", "nonsense"])
 def test_without_a_container_limit_the_memory_is_that_of_the_machine(
     text: str, tmp_path: Path

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.deadline import DEADLINE, eventually
 from tests.running import environment, is_alive
@@ -120,10 +121,29 @@ def test_waiting_for_an_end_that_does_not_come_raises(tmp_path: Path) -> None:
             with client, pytest.raises(TimeoutError, match=f"within {timeout} s"):
                 client.read_all()
         with quick.stall_reader() as client:
-            quick.process.terminate()
+            stopping = threading.Thread(target=quick.stop)
+            stopping.start()
             assert client.read_all() == ([], 1001)
             with pytest.raises(ConnectionError, match="with 1001"):
                 client.recv()
+        stopping.join()
+
+
+def test_a_server_that_is_asked_to_stop_ends_in_good_order(tmp_path: Path) -> None:
+    """As where no signal does it."""
+    file = tmp_path / "closing.py"
+    file.write_text("def on_close(con): print('closed by', con.close_cause)", "utf-8")
+    with Server(file, timeout=TIMEOUT) as server, server.connect() as client:
+        asking = threading.Thread(target=server._ask_to_stop)
+        asking.start()
+        with pytest.raises(ConnectionClosed):
+            client.recv(TIMEOUT)
+        assert client.close_code == 1001
+        asking.join()
+        eventually(lambda: server._codes, "the end of the run")
+        assert "closed by going-away" in server.log
+        # Nobody answers any more.
+        server._ask_to_stop()
 
 
 def test_the_server_can_be_reloaded(server: Server) -> None:

@@ -21,7 +21,11 @@ from typing import Final
 IF_NOT_KNOWN: Final = 1 << 30
 """Bytes, where the platform does not say how much there is."""
 
-OF_CONTAINERS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+OF_CONTAINERS: Final = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    if sys.platform == "linux"
+    else ()
+)
 """Where a container finds its limit, with the two versions of cgroups. Without a limit the file
 says so, or holds a number larger than any memory."""
 
@@ -55,10 +59,7 @@ ASKED_BY: Final = "MEASURE_WSRAW_TURNS"
 def quarter(limits: Iterable[str | Path] = OF_CONTAINERS) -> int:
     """The default of `memory_limit`, in bytes: a quarter of the machine's memory, or of what a
     container may have of it."""
-    try:
-        known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    except (AttributeError, ValueError, OSError):
-        known = []
+    known = _of_this_machine()
     for path in limits:
         try:
             known.append(int(Path(path).read_text()))
@@ -66,6 +67,24 @@ def quarter(limits: Iterable[str | Path] = OF_CONTAINERS) -> int:
             # It is not there, or says `max`.
             pass
     return min(known, default=4 * IF_NOT_KNOWN) // 4
+
+
+def _of_this_machine() -> list[int]:
+    """What the system says of its memory, in bytes; the smallest counts."""
+    if sys.platform == "win32":
+        import ctypes
+
+        # MEMORYSTATUSEX: its own size and the load in the first of eight, then the memory, the
+        # pages of files, and the addresses: how much there is of each, and how much is free. (What
+        # a job may have shows in the pages, and what 32 bits can have, in the addresses.)
+        status = (ctypes.c_ulonglong * 8)(64)
+        if not ctypes.WinDLL("kernel32").GlobalMemoryStatusEx(status):
+            return []
+        return [status[1], status[3], status[5]]
+    try:
+        return [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):
+        return []
 
 
 def keep_freed_memory() -> None:

@@ -220,16 +220,25 @@ class Server:
         """Stop the run. Raises AssertionError, with the log, if it does not stop cleanly."""
         if self._ended:
             return
-        self.process.terminate()
+        if sys.platform == "win32":
+            self._ask_to_stop()
+        else:
+            self.process.terminate()
         until = time.monotonic() + self._timeout
         while not self._codes and time.monotonic() < until:
             time.sleep(POLL_INTERVAL)
         has_stopped = bool(self._codes)
         self._end()
         assert has_stopped, f"the run did not stop\n{self.log}"
-        # Windows has no exit code for terminate().
         code = self._codes[0]
-        assert code == 0 or sys.platform == "win32", f"exit code {code}\n{self.log}"
+        assert code == 0, f"exit code {code}\n{self.log}"
+
+    def _ask_to_stop(self) -> None:
+        """Where no signal does it. If nobody answers, the wait for the end tells."""
+        try:
+            self.ask("stop")
+        except (control.NoRunError, control.RefusedError, TimeoutError):
+            pass
 
     def _end(self) -> None:
         self._ended = True
