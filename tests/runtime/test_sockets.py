@@ -227,6 +227,16 @@ def test_an_error_that_only_winsock_has_is_told(monkeypatch: pytest.MonkeyPatch)
     assert strerror(10061) == "Connection refused"
 
 
+def test_nobody_else_can_listen_where_we_do(listen: Open) -> None:
+    """On Windows SO_REUSEADDR of the second one would be enough."""
+    port = port_of(listen())
+    with socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError):
+            thief.bind(("127.0.0.1", port))
+            thief.listen()
+
+
 # --- addresses ---
 
 
