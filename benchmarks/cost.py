@@ -1,9 +1,12 @@
-"""What a message costs the gateway and its worker, stage by stage, in microseconds.
+"""What a message costs the gateway and its worker, stage by stage: `python -m benchmarks.cost`.
 
-The stages of our own code are measured in one process, where the real parts call each other over
-sockets that only pretend: so the figures hold nothing of the kernel, and all is warm. What the
-kernel and ZeroMQ take is measured apart, on real sockets. A running server shares its caches with
-others, and its figures (the last table) are about twice as high.
+The stages of our own code run in one process, where the real parts call each other over sockets
+that only pretend: so the figures hold nothing of the kernel, and all is warm. They are given in
+instructions (counted by valgrind) and in microseconds. What the kernel takes is measured apart, on
+real sockets. A running server shares its caches with others: counting.py looks at one.
+
+Counts can be compared whatever else the machine does, times only when it does nothing: without
+`--counts` both are printed.
 """
 
 from __future__ import annotations
@@ -11,21 +14,21 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import select
 import socket
-import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import zmq
 from websockets.frames import Frame, Opcode
 
-from benchmarks.contenders import BUILD, CONTENDERS, build
-from benchmarks.serving import serving
+from benchmarks.counting import instructions, running
 from wsraw.config.addresses import parse_listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted
@@ -34,6 +37,8 @@ from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.link.worker_end import WorkerEnd
+from wsraw.link.zmtp import Peer
+from wsraw.runtime.link.connection import LinkSocket
 from wsraw.runtime.loop import Loop
 from wsraw.workers.loading import handlers
 from wsraw.workers.runtime import Runtime
@@ -47,16 +52,34 @@ ECHO = "def on_message(msg, con):\n    return msg\n"
 STAGES = {
     "read": "gateway: bytes to frames to events, each to its worker",
     "batches": "gateway: dispatch, encode",
-    "w_receive": "worker: decode",
+    "send": "gateway: batches to the link",
+    "w_read": "worker: link to batches",
+    "w_decode": "worker: decode",
     "w_handle": "worker: the echo handler",
-    "w_send": "worker: encode",
+    "w_encode": "worker: encode",
+    "w_send": "worker: a batch to the link",
+    "receive": "gateway: link to batches",
     "apply": "gateway: decode, acks, sends to frames",
     "flush": "gateway: frames to the socket",
 }
+LINK = ("send", "w_read", "w_send", "receive")
+
+LOADS = {
+    "one message, 64 B": (1, 1, 64),
+    "depth 1, 64 B": (28, 1, 64),
+    "depth 16, 64 B": (16, 16, 64),
+    "depth 1, 16 KiB": (8, 1, 16384),
+}
+"""Connections that have something in a turn, messages of each, and their size. At 2,000/s a turn
+meets one; at depth 1 some 28 of 64 connections; of 64 at depth 16, some 16 with 16 each."""
+
+Clock = Callable[[], float]
+Span = tuple[str, float, float]
+"""A stage, and the clock before and after it."""
 
 
 class Pipe:
-    """A socket that says what it is told to, and takes all."""
+    """A client's socket that says what it is told to, and takes all."""
 
     family = socket.AF_INET
 
@@ -70,8 +93,60 @@ class Pipe:
         return len(data)
 
 
+class Wire:
+    """One end of a link: what is sent waits in the other one."""
+
+    def __init__(self) -> None:
+        self.kept: deque[memoryview] = deque()
+        self.other = self
+
+    def send(self, data: bytes | memoryview) -> int:
+        self.other.kept.append(memoryview(data))
+        return len(data)
+
+    def sendmsg(self, pieces: Sequence[memoryview]) -> int:
+        return sum(map(self.send, pieces))
+
+    def _take(self, size: int) -> Iterator[memoryview]:
+        if not self.kept:
+            raise BlockingIOError
+        while size and self.kept:
+            piece = self.kept.popleft()
+            if len(piece) > size:
+                self.kept.appendleft(piece[size:])
+                piece = piece[:size]
+            size -= len(piece)
+            yield piece
+
+    def recv(self, size: int) -> bytes:
+        return b"".join(self._take(size))
+
+    def recv_into(self, view: memoryview) -> int:
+        at = 0
+        for piece in self._take(len(view)):
+            view[at : at + len(piece)] = piece
+            at += len(piece)
+        return at
+
+
+def linked() -> tuple[LinkSocket, LinkSocket]:
+    """The two ends of a link, of a gateway and of its worker, after the handshake."""
+    near: Any = Wire()
+    far: Any = Wire()
+    near.other, far.other = far, near
+    ends = (
+        LinkSocket(near, Peer("ROUTER", ("DEALER",), 1 << 26, as_server=True)),
+        LinkSocket(far, Peer("DEALER", ("ROUTER",), 1 << 26, as_server=False)),
+    )
+    while not all(end.peer.is_ready for end in ends):
+        for end in ends:
+            end.flush()
+            end.receive()
+    return ends
+
+
 class Bench:
-    """A gateway's middle and a worker's, without what is between them."""
+    """A gateway and a worker, without what the kernel does between them."""
 
     def __init__(self, connections: int) -> None:
         self.settings = Settings()
@@ -85,29 +160,27 @@ class Bench:
             loaded = handlers.load(file.name)
         self.link = WorkerEnd(pool="default", token="token", instance="i", language="bench")
         self.runtime = Runtime(self.link, loaded, "close", threading.get_ident)
-        self.spent = dict.fromkeys(STAGES, 0.0)
+        self.gateway_socket, self.worker_socket = linked()
+        self.clock: Clock = time.perf_counter
+        self.spans: list[Span] = []
         self.messages = 0
         self.now = 1.0
         self.sessions.receive(b"w", b"", self.now)
         for _, reply in self.sessions.replies:
             self.runtime.receive(reply)
         self.sessions.replies.clear()
-        self._answer()
+        hello = self.link.data_to_send()
+        assert hello is not None
+        self.sessions.receive(b"w", hello, self.now)
         owner = Sockets(self.loop, self.registry, self.settings)
         listen = parse_listen("127.0.0.1:1", self.settings)
+        policy = self.registry.policy
         self.pipes: list[Pipe] = []
         self.endpoints: list[Endpoint] = []
         for _ in range(connections):
             about = {"peer": "127.0.0.1:1"}
-            con = accepted(
-                self.registry.ids.new(),
-                listen,
-                self.settings,
-                about,
-                self.now,
-                self.registry.policy,
-                None,
-            )
+            new = self.registry.ids.new()
+            con = accepted(new, listen, self.settings, about, self.now, policy, None)
             pipe: Any = Pipe()
             self.pipes.append(pipe)
             self.endpoints.append(Endpoint(owner.shared, pipe, con))
@@ -122,77 +195,128 @@ class Bench:
             if not self.registry.pools["default"].workers[0].window.in_flight:
                 break
 
-    def _answer(self) -> None:
-        data = self.link.data_to_send()
-        if data is not None:
-            self.now += 0.0005
-            self.sessions.receive(b"w", data, self.now)
-
     def turn(self) -> None:
         """One turn of the gateway, with as many of the worker as it takes to answer all."""
-        clock, spent, runtime = time.perf_counter, self.spent, self.runtime
-        registry, sessions = self.registry, self.sessions
-        self.loop.now = registry.flow.now = self.now
+        clock, spans, sessions = self.clock, self.spans, self.sessions
+        self.loop.now = self.registry.flow.now = self.now
         at = clock()
-        for endpoint in self.endpoints:
-            endpoint.handle(True, False)
-        spent["read"] += clock() - at
+        for each in self.endpoints:
+            each.handle(True, False)
+        spans.append(("read", at, clock()))
         while True:
             at = clock()
             batches = sessions.batches(self.now)
-            spent["batches"] += clock() - at
+            spans.append(("batches", at, clock()))
             if not batches:
                 break
+            at = clock()
             for _, batch in batches:
-                at = clock()
-                runtime.receive(batch)
-                received = clock()
-                queue = runtime.queue
-                self.messages += len(queue)
-                while queue:
-                    runtime.handle(queue.popleft())
-                handled = clock()
-                data = self.link.data_to_send()
-                encoded = clock()
-                spent["w_receive"] += received - at
-                spent["w_handle"] += handled - received
-                spent["w_send"] += encoded - handled
-                if data is not None:
-                    self.now += 0.0005
-                    at = clock()
-                    sessions.receive(b"w", data, self.now)
-                    spent["apply"] += clock() - at
-            self.loop.now = registry.flow.now = self.now
+                self.gateway_socket.send(batch)
+            spans.append(("send", at, clock()))
+            self._work()
+            self.loop.now = self.registry.flow.now = self.now
         at = clock()
-        for con in list(registry.dirty):
-            del registry.dirty[con]
-            con.endpoint.flush()
-        spent["flush"] += clock() - at
+        for con in list(self.registry.dirty):
+            del self.registry.dirty[con]
+            endpoint: Any = con.endpoint
+            endpoint.flush()
+        spans.append(("flush", at, clock()))
+
+    def _work(self) -> None:
+        """The worker reads, handles and answers, and the gateway takes the answer."""
+        clock, spans, queue = self.clock, self.spans, self.runtime.queue
+        begun = clock()
+        received = self.worker_socket.receive()
+        read = clock()
+        for batch in received:
+            self.runtime.receive(batch)
+        decoded = clock()
+        self.messages += len(queue)
+        while queue:
+            self.runtime.handle(queue.popleft())
+        handled = clock()
+        data = self.link.data_to_send()
+        encoded = clock()
+        spans += (
+            ("w_read", begun, read),
+            ("w_decode", read, decoded),
+            ("w_handle", decoded, handled),
+            ("w_encode", handled, encoded),
+        )
+        if data is None:
+            return
+        self.now += 0.0005
+        at = clock()
+        self.worker_socket.send(data)
+        sent = clock()
+        received = self.gateway_socket.receive()
+        taken = clock()
+        for batch in received:
+            self.sessions.receive(b"w", batch, self.now)
+        spans += (("w_send", at, sent), ("receive", sent, taken), ("apply", taken, clock()))
 
 
-def stages(connections: int, depth: int, size: int, turns: int) -> dict[str, float]:
-    """Microseconds a message of each stage: those of the best of some rounds."""
+def warm(load: tuple[int, int, int], turns: int) -> Bench:
+    """A bench whose clients have something to say in each turn, after some turns."""
+    connections, depth, size = load
     bench = Bench(connections)
     frame = Frame(Opcode.BINARY, bytes(size)).serialize(mask=True)
     for pipe in bench.pipes:
         pipe.says = frame * depth
-    for _ in range(turns // 4):
+    for _ in range(turns):
         bench.turn()
     gc.collect()
+    return bench
+
+
+def measure(bench: Bench, turns: int, clock: Clock) -> tuple[list[Span], int]:
+    """The spans of some turns, and how many messages they were about."""
+    bench.clock, bench.spans, bench.messages = clock, [], 0
+    for _ in range(turns):
+        bench.turn()
+    return bench.spans, bench.messages
+
+
+def timed(load: tuple[int, int, int], turns: int) -> dict[str, float]:
+    """Microseconds a message of each stage: those of the best of some rounds."""
+    bench = warm(load, turns // 4)
     best: dict[str, float] = {}
     for _ in range(7):
-        bench.spent = dict.fromkeys(STAGES, 0.0)
-        bench.messages = 0
-        for _ in range(turns):
-            bench.turn()
-        figures = {name: spent / bench.messages * 1e6 for name, spent in bench.spent.items()}
+        spans, messages = measure(bench, turns, time.perf_counter)
+        figures = dict.fromkeys(STAGES, 0.0)
+        for stage, begun, ended in spans:
+            figures[stage] += (ended - begun) / messages * 1e6
         if not best or sum(figures.values()) < sum(best.values()):
             best = figures
     bench.loop.close()
     return best
 
 
-# --- the kernel and ZeroMQ ---
+def mark_spans(warm_turns: int, turns: int) -> None:
+    """What valgrind runs: print the spans of all loads by a clock that valgrind sees."""
+    count = 0
+
+    def clock() -> float:
+        nonlocal count
+        os.getppid()
+        count += 1
+        return count
+
+    for _ in range(10):
+        clock()
+    found: list[tuple[list[Span], int]] = []
+    for load in LOADS.values():
+        bench = warm(load, warm_turns)
+        gc.disable()
+        empty = ("", clock(), clock())
+        spans, messages = measure(bench, turns, clock)
+        gc.enable()
+        found.append(([empty, *spans], messages))
+        bench.loop.close()
+    print(json.dumps(found))
+
+
+# --- the kernel ---
 
 
 def _time(call: Callable[[], object], count: int) -> float:
@@ -205,12 +329,8 @@ def _time(call: Callable[[], object], count: int) -> float:
     return best / count * 1e6
 
 
-def system_calls(size: int) -> dict[str, float]:
-    """Microseconds of each, on sockets of this machine."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    ours = socket.create_connection(listening.getsockname())
-    theirs, _ = listening.accept()
-    data = bytes(size)
+def _transfer(ours: socket.socket, theirs: socket.socket, data: bytes) -> tuple[float, float]:
+    """Microseconds to send and to receive."""
     pair = _time(lambda: (ours.send(data), theirs.recv(65536)), 2000)
     send = 0.0
     for _ in range(2000):
@@ -218,116 +338,94 @@ def system_calls(size: int) -> dict[str, float]:
         ours.send(data)
         send += time.perf_counter() - begun
         theirs.recv(65536)
-    figures = {"send": send / 2000 * 1e6, "recv": pair - send / 2000 * 1e6}
+    return send / 2000 * 1e6, pair - send / 2000 * 1e6
+
+
+def _wake_up(data: bytes) -> float:
+    """Microseconds until another process has read what was sent while it slept: half of what it
+    takes there and back."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if not child:
+        ours.close()
+        while got := theirs.recv(65536):
+            theirs.send(got)
+        os._exit(0)
+    theirs.close()
+
+    def there_and_back() -> None:
+        ours.send(data)
+        ours.recv(65536)
+
+    both = _time(there_and_back, 500)
+    ours.close()
+    os.waitpid(child, 0)
+    return both / 2
+
+
+def system_calls(size: int) -> dict[str, float]:
+    """Microseconds of each, on sockets of this machine."""
+    data = bytes(size)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = socket.create_connection(listening.getsockname())
+        theirs, _ = listening.accept()
+    near, far = socket.socketpair()
+    figures = {}
+    for name, pair in (("TCP", (ours, theirs)), ("unix socket", (near, far))):
+        figures[f"send, {name}"], figures[f"recv, {name}"] = _transfer(*pair, data)
     if hasattr(select, "epoll"):
         poll = select.epoll()
         poll.register(theirs, select.EPOLLIN)
         ours.send(data)
         figures["epoll_wait"] = _time(lambda: poll.poll(0), 2000)
         poll.close()
-    for sock in (listening, ours, theirs):
+    for sock in (ours, theirs, near, far):
         sock.close()
-    context: zmq.Context[Any] = zmq.Context()
-    router, dealer = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
-    router.bind("inproc://cost")
-    dealer.connect("inproc://cost")
-    dealer.send(data)
-    identity, _ = router.recv_multipart()
-    more, now = int(zmq.SNDMORE | zmq.NOBLOCK), int(zmq.NOBLOCK)
-    events = int(zmq.EVENTS)
-    figures["ZeroMQ send, a batch"] = _time(
-        lambda: (router.send(identity, more), router.send(data, now)), 100
-    )
-    for _ in range(500):
-        dealer.recv()
-    figures["ZeroMQ: is there something?"] = _time(lambda: router.get(events), 2000)
-    context.destroy(linger=0)
+    figures["wake-up of another process"] = _wake_up(data)
     return figures
-
-
-# --- a running server ---
-
-
-def threads(connections: int, depth: int, size: int, seconds: float) -> list[tuple[str, ...]]:
-    """CPU microseconds a message and waits a message of each thread of a run; on Linux."""
-    wsload = build("wsload", "-lm")
-    if wsload is None or not Path("/proc/self/schedstat").exists():
-        return []
-    with serving(CONTENDERS["wsraw"], BUILD / "cost.log") as (server, port):
-        options = ("--conns", connections, "--depth", depth, "--size", size)
-        command = [wsload, "echo", "--port", port, *options, "--duration", seconds + 1, "--json"]
-        load = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE)
-        time.sleep(1.5)
-        before = _snapshot(server.pid)
-        time.sleep(seconds)
-        after = _snapshot(server.pid)
-        count = json.loads(load.communicate()[0])["msgs_per_s"] * seconds
-    rows: list[tuple[str, ...]] = []
-    for key, (cpu, waits) in sorted(after.items()):
-        old = before.get(key, (0.0, 0))
-        if cpu - old[0] > 0.001 * seconds:
-            each = (cpu - old[0]) / count * 1e6
-            rows.append((key[0], key[2], f"{each:.2f}", f"{(waits - old[1]) / count:.3f}"))
-    return rows
-
-
-def _snapshot(parent: int) -> dict[tuple[str, int, str], tuple[float, int]]:
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"PPid:\t{parent}\n" not in (process / "status").read_text():
-                continue
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            role = next((w.decode() for w in words if w in (b"gateway", b"worker")), "?")
-            for task in (process / "task").iterdir():
-                cpu = int((task / "schedstat").read_text().split()[0]) / 1e9
-                status = (task / "status").read_text()
-                waits = int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
-                name = (task / "comm").read_text().strip()
-                found[role, int(task.name), "main" if task.name == process.name else name] = (
-                    cpu,
-                    waits,
-                )
-        except OSError:
-            continue
-    return found
 
 
 # --- the sheet ---
 
-LOADS = (
-    ("depth 1, 64 B", 28, 1, 64),
-    ("depth 16, 64 B", 16, 16, 64),
-    ("depth 1, 16 KiB", 8, 1, 16384),
-)
-"""A turn at depth 1 meets some 28 of 64 connections; of 64 at depth 16, some 16 with 16 each."""
+
+def show_stages(columns: list[dict[str, float]], digits: int, unit: str) -> None:
+    """A table of the stages, with sums."""
+    print(f"\n| {unit} | " + " | ".join(LOADS) + " |\n|---|" + "--:|" * len(LOADS))
+
+    def show(title: str, figures: list[float]) -> None:
+        print(f"| {title} | " + " | ".join(f"{figure:,.{digits}f}" for figure in figures) + " |")
+
+    for key, title in STAGES.items():
+        show(title, [column[key] for column in columns])
+    show("all", [sum(column[key] for key in STAGES) for column in columns])
+    ours = [key for key in STAGES if not key.startswith("w_")]
+    show("of that the gateway's", [sum(column[key] for key in ours) for column in columns])
+    show("of that the link's", [sum(column[key] for key in LINK) for column in columns])
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a moment only")
-    quick = parser.parse_args().quick
-    turns = 4 if quick else 400
-    columns = [stages(conns, depth, size, turns) for _, conns, depth, size in LOADS]
-    print("| stage | " + " | ".join(name for name, *_ in LOADS) + " |")
-    print("|---|" + "--:|" * len(LOADS))
-    for key, title in STAGES.items():
-        print(f"| {title} | " + " | ".join(f"{column[key]:.2f}" for column in columns) + " |")
-    sums = [sum(column.values()) for column in columns]
-    print("| all | " + " | ".join(f"{total:.2f}" for total in sums) + " |")
-    ours = [sum(v for k, v in column.items() if not k.startswith("w_")) for column in columns]
-    print("| of that the gateway's | " + " | ".join(f"{total:.2f}" for total in ours) + " |")
-    print("\n| call | 70 B | 16 KiB |\n|---|--:|--:|")
-    small, large = system_calls(70), system_calls(16384)
-    for name, cost in small.items():
-        print(f"| {name} | {cost:.2f} | {large[name]:.2f} |")
-    print(
-        "\n| load | process | thread | CPU us a message | waits a message |\n|---|---|---|--:|--:|"
-    )
-    for name, _, depth, size in LOADS:
-        for row in threads(64, depth, size, 0.5 if quick else 4.0):
-            print(f"| {name} | " + " | ".join(row) + " |")
+    parser.add_argument("--counts", action="store_true", help="no times: the machine is busy")
+    parser.add_argument("--mark-spans", type=int, nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.mark_spans:
+        mark_spans(*given.mark_spans)
+        return
+    turns = "20" if given.quick else "200"
+    command = [sys.executable, "-m", "benchmarks.cost", "--mark-spans", turns, "4"]
+    counted = instructions(command, Path(__file__).parent.parent)
+    if counted:
+        show_stages([dict.fromkeys(STAGES, 0.0) | column for column in counted], 0, "instructions")
+    if not given.counts:
+        turns_timed = 4 if given.quick else 400
+        show_stages([timed(load, turns_timed) for load in LOADS.values()], 2, "microseconds")
+        print("\n| call, microseconds | 70 B | 16 KiB |\n|---|--:|--:|")
+        small, large = system_calls(70), system_calls(16384)
+        for name, cost in small.items():
+            print(f"| {name} | {cost:.2f} | {large[name]:.2f} |")
+    running(0.5 if given.quick else 4.0, with_times=not given.counts)
 
 
 if __name__ == "__main__":

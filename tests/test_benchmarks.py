@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from benchmarks.cost import LOADS, STAGES
 from tests.deadline import COMMAND_DEADLINE
 from tests.running import ROOT, environment
 
@@ -37,3 +39,23 @@ def test_a_quick_benchmark_runs_and_finds_no_breach(script: str, said: str) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     assert said in done.stdout
     assert done.stdout.endswith("no breach\n")
+
+
+def test_the_cost_sheet_has_all_stages_of_a_message() -> None:
+    """The run that valgrind counts; the sheet itself takes minutes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.cost", "--mark-spans", "1", "1"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=COMMAND_DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loads = json.loads(done.stdout)
+    assert [messages for _, messages in loads] == [
+        connections * depth for connections, depth, _ in LOADS.values()
+    ]
+    for spans, _ in loads:
+        assert {stage for stage, _, _ in spans} - {""} == set(STAGES)
