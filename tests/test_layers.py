@@ -338,8 +338,7 @@ NO_MIRROR = {
     "runtime.selector": "runtime/test_loop.py",
     "supervisor.control.requests": "e2e/test_control.py",
     "supervisor.decisions.actions": "supervisor/decisions/test_policy.py",
-    # Only on Windows: a supervisor that is killed leaves no process.
-    "supervisor.processes.job_object": "supervisor/test_supervisor.py",
+    "supervisor.processes.windows": "supervisor/processes/test_process.py",
     **dict.fromkeys(
         [f"testing.{name}" for name in ("gateway", "memory", "peers", "pipe", "worker")],
         "testing/test_app.py",

@@ -1,7 +1,8 @@
 """I/O. The start of a child of the supervisor: `python wsraw gateway`, or `worker [FILE]`.
 
-The first line of stdin has the settings, the environment everything else. Variables that are
-secret, or would mislead a process that a handler starts, are removed.
+The first line of stdin has the settings, the environment everything else (what follows on stdin is
+described in launch.py). Variables that are secret, or would mislead a process that a handler
+starts, are removed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 
 from wsraw.config import settings as settings_module
-from wsraw.runtime.launch import die_with
+from wsraw.runtime.launch import Parent, die_with
 from wsraw.runtime.printable import LogLine
 
 
@@ -23,16 +24,16 @@ def main() -> int:
     if lock and sys.platform != "win32":
         # The gateway holds the lock; programs that it starts must not.
         os.set_inheritable(int(lock), False)
-    # Nothing but the end of stdin follows.
-    line = sys.stdin.buffer.readline()
-    if not line.endswith(b"\n"):
-        # The supervisor has ended.
+    supervisor = Parent(0)
+    line = supervisor.line()
+    if line is None:
+        # It has ended.
         return 1
     settings = settings_module.from_json(line.decode())
     _log_to_stderr(settings.log_level)
     kind, *rest = sys.argv[1:]
     if kind == "gateway":
-        # SIGABRT makes a gateway that hangs log its stack.
+        # An abort makes a gateway that hangs log its stack.
         faulthandler.enable()
         from wsraw.gateway import gateway
 
@@ -44,6 +45,7 @@ def main() -> int:
             [int(text) for text in os.environ.pop("WSRAW_LISTEN_FDS", "").split(",") if text],
             os.environ.pop("WSRAW_LINK_FOLDER", ""),
             int(os.environ.pop("WSRAW_EXPECTED", "0")),
+            supervisor,
         )
     die_with(parent)
     from wsraw.workers import process
@@ -54,6 +56,7 @@ def main() -> int:
         os.environ.pop("WSRAW_TOKEN"),
         os.environ.pop("WSRAW_POOL"),
         settings,
+        supervisor=supervisor,
     )
 
 

@@ -21,6 +21,7 @@ from wsraw.gateway import gateway as g
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
 from wsraw.link.records import Exited, Listening, Relink, Spawned, encode
 from wsraw.link.worker_end import WorkerEnd
+from wsraw.runtime import launch
 from wsraw.runtime.link.client import LinkClient
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control.link import Control
@@ -90,6 +91,36 @@ def test_a_gateway_without_a_supervisor_kills_its_workers(gateway: g.Gateway) ->
         for each in (one, two):
             each.kill()
             each.communicate()
+
+
+@pytest.mark.parametrize("has_signals", [True, False])
+def test_the_gateway_stops_when_its_supervisor_is_gone(
+    gateway: g.Gateway, monkeypatch: pytest.MonkeyPatch, has_signals: bool
+) -> None:
+    if sys.platform == "win32" and has_signals:
+        pytest.skip("a pipe cannot be selected on")
+    monkeypatch.setattr(launch, "HAS_SIGNALS", has_signals)
+    ours, theirs = os.pipe()
+    g._watch_stdin(gateway, launch.Parent(ours))
+    gateway.loop.turn(False)
+    assert not gateway.stopping.phases
+    os.close(theirs)
+    eventually(lambda: gateway.loop.turn(False) or gateway.is_orphaned, "the end to be seen")
+    os.close(ours)
+
+
+def test_the_gateway_stops_at_the_word_of_its_supervisor(
+    gateway: g.Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "HAS_SIGNALS", False)
+    ours, theirs = os.pipe()
+    g._watch_stdin(gateway, launch.Parent(ours))
+    os.write(theirs, b"leave\n")
+    eventually(lambda: gateway.loop.turn(False) or gateway.stopping.phases, "the stop")
+    assert not gateway.is_orphaned
+    os.close(theirs)
+    eventually(lambda: gateway.loop.turn(False) or gateway.is_orphaned, "the end to be seen")
+    os.close(ours)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of file sizes")

@@ -16,6 +16,20 @@ ON_LINUX = pytest.mark.skipif(
 COMMAND = [sys.executable, "-I", "-S", launch.__file__]
 
 
+def test_what_the_supervisor_says_comes_in_lines_until_its_end() -> None:
+    ours, theirs = os.pipe()
+    supervisor = launch.Parent(ours)
+    os.write(theirs, b"one\n\ntw")
+    assert supervisor.line() == b"one"
+    assert supervisor.line() == b""
+    os.write(theirs, b"o\nhalf")
+    os.close(theirs)
+    assert supervisor.line() == b"two"
+    assert supervisor.line() is None, "it ended in the middle of a word"
+    assert supervisor.line() is None
+    os.close(ours)
+
+
 def test_a_program_that_does_not_exist_is_named() -> None:
     done = subprocess.run(
         [*COMMAND, str(os.getpid()), "no-such-program"], capture_output=True, check=False

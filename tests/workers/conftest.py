@@ -218,6 +218,13 @@ class Process:
         self.child.stdin.write(f"{settings}\n")
         self.child.stdin.flush()
 
+    def say(self, word: str) -> None:
+        """What its supervisor says."""
+        assert self.child.stdin is not None
+        # In bytes, as it does: no platform's end of line.
+        self.child.stdin.buffer.write(f"{word}\n".encode())
+        self.child.stdin.buffer.flush()
+
     def receive(self) -> bytes | None:
         """The next batch of the worker, if one comes soon; () and probes are empty."""
         if not self.router.poll(50 * UNIT):

@@ -222,6 +222,38 @@ def test_a_worker_ends_with_its_supervisor_even_if_a_handler_hangs(process: Proc
 
 
 @BOTH
+def test_a_worker_leaves_at_the_word_of_its_supervisor(process: Process, source: str) -> None:
+    """Where SIGTERM would end it at once (Windows)."""
+    process.start(source + "def on_stop():\n    print('stopped')\n")
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    process.say("leave")
+    process.pump(process.said_bye, "bye")
+    assert process.end() == (0, "stopped\n", "")
+
+
+def test_the_word_ends_a_worker_that_is_loading_at_once(process: Process) -> None:
+    process.start("import time\nprint('loading')\ntime.sleep(600)\n")
+    assert process.child.stdout is not None
+    assert process.child.stdout.readline() == "loading\n"
+    process.say("leave")
+    assert process.end() == (143, "", "")
+
+
+def test_a_worker_shows_its_stack_at_the_word_of_its_supervisor(process: Process) -> None:
+    """Where no signal asks for it (Windows)."""
+    process.start(WAITING)
+    process.welcome()
+    process.deliver(message(1, b"/nothing/there"))
+    process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
+    process.say("stack")
+    code, _, err = process.end()
+    assert code == (3 if sys.platform == "win32" else -signal.SIGABRT)
+    assert "in on_message" in err
+
+
+@BOTH
 def test_a_new_gateway_is_a_new_session(process: Process, source: str) -> None:
     process.start(source + "def on_start():\n    print('started')\n")
     first = process.welcome()

@@ -118,7 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_events: Count = 0
     """Replace a worker after this many events, give or take 10 %. 0: never."""
     max_memory: Size = 0
-    """Replace a worker that uses more memory (RSS) than this. Needs /proc. 0: never."""
+    """Replace a worker that uses more memory (RSS) than this (Linux, Windows). 0: never."""
     reload: bool = False
     """Reload when the handlers file, or a *.py file in its folder or a subfolder, changes."""
     listen: tuple[str, ...] = ("127.0.0.1:8000",)

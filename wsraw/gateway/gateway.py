@@ -41,7 +41,9 @@ from wsraw.gateway.status import report
 from wsraw.gateway.stop import Stop
 from wsraw.gateway.system import Collector, TurnTimes, keep_freed_memory
 from wsraw.link import records as rec
+from wsraw.runtime import launch
 from wsraw.runtime.descriptors import ARE_NUMBERED, raise_limit
+from wsraw.runtime.launch import Parent
 from wsraw.runtime.loop import Loop
 from wsraw.runtime.printable import os_error
 from wsraw.runtime.sockets import adopt
@@ -308,6 +310,10 @@ class Gateway:
                 why = self.sockets.reload_certificates()
                 self.sessions.to_supervisor.append(rec.Reloaded(why))
 
+    def leave(self) -> None:
+        """The supervisor wants us to stop."""
+        self.stopping.begin(self.settings.stop_timeout)
+
     def stop_orphaned(self) -> None:
         """The supervisor is gone: stop, and leave no worker behind."""
         self.is_orphaned = True
@@ -339,35 +345,31 @@ def _append(path: str, line: bytes) -> None:
         os.close(descriptor)
 
 
-def _watch_stdin(gateway: Gateway) -> None:
-    """Watch for the end of stdin, whose other end the supervisor holds: it is gone then. Raises
-    OSError or RuntimeError."""
-    if sys.platform == "win32":
-        # There a pipe cannot be selected on.
-        threading.Thread(target=_wait_for_end, args=(gateway,), daemon=True).start()
+def _watch_stdin(gateway: Gateway, supervisor: Parent) -> None:
+    """Hear what the supervisor says, and whether it is gone. Raises OSError or RuntimeError."""
+    if launch.HAS_SIGNALS:
+        gateway.loop.watch(supervisor.descriptor, partial(_hear, gateway, supervisor), read=True)
     else:
-        gateway.loop.watch(0, partial(_read_stdin, gateway), read=True)
+        # On Windows a pipe cannot be selected on.
+        arguments = (gateway, supervisor)
+        threading.Thread(target=_hear_all, args=arguments, daemon=True).start()
 
 
-def _wait_for_end(gateway: Gateway) -> None:
-    while not _has_ended():
-        pass
-    gateway.loop.call_soon_threadsafe(gateway.stop_orphaned)
-
-
-def _read_stdin(gateway: Gateway, readable: bool, writable: bool) -> None:
-    if _has_ended():
-        gateway.loop.unwatch(0)
+def _hear(gateway: Gateway, supervisor: Parent, readable: bool, writable: bool) -> None:
+    """It is silent until its end, where it has signals."""
+    if supervisor.line() is None:
+        gateway.loop.unwatch(supervisor.descriptor)
         # In a handler nothing may be closed.
         gateway.loop.call_soon_threadsafe(gateway.stop_orphaned)
 
 
-def _has_ended() -> bool:
-    """Read from stdin, which is silent until its end."""
-    try:
-        return not os.read(0, 4096)
-    except OSError:
-        return True
+def _hear_all(gateway: Gateway, supervisor: Parent) -> None:
+    while (word := supervisor.line()) is not None:
+        if word == launch.STACK:
+            os.abort()
+        elif word == launch.LEAVE:
+            gateway.loop.call_soon_threadsafe(gateway.leave)
+    gateway.loop.call_soon_threadsafe(gateway.stop_orphaned)
 
 
 def main(
@@ -378,6 +380,7 @@ def main(
     given: Sequence[int] = (),
     folder: str = "",
     workers: int = 0,
+    supervisor: Parent | None = None,
 ) -> int:
     """Run a gateway as a child of the supervisor; returns its exit code. `folder`: as above;
     `workers`: how many are expected."""
@@ -396,21 +399,16 @@ def main(
         if gateway is not None:
             gateway.close()
         return EXIT_CANNOT_START
-    if control:
+    if supervisor is not None:
         try:
-            _watch_stdin(gateway)
+            _watch_stdin(gateway, supervisor)
         except (OSError, RuntimeError) as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             gateway.close()
             return 1
     # Ctrl-C reaches the whole process group; the supervisor decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(
-        signal.SIGTERM,
-        lambda *_: gateway.loop.call_soon_threadsafe(
-            lambda: gateway.stopping.begin(settings.stop_timeout)
-        ),
-    )
+    signal.signal(signal.SIGTERM, lambda *_: gateway.loop.call_soon_threadsafe(gateway.leave))
     gateway.collector.begin()
     keep_freed_memory()
     gateway.loop.run()

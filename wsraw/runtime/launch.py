@@ -1,4 +1,4 @@
-"""I/O. Tie the life of a process to its parent's (on Linux), and become another program.
+"""I/O. Tie the life of a process to its parent's, hear what that says, become another program.
 
 As a script it does both: this is how a worker in another language is started. It imports little,
 as it runs before each start of such a worker.
@@ -19,6 +19,37 @@ SI_KERNEL: Final = 0x80
 
 NO_SUCH_PROGRAM: Final = 127
 """The exit code that shells use."""
+
+HAS_SIGNALS: Final = hasattr(signal, "SIGHUP")
+"""Whether signals ask a process for something. On Windows they end it at once, so the supervisor
+says a word on the stdin of its children there."""
+
+LEAVE: Final = b"leave"
+"""The word for SIGTERM."""
+
+STACK: Final = b"stack"
+"""The word for SIGABRT."""
+
+
+class Parent:
+    """What the supervisor says on stdin, in lines. Its end means that the supervisor is gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._heard = b""
+
+    def line(self) -> bytes | None:
+        """The next line, without its newline; None at the end. Blocks."""
+        while b"\n" not in self._heard:
+            try:
+                data = os.read(self.descriptor, 65536)
+            except OSError:
+                data = b""
+            if not data:
+                return None
+            self._heard += data
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
 
 
 def die_with(parent: int) -> None:

@@ -23,7 +23,9 @@ from typing import Final
 
 from wsraw.config.settings import Settings
 from wsraw.link.worker_end import WorkerEnd
+from wsraw.runtime import launch
 from wsraw.runtime.bell import Bell
+from wsraw.runtime.launch import Parent
 from wsraw.runtime.printable import LogLine
 from wsraw.workers import api
 from wsraw.workers.loading import handlers, source
@@ -38,6 +40,9 @@ from wsraw.workers.shells.shell import LEAVE_WITHIN, Shell, Stopper, connect, is
 ORPHAN_GRACE: Final = 5.0
 """Seconds that a handler may still run when the supervisor is gone."""
 
+EXIT_TERMINATED: Final = 143
+"""As shells show a SIGTERM: the supervisor did not want us any more before we had begun."""
+
 EXIT_WRONG_ENDPOINT: Final = 2
 EXIT_DOES_NOT_LOAD: Final = 3
 """The handlers file does not load; trying again would not help."""
@@ -50,22 +55,23 @@ def main(
     pool: str,
     settings: Settings,
     keys: LinkKeys | None = None,
+    supervisor: Parent | None = None,
 ) -> int:
     """Run a worker until the gateway or a signal ends it; returns the exit code.
 
-    With WSRAW_STDIN=1 in the environment it belongs to a supervisor: it ends when its stdin ends,
-    and leaves SIGINT to the supervisor, as a terminal sends that to all processes.
+    With WSRAW_STDIN=1 in the environment it belongs to a supervisor: it hears that, ends with it,
+    and leaves SIGINT to it, as a terminal sends that to all processes.
     """
     faulthandler.enable()
     _line_buffer(settings.log_level)
     bell = Bell()
     stopper = Stopper(bell)
     is_spawned = os.environ.pop("WSRAW_STDIN", "") == "1"
-    if is_spawned:
+    if is_spawned and supervisor is not None:
         output.never_block(min(output.LONGEST_WAIT, settings.handler_timeout / 2 or math.inf))
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             _handle_signal(signal.SIGINT, lambda number, frame: None)
-        _watch_stdin(stopper)
+        _watch_stdin(stopper, supervisor)
     if not is_local(endpoint, is_spawned):
         # `connect` needs it; later a zmq.py beside the handlers file would be taken for libzmq's.
         import wsraw.workers.shells.remote_dealer  # noqa: F401
@@ -200,9 +206,9 @@ def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:
     fork.in_child(partial(signal.set_wakeup_fd, -1))
 
 
-def _watch_stdin(stopper: Stopper) -> None:
-    """End with the supervisor, whose death closes our stdin."""
-    ours = os.dup(0)
+def _watch_stdin(stopper: Stopper, supervisor: Parent) -> None:
+    """Hear what the supervisor says, and end with it: its death closes our stdin."""
+    ours = supervisor.descriptor = os.dup(0)
     os.set_inheritable(ours, False)
     # Handlers and programs they start must not read this pipe.
     null = os.open(os.devnull, os.O_RDONLY)
@@ -210,15 +216,23 @@ def _watch_stdin(stopper: Stopper) -> None:
     os.close(null)
     fork.in_child(partial(os.close, ours))
 
-    def wait_for_eof() -> None:
-        try:
-            while os.read(ours, 4096):
-                pass
-        except OSError:
-            pass
+    def hear() -> None:
+        while (word := supervisor.line()) is not None:
+            if word == launch.STACK:
+                # The signal of it, which Python's faulthandler knows everywhere.
+                os.abort()
+            elif word == launch.LEAVE:
+                _leave(stopper)
         stopper.leave()
         time.sleep(LEAVE_WITHIN + ORPHAN_GRACE)
         print("the supervisor is gone, and a handler does not return", file=sys.stderr, flush=True)
         os._exit(1)
 
-    threading.Thread(target=wait_for_eof, name="wsraw-stdin", daemon=True).start()
+    threading.Thread(target=hear, name="wsraw-stdin", daemon=True).start()
+
+
+def _leave(stopper: Stopper) -> None:
+    """As at SIGTERM, which ends a process at once that has no handler for it yet."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        os._exit(EXIT_TERMINATED)
+    stopper.leave()

@@ -103,6 +103,16 @@ def test_a_file_that_does_not_load_leaves_the_old_workers() -> None:
     assert isinstance(spawn, a.Spawn), "and it can be tried again"
 
 
+def test_a_ready_worker_has_loaded_whatever_its_exit_code() -> None:
+    """os.abort() ends with that code on Windows, and os._exit(3) does everywhere."""
+    run = up(2)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    run.do(run.policy.ready(spawn.child.n, run.now))
+    assert run.exit(spawn.child, DOES_NOT_LOAD) == []
+    assert run.pool.is_reloading
+    assert run.pass_time(2) == [spawn], "it is tried again"
+
+
 def test_a_command_that_dies_again_and_again_is_refused() -> None:
     """PHP ends with 255 where a file has a syntax error, and Node with 1."""
     php = Program("php chat.php", words=("php", "chat.php"), label="php")

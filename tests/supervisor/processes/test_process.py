@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import venv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import wsraw
 from tests.deadline import DEADLINE, eventually
 from tests.running import environment
+from wsraw.runtime import launch
 from wsraw.supervisor.processes import process as module
 from wsraw.supervisor.processes.process import Process, reason
 
@@ -29,6 +31,7 @@ class Child:
         keep: tuple[int, ...] = (),
         explained: tuple[int, ...] = (),
         folder: str = "",
+        hears: bool = False,
     ) -> None:
         self.heard: list[str] = []
         self.code = 0
@@ -42,6 +45,7 @@ class Child:
             folder=folder,
             keep_open=keep,
             explained=explained.__contains__,
+            hears=hears,
         )
 
     def handle_exit(self, code: int) -> None:
@@ -110,7 +114,7 @@ def test_output_need_not_be_text(start: type[Child]) -> None:
     assert child.wait() == ["\ufffd\ufffd", "\x00", 0]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM")
+@pytest.mark.skipif(not launch.HAS_SIGNALS, reason="has no SIGTERM")
 def test_a_child_that_is_released_is_not_told_that_its_parent_is_gone(start: type[Child]) -> None:
     child = start("import sys; print('up', flush=True); sys.stdin.read(); print('you are gone')")
     eventually(lambda: child.heard, "its first line")
@@ -118,6 +122,67 @@ def test_a_child_that_is_released_is_not_told_that_its_parent_is_gone(start: typ
     assert child.wait() == ["up", -signal.SIGTERM]
 
 
+HEARS = (
+    "import sys\nprint('up', flush=True)\nfor line in sys.stdin: print(line, end='', flush=True)"
+)
+
+
+@pytest.fixture
+def without_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.setattr(launch, "HAS_SIGNALS", False)
+
+
+def test_a_child_is_asked_by_words_where_signals_would_end_it(
+    start: type[Child], without_signals: None
+) -> None:
+    child = start(HEARS, hears=True)
+    eventually(lambda: child.heard, "its first line")
+    child.process.terminate()
+    eventually(lambda: len(child.heard) > 1, "the word")
+    child.process.abort()
+    eventually(lambda: len(child.heard) > 2, "the other word")
+    assert child.heard == ["up", "leave", "stack"]
+    assert not child.gone.is_set(), "its stdin is open, as its parent is there"
+
+
+def test_a_program_that_knows_no_words_is_asked_by_the_end_of_its_input(
+    start: type[Child], without_signals: None
+) -> None:
+    child = start(HEARS)
+    eventually(lambda: child.heard, "its first line")
+    child.process.terminate()
+    assert child.wait() == ["up", 0]
+
+
+def test_a_program_that_knows_no_words_cannot_be_asked_for_its_stack(
+    start: type[Child], without_signals: None
+) -> None:
+    child = start(HEARS)
+    eventually(lambda: child.heard, "its first line")
+    child.process.abort()
+    assert child.wait()[1] != 0
+
+
+def test_a_word_to_a_child_that_does_not_read_does_not_block_its_parent(
+    start: type[Child], without_signals: None
+) -> None:
+    """Its pipe is full of what was said first."""
+    gone = threading.Event()
+    process = Process(
+        [sys.executable, "-c", "import time; time.sleep(600)"],
+        {},
+        on_line=print,
+        on_exit=lambda code: gone.set(),
+        said=b"x" * 1_000_000,
+        hears=True,
+    )
+    process.terminate()
+    process.kill()
+    eventually(gone.is_set)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the job object ends it at once")
 def test_a_child_notices_that_its_parent_is_gone() -> None:
     """Its parent is a process of its own here, which is killed."""
     child = "import sys; print('up', flush=True); sys.stdin.read(); open(sys.argv[1], 'w')"
@@ -150,7 +215,7 @@ def test_kill_is_certain(start: type[Child]) -> None:
     assert child.wait()[1] != 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGABRT that a handler could hear")
+@pytest.mark.skipif(not launch.HAS_SIGNALS, reason="has no SIGABRT that a handler could hear")
 def test_an_abort_shows_the_stack(start: type[Child]) -> None:
     code = "import faulthandler, time\nfaulthandler.enable()\ndef hang():\n"
     child = start(code + "    print('up', flush=True)\n    while True: time.sleep(1)\nhang()")
@@ -161,7 +226,9 @@ def test_an_abort_shows_the_stack(start: type[Child]) -> None:
     assert any("in hang" in str(line) for line in lines)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+@pytest.mark.skipif(
+    sys.platform != "win32" and not Path("/proc/self/statm").exists(), reason="needs /proc"
+)
 def test_the_memory_of_a_child_is_read(start: type[Child]) -> None:
     code = "x = bytearray(100_000_000); print('up', flush=True); import time; time.sleep(600)"
     child = start(code)
@@ -172,6 +239,29 @@ def test_the_memory_of_a_child_is_read(start: type[Child]) -> None:
     child.process.kill()
     child.wait()
     assert child.process.memory() is None
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="only there it is not Python itself")
+def test_the_process_of_a_virtual_environment_is_python_itself(tmp_path: Path) -> None:
+    """Not the launcher, whose pid and memory are its own."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    code = (
+        "import os, sys\n"
+        "from wsraw.supervisor.processes.process import Process, own_command, own_variables\n"
+        "child = 'import os, sys; print(os.getpid(), sys.prefix, flush=True)'\n"
+        "import threading\n"
+        "gone = threading.Event()\n"
+        "process = Process([own_command()[0], '-c', child], own_variables(),\n"
+        "                  on_line=print, on_exit=lambda code: gone.set())\n"
+        "gone.wait()\n"
+        "process.read_rest(60)\n"
+        "print(process.pid, sys.prefix)\n"
+    )
+    python = tmp_path / "venv" / "Scripts" / "python.exe"
+    told = subprocess.check_output([python, "-c", code], env=environment(), text=True)
+    child, ours = told.splitlines()
+    assert child == ours
+    assert str(tmp_path) in ours
 
 
 def test_writing_to_a_dead_child_raises_nothing(start: type[Child]) -> None:

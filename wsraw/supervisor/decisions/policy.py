@@ -459,7 +459,8 @@ class Policy:
         if was_asked:
             return
         boot = not (self._listened if child is self.gateway else self.has_been_up)
-        # Once it was ready, any code may come from a handler: os._exit(3) is not about the file.
+        # Once it was ready, any code may come from a handler: os._exit(3) is not about the file. On
+        # Windows os.abort() ends with this code, too.
         was_early = was_ready_at is None
         if boot and was_early and code == DOES_NOT_LOAD:
             # The child has logged why.
@@ -467,9 +468,10 @@ class Policy:
             return
         is_successor = pool is not None and child is pool.successor
         is_foreign = child.program is not None and child.program.is_foreign
-        says_so = code == DOES_NOT_LOAD or (code == DOES_NOT_START and not is_foreign)
+        # A ready successor may still fail: the on_start of a Python worker runs after its hello.
+        last_code = DOES_NOT_LOAD if is_foreign else DOES_NOT_START
+        says_so = code == last_code or (was_early and code == DOES_NOT_LOAD)
         is_broken = is_successor and was_early and child.early_deaths + 1 >= BROKEN_AFTER
-        # A ready successor may still fail: its on_start runs after its hello.
         if pool is not None and ((says_so and (was_early or is_successor)) or is_broken):
             told = pool.refuse_successor(child, reason, now)
             if told:

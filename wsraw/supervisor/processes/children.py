@@ -22,7 +22,7 @@ from wsraw.supervisor.processes.process import (
     Process,
     foreign_command,
     own_command,
-    path,
+    own_variables,
     reason,
     start_folder,
 )
@@ -69,7 +69,7 @@ class Children:
         self._own_variables = {
             "WSRAW_PARENT": str(os.getpid()),
             "WSRAW_STDIN": "1",
-            "WSRAW_PATH": path(),
+            **own_variables(),
         }
         self.folder = start_folder()
         """Folder in which children start; a link in its name is followed at each start."""
@@ -152,6 +152,7 @@ class Children:
                     child.ready_at is None and code in (DOES_NOT_START, DOES_NOT_LOAD)
                 ),
                 said=b"" if kind == "foreign" else self._said,
+                hears=kind != "foreign",
             )
         except OSError as error:
             why = f"could not be started: {os_error(error)}"

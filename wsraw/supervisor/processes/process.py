@@ -2,8 +2,10 @@
 
 No child is orphaned (docs/worker-protocol.md, rule 19), however this process ends: each child's
 stdin is a pipe whose end tells it that we are gone; on Linux it also gets a signal (child.py), on
-Windows the job object ends it. Children have a process group of their own, so that Ctrl-C in a
-terminal reaches the supervisor alone.
+Windows the job object ends it. Children have a process group of their own (on Windows a console,
+without a window), so that Ctrl-C in a terminal reaches the supervisor alone.
+
+Where no signal asks a process for something (launch.py), a Python child hears words on its stdin.
 
 A worker in another language gets four variables (children.py), stdin and output, and nothing else.
 
@@ -22,6 +24,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -43,7 +46,8 @@ class Process:
     `LAST_WORDS` later. A slow `on_line` slows only the child that writes. Raises OSError if the
     process cannot be started.
 
-    `folder`: its working directory if that exists, else ours.
+    `folder`: its working directory if that exists, else ours. `hears`: it understands the words of
+    launch.py.
 
     Create it in the main thread: on Linux the child gets a signal when the *thread* that made it
     ends (prctl(2), PR_SET_PDEATHSIG).
@@ -60,11 +64,14 @@ class Process:
         keep_open: Sequence[int] = (),
         explained: Callable[[int], bool] = lambda code: False,
         said: bytes = b"",
+        hears: bool = False,
     ) -> None:
         """`said`: its first input on stdin, of any length."""
         options: dict[str, Any] = {}
         if sys.platform == "win32":
-            options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
+            # Ctrl-C, Ctrl-Break and the end of a console reach all its processes. Without a console
+            # of ours, each program of a handler would open a window.
+            options["creationflags"] = subprocess.CREATE_NO_WINDOW
         else:
             options["process_group"] = 0
             options["pass_fds"] = tuple(keep_open)
@@ -79,6 +86,9 @@ class Process:
         self._on_exit = on_exit
         self._explained = explained
         self._said = said
+        self._hears = hears
+        self._speaking = threading.Lock()
+        """Held while stdin is written to or closed."""
         self._process = subprocess.Popen(
             command,
             env=environment,
@@ -89,9 +99,9 @@ class Process:
         )
         self.pid = self._process.pid
         if sys.platform == "win32":
-            from wsraw.supervisor.processes import job_object
+            from wsraw.supervisor.processes import windows
 
-            job_object.add(self.pid)
+            windows.add_to_job(self.pid)
         self._reader = threading.Thread(target=self._read, daemon=True)
         waiter = threading.Thread(target=self._wait, daemon=True)
         try:
@@ -107,14 +117,11 @@ class Process:
             raise OSError(errno.EAGAIN, str(error)) from error
 
     def terminate(self) -> None:
-        """Ask it to exit. Stdin stays open: its end means that the parent is gone."""
-        if sys.platform == "win32":
-            # terminate() kills there, and Ctrl-Break needs a console: do both.
-            with suppress(OSError):
-                self._process.send_signal(signal.CTRL_BREAK_EVENT)
-            self._close_stdin()
-        else:
+        """Ask it to exit. Stdin stays open if it can: its end means that the parent is gone."""
+        if launch.HAS_SIGNALS:
             self._process.terminate()
+        else:
+            self._aside(partial(self._say, launch.LEAVE) if self._hears else self._close_stdin)
 
     def kill(self) -> None:
         """Kill it; this also ends a stopped process."""
@@ -123,16 +130,22 @@ class Process:
 
     def abort(self) -> None:
         """End it with its stack in the log, which Python's faulthandler writes at SIGABRT."""
-        if sys.platform == "win32":
-            self.kill()
-        else:
+        if sys.platform != "win32" and launch.HAS_SIGNALS:
             with suppress(OSError):
                 self._process.send_signal(signal.SIGABRT)
                 # A stopped process must continue to write it.
                 self._process.send_signal(signal.SIGCONT)
+        elif self._hears:
+            self._aside(partial(self._say, launch.STACK))
+        else:
+            self.kill()
 
     def memory(self) -> int | None:
         """Resident bytes; None if the platform does not tell or the process is gone."""
+        if sys.platform == "win32":
+            from wsraw.supervisor.processes import windows
+
+            return windows.memory(self.pid)
         try:
             pages = Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1]
         except (OSError, IndexError):
@@ -144,10 +157,27 @@ class Process:
         self._reader.join(timeout)
         return not self._reader.is_alive()
 
+    def _say(self, word: bytes) -> None:
+        self._write(word + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        """Write to its stdin. Blocks if it does not read."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        with self._speaking, suppress(OSError):
+            while data and not stdin.closed:
+                data = data[os.write(stdin.fileno(), data) :]
+
     def _close_stdin(self) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError):
+        with self._speaking, suppress(OSError):
             self._process.stdin.close()
+
+    def _aside(self, work: Callable[[], object]) -> None:
+        """In a thread, as it may block."""
+        # Without a thread it is killed when its time is over.
+        with suppress(RuntimeError):
+            threading.Thread(target=work, daemon=True).start()
 
     def _read(self) -> None:
         output: IO[bytes] | None = self._process.stdout
@@ -157,16 +187,12 @@ class Process:
                 self._on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
 
     def _wait(self) -> None:
-        assert self._process.stdin is not None
-        # A child that never reads blocks only this thread.
-        with suppress(OSError):
-            while self._said:
-                self._said = self._said[os.write(self._process.stdin.fileno(), self._said) :]
+        self._write(self._said)
         code = self._process.wait()
         if self._explained(code):
             self._reader.join(LAST_WORDS)
-        self._close_stdin()
         self._on_exit(code)
+        self._close_stdin()
 
 
 def start_folder() -> str:
@@ -186,9 +212,26 @@ def start_folder() -> str:
 
 def own_command(*arguments: str) -> list[str]:
     """Command line of a Python child (child.py): this wsraw, also where `-m` would not find it. The
-    child needs the variable of `path`."""
+    child needs the variables of `own_variables`."""
     # -P: modules in the user's folder must not shadow ours or Python's.
-    return [sys.executable, "-P", os.path.dirname(wsraw.__file__), *arguments]
+    return [_python(), "-P", os.path.dirname(wsraw.__file__), *arguments]
+
+
+def own_variables() -> dict[str, str]:
+    """What each Python child needs to find its modules."""
+    variables = {"WSRAW_PATH": path()}
+    if _python() != sys.executable:
+        # What the launcher would tell it; Python removes it at the start.
+        variables["__PYVENV_LAUNCHER__"] = sys.executable
+    return variables
+
+
+def _python() -> str:
+    """On Windows the python.exe of a virtual environment is a launcher: Python itself would be a
+    child of it, with another pid and another memory. (As multiprocessing does it.)"""
+    if sys.platform == "win32":
+        return str(getattr(sys, "_base_executable", "") or sys.executable)
+    return sys.executable
 
 
 def path() -> str:

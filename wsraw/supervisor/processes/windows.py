@@ -1,4 +1,5 @@
-"""I/O. Windows: the job object that ends all children when this process dies."""
+"""I/O. Windows: the job object that ends all children when this process dies, and the memory of a
+process."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ if sys.platform == "win32":
     from ctypes import wintypes
 
     PROCESS_TERMINATE_AND_SET_QUOTA = 0x0001 | 0x0100
+    PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
     EXTENDED_LIMIT_INFORMATION = 9
     KILL_ON_JOB_CLOSE = 0x2000
 
@@ -35,6 +37,20 @@ if sys.platform == "win32":
             ("PeakJobMemoryUsed", ctypes.c_size_t),
         )
 
+    class _MemoryCounters(ctypes.Structure):
+        _fields_ = (
+            ("cb", wintypes.DWORD),
+            ("PageFaultCount", wintypes.DWORD),
+            ("PeakWorkingSetSize", ctypes.c_size_t),
+            ("WorkingSetSize", ctypes.c_size_t),
+            ("QuotaPeakPagedPoolUsage", ctypes.c_size_t),
+            ("QuotaPagedPoolUsage", ctypes.c_size_t),
+            ("QuotaPeakNonPagedPoolUsage", ctypes.c_size_t),
+            ("QuotaNonPagedPoolUsage", ctypes.c_size_t),
+            ("PagefileUsage", ctypes.c_size_t),
+            ("PeakPagefileUsage", ctypes.c_size_t),
+        )
+
     _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
     _kernel32.CreateJobObjectW.argtypes = (wintypes.LPVOID, wintypes.LPCWSTR)
     _kernel32.CreateJobObjectW.restype = wintypes.HANDLE
@@ -48,10 +64,11 @@ if sys.platform == "win32":
     _kernel32.OpenProcess.restype = wintypes.HANDLE
     _kernel32.AssignProcessToJobObject.argtypes = (wintypes.HANDLE, wintypes.HANDLE)
     _kernel32.CloseHandle.argtypes = (wintypes.HANDLE,)
+    _kernel32.K32GetProcessMemoryInfo.argtypes = (wintypes.HANDLE, wintypes.LPVOID, wintypes.DWORD)
 
     _job: int | None = None
 
-    def add(pid: int) -> None:
+    def add_to_job(pid: int) -> None:
         """Put a child that has not been reaped into the job. Raises OSError.
 
         The handle stays open: the system closes it when we end, however that happens, and closing
@@ -65,6 +82,19 @@ if sys.platform == "win32":
             _checked(_kernel32.AssignProcessToJobObject(_job, process))
         finally:
             _kernel32.CloseHandle(process)
+
+    def memory(pid: int) -> int | None:
+        """Bytes of the working set of a child that has not been reaped, None if it has ended."""
+        process = _kernel32.OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, False, pid)
+        if not process:
+            return None
+        counters = _MemoryCounters()
+        size = ctypes.sizeof(counters)
+        try:
+            known = _kernel32.K32GetProcessMemoryInfo(process, ctypes.byref(counters), size)
+        finally:
+            _kernel32.CloseHandle(process)
+        return counters.WorkingSetSize or None if known else None
 
     def _create() -> int:
         job = _checked(_kernel32.CreateJobObjectW(None, None))
