@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -73,18 +74,30 @@ def test_an_unusable_run_folder_does_not_stop_the_restart_of_the_gateway() -> No
 def test_a_start_waits_for_the_gateway_of_a_killed_supervisor(tmp_path: Path) -> None:
     """Exit code 2 was the answer for up to five seconds, and a service manager does not try again
     after that."""
-    options = [f"--workers={ECHO}", f"--run-dir={tmp_path / 'run'}"]
-    with Running(*options) as first:
-        gateway = int(first.ready().line(r"gateway started, pid (\d+)")[1])
-        # Until the second run has seen that it is still there.
-        os.kill(gateway, signal.SIGSTOP)
+    gate = tmp_path / "gate"
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import os, time\n"
+        "def on_message(msg, con):\n"
+        "    print('in the handler')\n"
+        f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    )
+    options = [f"--workers={slow}", f"--run-dir={tmp_path / 'run'}"]
+    with (
+        Running(*options) as first,
+        socket.create_connection(("127.0.0.1", first.port), TIMEOUT) as client,
+    ):
+        gateway = int(first.line(r"gateway started, pid (\d+)")[1])
+        client.sendall(b"x")
+        first.line("in the handler")
         first.process.kill()
         first.process.wait()
+        # It waits for the handler, and longer than it would: until the second run has seen it.
+        os.kill(gateway, signal.SIGSTOP)
         with Running(*options) as second:
-            try:
-                second.line("waiting for the gateway of an earlier run to leave")
-            finally:
-                os.kill(gateway, signal.SIGCONT)
+            second.line("waiting for the gateway of an earlier run to leave")
+            gate.touch()
+            os.kill(gateway, signal.SIGCONT)
             second.ready()
             second.send(signal.SIGTERM)
             assert second.wait() == 0
