@@ -581,8 +581,14 @@ def test_the_limit_is_exact_and_counts_before_a_byte_of_the_body() -> None:
     assert peer.receive_data(frame(b"x" * 1000)) == [b"x" * 1000]
     assert peer.receive_data(frame(b"x" * 1000)[:9]) == []
     assert peer.receive_data(b"x" * 1000) == [b"x" * 1000]
+    why = "a batch of 1,001 bytes; the limit is 1,000: send it in several"
     assert peer.receive_data(frame(b"x" * 1001)[:9]) == []
-    assert peer.why == "a batch of 1,001 bytes; the limit is 1,000: send it in several"
+    assert peer.why == why
+    # Also one that is there at once, and behind another one.
+    for before in (b"", frame(b"x")):
+        peer = ready_peer("server", limit=1000)
+        assert peer.receive_data(before + frame(b"x" * 1001)) == ([b"x"] if before else [])
+        assert peer.why == why
 
 
 def test_a_limit_counts_for_frames_that_begin_later() -> None:

@@ -542,6 +542,23 @@ def test_a_batch_above_the_limit_is_reported_with_its_size_and_its_worker(
     assert not gone(hall.of(other))
 
 
+def test_an_event_whose_answer_is_always_too_long_becomes_a_dead_letter(hall: Hall) -> None:
+    """The worker lives and comes back each time: what it is cut off for is not forgiven then."""
+    con = hall.client()
+    for _ in range(2 * Settings().max_deliveries):
+        linked = hall.connect(0, "the same")
+        eventually(lambda: hall.turn() or linked.events or hall.sessions.dead_letters)  # type: ignore[func-returns-value]  # noqa: B023
+        if hall.sessions.dead_letters:
+            break
+        with linked.inherited() as sock:
+            sock.send(b"\2" + (LARGEST_BATCH + 1).to_bytes(8, "big"))
+        eventually(lambda: hall.turn() or linked.client.why)  # type: ignore[func-returns-value]  # noqa: B023
+        assert f"{LARGEST_BATCH + 1:,}" in linked.client.why
+        linked.exit()
+    [letter] = hall.sessions.dead_letters
+    assert (letter["con"], letter["deaths"]) == (con.id, Settings().max_deliveries)
+
+
 def test_an_error_of_our_own_ends_that_link_alone(
     hall: Hall, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import zmq
 
 from tests.deadline import DEADLINE, eventually
 from tests.runtime.link.ends import Served, take, work
+from wsraw.link.batches import LARGEST_BATCH
 from wsraw.runtime.link import client as client_module
 from wsraw.runtime.link.client import LinkClient
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
@@ -80,6 +81,17 @@ def test_a_loss_is_told_after_the_last_batch(served: Served) -> None:
     assert [client.receive() for _ in range(3)] == [b"0", b"1", b"2"]
     assert client.is_lost
     assert "no more" in client.why
+    client.close()
+
+
+def test_a_server_that_sends_too_long_a_batch_is_left(served: Served) -> None:
+    client, link = served.joined()
+    link.send(b"before")
+    assert link._socket._sock.send(b"\2" + (LARGEST_BATCH + 1).to_bytes(8, "big")) == 9
+    served.until(lambda: take(client) == [] and client.is_lost)
+    assert f"{LARGEST_BATCH + 1:,} bytes" in client.why
+    served.until(lambda: served.ends)
+    assert f"{LARGEST_BATCH + 1:,} bytes" in served.ends[0][1], "it is told"
     client.close()
 
 

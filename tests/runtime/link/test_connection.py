@@ -62,6 +62,19 @@ def test_batches_that_are_queued_arrive_in_order_and_whole(buffer: int) -> None:
     far.close()
 
 
+def test_more_batches_are_queued_than_the_system_takes_at_once() -> None:
+    # The system refuses a call with more pieces than IOV_MAX.
+    near, far = ready_pair()
+    batches = [bytes(16 << 20), *(b"%d" % n for n in range(5000))]
+    for batch in batches:
+        near.send(batch)
+    assert len(near._out) > 4096
+    assert drain(far, near) == batches
+    assert not near.broken
+    near.close()
+    far.close()
+
+
 def test_a_peer_that_sends_byte_by_byte_is_understood() -> None:
     near, far = socket.socketpair()
     server = serving(near)
@@ -113,6 +126,22 @@ def test_one_small_batch_is_one_call_on_each_side() -> None:
     assert far.receive() == [b"one"]
     assert near._sock.calls == ["send"]  # type: ignore[attr-defined]
     assert far._sock.calls == ["recv"]  # type: ignore[attr-defined]
+    near.close()
+    far.close()
+
+
+def test_a_large_batch_is_received_where_it_stays() -> None:
+    near, far = ready_pair(buffer=1 << 20)
+    far._sock = CountedSocket(fileno=far._sock.detach())  # type: ignore[misc]
+    far._sock.setblocking(False)
+    far._sock.calls = []
+    batch = batch_of(1 << 20)
+    near.send(batch)
+    assert drain(far, near) == [batch]
+    calls = far._sock.calls  # type: ignore[attr-defined]
+    assert "recv_into" in calls
+    # Until it is known how long it is, and when nothing is behind it.
+    assert calls.count("recv") < len(batch) / READ_SIZE / 2
     near.close()
     far.close()
 

@@ -192,6 +192,21 @@ def test_a_peer_that_is_cut_while_it_does_not_read_learns_the_reason_later(serve
     client.close()
 
 
+def test_a_peer_that_does_not_know_an_error_finds_the_end_behind_it(unix: Served) -> None:
+    sock = unix.raw_ready()
+    sock.sendall(header(5) + b"hello")
+    unix.until(lambda: unix.links)
+    (link,) = unix.links
+    link.cut("enough")
+    told = b""
+    while piece := sock.recv(1000):
+        told += piece
+    assert b"enough" in told
+    assert link in unix.server._links, "it is not waited for"
+    sock.close()
+    unix.until(lambda: link not in unix.server._links)
+
+
 def test_a_peer_that_never_reads_does_not_keep_its_socket(served: Served) -> None:
     client, link = served.joined()
     flooded(link)
@@ -417,6 +432,37 @@ def test_one_that_speaks_another_protocol_is_closed_at_once(
     served.until(lambda: closed(sock))
     sock.close()
     assert "HTTP" in caplog.text
+
+
+def test_strangers_do_not_flood_the_log(unix: Served, caplog: pytest.LogCaptureFixture) -> None:
+    def speak_http() -> None:
+        sock = unix.raw()
+        sock.sendall(b"GET / HTTP/1.1\r\n")
+        sock.setblocking(False)
+        unix.until(lambda: closed(sock))
+        sock.close()
+
+    began = unix.loop.now
+    for _ in range(20):
+        speak_http()
+    # One, unless the machine is very slow.
+    assert 1 <= len(caplog.records) <= 1 + (unix.loop.now - began) / server.COMPLAIN_EVERY
+    before = len(caplog.records)
+    unix.pass_time(server.COMPLAIN_EVERY + 1)
+    speak_http()
+    assert len(caplog.records) == before + 1
+
+
+def test_a_turn_accepts_a_bounded_number_of_connections(unix: Served) -> None:
+    socks = [unix.raw() for _ in range(2 * server.ACCEPT_BUDGET + 5)]
+    portions = []
+    while unix.server._accepted < len(socks):
+        before = unix.server._accepted
+        unix.turn()
+        portions.append(unix.server._accepted - before)
+    assert max(portions) == server.ACCEPT_BUDGET
+    for sock in socks:
+        sock.close()
 
 
 def test_one_that_only_connects_and_leaves_is_no_news(

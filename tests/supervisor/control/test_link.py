@@ -297,6 +297,22 @@ def test_the_command_line_is_answered(supervisor: Supervisor, meet: Meet) -> Non
     control.answer(asked.who, Done(7, True))
 
 
+def test_a_request_is_shorter_than_what_a_gateway_says(supervisor: Supervisor, meet: Meet) -> None:
+    control, gateway, client = supervisor.control, meet(), meet()
+    token = control.expect()
+    client.say(encode([control.client_token, Do(1, "status")]))
+    asked = supervisor.hear()
+    assert isinstance(asked, Asked)
+    gateway.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
+    for other, mine in ((gateway, token), (client, control.client_token)):
+        other.say(encode([mine, ["later", "x" * link.REQUEST_LIMIT]]))
+    gateway.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
+    supervisor.until(lambda: asked.who.ended)
+    supervisor.until_said(f"the limit is {link.REQUEST_LIMIT:,}")
+
+
 def test_the_last_answer_leaves_although_the_run_ends(supervisor: Supervisor, meet: Meet) -> None:
     control, client = supervisor.control, meet()
     client.say(encode([control.client_token, Do(1, "stop")]))
