@@ -1,6 +1,8 @@
 # make run: serve the echo example. make check: style and types.
 # make test: the tests that a change should pass, in minutes. make test-all: these and the long ones.
 # make test TESTS=tests/gateway: some of them, one after the other.
+# make test-portable: the tests on a Python that has no more than there is on Windows. make test-windows: many
+# of them on Python for Windows, under wine.
 # make cases: situations from public bug reports, one script each.
 # make soak: the long runs. make conformance: the Autobahn test suite, all cases.
 # make wheel: one with compiled modules for this machine, in dist, tried where nothing else is.
@@ -27,7 +29,7 @@ CASES ?=
 # Without bytecode every process that a test starts would compile its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-all test-compiled compiled wheel cases soak bench conformance fuzz check format coverage node-peers workers autobahn clean
+.PHONY: run test test-all test-portable test-windows test-compiled compiled wheel cases soak bench conformance fuzz check format coverage node-peers workers autobahn clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -44,6 +46,15 @@ test: $(VENV)/.dev node-peers workers autobahn
 
 test-all: test
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m long
+
+# The same without unix sockets, epoll, signals and a fine clock, so as on Windows: tests/portable/sitecustomize.py.
+PORTABLE := $(SIDE_BY_SIDE) $(shell sed -n 's/^tests/--deselect=&/p' tests/portable/left_out.txt)
+test-portable: $(VENV)/.dev
+	PYTHONPATH=$(abspath tests/portable) $(BIN)/python -m pytest $(PORTABLE) -m 'not long' $(TESTS)
+
+# On CPython for Windows, under wine, which it installs on Debian as root.
+test-windows: $(VENV)/.dev
+	tests/windows/run.sh build/windows $(TESTS)
 
 # The same tests over the compiled hot path (docs/compiled.md).
 test-compiled: compiled node-peers workers autobahn

@@ -4,17 +4,16 @@ has none either."""
 from __future__ import annotations
 
 import os
-import signal
+import shutil
 
 import pytest
 
+from wsraw.runtime.launch import HAS_SIGNALS
 from wsraw.runtime.link.connection import HAS_UNIX
-
-HAS_SIGNALS = hasattr(signal, "SIGHUP")
-"""Whether a process can be asked to do something by a signal."""
 
 signals = pytest.mark.skipif(not HAS_SIGNALS, reason="no signals here that a process can handle")
 unix_sockets = pytest.mark.skipif(not HAS_UNIX, reason="no unix sockets here")
+curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no descriptors of processes here")
 
 ON_ITS_WAY = 0.0 if HAS_UNIX else 0.2

@@ -19,6 +19,10 @@ from wsraw.supervisor.supervisor import REPEATED_SIGNAL
 
 ROOT = Path(__file__).resolve().parent.parent
 
+SYNCHRONIZE = 0x100000
+WAIT_TIMEOUT = 258
+"""Of Windows: a right to a process, and that it has not ended."""
+
 
 def command(*arguments: str) -> list[str]:
     """As the `wsraw` script does it: nothing is imported from the current folder."""
@@ -49,6 +53,20 @@ def wsraw(
 
 def is_alive(pid: int) -> bool:
     """Whether it runs; a zombie does not."""
+    if sys.platform == "win32":
+        # os.kill(pid, 0) is Ctrl-C there.
+        import ctypes
+
+        kernel32 = ctypes.WinDLL("kernel32")
+        kernel32.OpenProcess.restype = ctypes.c_void_p
+        process = kernel32.OpenProcess(SYNCHRONIZE, False, pid)
+        if not process:
+            return False
+        handle = ctypes.c_void_p(process)
+        try:
+            return bool(kernel32.WaitForSingleObject(handle, 0) == WAIT_TIMEOUT)
+        finally:
+            kernel32.CloseHandle(handle)
     try:
         os.kill(pid, 0)
     except OSError:
@@ -69,11 +87,12 @@ class Running:
     ) -> None:
         # A run that is killed cannot remove its run folder; so it makes it in one of ours.
         self._folder = tempfile.TemporaryDirectory(prefix="run-")
+        self.folder = Path(self._folder.name)
         options = [f"--listen={address}" for address in listen or ["127.0.0.1:0"]]
         self.process = subprocess.Popen(
             command("run", "--log-level=debug", *options, *arguments),
             cwd=cwd,
-            env=environment() | dict.fromkeys(["TMPDIR", "XDG_RUNTIME_DIR"], self._folder.name),
+            env=environment() | dict.fromkeys(["TMPDIR", "XDG_RUNTIME_DIR"], str(self.folder)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -21,8 +21,9 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
 from tests.deadline import DEADLINE, eventually
-from tests.needs import signals
+from tests.needs import HAS_SIGNALS, signals
 from tests.running import ROOT, Running, is_alive
+from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.supervisor.control import client
 
 EXAMPLES = ROOT / "examples"
@@ -48,7 +49,12 @@ class Serving:
             if known not in self.addresses:
                 self.addresses.append(known)
         link = ready[2]
-        self.folder = Path(link.removeprefix("ipc://")).parent if link.startswith("ipc:") else None
+        self.folder = Path(link.removeprefix("ipc://")).parent if HAS_UNIX else self._find_folder()
+
+    def _find_folder(self) -> Path | None:
+        """Where the link's endpoint does not say it; None if there may be others."""
+        found = list(self.run.folder.rglob("control-token"))
+        return found[0].parent if len(found) == 1 else None
 
     def __str__(self) -> str:
         return str(self.run)
@@ -160,7 +166,10 @@ def serve(
             run.line(f"worker {n} is ready")
         yield serving
         if run.process.poll() is None:
-            run.send(signal.SIGTERM)
+            if HAS_SIGNALS:
+                run.send(signal.SIGTERM)
+            else:
+                client.ask(client.find(str(serving.folder)), "stop", (), TIMEOUT)
             code = run.wait()
             assert code == 0, f"exit code {code}\n{run}"
         assert_gone(serving)

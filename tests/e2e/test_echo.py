@@ -28,6 +28,7 @@ from tests.e2e.serving import (
     receive_exactly,
     serve,
 )
+from tests.needs import curl
 from tests.running import ROOT
 
 MIB = 1 << 20
@@ -137,6 +138,8 @@ def test_the_clients_close_is_answered_in_kind(echo: Serving, code: int) -> None
 
 @pytest.mark.parametrize("deflate", ["on", "off"])
 def test_a_client_of_node_gets_its_echoes(echo: Serving, deflate: str) -> None:
+    if sys.platform == "win32" and not (NODE_MODULES.exists() and shutil.which(NODE)):
+        pytest.skip("no make there, which installs it")
     if not NODE_MODULES.exists():
         pytest.fail("Node's ws is missing: run make node-peers")
     script = Path(__file__).parent / "node" / "echo.mjs"
@@ -297,6 +300,7 @@ def test_plain_http_is_raw_data_by_default(echo: Serving) -> None:
         (WS, ("--request", "OPTIONS"), "426"),
     ],
 )
+@curl
 def test_plain_http_is_answered_for_curl(
     echo: Serving, listener: int, options: tuple[str, ...], status: str
 ) -> None:

@@ -27,12 +27,12 @@ from tests.deadline import DEADLINE, UNIT, eventually
 from tests.e2e.command_line import ask
 from tests.e2e.serving import ECHO, TIMEOUT, Serving, posix, receive_exactly, serve
 from tests.e2e.upstream import raw_upstream
+from tests.needs import curl
 from tests.running import wsraw
 
 Write = Callable[[str], Path]
 
 openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
-curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 
 
 def tls(serving: Serving, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:

@@ -39,11 +39,16 @@ def raw_upstream(handle: Callable[[socket.socket], object]) -> Iterator[Upstream
             except BaseException as error:
                 upstream.errors.append(error)
 
+    is_over: list[bool] = []
+
     def accept() -> None:
         while True:
             try:
                 sock, _ = server.accept()
             except OSError:
+                return
+            if is_over:
+                sock.close()
                 return
             upstream.came += 1
             threads.append(threading.Thread(target=serve_one, args=(sock,)))
@@ -56,7 +61,9 @@ def raw_upstream(handle: Callable[[socket.socket], object]) -> Iterator[Upstream
         try:
             yield upstream
         finally:
-            server.shutdown(socket.SHUT_RDWR)
+            is_over.append(True)
+            # Only this wakes it on each platform.
+            socket.create_connection(server.getsockname()).close()
             acceptor.join()
             for thread in threads:
                 thread.join(TIMEOUT * 5)

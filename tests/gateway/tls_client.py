@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -78,6 +79,11 @@ class Client:
             self.sock._sslobj.shutdown()  # type: ignore[attr-defined]
         except ssl.SSLWantReadError:
             pass
+
+
+def send_plainly(sock: ssl.SSLSocket, data: bytes) -> None:
+    """What is no TLS, or comes before it."""
+    assert socket.socket.send(sock, data) == len(data)
 
 
 def echo(event: Any) -> tuple[Record, ...]:

@@ -99,7 +99,7 @@ def test_a_huge_folder_is_not_walked_to_its_end(
     for n in range(10):
         (project / f"package/more{n}").mkdir()
         (project / f"package/more{n}/part.py").touch()
-    monkeypatch.setattr(module, "MOST_ENTRIES", 12)
+    monkeypatch.setattr(module, "MOST_ENTRIES", 16)
     told: list[str] = []
     watch = Watch([project / "handlers.py"], told.append)
     touch(project / "package/more5/part.py", 10)
@@ -107,7 +107,7 @@ def test_a_huge_folder_is_not_walked_to_its_end(
     touch(project / "package/part.py", 10)
     assert watch.changed() == [project / "package/part.py"]
     [line] = told
-    assert line.startswith(f"--reload: there are more than 12 files and folders in {project}; ")
+    assert line.startswith(f"--reload: there are more than 16 files and folders in {project}; ")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,7 @@ def test_installed_packages_are_not_watched(project: Path, name: str, is_seen: b
     assert watch.changed() == ([file] if is_seen else [])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no time of their change there")
 def test_a_file_with_the_same_time_and_size_is_a_change_if_it_was_replaced(project: Path) -> None:
     """cpython #120932: rsync -t, and builds that can be reproduced."""
     file = project / "helper.py"
@@ -147,7 +148,7 @@ def test_a_file_with_the_same_time_and_size_is_a_change_if_it_was_replaced(proje
 
 
 def is_later(file: Path, before: os.stat_result) -> bool:
-    return sys.platform == "win32" or file.stat().st_ctime_ns > before.st_ctime_ns
+    return file.stat().st_ctime_ns > before.st_ctime_ns
 
 
 def release(folder: Path, text: str) -> None:

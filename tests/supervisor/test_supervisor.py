@@ -14,6 +14,7 @@ import pytest
 
 from tests.authority import leaf, pem, write
 from tests.deadline import DEADLINE, eventually
+from tests.needs import signals
 from tests.running import Running, is_alive
 from wsraw.config.settings import Settings
 from wsraw.link.records import Done
@@ -22,7 +23,7 @@ from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import Folder
 from wsraw.supervisor.supervisor import Supervisor
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these tests speak in signals")
+pytestmark = signals
 
 HANDLERS = """
 import os, sys

@@ -22,6 +22,7 @@ from wsraw.gateway.connection.connection import CLOSED
 from wsraw.gateway.connection.dialing import dialed
 from wsraw.link.open_options import check
 from wsraw.link.records import Done, OnClose, OnMessage, Open
+from wsraw.runtime import launch
 from wsraw.supervisor.control import client as control
 from wsraw.supervisor.processes import process
 from wsraw.testing.peers import OURS
@@ -220,7 +221,7 @@ class Server:
         """Stop the run. Raises AssertionError, with the log, if it does not stop cleanly."""
         if self._ended:
             return
-        if sys.platform == "win32":
+        if not launch.HAS_SIGNALS:
             self._ask_to_stop()
         else:
             self.process.terminate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 from pathlib import Path
@@ -14,7 +13,7 @@ from tests.authority import ca, ca_file, client_context, leaf, odd_file, server_
 from tests.gateway.harness import HANDSHAKE
 from tests.gateway.socket_harness import SocketHarness
 from tests.gateway.tls.handshake_messages import FFDHE8192, X25519, retry
-from tests.gateway.tls_client import Client, Serve, echo
+from tests.gateway.tls_client import Client, Serve, echo, send_plainly
 from wsraw.gateway.connection.connection import CLOSED
 from wsraw.gateway.sockets.transport import TlsTransport
 from wsraw.link.records import (
@@ -198,7 +197,7 @@ def test_a_client_that_waits_for_its_handshake_is_not_read(serve: Serve) -> None
     with pytest.raises(ssl.SSLWantReadError):
         client.sock.do_handshake()
     served.until(lambda: served.sockets.handshakes.waiting)
-    os.write(client.sock.fileno(), b"\x17\3\3\0\x20" + bytes(32))
+    send_plainly(client.sock, b"\x17\3\3\0\x20" + bytes(32))
     served.until(lambda: not served.endpoint.reading)
     served.sockets.handshakes.work = work  # type: ignore[method-assign]
     # What came too early is no TLS: read after its turn, it ends the handshake.
@@ -459,7 +458,7 @@ def test_a_proxy_header_comes_before_tls(serve: Serve, cut: int, mode: str) -> N
     )
     client = through_proxy(served, HEADER[:cut])
     served.turn()
-    os.write(client.sock.fileno(), HEADER[cut:])
+    send_plainly(client.sock, HEADER[cut:])
     client.shake().send(b"x")
     served.until(served.data)
     assert served.heard[0].about["peer"] == "192.0.2.7:4242"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import ssl
@@ -12,7 +11,7 @@ import pytest
 from tests.authority import client_context
 from tests.gateway.harness import HANDSHAKE
 from tests.gateway.socket_harness import SocketHarness
-from tests.gateway.tls_client import Client, Serve, echo
+from tests.gateway.tls_client import Client, Serve, echo, send_plainly
 from wsraw.gateway.delivery.entry import EVENT_COST
 from wsraw.gateway.sockets.endpoint import LEAST_READ
 from wsraw.gateway.sockets.transport import MOST_UNSENT, TRUNCATED, TlsTransport
@@ -183,7 +182,7 @@ def test_a_broken_record_closes_the_connection(serve: Serve) -> None:
     client = Client(served).shake()
     client.send(b"x")
     served.until(served.data)
-    os.write(client.sock.fileno(), b"\x17\3\3\0\x20" + bytes(32))
+    send_plainly(client.sock, b"\x17\3\3\0\x20" + bytes(32))
     served.until(lambda: OnClose in served.kinds())
     assert served.heard[-2].message.startswith("TLS: ")
     served.until(lambda: not served.sockets.endpoints)

@@ -121,15 +121,7 @@ class Served:
 
     def raw(self) -> socket.socket:
         """A plain socket that is connected to it."""
-        scheme, _, place = self.server.endpoint.partition("://")
-        if scheme == "ipc":
-            sock = socket.socket(socket.AF_UNIX)
-            sock.connect(place)
-        else:
-            host, _, port = place.rpartition(":")
-            sock = socket.create_connection((host, int(port)))
-        sock.settimeout(DEADLINE)
-        return sock
+        return plain(self.server.endpoint)
 
     def raw_ready(self) -> socket.socket:
         """The same after the handshake; the server's greeting and READY are read."""
@@ -145,6 +137,19 @@ class Served:
     def close(self) -> None:
         self.server.close()
         self.loop.close()
+
+
+def plain(endpoint: str) -> socket.socket:
+    """A plain socket that is connected to a link's endpoint."""
+    scheme, _, place = endpoint.partition("://")
+    if scheme == "ipc":
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(place)
+    else:
+        host, _, port = place.rpartition(":")
+        sock = socket.create_connection((host, int(port)))
+    sock.settimeout(DEADLINE)
+    return sock
 
 
 def work(client: LinkClient) -> bool:

@@ -358,7 +358,8 @@ def test_a_peer_that_sends_on_is_not_read_out_for_ever(unix: Served) -> None:
     def write_on(link: Link, batch: Batch) -> None:
         nonlocal count
         count += 1
-        assert os.write(client.fileno(), frame) == len(frame)
+        assert client._socket is not None
+        assert client._socket._sock.send(frame) == len(frame)
 
     unix.server.receive = write_on
     for _ in range(3):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import DEADLINE
+from tests.needs import unix_sockets
 from wsraw.link.records import Do, Done
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control.client import NoRunError, RefusedError, ask
@@ -148,6 +149,7 @@ def test_a_file_that_is_damaged_is_an_error(run: Run, lines: tuple[str, ...]) ->
         ask(run.folder.path, "status", (), DEADLINE)
 
 
+@unix_sockets
 def test_a_run_that_is_about_to_listen_is_waited_for(run: Run, tmp_path: Path) -> None:
     """Its socket was removed, and is made again within a second."""
     run.answer = lambda asked: run.control.answer(asked.who, Done(asked.do.ref, True, "done"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +13,8 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE, eventually
+from tests.needs import unix_sockets
+from tests.runtime.link.ends import plain
 from wsraw.link.records import (
     Check,
     Decoder,
@@ -165,8 +166,7 @@ def test_what_is_not_a_batch_ends_its_connection_alone(supervisor: Supervisor, m
     for frames in ([b"\xc1"], [b"x" * 100_000], [encode([token, Stopped()]), b"more"], [b""] * 3):
         meet().say(*frames)
     meet().say(encode([]))
-    stranger = socket.socket(socket.AF_UNIX)
-    stranger.connect(str(control.endpoint).removeprefix("ipc://"))
+    stranger = plain(control.endpoint)
     stranger.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".ljust(100))
     stranger.setblocking(False)
     assert supervisor.until(lambda: is_closed(stranger), "a stranger to be closed")
@@ -340,6 +340,7 @@ def test_each_token_names_its_sender(supervisor: Supervisor, meet: Meet) -> None
     assert control.receive() is None
 
 
+@unix_sockets
 def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     loop = Loop()
     log = Log(io.StringIO(), "info")
@@ -349,7 +350,7 @@ def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     log.close()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no file")
+@unix_sockets
 def test_existing_connections_stay_when_the_socket_is_made_again(
     supervisor: Supervisor, meet: Meet, tmp_path: Path
 ) -> None:

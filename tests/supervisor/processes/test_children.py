@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.deadline import DEADLINE, UNIT, eventually
+from tests.needs import signals
 from wsraw.config import programs
 from wsraw.supervisor.decisions.actions import Ending
 from wsraw.supervisor.decisions.child import Child
@@ -23,7 +24,7 @@ from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes import children as c
 from wsraw.supervisor.processes import process
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="a shell, and signals")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="a shell")
 
 
 class Nursery:
@@ -79,7 +80,7 @@ def test_an_exit_is_reported_in_words_and_the_child_is_forgotten(nursery: Nurser
     nursery.close()
 
 
-@posix
+@signals
 @pytest.mark.parametrize(("ours", "guess"), [(True, ""), (False, " (perhaps out of memory?)")])
 def test_an_exit_says_whether_the_supervisor_killed_the_child(
     nursery: Nursery, ours: bool, guess: str
@@ -120,7 +121,7 @@ def test_reading_the_rest_waits_for_the_last_output_of_dead_children(
     assert "last words" in nursery.close()
 
 
-@posix
+@signals
 def test_hear_out_does_not_wait_for_a_pipe_that_somebody_holds(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +172,7 @@ def test_a_command_gets_four_variables_and_inherits_nothing_else(
         assert lines[-1] == "4", "the three, and the one that ls has opened"
 
 
-@posix
+@signals
 def test_a_command_has_the_signal_dispositions_of_a_shell(nursery: Nursery) -> None:
     """Python ignores SIGPIPE; a program that inherits that writes on for ever."""
     child = Child(programs.parse("sh -c 'kill -PIPE $$; exit 5'").program, n=1)

@@ -208,7 +208,7 @@ def test_a_child_notices_that_its_parent_is_gone() -> None:
 def test_kill_is_certain(start: type[Child]) -> None:
     child = start("import time; print('up', flush=True); time.sleep(600)")
     eventually(lambda: child.heard, "its first line")
-    if sys.platform != "win32":
+    if launch.HAS_SIGNALS:
         os.kill(child.process.pid, signal.SIGSTOP)
     child.process.kill()
     assert child.wait()[0] == "up"
@@ -410,7 +410,7 @@ def test_an_exit_status_is_shown_in_words(code: int, killed: bool, words: str) -
     assert reason(code, {3: "it cannot"}, killed=killed) == words
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+@pytest.mark.skipif(not launch.HAS_SIGNALS, reason="has no SIGKILL")
 def test_an_unexpected_sigkill_is_explained_and_our_own_is_not() -> None:
     assert reason(-9, {}) == "was killed by SIGKILL (perhaps out of memory?)"
     assert reason(-9, {}, killed=True) == "was killed by SIGKILL"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import UNIT
-from wsraw.runtime.link.connection import LONGEST_SOCKET_PATH
+from tests.needs import unix_sockets
+from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder.folder import EPOCHS, Folder, FolderError
 
@@ -287,16 +289,18 @@ def test_the_token_file_is_private(tmp_path: Path) -> None:
 def test_a_folder_serves_one_run(tmp_path: Path) -> None:
     path = str(tmp_path / "run")
     folder = Folder(path, print)
-    with socket.socket(socket.AF_UNIX) as control:
-        control.bind(str(folder.path / "control.sock"))
-        control.listen()
+    with contextlib.ExitStack() as listening:
+        if HAS_UNIX:
+            control = listening.enter_context(socket.socket(socket.AF_UNIX))
+            control.bind(str(folder.path / "control.sock"))
+            control.listen()
         with pytest.raises(FolderError, match="in use by another run"):
             Folder(path, print)
     folder.close()
     Folder(path, print).close()
 
 
-@posix
+@unix_sockets
 def test_a_process_that_inherited_the_lock_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +356,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 @posix
+@unix_sockets
 def test_the_path_of_a_socket_has_a_limit(tmp_path: Path) -> None:
     room = LONGEST_SOCKET_PATH - len(os.fsencode(tmp_path)) - len("//control.sock")
     Folder(str(tmp_path / ("x" * room)), print).close()

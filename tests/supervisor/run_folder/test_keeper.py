@@ -16,6 +16,7 @@ import pytest
 import zmq
 
 from tests.deadline import eventually
+from tests.needs import unix_sockets
 from wsraw.link.records import Do, FromGateway, encode
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control.link import Asked, Control
@@ -147,7 +148,10 @@ def test_a_deleted_folder_is_recreated(run: Run, harm: Callable[[Path], None]) -
     assert run.stream.getvalue() == "", "there is nothing to do"
 
 
-@pytest.mark.parametrize("name", ["token", "control-token", "epoch", "control.sock", "lock"])
+@pytest.mark.parametrize(
+    "name",
+    ["token", "control-token", "epoch", pytest.param("control.sock", marks=unix_sockets), "lock"],
+)
 def test_each_deleted_file_is_recreated(run: Run, name: str) -> None:
     before = None if name.endswith("sock") else (run.path / name).read_text()
     (run.path / name).unlink()

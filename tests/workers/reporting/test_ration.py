@@ -39,6 +39,6 @@ def test_a_new_period_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log()
     log.fail("1 / 0", SHOWN + 5)
     assert len(log.shown) == SHOWN
-    monkeypatch.setattr(ration, "PERIOD", 0.0)
+    monkeypatch.setattr(ration, "PERIOD", -1.0)
     log.fail("1 / 0")
     assert len(log.shown) == SHOWN + 1

@@ -15,8 +15,10 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE, eventually
+from tests.needs import unix_sockets
 from tests.workers import routers
 from wsraw.runtime.bell import Bell
+from wsraw.workers.shells.asyncio_shell import new_loop
 from wsraw.workers.shells.local_dealer import LocalDealer
 from wsraw.workers.shells.remote_dealer import RemoteDealer
 from wsraw.workers.shells.shell import connect
@@ -75,8 +77,8 @@ def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ends]:
 @pytest.mark.parametrize(
     ("endpoint", "is_spawned", "kind"),
     [
-        ("ipc:///run/x/link.sock", False, LocalDealer),
-        ("ipc:///run/x/link.sock", True, LocalDealer),
+        pytest.param("ipc:///run/x/link.sock", False, LocalDealer, marks=unix_sockets),
+        pytest.param("ipc:///run/x/link.sock", True, LocalDealer, marks=unix_sockets),
         ("tcp://127.0.0.1:7788", True, LocalDealer),
         # An SSH tunnel, it may be.
         ("tcp://127.0.0.1:7788", False, RemoteDealer),
@@ -328,7 +330,8 @@ def in_loop(
         finally:
             ends.dealer.detach()
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
 
 
 def received_all(ends: Ends, got: list[object]) -> bool:

@@ -29,6 +29,9 @@ DEAD_LETTERS: Final = "dead-letters.jsonl"
 PROBED: Final = 0.1
 """Seconds for which another process may hold the lock while it checks whether a run is up."""
 
+REFUSED_WITHIN: Final = 5.0
+"""Seconds within which a port where nobody listens refuses a connection."""
+
 LEAVING: Final = 15.0
 """Seconds to wait for the gateway of a killed supervisor to exit; it takes about 5."""
 
@@ -361,13 +364,13 @@ def is_live(path: Path) -> bool:
 
 def has_supervisor(path: Path) -> bool:
     """Whether the run in that folder has a supervisor; without one its gateway is exiting."""
-    if not HAS_UNIX:
-        # Windows, where no child outlives it.
-        return True
     try:
         endpoint = (path / CONTROL).read_text("utf-8").splitlines()[1]
     except (OSError, ValueError, IndexError):
         endpoint = ""
+    if not HAS_UNIX:
+        # On Windows no child outlives it. Without an endpoint the run is starting.
+        return not endpoint or _is_listening(endpoint.removeprefix("tcp://"))
     # Removed files come back within a second; a run that is starting has none yet.
     for file in {endpoint.removeprefix("ipc://"), str(path / LONGEST_NAME)}:
         with socket.socket(socket.AF_UNIX) as sock:
@@ -380,6 +383,19 @@ def has_supervisor(path: Path) -> bool:
                 continue
             return True
     return False
+
+
+def _is_listening(address: str) -> bool:
+    """Whether somebody listens at that port of this machine."""
+    host, _, port = address.rpartition(":")
+    try:
+        # On Windows it takes 2 s to be refused.
+        socket.create_connection((host, int(port)), REFUSED_WITHIN).close()
+    except TimeoutError:
+        return True  # Its queue is full.
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def are_leaving() -> bool:

@@ -12,6 +12,7 @@ import sys
 import threading
 
 from wsraw.config import settings as settings_module
+from wsraw.runtime import launch
 from wsraw.supervisor import supervisor
 
 WRONG_USE = 2
@@ -31,11 +32,11 @@ def _stop_at_eof() -> None:
     # Not sys.stdin: a thread that reads it would hold its lock at exit.
     while os.read(0, 1):
         pass
-    if sys.platform == "win32":
-        signal.raise_signal(signal.SIGTERM)
-    else:
+    if launch.HAS_SIGNALS:
         # To the process, so that it wakes a main thread that sleeps.
         os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        signal.raise_signal(signal.SIGTERM)
 
 
 if __name__ == "__main__":

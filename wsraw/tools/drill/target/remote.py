@@ -24,7 +24,7 @@ from wsraw.tools.drill.target.control import RELOAD_TIMEOUT, RunControl
 
 STOP_TIMEOUT: Final = 30.0
 POLL_INTERVAL: Final = 0.05
-EXPECTED: Final = {0, signal.SIGTERM if sys.platform == "win32" else -signal.SIGKILL}
+EXPECTED: Final = {0, -signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM}
 """Exit codes of workers that were asked to leave, or that the drill has killed (faults.py)."""
 
 PORTS: Final = range(20_000, 32_768)
