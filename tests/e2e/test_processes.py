@@ -7,6 +7,8 @@ process its start-up time, its memory and two threads.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE
+from tests.e2e.remote import RemoteWorker
 from tests.e2e.serving import Serving, linux, serve
-from tests.running import wsraw
+from tests.running import environment, wsraw
 
 pytestmark = linux
 
@@ -97,6 +100,42 @@ def test_each_process_has_only_the_threads_that_wait_for_it(serving: Serving, ki
     loaded(serving)
     want = {"supervisor": 6, "gateway": 1, "worker": 3 if kind == "plain" else 2}
     assert {name: threads(pid) for name, pid in processes(serving).items()} == want
+
+
+EMBEDDED = """
+import sys
+from wsraw.workers.embedded_threads import Worker
+with Worker(run_dir=sys.argv[1]) as worker:
+    worker.ready(float(sys.argv[2]))
+    print(*sys.modules)
+"""
+
+
+def test_a_program_with_an_embedded_worker_loads_no_libzmq(handlers: Write) -> None:
+    with serve(handlers(LOADED.format(kind="def"))) as serving:
+        told = subprocess.run(
+            [sys.executable, "-c", EMBEDDED, str(serving.folder), str(DEADLINE)],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            timeout=2 * DEADLINE,
+            check=True,
+        )
+    modules = set(told.stdout.split())
+    assert "wsraw.workers.shells.local_dealer" in modules
+    assert "zmq" not in modules
+
+
+def test_a_worker_that_is_started_by_hand_on_this_machine_loads_no_libzmq(handlers: Write) -> None:
+    file = handlers(LOADED.format(kind="def"))
+    with serve(None, "--workers=none", workers=0) as serving:
+        assert serving.folder is not None
+        token = (serving.folder / "token").read_text().strip()
+        where = f"--connect=ipc://{serving.folder}/link.sock"
+        with RemoteWorker(where, f"--token={token}", handlers=file) as worker:
+            modules = loaded(serving)
+            assert "zmq" not in modules
+            assert not libzmq(worker.process.pid)
 
 
 def test_a_gateway_with_remote_workers_loads_libzmq(handlers: Write) -> None:
