@@ -508,7 +508,8 @@ class Served:
             stderr=subprocess.DEVNULL,
         )
         assert self.process.stdin is not None
-        self.process.stdin.write(settings.to_json(chosen).encode() + b"\n")
+        # It opens its sockets itself.
+        self.process.stdin.write(settings.to_json(chosen).encode() + b"\n\n")
         self.process.stdin.flush()
 
     def __enter__(self) -> Served:

@@ -1,8 +1,8 @@
 """I/O. The start of a child of the supervisor: `python wsraw gateway`, or `worker [FILE]`.
 
-The first line of stdin has the settings, the environment everything else (what follows on stdin is
-described in launch.py). Variables that are secret, or would mislead a process that a handler
-starts, are removed.
+The first line of stdin has the settings, the second one of a gateway its listening sockets, and the
+environment everything else; launch.py says what may follow on stdin. Variables that are secret, or
+would mislead a process that a handler starts, are removed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
             os.environ.pop("WSRAW_CONTROL"),
             os.environ.pop("WSRAW_CONTROL_TOKEN"),
             int(os.environ.pop("WSRAW_EPOCH")),
-            [int(text) for text in os.environ.pop("WSRAW_LISTEN_FDS", "").split(",") if text],
+            (supervisor.line() or b"").decode().split(),
             os.environ.pop("WSRAW_LINK_FOLDER", ""),
             int(os.environ.pop("WSRAW_EXPECTED", "0")),
             supervisor,

@@ -408,7 +408,7 @@ def test_environment_variables_of_others_are_ignored() -> None:
         if file != Path(__file__):
             ours |= set(re.findall(r"\bWSRAW_([A-Z_]+)\b", file.read_text("utf-8")))
     ours -= {name.upper() for name in {option.name for option in options.options()}}
-    assert {"PATH", "CONTROL_TOKEN", "LISTEN_FDS", "POOL", "CONFIG"} <= ours
+    assert {"PATH", "CONTROL_TOKEN", "LINK_FOLDER", "POOL", "CONFIG"} <= ours
     environ = {f"WSRAW_{name}": "tcp://10.0.0.1:8000" for name in (*theirs, *ours)}
     assert sources.gather({}, environ) == (Settings(), {})
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime import launch
 from wsraw.runtime.link.client import LinkClient
 from wsraw.runtime.loop import Loop
+from wsraw.runtime.sockets import printable, share
 from wsraw.supervisor.control.link import Control
 from wsraw.supervisor.log import Log
 
@@ -53,6 +55,33 @@ def test_an_address_in_use_ends_the_gateway_with_its_own_exit_code(
         settings = Settings(run_dir=str(tmp_path), listen=(listen,))
         assert g.main(settings, "", "", 1) == g.EXIT_CANNOT_START
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def handed_over(sock: socket.socket) -> str:
+    """As to another process, which would have a descriptor of its own."""
+    if sys.platform == "win32":
+        return share(sock, os.getpid())
+    return str(os.dup(sock.fileno()))
+
+
+def test_a_new_gateway_is_where_the_last_one_was(tmp_path: Path) -> None:
+    """The supervisor has the sockets, also that of the link if that is on TCP: its workers find the
+    new gateway there, and nobody else can be there meanwhile."""
+    settings = Settings(run_dir="", listen=("127.0.0.1:0",))
+    news: list[Any] = []
+    with (
+        socket.create_server(("127.0.0.1", 0)) as clients,
+        socket.create_server(("127.0.0.1", 0)) as link,
+    ):
+        for epoch in (1, 2):
+            given = [handed_over(sock) for sock in (clients, link)]
+            gateway = g.Gateway(settings, "", "", epoch, given=given)
+            gateway.start()
+            news += gateway.sessions.to_supervisor
+            gateway.close()
+        port = link.getsockname()[1]
+        assert [each.endpoint for each in news] == [f"tcp://127.0.0.1:{port}"] * 2
+        assert {printable(clients.getsockname())} == {a for each in news for a in each.addresses}
 
 
 def test_dead_letters_are_added_to_a_private_file(gateway: g.Gateway, tmp_path: Path) -> None:

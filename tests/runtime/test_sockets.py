@@ -13,7 +13,7 @@ import pytest
 
 from tests.running import environment
 from wsraw.config.addresses import Listen
-from wsraw.runtime.sockets import _advice, adopt, bind, close, printable, strerror
+from wsraw.runtime.sockets import _advice, adopt, bind, close, printable, share, strerror
 
 unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
 
@@ -268,30 +268,34 @@ def test_the_file_of_a_socket_is_removed_with_it(tmp_path: Path) -> None:
     assert not os.path.exists(setting.path)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows inherits handles, not descriptors")
-def test_a_child_accepts_from_a_socket_that_its_parent_bound(listen: Open) -> None:
+def test_children_accept_from_a_socket_that_their_parent_bound(listen: Open) -> None:
+    """One after the other, as gateways do; who connects meanwhile waits."""
     sock = listen()
     code = (
         "import os, select, sys\nfrom wsraw.runtime.sockets import adopt\n"
-        "sock = adopt(int(sys.argv[1]))\nassert not os.get_inheritable(sock.fileno())\n"
+        "sock = adopt(input())\nassert not os.get_inheritable(sock.fileno())\n"
         "select.select([sock], [], [])\nsock.accept()[0].sendall(b'mine')"
     )
-    with (
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(sock.fileno())],
-            pass_fds=[sock.fileno()],
-            env=environment(),
-        ) as child,
-        socket.create_connection(sock.getsockname()) as client,
-    ):
-        assert client.recv(10) == b"mine"
-        child.wait()
+    options: dict[str, Any] = {} if sys.platform == "win32" else {"pass_fds": [sock.fileno()]}
+    for _ in range(2):
+        with (
+            socket.create_connection(sock.getsockname()) as client,
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.PIPE,
+                env=environment(),
+                text=True,
+                **options,
+            ) as child,
+        ):
+            child.communicate(f"{share(sock, child.pid)}\n")
+            assert client.recv(10) == b"mine"
 
 
 def test_a_descriptor_that_is_not_a_socket_is_refused(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     try:
         with pytest.raises(OSError):
-            adopt(descriptor)
+            adopt(str(descriptor))
     finally:
         os.close(descriptor)

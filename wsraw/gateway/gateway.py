@@ -74,9 +74,11 @@ class Gateway:
         epoch: int,
         descriptors: Descriptors | None = None,
         folder: str = "",
+        given: Sequence[str] = (),
     ) -> None:
-        """`folder`: where the link's socket is, if not in the run folder. Raises OSError if the
-        socket cannot be bound there."""
+        """`folder`: where the link's socket is, if not in the run folder. `given`: sockets of the
+        supervisor, one for each listener, and one for the link if that is on TCP; without them they
+        are opened here. Raises OSError if the link's socket cannot be bound there."""
         self.settings = settings
         self.loop = Loop()
         limit = settings.memory_limit or system.quarter()
@@ -87,7 +89,11 @@ class Gateway:
         self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)
         self.collector = Collector()
         self._times: TurnTimes | None = None
-        self._links = Links(self.loop, self.registry, self.sessions, folder or settings.run_dir)
+        count = len(settings.listen)
+        self._given = given[:count]
+        link = adopt(given[count]) if len(given) > count else None
+        folder = folder or settings.run_dir
+        self._links = Links(self.loop, self.registry, self.sessions, folder, link)
         self._control = ControlLink(self.loop, control, token) if control else None
         self.spawned = Orphans()
         self.is_orphaned = False
@@ -98,12 +104,10 @@ class Gateway:
         self.loop.before_sleep = self._measured if measures else self._before_sleep
         self.loop.midway = self._midway
 
-    def start(self, given: Sequence[int] = ()) -> None:
-        """Listen and tell the supervisor. `given` are descriptors of its sockets, one for each
-        listener; without them the sockets are opened here. Raises OSError or ValueError, with
-        advice."""
+    def start(self) -> None:
+        """Listen and tell the supervisor. Raises OSError or ValueError, with advice."""
         for index, text in enumerate(self.settings.listen):
-            sock = adopt(given[index]) if given else None
+            sock = adopt(self._given[index]) if self._given else None
             self.sockets.listen(parse_listen(text, self.settings), sock)
         if self.settings.worker_listen:
             # Only here: libzmq takes memory and threads.
@@ -377,13 +381,13 @@ def main(
     control: str,
     token: str,
     epoch: int,
-    given: Sequence[int] = (),
+    given: Sequence[str] = (),
     folder: str = "",
     workers: int = 0,
     supervisor: Parent | None = None,
 ) -> int:
-    """Run a gateway as a child of the supervisor; returns its exit code. `folder`: as above;
-    `workers`: how many are expected."""
+    """Run a gateway as a child of the supervisor; returns its exit code. `given` and `folder`: as
+    above; `workers`: how many are expected."""
     limit = raise_limit()
     if ARE_NUMBERED and settings.max_connections > limit:
         text = "max_connections is %d, but only %d files may be open; raise that (ulimit -Hn)"
@@ -391,8 +395,8 @@ def main(
     descriptors = Descriptors(limit, workers)
     gateway: Gateway | None = None
     try:
-        gateway = Gateway(settings, control, token, epoch, descriptors, folder)
-        gateway.start(given)
+        gateway = Gateway(settings, control, token, epoch, descriptors, folder, given)
+        gateway.start()
     except (OSError, ValueError) as error:
         text = os_error(error) if isinstance(error, OSError) else str(error)
         print(f"error: {text}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """I/O. Listening sockets, and the options of clients' sockets.
 
-The supervisor opens listening sockets if a child can inherit them, so that no client is refused
-while a gateway is replaced; otherwise the gateway does.
+The supervisor opens listening sockets and shares them with each gateway, so that no client is
+refused while a gateway is replaced, and its ports stay.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from wsraw.config.addresses import Listen
 
 BACKLOG: Final = 4096
 """Connections that wait to be accepted; the kernel has a limit of its own (somaxconn)."""
-
-CAN_BE_INHERITED: Final = sys.platform != "win32"
-"""Windows can only duplicate sockets for a process that already runs."""
 
 KEEPALIVE_IDLE: Final = 60
 """Seconds of silence after which TCP sends a keepalive probe."""
@@ -39,10 +36,21 @@ def bind(listen: Listen) -> socket.socket:
     return sock
 
 
-def adopt(descriptor: int) -> socket.socket:
+def share(sock: socket.socket, pid: int) -> str:
+    """What the child of that pid needs to `adopt` the socket, whose descriptor it has inherited.
+    Windows duplicates a socket for one process, which must run. Raises OSError."""
+    if sys.platform == "win32":
+        return sock.share(pid).hex()
+    return str(sock.fileno())
+
+
+def adopt(shared: str) -> socket.socket:
     """A socket that the parent process has bound. Raises OSError if it is not a socket."""
-    os.set_inheritable(descriptor, False)
-    sock = socket.socket(fileno=descriptor)
+    if sys.platform == "win32":
+        sock = socket.fromshare(bytes.fromhex(shared))
+    else:
+        os.set_inheritable(int(shared), False)
+        sock = socket.socket(fileno=int(shared))
     sock.setblocking(False)
     return sock
 

@@ -45,6 +45,8 @@ from wsraw.link.records import (
 )
 from wsraw.runtime import descriptors, launch
 from wsraw.runtime import sockets as listening
+from wsraw.runtime.link.connection import HAS_UNIX
+from wsraw.runtime.link.server import LOOPBACK
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.supervisor import status
 from wsraw.supervisor.control.link import Asked, Control
@@ -125,6 +127,9 @@ class Supervisor:
         self.log = log
         self.policy = p.Policy(entries, settings, random.random)
         self._sockets: list[tuple[socket.socket, Listen]] = []
+        self._link: socket.socket | None = None
+        """Where workers find each gateway, if there are no unix sockets. So nobody else can listen
+        there between two gateways, and be told the workers' tokens."""
         with ExitStack() as opened:
             try:
                 self._folder = Folder(settings.run_dir, log.say)
@@ -135,6 +140,9 @@ class Supervisor:
                 self.control = Control(self.loop, self._folder.path, log)
                 opened.callback(self.control.close)
                 self._listen()
+                opened.callback(self._stop_listening)
+                if not HAS_UNIX:
+                    self._link = listening.bind(LOOPBACK)
             except FolderError as error:
                 raise _cannot_start(error) from error
             except OSError as error:
@@ -165,13 +173,13 @@ class Supervisor:
         self._signalled_at = 0.0
         self._announced = False
 
-    # --- listening sockets, which the gateway inherits where the platform allows that ---
+    # --- listening sockets, which are shared with each gateway ---
 
     def _listen(self) -> None:
         """Raises OSError."""
         until = time.monotonic() + folders.LEAVING
         has_said = False
-        while listening.CAN_BE_INHERITED:
+        while True:
             try:
                 for text in self._settings.listen:
                     listen = parse_listen(text, self._settings)
@@ -229,6 +237,8 @@ class Supervisor:
 
     def _close(self) -> None:
         self._stop_listening()
+        if self._link is not None:
+            self._link.close()
         self.control.close()
         self.loop.close()
         for kept in self._keeper.close():
@@ -362,7 +372,9 @@ class Supervisor:
                 "WSRAW_LINK_FOLDER": str(self._keeper.place().path),
                 "WSRAW_EXPECTED": str(len(self.policy.workers)),
             }
-            sockets = [sock.fileno() for sock, _ in self._sockets]
+            sockets = [sock for sock, _ in self._sockets]
+            if self._link is not None:
+                sockets.append(self._link)
             self._children.spawn_gateway(child, variables, sockets)
             return
         self._keep_folder()

@@ -118,7 +118,7 @@ def test_an_inherited_socket_is_accepted_from_and_its_file_is_left(
 ) -> None:
     path = str(tmp_path / "s")
     ours = listening.bind(Listen(name="test", path=path))
-    given = listening.adopt(os.dup(ours.fileno()))
+    given = listening.adopt(str(os.dup(ours.fileno())))
     listener = gate.listen(given, host="", path=path)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)

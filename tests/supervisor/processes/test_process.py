@@ -174,7 +174,7 @@ def test_a_word_to_a_child_that_does_not_read_does_not_block_its_parent(
         {},
         on_line=print,
         on_exit=lambda code: gone.set(),
-        said=b"x" * 1_000_000,
+        said=lambda pid: b"x" * 1_000_000,
         hears=True,
     )
     process.terminate()
@@ -346,7 +346,7 @@ def test_the_settings_for_a_child_may_have_any_length() -> None:
         {},
         on_line=heard.append,
         on_exit=lambda code: gone.set(),
-        said=b"x" * 1_000_000 + b"\n",
+        said=lambda pid: b"x" * 1_000_000 + b"\n",
     )
     eventually(gone.is_set)
     assert process.read_rest(DEADLINE)
@@ -360,7 +360,7 @@ def test_a_child_that_never_reads_does_not_block_its_parent() -> None:
         {},
         on_line=print,
         on_exit=lambda code: gone.set(),
-        said=b"x" * 1_000_000,
+        said=lambda pid: b"x" * 1_000_000,
     )
     process.kill()
     eventually(gone.is_set)

@@ -17,6 +17,7 @@ on_close:
 from __future__ import annotations
 
 import math
+import socket
 from functools import partial
 from typing import Final, Protocol
 
@@ -55,8 +56,16 @@ class RemoteLinks(Protocol):
 class Links:
     """All workers' links."""
 
-    def __init__(self, loop: Loop, registry: Registry, sessions: Sessions, folder: str) -> None:
-        """Listens in that folder, or on this machine alone if there is none. Raises OSError."""
+    def __init__(
+        self,
+        loop: Loop,
+        registry: Registry,
+        sessions: Sessions,
+        folder: str,
+        given: socket.socket | None = None,
+    ) -> None:
+        """Listens in that folder, or on this machine alone if there is none; there on the socket
+        that was given, if one was. Raises OSError."""
         self._loop = loop
         self._registry = registry
         self._sessions = sessions
@@ -86,7 +95,13 @@ class Links:
         """Workers whose links have ended, and what they sent is still being applied; with what was
         wrong."""
         self._server = LinkServer(
-            loop, folder, "link", receive=self._receive, ended=self._ended, readable=self._note
+            loop,
+            folder,
+            "link",
+            receive=self._receive,
+            ended=self._ended,
+            readable=self._note,
+            given=given,
         )
 
     @property

@@ -64,6 +64,10 @@ EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, err
 """ENOSPC is epoll's: the user watches too many descriptors."""
 
 
+LOOPBACK: Final = Listen(name="127.0.0.1", host="127.0.0.1")
+"""Where a server without a unix socket listens, on a port that the system chooses."""
+
+
 class State(Enum):
     """Of a Link."""
 
@@ -414,8 +418,10 @@ class LinkServer:
         stranger_limit: int = STRANGER_LIMIT,
         most_strangers: int = MOST_STRANGERS,
         hello_timeout: float = HELLO_TIMEOUT,
+        given: socket.socket | None = None,
     ) -> None:
-        """Listens on the socket `name`.sock in that folder; on loopback TCP without a folder.
+        """Listens on the socket `name`.sock in that folder; on loopback TCP without a folder, or
+        where there are no unix sockets: there on the socket that was `given`, if one was.
 
         `receive` gets each batch, also the empty one that libzmq sends on connect (PROBE_ROUTER).
         `ended` is called once for each link from which a batch came, unless its owner has cut
@@ -444,6 +450,7 @@ class LinkServer:
         self._has_chores = False
         self._said: dict[int, float] = {}
         """When something of that level was last said."""
+        self._given = given
         self._listen: Listen
         self._sock: socket.socket | None = None
         self.bind(folder)
@@ -460,10 +467,10 @@ class LinkServer:
             if self._sock is not None and sockets.is_intact(self._sock, listen):
                 return
         elif self._sock is None:
-            listen = Listen(name="127.0.0.1", host="127.0.0.1")
+            listen = LOOPBACK
         else:
             return
-        sock = sockets.bind(listen)
+        sock = self._given if self._given is not None and not listen.path else sockets.bind(listen)
         if not listen.path:
             endpoint = f"tcp://127.0.0.1:{sock.getsockname()[1]}"
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import sys
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from wsraw.runtime.descriptors import give_back
 from wsraw.runtime.printable import os_error
+from wsraw.runtime.sockets import share
 from wsraw.supervisor.decisions.actions import Ending
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, DOES_NOT_START
@@ -95,15 +97,19 @@ class Children:
     # --- start ---
 
     def spawn_gateway(
-        self, child: Child, variables: Mapping[str, str], sockets: list[int]
+        self, child: Child, variables: Mapping[str, str], sockets: Sequence[socket.socket]
     ) -> int | None:
         """Start a gateway on these listening sockets (none: it opens its own). Returns its pid,
         None if that failed, which is reported as an exit."""
-        given = {"WSRAW_LISTEN_FDS": ",".join(map(str, sockets)), "WSRAW_LOCK": str(self._lock)}
-        variables = {**self._own_variables, **variables, **given}
+        variables = {**self._own_variables, **variables, "WSRAW_LOCK": str(self._lock)}
         # It inherits the lock, as it uses the run folder until its end.
-        keep_open = [self._lock, *sockets]
-        return self._spawn(child, "gateway", own_command("gateway"), variables, keep_open)
+        keep_open = [self._lock, *(sock.fileno() for sock in sockets)]
+
+        def say(pid: int) -> bytes:
+            shared = " ".join(share(sock, pid) for sock in sockets)
+            return self._said + f"{shared}\n".encode()
+
+        return self._spawn(child, "gateway", own_command("gateway"), variables, say, keep_open)
 
     def spawn_worker(self, child: Child, endpoint: str) -> int | None:
         """Start a worker that has a token, as above."""
@@ -116,10 +122,11 @@ class Children:
         assert program is not None
         if program.is_foreign:
             variables["WSRAW_INSTANCE"] = secrets.token_hex(8)
-            return self._spawn(child, "foreign", foreign_command(program.words), variables)
+            line = foreign_command(program.words)
+            return self._spawn(child, "foreign", line, variables, lambda pid: b"")
         line = own_command("worker", *([program.file] if program.file is not None else []))
         variables = {**self._own_variables, **variables}
-        return self._spawn(child, "worker", line, variables)
+        return self._spawn(child, "worker", line, variables, lambda pid: self._said)
 
     def _spawn(
         self,
@@ -127,6 +134,7 @@ class Children:
         kind: str,
         line: list[str],
         variables: Mapping[str, str],
+        said: Callable[[int], bytes],
         keep_open: Sequence[int] = (),
     ) -> int | None:
         """`keep_open`: inherited descriptors. A worker gets none, because processes that handlers
@@ -151,7 +159,7 @@ class Children:
                 explained=lambda code: (
                     child.ready_at is None and code in (DOES_NOT_START, DOES_NOT_LOAD)
                 ),
-                said=b"" if kind == "foreign" else self._said,
+                said=said,
                 hears=kind != "foreign",
             )
         except OSError as error:

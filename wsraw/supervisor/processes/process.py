@@ -63,10 +63,10 @@ class Process:
         folder: str = "",
         keep_open: Sequence[int] = (),
         explained: Callable[[int], bool] = lambda code: False,
-        said: bytes = b"",
+        said: Callable[[int], bytes] = lambda pid: b"",
         hears: bool = False,
     ) -> None:
-        """`said`: its first input on stdin, of any length."""
+        """`said`: its first input on stdin, of any length, made for its pid. May raise OSError."""
         options: dict[str, Any] = {}
         if sys.platform == "win32":
             # Ctrl-C, Ctrl-Break and the end of a console reach all its processes. Without a console
@@ -85,7 +85,6 @@ class Process:
         self._on_line = on_line
         self._on_exit = on_exit
         self._explained = explained
-        self._said = said
         self._hears = hears
         self._speaking = threading.Lock()
         """Held while stdin is written to or closed."""
@@ -98,22 +97,25 @@ class Process:
             **options,
         )
         self.pid = self._process.pid
-        if sys.platform == "win32":
-            from wsraw.supervisor.processes import windows
-
-            windows.add_to_job(self.pid)
         self._reader = threading.Thread(target=self._read, daemon=True)
         waiter = threading.Thread(target=self._wait, daemon=True)
         try:
+            if sys.platform == "win32":
+                from wsraw.supervisor.processes import windows
+
+                windows.add_to_job(self.pid)
+            self._said = said(self.pid)
             self._reader.start()
             waiter.start()
-        except RuntimeError as error:
-            # A limit on tasks counts threads, too.
+        except (OSError, RuntimeError) as error:
             self._process.kill()
             self._process.wait()
             self._close_stdin()
             if self._reader.ident is None:
                 self._process.stdout.close()  # type: ignore[union-attr]
+            if isinstance(error, OSError):
+                raise
+            # A limit on tasks counts threads, too.
             raise OSError(errno.EAGAIN, str(error)) from error
 
     def terminate(self) -> None:
