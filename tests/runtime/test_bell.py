@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import select
+import socket
 from collections.abc import Iterator
 
 import pytest
 
+from tests.deadline import DEADLINE
 from wsraw.runtime.bell import Bell
 
 
@@ -37,3 +39,18 @@ def test_a_bell_can_be_rung_without_end(bell: Bell) -> None:
 def test_a_closed_bell_can_be_rung(bell: Bell) -> None:
     bell.close()
     bell.ring()
+
+
+def test_where_a_pair_is_tcp_no_ring_waits_for_an_acknowledgement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on Windows."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far = server.accept()[0]
+    monkeypatch.setattr(socket, "socketpair", lambda: (near, far))
+    bell = Bell()
+    assert far.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    bell.ring()
+    assert select.select([bell.reader], [], [], DEADLINE)[0]
+    bell.close()

@@ -12,6 +12,10 @@ class Bell:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        if self._writer.family in (socket.AF_INET, socket.AF_INET6):
+            # Windows has no other pairs. A ring soon after another must not wait until TCP has
+            # acknowledged that, which nothing is sent along with.
+            self._writer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @property
     def reader(self) -> int:

@@ -19,6 +19,7 @@ from wsraw.gateway.sockets.dialer import Dialer
 from wsraw.link.open_options import check
 from wsraw.link.records import Open
 from wsraw.runtime.loop import Loop
+from wsraw.runtime.sockets import strerror
 
 unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
 
@@ -138,7 +139,7 @@ def test_the_addresses_of_a_name_are_tried_one_after_another(
 def test_a_refused_connection_is_reported(dialling: Dialling) -> None:
     port = closed_port()
     why = dialling.result(f"127.0.0.1:{port}")
-    assert why == f"cannot connect to 127.0.0.1:{port}: {os.strerror(errno.ECONNREFUSED)}"
+    assert why == f"cannot connect to 127.0.0.1:{port}: {strerror(errno.ECONNREFUSED)}"
 
 
 def test_the_last_of_several_failures_is_reported(
