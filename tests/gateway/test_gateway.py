@@ -196,6 +196,25 @@ def test_the_worker_link_is_rebound_where_the_supervisor_says(
     assert endpoints == [home, home, home, f"ipc://{tmp_path}/other/link.sock"]
 
 
+@unix_sockets
+def test_what_keeps_the_worker_link_from_being_rebound_is_logged_once(
+    gateway: g.Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A symbolic link to nowhere is in the way, but no socket: the supervisor asks each second."""
+    caplog.set_level("INFO")
+    file = tmp_path / "link.sock"
+    file.unlink()
+    file.symlink_to(tmp_path / "nowhere")
+    for _ in range(3):
+        gateway._apply(Relink(str(tmp_path)), 0.0)
+    assert caplog.text.count("new workers cannot connect") == 1
+    file.unlink()
+    for _ in range(3):
+        gateway._apply(Relink(str(tmp_path)), 0.0)
+    assert file.is_socket()
+    assert caplog.text.count("new workers can connect again") == 1
+
+
 def test_no_hello_is_judged_while_the_supervisor_has_more_to_say(tmp_path: Path) -> None:
     """It may wait behind megabytes, after the gateway was stopped for a while."""
     log, loop = Log(io.StringIO(), "info"), Loop()

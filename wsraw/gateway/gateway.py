@@ -94,6 +94,8 @@ class Gateway:
         link = adopt(given[count]) if len(given) > count else None
         folder = folder or settings.run_dir
         self._links = Links(self.loop, self.registry, self.sessions, folder, link)
+        self._link_trouble = ""
+        """Why the link's socket could not be made again the last time."""
         self._control = ControlLink(self.loop, control, token) if control else None
         self.spawned = Orphans()
         self.is_orphaned = False
@@ -126,10 +128,17 @@ class Gateway:
         )
 
     def _relink(self, folder: str) -> None:
+        before, self._link_trouble = self._link_trouble, ""
         try:
             self._links.relink(folder)
         except OSError as error:
-            log.error("new workers cannot connect: %s", error.strerror)
+            self._link_trouble = os_error(error)
+            # Asked again every second, it is not said again.
+            if self._link_trouble != before:
+                log.error("new workers cannot connect: %s", self._link_trouble)
+        else:
+            if before:
+                log.info("new workers can connect again")
         # In any case: the supervisor checks that the socket exists, and asks again if not.
         self._report_addresses()
 

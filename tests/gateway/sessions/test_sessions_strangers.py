@@ -15,7 +15,9 @@ from wsraw.gateway.sessions.sessions import (
     LONGEST_HELLO,
     MOST_BY_HAND,
     MOST_PENDING,
+    SEVERAL_FRAMES,
 )
+from wsraw.link.batches import NO_BATCH
 from wsraw.link.gateway_end import LONGEST_WHY, MOST_OWED
 from wsraw.link.records import (
     GROUP_LIMIT,
@@ -118,6 +120,14 @@ def test_a_banned_identity_is_not_heard_again() -> None:
     harness.receive(b"\0x", encode([0, hello()]))
     assert replies(harness) == []
     assert b"\0x" not in harness.sessions.workers
+
+
+def test_who_sends_several_frames_is_told_so() -> None:
+    """As a REQ does, or who puts an empty frame in front as for one."""
+    harness = Harness()
+    harness.receive(b"\0x", NO_BATCH)
+    [told] = replies(harness)
+    assert told.why == "sent something that is not a batch: " + SEVERAL_FRAMES
 
 
 @pytest.mark.parametrize("field", ["pool", "instance", "language"])

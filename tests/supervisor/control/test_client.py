@@ -124,6 +124,16 @@ def test_a_run_that_is_stopped_has_no_request(run: Run) -> None:
         ask(run.folder.path, "reload", (), 0.2)
 
 
+@unix_sockets
+def test_a_command_that_cannot_connect_says_why(run: Run) -> None:
+    """Something else is where the socket was; the log of the run has more."""
+    file = run.folder.path / "control.sock"
+    file.unlink()
+    file.touch()
+    with pytest.raises(TimeoutError, match=r"within 0\.2 s: cannot connect \(.+\)$"):
+        ask(run.folder.path, "status", (), 0.2)
+
+
 def test_a_run_that_ends_without_an_answer_is_gone(run: Run) -> None:
     def answer(asked: Asked) -> None:
         run.loop.stop()

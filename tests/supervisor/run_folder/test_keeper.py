@@ -160,6 +160,33 @@ def test_each_deleted_file_is_recreated(run: Run, name: str) -> None:
     assert run.answers(run.path)
 
 
+@unix_sockets
+@pytest.mark.parametrize("name", ["a file", "a link", "a folder"])
+def test_what_is_in_the_way_of_the_control_socket_is_told_once(run: Run, name: str) -> None:
+    """It may be somebody's: it is not removed. Commands would wait without a word in the log."""
+    file = run.path / "control.sock"
+    file.unlink()
+    if name == "a file":
+        file.touch()
+    elif name == "a link":
+        file.symlink_to(run.path / "nowhere")
+    else:
+        file.mkdir()
+    for _ in range(3):
+        run.keeper.keep()
+    if name == "a folder":
+        file.rmdir()
+    else:
+        file.unlink()
+    for _ in range(3):
+        run.keeper.keep()
+    assert run.answers(run.path)
+    said = run.said()
+    assert said.count("commands such as `wsraw status` cannot reach this run") == 1
+    assert "control.sock: the path exists" in said
+    assert said.count("commands can reach this run again") == 1
+
+
 def in_the_way(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.touch()

@@ -22,6 +22,7 @@ from wsraw.gateway.sessions.commands import Commands
 from wsraw.gateway.sessions.dead_letters import dead_letter
 from wsraw.gateway.sessions.reconnect import reopen_ended
 from wsraw.gateway.sessions.tokens import Tokens
+from wsraw.link.batches import NO_BATCH
 from wsraw.link.gateway_end import LONGEST_WHY, refusal, who
 from wsraw.link.records import (
     DEFAULT_POOL,
@@ -59,6 +60,8 @@ LONGEST_HELLO: Final = 2 * 1024 * 1024
 
 LONGEST_NAME: Final = 128
 """Characters of what a worker calls itself."""
+
+SEVERAL_FRAMES: Final = "a message of several frames; a batch is one frame"
 
 UNSENT_LIMIT: Final = 32 * 1024 * 1024
 """Bytes that may wait for a worker which does not read. The window bounds the events among them;
@@ -167,7 +170,8 @@ class Sessions:
             # PROBE_ROUTER sends an empty message.
             records = session.receive(data) if data else []
         except LinkError as error:
-            self._ban(worker, f"sent something that is not a batch: {error}", now)
+            why = SEVERAL_FRAMES if data == NO_BATCH else str(error)
+            self._ban(worker, f"sent something that is not a batch: {why}", now)
             return
         if records and type(records[0]) is Hello:
             if session.state is not NEW:

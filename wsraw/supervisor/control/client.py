@@ -96,7 +96,9 @@ def _ask(client: LinkClient, folder: Path, request: bytes, until: float) -> Done
         if client.is_lost:
             client.reconnect()
         if now >= until:
-            raise TimeoutError("; the run continues with it" if is_sent else "")
+            if is_sent:
+                raise TimeoutError("; the run continues with it")
+            raise TimeoutError(f": cannot connect ({client.why})" if client.why else "")
         _wait(client, min(until, now + LOOK_AGAIN, client.wait_until) - now)
 
 

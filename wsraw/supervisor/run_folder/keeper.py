@@ -27,6 +27,8 @@ class Keeper:
         self._spare: Folder | None = None
         self._control = control
         self._control_file = _identity(control.endpoint)
+        self._control_trouble = ""
+        """Why the control link's socket could not be made again the last time."""
         self._link = ""
         self._link_file = _identity("")
         self._worker_token = worker_token
@@ -72,11 +74,18 @@ class Keeper:
             self._log.say("info", f"the run folder {folder.path} is complete again")
 
     def _bind_control(self) -> None:
+        before, self._control_trouble = self._control_trouble, ""
         try:
             self._control.bind(self.place().path)
-        except FolderError:
-            # The cause is in the log; the next check tries again.
+        except FolderError as error:
+            # The next check tries again.
+            self._control_trouble = str(error)
+            if self._control_trouble != before:
+                text = "commands such as `wsraw status` cannot reach this run"
+                self._log.say("error", f"{text}: {self._control_trouble}")
             return
+        if before:
+            self._log.say("info", "commands can reach this run again")
         self._control_file = _identity(self._control.endpoint)
         for folder in self._folders():
             self._introduce(folder)
