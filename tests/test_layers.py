@@ -333,6 +333,7 @@ NO_MIRROR = {
     "gateway.connection.phases": "gateway/connection/test_connection.py",
     "gateway.delivery.entry": "gateway/delivery/test_accounts.py",
     "gateway.sockets.descriptors": "runtime/test_descriptors.py",
+    "gateway.websocket.heads": "gateway/connection/test_output.py",
     "link.batches": "link/test_gateway_end.py",
     "runtime.compiled": "test_cli.py",
     "runtime.selector": "runtime/test_loop.py",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsraw.gateway.connection.output import GATHERED_FROM, MOST_GATHERED, WRITE_SIZE, Output
-from wsraw.gateway.websocket.frames import Head
+from wsraw.gateway.websocket.heads import Head
 from wsraw.gateway.websocket.shared import Framed
 
 

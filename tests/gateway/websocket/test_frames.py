@@ -14,12 +14,9 @@ from wsraw.gateway.websocket.frames import (
     COMPRESSED,
     FINAL,
     MOST_FRAMES,
-    NOT_COPIED_FROM,
     FrameReader,
-    Head,
     write_frame,
     write_masked_frame,
-    write_plain_frame,
 )
 from wsraw.gateway.websocket.frames import Frame as Read
 
@@ -260,17 +257,3 @@ def test_frames_are_as_the_library_makes_them(
         return
     ((payload, _, is_final),) = read(reader(True), ours)
     assert (payload, is_final) == (data, final)
-
-
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 70000])
-def test_a_plain_frame_is_the_same_frame(size: int) -> None:
-    data = b"x" * size
-    for kind, first in (("text", 0x81), ("binary", 0x82)):
-        frame = write_plain_frame(data, kind)
-        assert frame is not None
-        is_head = type(frame) is Head
-        assert is_head == (size >= NOT_COPIED_FROM)
-        assert frame + (data if is_head else b"") == write_frame(first, data)
-    assert write_plain_frame("ü".encode(), "text") is None
-    assert write_plain_frame("ü".encode(), "binary") == write_frame(0x82, "ü".encode())
-    assert write_plain_frame(data, "raw") is None

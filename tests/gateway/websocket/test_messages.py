@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from wsraw.config.settings import Settings
 from wsraw.gateway.websocket.deflate import Codec, Terms
 from wsraw.gateway.websocket.frames import FrameReader, ViolationError, write_frame
-from wsraw.gateway.websocket.messages import DataFrame, MessageReader, MessageWriter, RefusedError
+from wsraw.gateway.websocket.heads import Head
+from wsraw.gateway.websocket.messages import (
+    NOT_COPIED_FROM,
+    DataFrame,
+    MessageReader,
+    MessageWriter,
+    RefusedError,
+    write_plain_frame,
+)
 
 
 class Received:
@@ -226,3 +234,17 @@ def test_a_plain_frame_is_made_only_where_nothing_is_unusual() -> None:
     order.use(Codec(Terms(12, 12, False, False), Settings(deflate_from=2)))
     assert order.plain_frame(b"a", "text") == b"\x81\x01a"
     assert order.plain_frame(b"aa", "text") is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 70000])
+def test_a_plain_frame_is_the_same_frame(size: int) -> None:
+    data = b"x" * size
+    for kind, first in (("text", 0x81), ("binary", 0x82)):
+        frame = write_plain_frame(data, kind)
+        assert frame is not None
+        is_head = type(frame) is Head
+        assert is_head == (size >= NOT_COPIED_FROM)
+        assert frame + (data if is_head else b"") == write_frame(first, data)
+    assert write_plain_frame("ü".encode(), "text") is None
+    assert write_plain_frame("ü".encode(), "binary") == write_frame(0x82, "ü".encode())
+    assert write_plain_frame(data, "raw") is None

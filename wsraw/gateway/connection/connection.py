@@ -29,7 +29,7 @@ from wsraw.gateway.connection.states import (
 from wsraw.gateway.counters import FAULT
 from wsraw.gateway.http import answer_problem
 from wsraw.gateway.websocket.deflate import FramingKey
-from wsraw.gateway.websocket.frames import Head
+from wsraw.gateway.websocket.heads import Head
 from wsraw.gateway.websocket.shared import RAW_KEY
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from wsraw.gateway.websocket.frames import Head
+from wsraw.gateway.websocket.heads import Head
 from wsraw.gateway.websocket.shared import Framed
 
 WRITE_SIZE: Final = 256 * 1024

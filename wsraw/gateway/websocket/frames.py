@@ -333,51 +333,21 @@ def is_utf8(data: bytes) -> bool:
 
 # --- writing ---
 
-NOT_COPIED_FROM: Final = 64 * 1024
-"""Bytes of a payload that is written where it lies, behind its head."""
-
-
-class Head(bytes):
-    """The head of a frame; its payload is to be written next."""
-
-
-_TEXT_HEADS: Final = tuple(bytes((_WHOLE_TEXT, size)) for size in range(126))
-_BINARY_HEADS: Final = tuple(bytes((_WHOLE_BINARY, size)) for size in range(126))
-
 
 def write_frame(first: int, data: bytes) -> bytes:
     """A server's frame; `first` is its first byte: an opcode, with FINAL and COMPRESSED."""
-    return _head(first, len(data), 0) + data
+    return write_head(first, len(data)) + data
 
 
 def write_masked_frame(first: int, data: bytes) -> bytes:
     mask = secrets.token_bytes(4)
-    return _head(first, len(data), 0x80) + mask + apply_mask(data, mask)
+    return write_head(first, len(data), 0x80) + mask + apply_mask(data, mask)
 
 
-def _head(first: int, size: int, mask_bit: int) -> bytes:
+def write_head(first: int, size: int, mask_bit: int = 0) -> bytes:
+    """The head of a frame of that size, without its mask."""
     if size < 126:
         return bytes((first, mask_bit | size))
     if size < 65536:
         return bytes((first, mask_bit | 126)) + size.to_bytes(2, "big")
     return bytes((first, mask_bit | 127)) + size.to_bytes(8, "big")
-
-
-def write_plain_frame(data: bytes, type_: str) -> bytes | None:
-    """A server's frame of a whole message, or the Head of a large one; None if the message has to
-    be checked first."""
-    # On the hot path: checking the order of frames costs twice as much as this.
-    if type_ == "text":
-        if not data.isascii():
-            return None
-        heads = _TEXT_HEADS
-    elif type_ == "binary":
-        heads = _BINARY_HEADS
-    else:
-        return None
-    size = len(data)
-    if size < 126:
-        return heads[size] + data
-    if size >= NOT_COPIED_FROM:
-        return Head(_head(heads[0][0], size, 0))
-    return write_frame(heads[0][0], data)

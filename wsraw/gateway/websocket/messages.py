@@ -32,9 +32,16 @@ from wsraw.gateway.websocket.frames import (
     ViolationError,
     too_big,
     write_frame,
+    write_head,
     write_masked_frame,
-    write_plain_frame,
 )
+from wsraw.gateway.websocket.heads import Head
+
+NOT_COPIED_FROM: Final = 64 * 1024
+"""Bytes of a payload that is written where it lies, behind its head."""
+
+_TEXT_HEADS: Final = tuple(bytes((FINAL | TEXT, size)) for size in range(126))
+_BINARY_HEADS: Final = tuple(bytes((FINAL | BINARY, size)) for size in range(126))
 
 DataFrame = tuple[bytes, str, bool]
 """Data, type of the message (`text` or `binary`), and whether it is the message's last frame."""
@@ -333,3 +340,23 @@ class MessageWriter:
 
     def clear(self) -> None:
         self._deflation = None
+
+
+def write_plain_frame(data: bytes, type_: str) -> bytes | None:
+    """A server's frame of a whole message, or the Head of a large one; None if the message has to
+    be checked first."""
+    # On the hot path: checking the order of frames costs twice as much as this.
+    if type_ == "text":
+        if not data.isascii():
+            return None
+        heads = _TEXT_HEADS
+    elif type_ == "binary":
+        heads = _BINARY_HEADS
+    else:
+        return None
+    size = len(data)
+    if size < 126:
+        return heads[size] + data
+    if size >= NOT_COPIED_FROM:
+        return Head(write_head(heads[0][0], size))
+    return write_frame(heads[0][0], data)
