@@ -586,6 +586,7 @@ def test_nothing_is_read_before_tokens_are_known(tmp_path: Path) -> None:
     assert not hall.links.pending(), "the loop may sleep meanwhile"
     hall.links.open()
     eventually(lambda: hall.turn() or linked.link.session)  # type: ignore[func-returns-value]
+    assert hall.links._server._accepted == 1, "it is the first connection that is read then"
     hall.close()
 
 
