@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -15,6 +16,12 @@ signals = pytest.mark.skipif(not HAS_SIGNALS, reason="no signals here that a pro
 unix_sockets = pytest.mark.skipif(not HAS_UNIX, reason="no unix sockets here")
 curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no descriptors of processes here")
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""What os.kill ends a process with."""
+
+KILLED = r"(?:was killed by SIGKILL|exited with code 15)"
+"""What the log says then of that process."""
 
 ON_ITS_WAY = 0.0 if HAS_UNIX else 0.2
 """Seconds in which all that was sent arrives: on a unix socket it is there at once."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
+from tests.needs import KILL
 from wsraw.supervisor.supervisor import REPEATED_SIGNAL
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +122,7 @@ class Running:
             eventually(lambda: not any(map(is_alive, self.pids())), f"all to be gone\n{self}")
         finally:
             for pid in filter(is_alive, self.pids()):
-                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+                os.kill(pid, KILL)
             self._reader.join()
             assert self.process.stderr is not None
             self.process.stderr.close()

@@ -33,6 +33,7 @@ from tests.e2e.serving import (
     receive_exactly,
     serve,
 )
+from tests.needs import KILL
 
 Write = Callable[[str], Path]
 MIB = 1 << 20
@@ -124,7 +125,7 @@ def test_a_close_is_not_lost_with_its_worker(handlers: Write) -> None:
         for killed in range(1, 5):
             for _ in range(60):
                 abandon(serving, rng)
-            os.kill(serving.run.pids("worker [0-9]+")[-1], signal.SIGKILL)
+            os.kill(serving.run.pids("worker [0-9]+")[-1], KILL)
             for _ in range(60):
                 abandon(serving, rng)
             serving.run.line(r" is ready \(", 2 + killed)

@@ -21,6 +21,7 @@ from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, until_ready
 from tests.e2e.serving import ECHO, TIMEOUT, assert_gone, linux, posix, serve
 from tests.fuzz.bad_peer import BadPeer
+from tests.needs import KILL
 from tests.running import Running, command, environment, wsraw
 from wsraw.runtime.link.server import COMPLAIN_EVERY
 
@@ -292,7 +293,7 @@ def test_a_worker_that_dies_while_the_supervisor_is_stopped_is_replaced_afterwar
         clients = [connected.enter_context(serving.ws()) for _ in range(4)]
         serving.run.send(signal.SIGSTOP)
         try:
-            os.kill(serving.worker(1), signal.SIGKILL)
+            os.kill(serving.worker(1), KILL)
             for n in range(20):
                 for client in clients:
                     client.send(str(n))
@@ -367,7 +368,7 @@ def test_a_dead_letter_is_counted_and_shown(handlers: Write) -> None:
         with pytest.raises(Exception, match="1011"):
             client.recv(TIMEOUT)
         assert serving.status()["gateway"]["dead_letters"] == 1
-        os.kill(serving.gateway, signal.SIGKILL)
+        os.kill(serving.gateway, KILL)
         serving.run.line("the gateway is up", 2)
         assert serving.status()["gateway"]["dead_letters"] == 1, "it outlives the gateway"
         assert "b'boom'" in done(serving, "dead-letters")

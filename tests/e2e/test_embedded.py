@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosed
 import wsraw
 from tests.deadline import eventually
 from tests.e2e.serving import ECHO, EXAMPLES, TIMEOUT, Serving, posix, serve
+from tests.needs import KILL
 from tests.running import Running, environment
 from wsraw.testing import Server
 from wsraw.workers import api, embedded_threads
@@ -120,7 +121,7 @@ def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Pa
                 with Running(*options) as run:
                     await asyncio.to_thread(run.ready)
                     await worker.ready()
-                    os.kill(run.pids("gateway")[0], signal.SIGKILL)
+                    os.kill(run.pids("gateway")[0], KILL)
                     # Both workers, with both gateways.
                     await asyncio.to_thread(run.line, r"worker \w+ is ready", 4)
                     await worker.ready()
@@ -323,7 +324,7 @@ def test_fastapi_pushes_to_sockets(tmp_path: Path) -> None:
                 with pytest.raises(ConnectionClosed):
                     one.recv(TIMEOUT)
                 assert one.close_code == 4000
-            os.kill(serving.gateway, signal.SIGKILL)
+            os.kill(serving.gateway, KILL)
             serving.run.line("gateway started, pid", 2)
             serving.run.line(r"worker \w+ is ready", 5)
             with serving.ws(path="/?room=a") as one:

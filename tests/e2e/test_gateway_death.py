@@ -18,14 +18,13 @@ from tests.e2e.serving import (
     ECHO,
     TIMEOUT,
     Serving,
-    posix,
     receive_exactly,
     serve,
 )
+from tests.needs import KILL, KILLED, signals
 from tests.running import is_alive
+from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.supervisor.decisions.restarts import STABLE_AFTER
-
-pytestmark = posix
 
 KILLS = int(os.environ.get("WSRAW_SOAK", "4"))
 """Of a gateway, and of a supervisor: `make soak` sets more."""
@@ -75,20 +74,22 @@ def kill_gateway(serving: Serving, count: int) -> None:
             lambda: serving.status()["gateway"]["age"] > 1.5 * STABLE_AFTER, "it to be proved"
         )
     old = serving.gateway
-    os.kill(old, signal.SIGKILL)
+    os.kill(old, KILL)
     serving.run.line("the gateway is up", count + 1)
     assert serving.gateway != old
 
 
 def test_while_a_gateway_is_replaced_no_connect_is_refused(tmp_path: Path) -> None:
     listen = ["127.0.0.1:0", f"unix:{tmp_path / 's'}", "raw://127.0.0.1:0"]
+    if not HAS_UNIX:
+        del listen[1]
     with serve(ECHO, workers=2, listen=listen) as serving:
         knockers = [Knocker(address) for address in serving.addresses]
         for knocker in knockers:
             knocker.start()
         for count in range(1, KILLS + 1):
             kill_gateway(serving, count)
-            for n in range(3):
+            for n in range(len(listen)):
                 echo(serving, n)
             # It has proved itself after a second; one that dies before that is waited for longer.
             serving.run.line("is ready", 2 + 2 * count)
@@ -162,6 +163,7 @@ def test_a_late_answer_to_a_dead_gateway_does_not_ban_its_worker(tmp_path: Path)
         assert "shut out" not in str(serving)
 
 
+@signals
 def test_a_client_that_connects_while_the_gateway_dies_is_served_by_the_next_one() -> None:
     with serve(ECHO) as serving:
         gateway = serving.gateway
@@ -169,18 +171,19 @@ def test_a_client_that_connects_while_the_gateway_dies_is_served_by_the_next_one
         with serving.tcp() as sock:
             # It stands in the kernel's queue, which the next gateway inherits.
             sock.sendall(b"hello")
-            os.kill(gateway, signal.SIGKILL)
+            os.kill(gateway, KILL)
             assert receive_exactly(sock, 5) == b"hello"
 
 
 def test_the_first_restart_of_a_gateway_is_immediate() -> None:
     with serve(ECHO) as serving:
-        os.kill(serving.gateway, signal.SIGKILL)
-        line = serving.run.line("gateway was killed by SIGKILL.*; starting another (.*)")
+        os.kill(serving.gateway, KILL)
+        line = serving.run.line(rf"gateway {KILLED}.*; starting another (.*)")
         assert line[1] == "at once"
         serving.run.line("the gateway is up", 2)
 
 
+@signals
 def test_after_a_stop_connects_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with serve(ECHO, listen=["127.0.0.1:0", f"unix:{path}"]) as serving:
@@ -193,6 +196,7 @@ def test_after_a_stop_connects_are_refused(tmp_path: Path) -> None:
         assert not path.exists()
 
 
+@signals
 def test_during_a_stop_connects_are_refused(tmp_path: Path) -> None:
     """Nobody would accept them: not to be left in a queue."""
     gate = tmp_path / "gate"
@@ -229,7 +233,7 @@ def test_a_killed_supervisor_leaves_no_process_under_load() -> None:
             with serving.ws(max_queue=None) as client:
                 for n in range(20):
                     client.send(str(n))
-                serving.run.send(signal.SIGKILL)
+                serving.run.process.kill()
                 serving.run.process.wait()
                 eventually(
                     lambda: not any(map(is_alive, serving.run.pids())),
@@ -239,6 +243,7 @@ def test_a_killed_supervisor_leaves_no_process_under_load() -> None:
             knocker.join()
 
 
+@signals
 def test_a_gateway_that_hangs_is_replaced_and_its_stack_is_logged() -> None:
     """Whatever it hangs in: the supervisor has nothing but its silence."""
     with serve(ECHO, "--gateway-timeout=2s") as serving:

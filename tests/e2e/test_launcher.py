@@ -13,6 +13,7 @@ import pytest
 
 from tests.deadline import DEADLINE
 from tests.e2e.serving import ECHO, TIMEOUT, serve
+from tests.needs import signals
 from tests.running import ROOT
 
 LAUNCHER = """
@@ -23,7 +24,7 @@ sys.exit(main(["run", "--workers", {handlers!r}, "--listen", "127.0.0.1:0"]))
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="stops with a signal")
+@signals
 @pytest.mark.parametrize("finds", [True, False], ids=["wsraw installed", "wsraw on its path alone"])
 def test_children_have_the_path_of_a_launcher(finds: bool, tmp_path: Path) -> None:
     lib, app = tmp_path / "lib", tmp_path / "app"

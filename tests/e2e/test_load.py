@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
 from tests.e2e.serving import ECHO, Serving, linux, serve
+from tests.needs import KILL
 from tests.running import is_alive
 
 pytestmark = linux
@@ -89,7 +90,7 @@ async def kill_workers(serving: Serving) -> None:
         await load.start(serving)
         await load.more(500)
         for n in range(4):
-            os.kill(next(filter(is_alive, workers(serving))), signal.SIGKILL)
+            os.kill(next(filter(is_alive, workers(serving))), KILL)
             await load.until(lambda n=n: str(serving).count(" is ready (") == 3 + n)
             await load.more(500)
         await load.finish()
@@ -113,7 +114,7 @@ async def kill_all(serving: Serving) -> None:
         await load.start(serving)
         await load.more(500)
         for pid in workers(serving):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, KILL)
         await load.until(lambda: str(serving).count(" is ready (") == 4)
         await load.more(500)
         await load.finish()

@@ -18,6 +18,7 @@ from websockets.sync.client import connect as ws_connect
 from tests.deadline import eventually
 from tests.e2e.command_line import ask, done
 from tests.e2e.serving import TIMEOUT, Serving, posix, receive_all, receive_exactly, serve
+from tests.needs import KILL
 from tests.running import Running, command, environment
 
 Write = Callable[[str], Path]
@@ -175,7 +176,7 @@ def test_deaths_in_one_pool_do_not_touch_another(files: tuple[Path, Path]) -> No
         with serving.tcp() as raw, Talking(serving, "/rooms/1") as talking:
             for n in range(10):
                 (pid,) = eventually(lambda: pids(serving, "feed"), "a worker")
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, KILL)
                 raw.sendall(b"%d" % n)
                 talking.until_more()
                 assert receive_exactly(raw, 6) == b"feed %d" % n
@@ -194,7 +195,7 @@ def test_a_crash_loop_in_one_pool_does_not_touch_another(files: tuple[Path, Path
         broken.touch()
         (pid,) = pids(serving, "feed")
         with Talking(serving, "/rooms/1") as talking:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, KILL)
             serving.run.line("crash loop in the pool feed")
             with serving.tcp() as raw:
                 raw.sendall(b"x")
@@ -206,7 +207,7 @@ def test_a_crash_loop_in_one_pool_does_not_touch_another(files: tuple[Path, Path
             talking.until_more()
             # Another death in the healthy pool is no part of that loop.
             one = min(pids(serving, "chat"))
-            os.kill(one, signal.SIGKILL)
+            os.kill(one, KILL)
             eventually(lambda: len(pids(serving, "chat") - {one}) == 2, "a new one")
             broken.unlink()
             told = done(serving, "reload", "--pool", "feed")
@@ -299,6 +300,6 @@ def test_the_end_of_a_gateway_is_reported_in_each_pool(files: tuple[Path, Path])
         raw.sendall(b"x")
         receive_exactly(raw, 6)
         client.recv(TIMEOUT)
-        os.kill(serving.gateway, signal.SIGKILL)
+        os.kill(serving.gateway, KILL)
         serving.run.line(r"chat.py \{'room': '1'\} gateway-died")
         serving.run.line(r"feed.py \{\} gateway-died")

@@ -16,6 +16,7 @@ from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, until_ready, while_serving
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
 from tests.e2e.serving import ECHO, TIMEOUT, Serving, assert_gone, linux, posix, serve
+from tests.needs import KILL
 from tests.running import is_alive
 
 Write = Callable[[str], Path]
@@ -302,7 +303,7 @@ async def reload_and_kill(serving: Serving) -> None:
         for _ in range(3):
             await load.more(50)
             living = [pid for pid in serving.run.pids("worker [0-9]+") if is_alive(pid)]
-            os.kill(living[0], signal.SIGKILL)
+            os.kill(living[0], KILL)
         assert await asyncio.gather(*asked) == ["reloaded: 3 workers\n"] * 3
         await load.more(200)
         await load.finish()

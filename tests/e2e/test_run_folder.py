@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.serving import ECHO, TIMEOUT, serve
+from tests.needs import KILL
 from tests.running import Running, wsraw
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed")
@@ -34,10 +35,10 @@ def test_a_removed_run_folder_does_not_stop_restarts() -> None:
         assert folder is not None
         with serving.ws() as client:
             remove(folder)
-            os.kill(serving.worker(1), signal.SIGKILL)
+            os.kill(serving.worker(1), KILL)
             client.send("by the second worker")
             assert client.recv(TIMEOUT) == "by the second worker"
-        os.kill(serving.gateway, signal.SIGKILL)
+        os.kill(serving.gateway, KILL)
         with serving.ws() as client:
             client.send("by the second gateway")
             assert client.recv(TIMEOUT) == "by the second gateway"
@@ -59,7 +60,7 @@ def test_an_unusable_run_folder_does_not_stop_the_restart_of_the_gateway() -> No
                 # The supervisor has made the folder anew already.
                 remove(folder)
         try:
-            os.kill(serving.gateway, signal.SIGKILL)
+            os.kill(serving.gateway, KILL)
             with serving.ws() as client:
                 client.send("still here")
                 assert client.recv(TIMEOUT) == "still here"

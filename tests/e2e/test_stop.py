@@ -29,11 +29,12 @@ from tests.e2e.serving import (
     receive_exactly,
     serve,
 )
+from tests.needs import signals
 from tests.running import Running, command, environment, is_alive
 
 Write = Callable[[str], Path]
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+pytestmark = signals
 
 SLOW = """
     from pathlib import Path

@@ -435,7 +435,8 @@ def _accept(scene: Scene, server: socket.socket) -> socket.socket | None:
 
     def is_over() -> bool:
         scene.go(2, 0.2)
-        with contextlib.suppress(BlockingIOError):
+        # On Windows also for a connection that has ended again.
+        with contextlib.suppress(OSError):
             got.append(server.accept()[0])
         # A thread may be at work, as for the TLS context.
         return bool(got) or (

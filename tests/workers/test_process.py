@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.deadline import DEADLINE, eventually
+from tests.needs import signals
 from tests.workers import routers
 from wsraw.link.records import PROTOCOL_VERSION, Publish, Refused, Send, encode
 from wsraw.link.zmtp import Peer
@@ -107,7 +108,7 @@ ASYNC_WAITING = WAITING.replace("def on", "async def on").replace("time.sleep", 
 )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@signals
 @pytest.mark.parametrize("source", [WAITING, ASYNC_WAITING], ids=["plain", "asyncio"])
 def test_sigterm_leaves_with_the_drain_of_the_gateway(process: Process, source: str) -> None:
     """It closes its clients then, and somebody must hear their on_close."""
@@ -130,7 +131,7 @@ def test_sigterm_leaves_with_the_drain_of_the_gateway(process: Process, source: 
     assert process.end()[0] == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@signals
 @BOTH
 def test_a_drain_after_sigterm_is_not_waited_for_without_end(process: Process, source: str) -> None:
     """What was not begun goes back with the end of the session."""
@@ -143,7 +144,7 @@ def test_a_drain_after_sigterm_is_not_waited_for_without_end(process: Process, s
     assert process.end()[0] == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@signals
 @BOTH
 def test_a_sigterm_after_the_bye_is_not_a_death(process: Process, source: str) -> None:
     """The supervisor sends it to all that are still there; some are just ending."""
@@ -157,7 +158,7 @@ def test_a_sigterm_after_the_bye_is_not_a_death(process: Process, source: str) -
     assert process.end()[0] == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@signals
 @pytest.mark.parametrize("source", [WAITING, ASYNC_WAITING], ids=["plain", "asyncio"])
 def test_a_second_signal_ends_a_worker_started_by_hand_at_once(
     process: Process, source: str
@@ -176,7 +177,7 @@ def test_a_second_signal_ends_a_worker_started_by_hand_at_once(
     assert process.end()[0] == -signal.SIGINT
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@signals
 @BOTH
 def test_without_a_gateway_a_worker_does_not_wait_for_a_drain(
     process: Process, source: str

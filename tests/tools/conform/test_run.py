@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.deadline import DEADLINE, UNIT, eventually
+from tests.needs import signals, unix_sockets
 from tests.running import ROOT, command, environment, is_alive, wsraw
 
 FAULTY = ROOT / "tests/tools/conform/faulty.py"
@@ -119,7 +120,7 @@ def test_a_worker_without_a_fault_passes() -> None:
     assert not_passed(found) == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no env, and always tcp")
+@unix_sockets
 @pytest.mark.parametrize("kind", ["ipc", "tcp"])
 def test_the_folder_of_the_socket_is_removed_at_the_end(kind: str) -> None:
     """And where its path is too long for a socket, TCP does it."""
@@ -164,7 +165,7 @@ def test_a_worker_that_does_nothing_is_ended(tmp_path: Path) -> None:
     assert not any(map(is_alive, pids))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+@signals
 def test_a_worker_behind_a_script_is_ended_too(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     options = [BRIEF, f"--log={log}", "--rules=hello", "--"]
@@ -175,7 +176,7 @@ def test_a_worker_behind_a_script_is_ended_too(tmp_path: Path) -> None:
     eventually(lambda: not any(map(is_alive, pids)), "their end")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once there")
+@signals
 def test_a_conformance_run_that_is_stopped_leaves_no_worker(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     source = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"

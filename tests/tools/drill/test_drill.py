@@ -18,6 +18,7 @@ import pytest
 
 from tests.deadline import DEADLINE, eventually
 from tests.e2e import languages
+from tests.needs import signals
 from tests.running import ROOT, command, environment, is_alive, wsraw
 from tests.tools.drill.faulty import faulty
 
@@ -25,7 +26,7 @@ LOAD = ("--websockets=20", "--raw=5", "--rate=1000")
 SMALL = (*LOAD, "--workers=2")
 QUIET = ("--kill-every=0", "--stop-every=0", "--reload-every=0")
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+pytestmark = signals
 
 
 def nothing_lost(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from typing import Final
 
 import zmq
 
-from wsraw.runtime.link.connection import LONGEST_SOCKET_PATH
+from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 
 LARGEST_BATCH: Final = 64 * 1024 * 1024
 RECEIVE_QUEUE: Final = 1000
@@ -34,7 +33,7 @@ class Router:
         if remote:
             self.endpoint = "tcp://127.0.0.1:*"
             self._make_keys()
-        elif sys.platform == "win32" or len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        elif not HAS_UNIX or len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             self.endpoint = "tcp://127.0.0.1:*"
         else:
             self.endpoint = f"ipc://{path}"

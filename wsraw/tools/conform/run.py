@@ -164,7 +164,7 @@ class Driver:
         if self._process is None:
             return
         self._process.kill()
-        if sys.platform != "win32":
+        if hasattr(signal, "SIGKILL"):
             # The command may be a script that has started the worker: end its whole group.
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.deadline import eventually
+from tests.needs import signals
 from tests.running import is_alive
 from wsraw.tools.drill.plan import DrillError
 from wsraw.tools.drill.target import remote
@@ -49,6 +50,7 @@ def pids(workers: RemoteWorkers) -> list[int]:
     return [member.process.pid for member in workers.members().values()]
 
 
+@signals
 def test_a_worker_that_is_killed_or_leaves_is_followed_by_another(
     start: Start, lines: list[str]
 ) -> None:
@@ -72,6 +74,7 @@ def test_a_worker_that_fails_is_a_failure_and_is_not_followed(start: Start) -> N
     assert "remote worker 0 exited with code 7" in workers.failures
 
 
+@signals
 def test_in_the_end_all_have_left(start: Start, lines: list[str]) -> None:
     workers = start(LEAVES, LEAVES)
     eventually(lambda: len(lines) == 2)
