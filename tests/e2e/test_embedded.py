@@ -287,6 +287,47 @@ def test_an_embedded_worker_survives_a_fork_of_its_program(chat: Server) -> None
     assert done.stderr == ""
 
 
+LEAVING = """
+import asyncio, os, sys
+from wsraw.workers.embedded_asyncio import Worker
+
+async def main(how):
+    async with Worker(run_dir=sys.argv[1]) as worker:
+        await worker.ready()
+        pid = os.fork()
+        if pid == 0:
+            if how == "exits":
+                sys.exit(7)
+            if how == "raises":
+                raise KeyError(how)
+            return
+        print(how, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        await worker.publish("all", how)
+
+for how in ("returns", "exits", "raises"):
+    asyncio.run(main(how))
+"""
+
+
+def test_a_forked_child_ends_where_it_leaves_the_worker_of_its_parent(chat: Server) -> None:
+    """Else it would wait for ever, or close the loop that it shares with its parent."""
+    with chat.connect() as client:
+        client.recv(TIMEOUT)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", LEAVING, str(chat.run_dir)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=2 * TIMEOUT,
+            check=True,
+        )
+        told = [client.recv(TIMEOUT) for _ in range(3)]
+    assert told == ["returns", "exits", "raises"]
+    assert done.stdout.split() == ["returns", "0", "exits", "7", "raises", "1"]
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.endswith("KeyError: 'raises'\n")
+
+
 def test_a_thread_gives_up_after_its_timeout(tmp_path: Path) -> None:
     with embedded_threads.Worker(run_dir=tmp_path) as worker, pytest.raises(TimeoutError):
         worker.publish("all", "x", timeout=0.05)

@@ -122,9 +122,13 @@ class Worker:
             await self._task
         return self
 
-    async def __aexit__(self, *error: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Let running handlers return, end the session, and wait until that is sent."""
         assert self._task is not None
+        if self._error == FORKED:
+            # Our task and the loop belong to the other process: here nothing would wake the one,
+            # and to close the other would make that process deaf.
+            fork.end(error)
         self._leaving.set()
         if self._shell is not None:
             self._shell.stopper.stop()
