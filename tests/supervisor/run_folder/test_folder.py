@@ -81,6 +81,20 @@ def test_a_runtime_folder_is_enough_where_nothing_else_is_writable(
 
 
 @posix
+def test_a_run_dir_may_be_a_symbolic_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir(mode=0o700)
+    link.symlink_to(real)
+    folder = Folder(str(link), print)
+    folder.set_file("token", "secret\n")
+    for _ in range(2):
+        folder.restore()
+        assert (real / "token").read_text() == "secret\n"
+        (real / "token").unlink()
+    folder.close()
+
+
+@posix
 def test_a_planted_symbolic_link_is_not_followed(own_base: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)

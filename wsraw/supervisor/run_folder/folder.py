@@ -184,7 +184,9 @@ class Folder:
         if self._is_ours:
             # The parent must be private, or the next run refuses it.
             _make(self.path.parent, "run folder")
-        _make(self.path, "run folder")
+            _make(self.path, "run folder")
+        else:
+            _make(self.path, "--run-dir")
         if not self._holds_lock():
             fresh = self._open_lock()
             if not _take(fresh):
