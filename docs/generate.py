@@ -26,7 +26,7 @@ from wsraw.gateway.sockets import listener
 from wsraw.link import batches, gateway_end, records, window, zmtp
 from wsraw.runtime import sockets
 from wsraw.runtime.link import client, connection, server
-from wsraw.supervisor import log
+from wsraw.supervisor import log, session_end
 from wsraw.supervisor.control import link as control
 from wsraw.supervisor.decisions import restarts
 from wsraw.supervisor.processes import process
@@ -255,6 +255,7 @@ NUMBERS: Final = {
     "most-owed": f"{gateway_end.MOST_OWED:,}",
     "most-segments": f"{patterns.MOST_SEGMENTS}",
     "orphan-stop": f"{gateway.ORPHAN_STOP:g} s",
+    "session-end": f"{session_end.URGENT:g} s",
     "protocol-version": f"{records.PROTOCOL_VERSION}",
     "receive-queue": f"{transport.RECEIVE_QUEUE}",
     "refusal-timeout": f"{per_address.REFUSAL_TIMEOUT:g} s",

@@ -386,6 +386,26 @@ def test_scaling_beyond_the_descriptors_is_refused(few_files: None, start: Start
     assert echo(run) == b"hello"
 
 
+@pytest.mark.parametrize(("own", "expected"), [(30.0, 4.0), (2.0, 2.0), (0.0, 4.0)])
+def test_the_end_of_a_session_leaves_little_time(
+    tmp_path: Path, own: float, expected: float
+) -> None:
+    """On Windows; what it says there comes in another thread."""
+    log = Log(io.StringIO(), "info")
+    settings = Settings(listen=("127.0.0.1:0",), run_dir=str(tmp_path / "run"), stop_timeout=own)
+    supervisor = Supervisor(settings, log)
+    found: list[float | None] = []
+    try:
+        supervisor.policy.stop = lambda now, timeout=None: found.append(timeout) or []  # type: ignore[method-assign, func-returns-value]
+        supervisor._handle_session_end("asked to close", None)
+        supervisor._handle_session_end("the session ends", 4.0)
+        supervisor.loop.turn(may_sleep=False)
+        assert found == [None, expected]
+    finally:
+        supervisor._close()
+        log.close()
+
+
 def test_a_storm_of_sighup_is_one_reload(tmp_path: Path) -> None:
     """Each would start a worker and end the one before it, and nobody be answered meanwhile."""
     log = Log(io.StringIO(), "info")

@@ -48,7 +48,7 @@ from wsraw.runtime import sockets as listening
 from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.link.server import LOOPBACK
 from wsraw.runtime.loop import Loop, Timer
-from wsraw.supervisor import status
+from wsraw.supervisor import session_end, status
 from wsraw.supervisor.control.link import Asked, Control
 from wsraw.supervisor.control.requests import CERTIFICATES, Requests
 from wsraw.supervisor.decisions import actions as a
@@ -208,6 +208,8 @@ class Supervisor:
         """Serve until stopped; return the exit code. Must run in the main thread (signals)."""
         old = {number: signal.signal(number, self._catch) for number in _signals()}
         launch.unblock_signals()
+        if sys.platform == "win32":
+            session_end.watch(self._handle_session_end)
         try:
             self._keeper.begin()
             self.loop.before_sleep = self._before_sleep
@@ -279,6 +281,17 @@ class Supervisor:
         elif self._signals == 2:
             self.log.say("warning", f"{name} again: stopping at once")
             self.act(self.policy.stop_now(128 + number, now))
+
+    def _handle_session_end(self, why: str, seconds: float | None) -> None:
+        """In another thread. `seconds`: the deadline of the stop, if it is not the usual one."""
+        self.loop.call_soon_threadsafe(partial(self.stop, why, seconds))
+
+    def stop(self, why: str, seconds: float | None = None) -> None:
+        """Stop gracefully; a second time can only make it sooner."""
+        if seconds is not None and self._settings.stop_timeout:
+            seconds = min(seconds, self._settings.stop_timeout)
+        self.log.say("info", f"{why}: stopping")
+        self.act(self.policy.stop(self.loop.now, seconds))
 
     def _scale_by_one(self, name: str, change: int) -> None:
         meant = which(self.policy.pools.values(), "")

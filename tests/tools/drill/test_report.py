@@ -69,6 +69,12 @@ def test_breaches_without_a_row_of_their_own_are_listed(changed: dict[str, Any])
     assert len(report(**changed).breaches()) == 1
 
 
+def test_a_failure_that_comes_again_and_again_is_said_once() -> None:
+    found = report(failures=["reload: no", "status: no", "reload: no", "reload: no"])
+    assert found.breaches() == ["reload: no (3 times)", "status: no"]
+    assert json.loads(found.json())["failures"] == ["reload: no (3 times)", "status: no"]
+
+
 @pytest.mark.parametrize(
     "changed",
     [

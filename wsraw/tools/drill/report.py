@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -74,6 +75,7 @@ class Report:
         self.plan = plan
         self.figures = figures
         self.failures = list(failures)
+        """The same line comes as often as it has happened."""
         self.notes = list(notes)
 
     def breaches(self) -> list[str]:
@@ -88,7 +90,11 @@ class Report:
             found.append(f"{letters} dead letters, not {expected}")
         if not figures["answered"]:
             found.append("nothing answered")
-        return found + self.failures
+        return found + self._counted_failures()
+
+    def _counted_failures(self) -> list[str]:
+        counts = Counter(self.failures)
+        return [f"{text} ({n} times)" if n > 1 else text for text, n in counts.items()]
 
     def json(self) -> str:
         """One object. Its keys are part of the public interface."""
@@ -97,7 +103,11 @@ class Report:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in self.figures.items()
         }
-        more = {"breaches": self.breaches(), "failures": self.failures, "notes": self.notes}
+        more = {
+            "breaches": self.breaches(),
+            "failures": self._counted_failures(),
+            "notes": self.notes,
+        }
         return json.dumps({"plan": vars(self.plan), **figures, **more}, indent=2)
 
     def table(self) -> str:

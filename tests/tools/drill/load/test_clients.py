@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import time
 
@@ -11,10 +12,23 @@ import pytest
 
 from tests.tools.drill.faulty import GUID, faulty, frame
 from wsraw.tools.drill.figures import Figures
-from wsraw.tools.drill.load.clients import Client, HangClient, VerifiedClient
+from wsraw.tools.drill.load.clients import Client, HangClient, VerifiedClient, _text
 from wsraw.tools.drill.load.schedule import Schedule
 
 CLOSE = frame(8, (1011).to_bytes(2) + b"its worker died")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(errno.ECONNRESET, "x"),
+        ConnectionResetError(22, "The specified network name is no longer available"),
+        ConnectionAbortedError(errno.ECONNABORTED, "x"),
+    ],
+)
+def test_a_reset_has_one_name(error: OSError) -> None:
+    """By that it is known that the connection may be lost with its gateway."""
+    assert _text(error) == "connection reset by peer"
 
 
 def test_a_close_frame_that_comes_with_the_answer_ends_a_connection_that_was_open() -> None:

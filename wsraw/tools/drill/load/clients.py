@@ -183,6 +183,9 @@ class Client(asyncio.Protocol):
 
 
 def _text(error: Exception) -> str:
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError):
+        # Windows has several numbers for it, and asyncio one more.
+        return "connection reset by peer"
     number = getattr(error, "errno", None)
     return (strerror(number) if number else str(error)).lower()
 
