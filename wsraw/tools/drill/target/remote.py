@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple
@@ -91,6 +92,11 @@ class Member(NamedTuple):
     instance: str
     """What its `hello` says."""
 
+    def leave(self) -> None:
+        """Ask it to leave, as a service manager does; on Windows that kills it."""
+        with suppress(OSError):
+            os.kill(self.process.pid, signal.SIGTERM)
+
 
 class RemoteWorkers:
     """The workers, each in a slot of its own, in which it is followed by the next one."""
@@ -153,7 +159,7 @@ class RemoteWorkers:
 
     def _end_all(self) -> None:
         for member in self._members.values():
-            member.process.terminate()
+            member.leave()
         begun = time.monotonic()
         while self._members:
             try:
@@ -199,7 +205,7 @@ class RemoteControl(RunControl):
                 # It has just been started.
                 continue
             # Not the one that is there now: it may be a later one, which has not started yet.
-            old.process.terminate()
+            old.leave()
             while (new := self.remote.members().get(slot, old)) == old or not (
                 self._is_connected(new)
             ):
