@@ -7,8 +7,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from wsraw.cli import is_compiled
 from wsraw.gateway.counters import Counters
-from wsraw.runtime.compiled import is_compiled
 
 # Hypothesis' own deadline, and what it calls too slow, count wall clock; tests that wait have a
 # deadline of ours.

@@ -12,8 +12,8 @@ import pytest
 
 from tests.running import environment, wsraw
 from wsraw import cli
+from wsraw.cli import is_compiled
 from wsraw.config import options
-from wsraw.runtime.compiled import is_compiled
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 

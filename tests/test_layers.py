@@ -335,7 +335,6 @@ NO_MIRROR = {
     "gateway.sockets.descriptors": "runtime/test_descriptors.py",
     "gateway.websocket.heads": "gateway/connection/test_output.py",
     "link.batches": "link/test_gateway_end.py",
-    "runtime.compiled": "test_cli.py",
     "runtime.selector": "runtime/test_loop.py",
     "supervisor.control.requests": "e2e/test_control.py",
     "supervisor.decisions.actions": "supervisor/decisions/test_policy.py",

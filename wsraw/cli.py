@@ -53,11 +53,18 @@ def _prepare_output() -> None:
             stream.reconfigure(encoding=encoding, errors=errors)
 
 
+def is_compiled() -> bool:
+    """Whether the extension modules of the hot path are loaded (docs/compiled.md)."""
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    from wsraw.runtime import loop
+
+    return str(loop.__file__).endswith(tuple(EXTENSION_SUFFIXES))
+
+
 def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
         from importlib import metadata
-
-        from wsraw.runtime.compiled import is_compiled
 
         try:
             version = metadata.version("wsraw")

@@ -28,6 +28,7 @@ from tests.corpus import frame
 from tests.deadline import eventually
 from tests.gateway.harness import HANDSHAKE, Harness, entry_of, is_over
 from tests.gateway.socket_harness import SocketHarness
+from wsraw.cli import is_compiled
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.counters import Counters
 from wsraw.gateway.delivery.entry import Entry, Worker
@@ -52,7 +53,6 @@ from wsraw.link.records import (
 )
 from wsraw.link.window import Window
 from wsraw.link.worker_end import Outbox, WorkerEnd
-from wsraw.runtime.compiled import is_compiled
 
 OURS = os.path.join(os.path.dirname(wsraw.__file__), "")
 

@@ -41,7 +41,7 @@ from wsraw.gateway.status import report
 from wsraw.gateway.stop import Stop
 from wsraw.gateway.system import Collector, TurnTimes, keep_freed_memory
 from wsraw.link import records as rec
-from wsraw.runtime import launch
+from wsraw.runtime import launch, private
 from wsraw.runtime.descriptors import ARE_NUMBERED, raise_limit
 from wsraw.runtime.launch import Parent
 from wsraw.runtime.loop import Loop
@@ -348,7 +348,7 @@ def _append(path: str, line: bytes) -> None:
     """Append a line or nothing: half a line would spoil the next one. Raises OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     # Readable for its owner alone: it holds what clients have sent.
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = private.open_file(path, flags)
     try:
         size = os.fstat(descriptor).st_size
         if os.write(descriptor, line) < len(line):

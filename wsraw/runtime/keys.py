@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from wsraw.runtime.private import open_file
+
 _Z85: Final = (
     "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 )
@@ -98,12 +100,11 @@ def write_pair(folder: Path, name: str, public: str, secret: str) -> tuple[Path,
     made = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for suffix, text, mode in (
-            ("key", secret, 0o600),
-            ("pub", f"{public} {name}", 0o644),
-        ):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        for suffix, text in (("key", secret), ("pub", f"{public} {name}")):
             path = folder / f"{name}.{suffix}"
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            is_secret = suffix == "key"
+            descriptor = open_file(path, flags) if is_secret else os.open(path, flags, 0o644)
             made.append(path)
             with os.fdopen(descriptor, "w", encoding="ascii") as stream:
                 stream.write(text + "\n")

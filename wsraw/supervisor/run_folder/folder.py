@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from wsraw.runtime import private
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 
 LONGEST_NAME: Final = "control.sock"
@@ -310,7 +311,7 @@ def _make_fresh() -> Path:
 def _make(path: Path, what: str) -> None:
     """Create a private folder, or check that it is private. Raises FolderError."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(path)
         # Do not follow a link that another user has put into a shared folder.
         status = path.stat() if what == "--run-dir" else path.lstat()
     except OSError as error:
@@ -334,7 +335,7 @@ def _write_secret(file: Path, text: str) -> None:
     """Replace the file atomically. Raises OSError."""
     fresh = file.with_name(f"{file.name}.new")
     fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = private.open_file(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
         stream.write(text)
         stream.flush()
