@@ -38,6 +38,13 @@ LAST_WORDS: Final = 1.0
 """Seconds to wait for the output of a dead child; a process that it started may hold the pipe."""
 
 
+TERMINATED: Final = 1
+"""The exit code of a process that subprocess kills on Windows."""
+
+KILLED: Final = 9
+"""The number of SIGKILL."""
+
+
 class Process:
     """One child process.
 
@@ -86,6 +93,7 @@ class Process:
         self._on_exit = on_exit
         self._explained = explained
         self._hears = hears
+        self._is_killed = False
         self._speaking = threading.Lock()
         """Held while stdin is written to or closed."""
         self._process = subprocess.Popen(
@@ -127,6 +135,7 @@ class Process:
 
     def kill(self) -> None:
         """Kill it; this also ends a stopped process."""
+        self._is_killed = True
         with suppress(OSError):
             self._process.kill()
 
@@ -191,6 +200,9 @@ class Process:
     def _wait(self) -> None:
         self._write(self._said)
         code = self._process.wait()
+        if sys.platform == "win32" and self._is_killed and code == TERMINATED:
+            # As elsewhere: it says nothing of how the process has started.
+            code = -KILLED
         if self._explained(code):
             self._reader.join(LAST_WORDS)
         self._on_exit(code)
@@ -287,6 +299,6 @@ def reason(code: int, meanings: Mapping[int, str], *, killed: bool = False) -> s
     try:
         name = signal.Signals(-code).name
     except ValueError:
-        name = f"signal {-code}"
+        name = "force" if -code == KILLED else f"signal {-code}"
     guess = " (perhaps out of memory?)" if name == "SIGKILL" and not killed else ""
     return f"was killed by {name}{guess}"
