@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.deadline import DEADLINE, eventually
+from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
 from tests.running import environment, is_alive
 from wsraw.testing import Server
 from wsraw.testing.server import StalledClient
@@ -222,16 +222,16 @@ def test_raises(wsraw_app):
     wsraw_app("handlers.py").websocket().send("oops")
 
 def test_server(wsraw_server):
-    server = wsraw_server("handlers.py", workers=1, max_message_size="64KiB")
+    server = wsraw_server("handlers.py", workers=1, timeout=60, max_message_size="64KiB")
     with server.connect() as client:
         client.send("y")
-        assert client.recv(10) == "Y"
+        assert client.recv(60) == "Y"
 
 def test_server_shows_its_log(wsraw_server):
-    server = wsraw_server("handlers.py")
+    server = wsraw_server("handlers.py", timeout=60)
     with server.connect() as client:
         client.send("print this")
-        client.recv(10)
+        client.recv(60)
     assert False
 """
 
@@ -249,7 +249,7 @@ def test_the_plugin_runs_the_tests_of_the_docs(pytester: pytest.Pytester) -> Non
         """
     )
     result = pytester.runpytest_subprocess(
-        "-q", "-p", "wsraw.testing.plugin", "-W", "error", timeout=DEADLINE
+        "-q", "-p", "wsraw.testing.plugin", "-W", "error", timeout=COMMAND_DEADLINE
     )
     result.assert_outcomes(passed=2, failed=2)
     said = result.stdout.str()
