@@ -48,7 +48,7 @@ class Serving:
             # A listener for both protocols is shown once for each.
             if known not in self.addresses:
                 self.addresses.append(known)
-        link = ready[2]
+        self.link = link = ready[2]
         self.folder = Path(link.removeprefix("ipc://")).parent if HAS_UNIX else self._find_folder()
 
     def _find_folder(self) -> Path | None:
@@ -114,6 +114,13 @@ class Serving:
         counts: dict[str, int] = self.status()["gateway"]["limits"]
         return counts
 
+    def stop(self) -> None:
+        """Tell it to stop."""
+        if HAS_SIGNALS:
+            self.run.send(signal.SIGTERM)
+        else:
+            client.ask(client.find(str(self.folder)), "stop", (), TIMEOUT)
+
     def status(self) -> dict[str, Any]:
         """What `wsraw status --json` says once the gateway answers in time, which one that is busy
         may not do at first."""
@@ -166,10 +173,7 @@ def serve(
             run.line(f"worker {n} is ready")
         yield serving
         if run.process.poll() is None:
-            if HAS_SIGNALS:
-                run.send(signal.SIGTERM)
-            else:
-                client.ask(client.find(str(serving.folder)), "stop", (), TIMEOUT)
+            serving.stop()
             code = run.wait()
             assert code == 0, f"exit code {code}\n{run}"
         assert_gone(serving)

@@ -21,7 +21,7 @@ from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, until_ready
 from tests.e2e.serving import ECHO, TIMEOUT, assert_gone, linux, posix, serve
 from tests.fuzz.bad_peer import BadPeer
-from tests.needs import KILL
+from tests.needs import KILL, signals, unix_sockets
 from tests.running import Running, command, environment, wsraw
 from wsraw.runtime.link.server import COMPLAIN_EVERY
 
@@ -223,6 +223,7 @@ def test_only_a_command_with_the_token_is_answered(tmp_path: Path) -> None:
 
 
 @linux
+@unix_sockets
 def test_garbage_on_the_control_socket_disturbs_nobody() -> None:
     """And neither do those who connect and say nothing."""
     with serve(ECHO) as serving, serving.ws() as client, ExitStack() as silent:
@@ -254,7 +255,7 @@ def test_a_folder_with_dead_letters_is_kept(tmp_path: Path) -> None:
         assert serving.folder is not None
         letters = serving.folder / "dead-letters.jsonl"
         letters.write_text('{"event": "on_message"}\n')
-        serving.run.send(signal.SIGTERM)
+        serving.stop()
         assert serving.run.wait() == 0
         serving.run.line(f"dead letters are kept: {letters}")
         left = {path.name for path in serving.folder.iterdir()}
@@ -308,6 +309,7 @@ def test_a_worker_that_dies_while_the_supervisor_is_stopped_is_replaced_afterwar
 
 
 @linux
+@signals
 def test_only_the_event_that_hangs_is_blamed_when_others_came_in_its_batch(
     handlers: Write,
 ) -> None:

@@ -18,6 +18,7 @@ from websockets.sync.server import ServerConnection
 from tests.deadline import UNIT, eventually
 from tests.e2e.serving import EXAMPLES, TIMEOUT, Serving, linux, receive_all, receive_exactly, serve
 from tests.e2e.upstream import raw_upstream, web_upstream
+from tests.needs import unix_sockets
 from wsraw.workers.embedded_threads import Worker
 
 MIB = 1 << 20
@@ -149,6 +150,7 @@ def test_chat_does_not_take_an_http_request_for_messages(chat: Serving) -> None:
 # --- pools ---
 
 
+@unix_sockets  # by its run folder a worker is found only there
 def test_the_pools_example_sends_each_client_to_its_handlers() -> None:
     with (
         serve(None, f"--config={EXAMPLES / 'pools.toml'}", workers=3) as serving,

@@ -51,8 +51,7 @@ class Attacker:
 
     def __init__(self, serving: Serving, link: str = "remote") -> None:
         assert serving.folder is not None
-        local = f"ipc://{serving.folder / 'link.sock'}"
-        self.endpoint = local if link == "local" else endpoint(serving)
+        self.endpoint = serving.link if link == "local" else endpoint(serving)
         self.largest_batch = LINKS[link]
         self.is_local = link == "local"
         self.token = (serving.folder / "token").read_text().strip()

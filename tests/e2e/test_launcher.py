@@ -13,7 +13,7 @@ import pytest
 
 from tests.deadline import DEADLINE
 from tests.e2e.serving import ECHO, TIMEOUT, serve
-from tests.needs import signals
+from tests.needs import KILL, signals
 from tests.running import ROOT
 
 LAUNCHER = """
@@ -70,7 +70,7 @@ def test_a_run_survives_the_removal_of_the_folder_it_was_started_in(tmp_path: Pa
     with serve(ECHO, cwd=folder) as serving:
         shutil.rmtree(folder)
         for who in (serving.worker(1), serving.gateway):
-            os.kill(who, signal.SIGKILL)
+            os.kill(who, KILL)
         with serving.ws() as client:
             client.send("still here")
             assert client.recv(TIMEOUT) == "still here"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
 from tests.e2e.serving import ECHO, Serving, linux, serve
-from tests.needs import KILL
+from tests.needs import KILL, signals
 from tests.running import is_alive
 
 pytestmark = linux
@@ -36,6 +36,7 @@ def counted(data: bytes, n: int) -> bytes:
     return data + b"%08d" % n
 
 
+@signals
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stopped_worker_delays_messages_and_loses_none(workers: int) -> None:
     with serve(ECHO, workers=workers) as serving:

@@ -267,10 +267,11 @@ def test_a_pool_without_processes_is_served_by_workers_started_by_hand(
         serving = Serving(run)
         with serving.tcp() as raw:
             raw.sendall(b"1")
-            link = f"ipc://{serving.folder}/link.sock"
             processes = []
+            token = Path(serving.folder or "", "token").read_text().strip()
+            place = ("--connect", serving.link, "--token", token)
             for pool in ("feed", "fede"):
-                arguments = command("worker", str(files[1]), "--connect", link, "--pool", pool)
+                arguments = command("worker", str(files[1]), *place, "--pool", pool)
                 processes.append(
                     subprocess.Popen(arguments, env=environment(), stdin=subprocess.DEVNULL)
                 )

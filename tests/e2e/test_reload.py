@@ -16,7 +16,7 @@ from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, until_ready, while_serving
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
 from tests.e2e.serving import ECHO, TIMEOUT, Serving, assert_gone, linux, posix, serve
-from tests.needs import KILL
+from tests.needs import KILL, signals
 from tests.running import is_alive
 
 Write = Callable[[str], Path]
@@ -226,6 +226,7 @@ def test_a_release_behind_a_symbolic_link_is_reloaded(tmp_path: Path, is_absolut
         assert os.readlink(f"/proc/{serving.gateway}/cwd") == str(tmp_path / "release-2")
 
 
+@signals
 def test_a_handler_may_finish_before_its_worker_is_replaced(
     handlers: Write, tmp_path: Path
 ) -> None:
@@ -309,6 +310,7 @@ async def reload_and_kill(serving: Serving) -> None:
         await load.finish()
 
 
+@signals
 def test_a_stop_during_a_reload_ends_the_run(handlers: Write) -> None:
     with serve(ECHO, workers=3) as serving:
         serving.run.send(signal.SIGHUP)

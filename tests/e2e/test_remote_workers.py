@@ -11,6 +11,7 @@ from tests.deadline import eventually
 from tests.e2e.command_line import ask, done
 from tests.e2e.remote import Keys, RemoteWorker, endpoint, gateway, remote_workers_ready
 from tests.e2e.serving import ECHO, TIMEOUT, linux
+from tests.needs import HAS_SIGNALS
 from tests.running import wsraw
 
 pytestmark = linux
@@ -53,8 +54,8 @@ def test_local_and_remote_workers_serve_one_pool(keys: Keys, tmp_path: Path) -> 
             [shown] = serving.status()["by_hand"]
             assert (shown["key"], shown["address"]) == ("alice", "127.0.0.1")
             assert "alice at 127.0.0.1" in wsraw("status", f"--run-dir={serving.folder}").stdout
-            assert alice.stop()[0] == 0
-        serving.run.line(r"worker \w+ \(alice at 127.0.0.1\) has left")
+            assert not HAS_SIGNALS or alice.stop()[0] == 0
+        serving.run.line(r"worker \w+ \(alice at 127.0.0.1\) (has left|is gone)")
         with serving.ws() as client:
             client.send("who?")
             assert client.recv(TIMEOUT) == str(here)
@@ -73,8 +74,9 @@ def test_a_gateway_without_local_workers_waits_for_remote_ones(keys: Keys) -> No
                 told = ask(serving, "scale", "2")
                 assert told.returncode == 1
                 assert "this run has no workers of its own" in told.stderr
-                serving.run.send(signal.SIGTTIN)
-                serving.run.line("SIGTTIN: this run has no workers of its own")
+                if HAS_SIGNALS:
+                    serving.run.send(signal.SIGTTIN)
+                    serving.run.line("SIGTTIN: this run has no workers of its own")
                 early.send("late")
                 assert early.recv(TIMEOUT) == "late"
 
@@ -123,7 +125,7 @@ def test_a_worker_does_not_believe_a_gateway_with_another_key(keys: Keys) -> Non
             assert alice.process.stderr is not None
             assert "waiting for a gateway" in alice.process.stderr.readline()
             assert not serving.status()["by_hand"]
-            assert alice.stop()[0] == 0
+            assert not HAS_SIGNALS or alice.stop()[0] == 0
 
 
 def test_without_a_key_no_worker_is_let_in_by_a_gateway_with_keys(keys: Keys) -> None:

@@ -53,6 +53,7 @@ from wsraw.link.records import (
 )
 from wsraw.link.window import Window
 from wsraw.link.worker_end import Outbox, WorkerEnd
+from wsraw.runtime import selector
 
 OURS = os.path.join(os.path.dirname(wsraw.__file__), "")
 
@@ -104,6 +105,9 @@ class Injector:
         if name is None:
             name = getattr(code, "co_qualname", code.co_name)
             self._names[code] = name
+        if code.co_filename == selector.__file__:
+            # Elsewhere the selector is the library's.
+            return
         if name in NET or "<" in name or not self._belongs(frame):
             return
         self.calls[name] = count = self.calls.get(name, 0) + 1

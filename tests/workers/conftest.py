@@ -180,7 +180,7 @@ class Process:
         """Let the worker, which is to be started, connect there."""
         if hasattr(self, "router"):
             self.router.close()
-        self.router = routers.bind(self.context, endpoint, **options)
+        self.router = routers.bind_again(self.context, endpoint, **options)
         self.endpoint = routers.endpoint_of(self.router)
 
     def restart_gateway(self) -> None:

@@ -36,13 +36,15 @@ def endpoint_of(router: zmq.Socket[bytes]) -> str:
     return router.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
-def bind_again(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+def bind_again(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, queue: int = 1000
+) -> zmq.Socket[bytes]:
     """Another gateway, where the router of one was just closed."""
     found: list[zmq.Socket[bytes]] = []
 
     def is_bound() -> bool:
         try:
-            found.append(bind(context, endpoint))
+            found.append(bind(context, endpoint, queue))
         except zmq.ZMQError:  # libzmq closes the old one in its own thread.
             return False
         return True

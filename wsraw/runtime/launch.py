@@ -132,9 +132,10 @@ def become(command: Sequence[str]) -> int:
 
             return subprocess.call(command)
         unblock_signals()
-        # Python ignores these two, and the next program would inherit that.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        if HAS_SIGNALS:
+            # Python ignores these two, and the next program would inherit that.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         os.execvp(command[0], list(command))
     except OSError as error:
         print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import UNIT, eventually
+from tests.needs import signals
 from wsraw.tools.drill.faults import FaultInjection
 from wsraw.tools.drill.plan import DrillError, Plan
 from wsraw.tools.drill.target.control import RunControl
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="looks into /proc for who is stopped"
-)
+pytestmark = [
+    signals,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="looks into /proc for who is stopped"
+    ),
+]
 
 
 class Sleepers(RunControl):

@@ -84,6 +84,7 @@ def test_in_the_end_all_have_left(start: Start, lines: list[str]) -> None:
     assert not workers.failures
 
 
+@signals
 def test_one_that_does_not_leave_is_killed(start: Start, lines: list[str]) -> None:
     workers = start(STAYS)
     eventually(lambda: lines)
@@ -125,6 +126,7 @@ def test_a_reload_replaces_them_one_after_the_other(
     assert len(control.workers()) == 2
 
 
+@signals
 def test_a_reload_that_does_not_come_to_an_end_is_told(
     start: Start, lines: list[str], control: RemoteControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
