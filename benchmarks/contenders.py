@@ -25,6 +25,9 @@ class Contender:
     raw: Callable[[int], int] | None = None
     """The port of its raw protocol, if it has one."""
     cwd: Path | None = None
+    python_path: Path | None = None
+    """Where its modules are. The current folder does not count: the children of a run leave it out,
+    and would take those of a checkout that is installed."""
 
 
 def _python(module: str) -> Callable[[], str]:
@@ -52,7 +55,7 @@ def wsraw(name: str, handlers: str, workers: int, *options: str) -> Contender:
         run = (sys.executable, "-m", "wsraw", "run", "--workers", place, "--listen", where)
         return [*run, "--max-message-size", str(1 << 24), "--log-level", "warning", *options]
 
-    return Contender(name, command, _nothing, raw=lambda port: port, cwd=HERE.parent)
+    return Contender(name, command, _nothing, raw=lambda port: port, python_path=HERE.parent)
 
 
 def _not_compiled() -> str:
@@ -61,7 +64,7 @@ def _not_compiled() -> str:
 
 def compiled(contender: Contender) -> Contender:
     """One of ours with its hot path compiled."""
-    return replace(contender, needs=_not_compiled, cwd=COMPILED)
+    return replace(contender, needs=_not_compiled, python_path=COMPILED)
 
 
 def _built(program: str, *flags: str) -> Callable[[], str]:

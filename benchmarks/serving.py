@@ -38,10 +38,14 @@ def _free_port() -> int:
 def serving(contender: Contender, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Start it, wait until it answers, and end it with all its children."""
     port = _free_port()
+    env = dict(os.environ)
+    if contender.python_path is not None:
+        env["PYTHONPATH"] = str(contender.python_path)
     with log.open("ab") as stream:
         process = subprocess.Popen(
             contender.command(port),
             cwd=contender.cwd,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
