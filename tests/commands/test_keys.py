@@ -14,7 +14,8 @@ def test_keygen_makes_a_pair_and_explains_the_files(
 ) -> None:
     assert cli.main(["keygen", str(tmp_path), "--name", "alice"]) == 0
     told = capsys.readouterr().out
-    assert told == f"{tmp_path}/alice.key: secret; {tmp_path}/alice.pub: for the other side\n"
+    secret, public = tmp_path / "alice.key", tmp_path / "alice.pub"
+    assert told == f"{secret}: secret; {public}: for the other side\n"
     assert cli.main(["keygen", str(tmp_path), "--name", "alice"]) == 2
     assert "choose another --name" in capsys.readouterr().err
 
