@@ -60,10 +60,11 @@ def _send_signal(self: subprocess.Popen[Any], number: int) -> None:
 
 
 def _end(self: subprocess.Popen[Any]) -> None:
+    self._is_ended = True  # type: ignore[attr-defined]
     _send_signal(self, signal.SIGTERM)
 
 
-# Nor is its exit code negative: it is what os.kill, a C library or the system gives there.
+# Nor is its exit code negative: it is what subprocess, os.kill, a C library or the system gives.
 _CODES = {
     -_KILL: signal.SIGTERM,
     -signal.SIGABRT: 3,
@@ -75,6 +76,8 @@ _handle_exitstatus = subprocess.Popen._handle_exitstatus  # type: ignore[attr-de
 
 def _exit_code(self: subprocess.Popen[Any], *status: Any) -> None:
     _handle_exitstatus(self, *status)
+    if self.returncode == -_KILL and hasattr(self, "_is_ended"):
+        self.returncode = 1
     self.returncode = _CODES.get(self.returncode, self.returncode)
 
 

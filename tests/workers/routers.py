@@ -51,3 +51,18 @@ def bind_again(
 
     eventually(is_bound, "the endpoint to be free")
     return found[0]
+
+
+def listen_again(endpoint: str) -> socket.socket:
+    """Not even a router, at the TCP port of one that was just closed."""
+    host, port = endpoint.removeprefix("tcp://").split(":")
+
+    def listen() -> socket.socket | None:
+        try:
+            return socket.create_server((host, int(port)))
+        except OSError:
+            return None
+
+    found = eventually(listen, "the port to be free")
+    assert found is not None
+    return found

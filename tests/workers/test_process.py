@@ -613,7 +613,7 @@ def test_a_gateway_that_refuses_a_worker_is_heard(process: Process, source: str)
     """By an ERROR command: of a batch that is too long libzmq's DEALER would hear nothing."""
     process.router.close()
     if not HAS_UNIX:
-        served = socket.create_server(("127.0.0.1", int(process.endpoint.rpartition(":")[2])))
+        served = routers.listen_again(process.endpoint)
     else:
         path = process.endpoint.removeprefix("ipc://")
         os.unlink(path)

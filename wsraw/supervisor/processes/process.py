@@ -200,7 +200,7 @@ class Process:
     def _wait(self) -> None:
         self._write(self._said)
         code = self._process.wait()
-        if sys.platform == "win32" and self._is_killed and code == TERMINATED:
+        if not launch.HAS_SIGNALS and self._is_killed and code == TERMINATED:
             # As elsewhere: it says nothing of how the process has started.
             code = -KILLED
         if self._explained(code):
