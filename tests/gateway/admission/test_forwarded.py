@@ -159,15 +159,16 @@ def test_no_header_value_raises(value: str) -> None:
     "part", ['"', "for=", "\\", '\\"', "a=b;", 'for="\\', ",", "for=1.1.1.1,"], ids=repr
 )
 def test_a_header_of_eight_times_the_length_takes_about_eight_times_as_long(part: str) -> None:
-    def seconds(length: int) -> float:
+    def seconds(length: int, times: int) -> float:
         value = part * (length // len(part))
         spent = []
         for _ in range(3):
             began = time.thread_time()
-            for _ in range(3):
+            for _ in range(times):
                 forwarded({"forwarded": value}, TRUSTED)
                 xff(value)
             spent.append(time.thread_time() - began)
         return min(spent)
 
-    assert seconds(80_000) < 24 * seconds(10_000) + 0.01
+    # As much in all; on Windows that clock has steps of 16 ms.
+    assert seconds(80_000, 3) < 3 * seconds(10_000, 24) + 0.05
