@@ -582,7 +582,7 @@ def test_a_gateway_that_does_not_read_stops_a_worker_and_leaves_nothing_to_the_n
         import time
         answer = bytes(1 << 20)
         def note(con):
-            with open("{process.folder}/handled", "ab") as file:
+            with open({str(process.folder / "handled")!r}, "ab") as file:
                 file.write(b"x")
         {word} on_message(msg, con):
             note(con)
