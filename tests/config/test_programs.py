@@ -67,8 +67,8 @@ def test_a_file_name_with_white_space_is_one_if_it_exists_or_is_quoted() -> None
         ("h.py:0", "must be from 1 to 1000"),
         ("node x:1001", "must be from 1 to 1000"),
         ("node x:" + "9" * 5000, "must be from 1 to 1000"),
-        ("node 'x", "no closing quotation" if sys.platform != "win32" else ""),
-        ("''", "write FILE" if sys.platform != "win32" else ""),
+        pytest.param("node 'x", "no closing quotation", marks=posix),
+        pytest.param("''", "write FILE", marks=posix),
         ("a\0b", "null character"),
     ],
 )
