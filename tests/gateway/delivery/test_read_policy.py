@@ -342,7 +342,7 @@ def take_step(holder: Holder, step: tuple[Any, ...]) -> None:
         case ("reject",) if con.undecided:
             holder.was_closed = True
             holder.linked.say(Reject(con.id, 403))
-        case ("close",) if entry is not None:
+        case ("close",) if entry is not None and con.state is not CLOSED:
             holder.was_closed = True
             holder.linked.say(Close(con.id, 1000, ""))
         case ("shut",):
