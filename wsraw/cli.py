@@ -44,11 +44,10 @@ def _prepare_output() -> None:
             # Started without any (pythonw, `2>&-`): nobody reads.
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            encoding = None
-            if sys.platform == "win32" and not stream.isatty():
-                # A pipe or a file would have the code page of the system, which has few characters,
-                # and no reader could tell which.
-                encoding = None if os.environ.get("PYTHONIOENCODING") else "utf-8"
+            # On Windows a pipe or a file would have the code page of the system, which has few
+            # characters, and no reader could tell which.
+            is_set = stream.isatty() or bool(os.environ.get("PYTHONIOENCODING"))
+            encoding = None if is_set or sys.platform != "win32" else "utf-8"
             errors = "backslashreplace" if stream.errors == "strict" else stream.errors
             stream.reconfigure(encoding=encoding, errors=errors)
 

@@ -263,19 +263,24 @@ asyncio.run(main())
 """
 
 
-def test_an_embedded_worker_survives_a_fork_of_its_program(chat: Server) -> None:
-    """As gunicorn does, once it has loaded the application (pyzmq #841)."""
+def run_beside(chat: Server, program: str) -> tuple[subprocess.CompletedProcess[str], list[object]]:
+    """Run a program with an embedded worker; also the three messages that a client gets from it."""
     with chat.connect() as client:
         client.recv(TIMEOUT)
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", FORKS, str(chat.run_dir)],
+            [sys.executable, "-W", "ignore", "-c", program, str(chat.run_dir)],
             env=environment(),
             capture_output=True,
             text=True,
             timeout=2 * TIMEOUT,
             check=True,
         )
-        told = [client.recv(TIMEOUT) for _ in range(3)]
+        return done, [client.recv(TIMEOUT) for _ in range(3)]
+
+
+def test_an_embedded_worker_survives_a_fork_of_its_program(chat: Server) -> None:
+    """As gunicorn does, once it has loaded the application (pyzmq #841)."""
+    done, told = run_beside(chat, FORKS)
     assert told == ["from the child", "from the parent", "from asyncio"]
     forked = "this process was forked from a wsraw worker"
     assert [line.partition(" and cannot")[0] for line in done.stdout.splitlines()] == [
@@ -311,17 +316,7 @@ for how in ("returns", "exits", "raises"):
 
 def test_a_forked_child_ends_where_it_leaves_the_worker_of_its_parent(chat: Server) -> None:
     """Else it would wait for ever, or close the loop that it shares with its parent."""
-    with chat.connect() as client:
-        client.recv(TIMEOUT)
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", LEAVING, str(chat.run_dir)],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=2 * TIMEOUT,
-            check=True,
-        )
-        told = [client.recv(TIMEOUT) for _ in range(3)]
+    done, told = run_beside(chat, LEAVING)
     assert told == ["returns", "exits", "raises"]
     assert done.stdout.split() == ["returns", "0", "exits", "7", "raises", "1"]
     assert done.stderr.count("Traceback") == 1

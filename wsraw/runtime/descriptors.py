@@ -25,8 +25,8 @@ ON_WINDOWS: Final = 8192
 select looks at each of them in every turn."""
 
 FD_SETSIZE: Final = 1024
-"""Numbers that select can watch elsewhere; one beyond them is an exception in the middle of a turn.
-It is for systems that have neither epoll nor kqueue nor poll, and for tests."""
+"""Descriptors that select can watch on other systems are below this number; a higher one raises an
+exception in the middle of a turn. Needed where there is no epoll, kqueue or poll, and in tests."""
 
 WITHOUT_LIMIT: Final = 1 << 20
 

@@ -24,6 +24,14 @@ from tests.tools.drill.faulty import faulty
 
 LOAD = ("--websockets=20", "--raw=5", "--rate=1000")
 SMALL = (*LOAD, "--workers=2")
+FAULTS = (
+    "--seconds=4",
+    "--kill-every=1.5",
+    "--stop-every=1",
+    "--stop-for=0.5",
+    "--reload-every=1.5",
+    "--json",
+)
 QUIET = ("--kill-every=0", "--stop-every=0", "--reload-every=0")
 
 pytestmark = signals
@@ -49,12 +57,7 @@ def test_killed_workers_are_replaced_and_nothing_is_lost() -> None:
         "drill",
         *LOAD,
         "--workers=4",
-        "--seconds=4",
-        "--kill-every=1.5",
-        "--stop-every=1",
-        "--stop-for=0.5",
-        "--reload-every=1.5",
-        "--json",
+        *FAULTS,
     )
     assert nothing_lost(done)["stops"] >= 1
 
@@ -84,12 +87,7 @@ def test_workers_of_other_machines_are_replaced_and_nothing_is_lost() -> None:
         "--remote",
         "--workers=2",
         f"--workers={node}:2",
-        "--seconds=4",
-        "--kill-every=1.5",
-        "--stop-every=1",
-        "--stop-for=0.5",
-        "--reload-every=1.5",
-        "--json",
+        *FAULTS,
     )
     assert nothing_lost(done)["stops"] >= 1
 

@@ -37,7 +37,6 @@ LONGEST_LINE: Final = 64 * 1024
 LAST_WORDS: Final = 1.0
 """Seconds to wait for the output of a dead child; a process that it started may hold the pipe."""
 
-
 TERMINATED: Final = 1
 """The exit code of a process that subprocess kills on Windows."""
 
@@ -201,7 +200,7 @@ class Process:
         self._write(self._said)
         code = self._process.wait()
         if not launch.HAS_SIGNALS and self._is_killed and code == TERMINATED:
-            # As elsewhere: it says nothing of how the process has started.
+            # As on other systems: the code says nothing of how the process has started.
             code = -KILLED
         if self._explained(code):
             self._reader.join(LAST_WORDS)
