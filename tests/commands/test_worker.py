@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import unix_sockets
+from tests.needs import HAS_UNIX
 from wsraw import cli
 
 
@@ -26,7 +26,6 @@ def test_a_worker_needs_an_endpoint_and_a_token(
     assert "is `wsraw run` running there" in capsys.readouterr().err
 
 
-@unix_sockets
 def test_a_worker_started_by_hand_takes_its_run_from_the_environment(
     handlers: str,
     tmp_path: Path,
@@ -37,4 +36,25 @@ def test_a_worker_started_by_hand_takes_its_run_from_the_environment(
     for arguments in ([], ["--run-dir", str(tmp_path / "two")]):
         assert cli.main(["worker", handlers, *arguments]) == 2
         place = tmp_path / ("two" if arguments else "one")
-        assert f"{place}/token" in capsys.readouterr().err
+        assert str(place / "token") in capsys.readouterr().err
+
+
+def test_a_worker_with_a_run_folder_needs_all_that_it_reads_there(
+    handlers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["token"] if HAS_UNIX else ["token", "link"]
+    for file in files:
+        (tmp_path / file).write_bytes(b"\xff")
+        assert cli.main(["worker", handlers, "--run-dir", str(tmp_path)]) == 2
+        assert f"{tmp_path / file}: it is damaged; is `wsraw run`" in capsys.readouterr().err
+        (tmp_path / file).write_text("tcp://127.0.0.1:9\n")
+
+
+def test_a_worker_with_a_run_folder_needs_no_keys(
+    handlers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text("t\n")
+    (tmp_path / "link").write_text("tcp://127.0.0.1:9\n")
+    keys = ["--key", "k", "--gateway-key", "g"]
+    assert cli.main(["worker", handlers, "--run-dir", str(tmp_path), *keys]) == 2
+    assert "keys are for tcp:// endpoints" in capsys.readouterr().err

@@ -24,13 +24,18 @@ from websockets.exceptions import ConnectionClosed
 import wsraw
 from tests.deadline import eventually
 from tests.e2e.serving import ECHO, EXAMPLES, TIMEOUT, Serving, posix, serve
-from tests.needs import KILL
+from tests.needs import HAS_SIGNALS, KILL
 from tests.running import Running, environment
+from wsraw.runtime.link import place
+from wsraw.supervisor.control import client
 from wsraw.testing import Server
 from wsraw.workers import api, embedded_threads
 from wsraw.workers import embedded_asyncio as wsraw_asyncio
 
-pytestmark = posix
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+
+
+NOWHERE = "tcp://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +114,13 @@ def test_an_embedded_worker_runs_handlers_of_its_program(tmp_path: Path) -> None
     assert stopped == [True]
 
 
+def stop(run: Running, folder: Path) -> None:
+    if HAS_SIGNALS:
+        run.send(signal.SIGTERM)
+    else:
+        client.ask(folder, "stop", (), TIMEOUT)
+
+
 def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Path) -> None:
     """A gateway that is killed, and a run that is stopped and started again."""
     folder = tmp_path / "run"
@@ -125,7 +137,7 @@ def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Pa
                     # Both workers, with both gateways.
                     await asyncio.to_thread(run.line, r"worker \w+ is ready", 4)
                     await worker.ready()
-                    run.send(signal.SIGTERM)
+                    stop(run, folder)
                     # Nor does it hold up the end.
                     assert await asyncio.to_thread(run.wait) == 0
                 while worker.is_ready:
@@ -134,7 +146,7 @@ def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Pa
                     await asyncio.to_thread(run.ready)
                     await worker.ready()
                     await worker.publish("nobody", "x")
-                    run.send(signal.SIGTERM)
+                    stop(run, folder)
                     assert await asyncio.to_thread(run.wait) == 0
 
     asyncio.run(main())
@@ -142,7 +154,7 @@ def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Pa
 
 def test_an_embedded_worker_that_is_refused_raises_with_the_reason(chat: Server) -> None:
     async def main() -> None:
-        endpoint = f"ipc://{chat.run_dir}/link.sock"
+        endpoint = place.endpoint(chat.run_dir)
         async with (
             asyncio.timeout(TIMEOUT),
             wsraw_asyncio.Worker(endpoint=endpoint, token="wrong") as worker,
@@ -157,12 +169,12 @@ def test_an_embedded_worker_without_an_address_is_refused() -> None:
     with pytest.raises(ValueError, match="run_dir"):
         wsraw_asyncio.Worker()
     with pytest.raises(ValueError, match="token"):
-        wsraw_asyncio.Worker(endpoint="ipc:///x")
+        wsraw_asyncio.Worker(endpoint=NOWHERE)
 
     async def two() -> None:
         async with (
-            wsraw_asyncio.Worker(endpoint="ipc:///x", token="t"),
-            wsraw_asyncio.Worker(endpoint="ipc:///x", token="t"),
+            wsraw_asyncio.Worker(endpoint=NOWHERE, token="t"),
+            wsraw_asyncio.Worker(endpoint=NOWHERE, token="t"),
         ):
             pass
 
@@ -278,6 +290,7 @@ def run_beside(chat: Server, program: str) -> tuple[subprocess.CompletedProcess[
         return done, [client.recv(TIMEOUT) for _ in range(3)]
 
 
+@forks
 def test_an_embedded_worker_survives_a_fork_of_its_program(chat: Server) -> None:
     """As gunicorn does, once it has loaded the application (pyzmq #841)."""
     done, told = run_beside(chat, FORKS)
@@ -314,6 +327,7 @@ for how in ("returns", "exits", "raises"):
 """
 
 
+@forks
 def test_a_forked_child_ends_where_it_leaves_the_worker_of_its_parent(chat: Server) -> None:
     """Else it would wait for ever, or close the loop that it shares with its parent."""
     done, told = run_beside(chat, LEAVING)
@@ -328,6 +342,7 @@ def test_a_thread_gives_up_after_its_timeout(tmp_path: Path) -> None:
         worker.publish("all", "x", timeout=0.05)
 
 
+@posix
 def test_fastapi_pushes_to_sockets(tmp_path: Path) -> None:
     """A real server, in a process of its own, and HTTP from outside."""
     with serve(EXAMPLES / "rooms.py", workers=2) as serving:

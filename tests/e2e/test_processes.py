@@ -130,9 +130,7 @@ def test_a_worker_that_is_started_by_hand_on_this_machine_loads_no_libzmq(handle
     file = handlers(LOADED.format(kind="def"))
     with serve(None, "--workers=none", workers=0) as serving:
         assert serving.folder is not None
-        token = (serving.folder / "token").read_text().strip()
-        where = f"--connect=ipc://{serving.folder}/link.sock"
-        with RemoteWorker(where, f"--token={token}", handlers=file) as worker:
+        with RemoteWorker(f"--run-dir={serving.folder}", handlers=file) as worker:
             modules = loaded(serving)
             assert "zmq" not in modules
             assert not libzmq(worker.process.pid)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,7 +24,7 @@ from wsraw.config import programs
     envvar="WSRAW_ENDPOINT",
     default="",
     help="Address of the gateway, as `wsraw run` logs it: ipc://DIR/link.sock or tcp://HOST:PORT. "
-    "Default: link.sock in --run-dir.",
+    "Default: the gateway of the run in --run-dir.",
 )
 @click.option(
     "--run-dir",
@@ -37,8 +37,8 @@ from wsraw.config import programs
     "--token",
     envvar="WSRAW_TOKEN",
     default="",
-    help="The secret that admits workers. Default: WSRAW_TOKEN, or for an ipc:// endpoint the file "
-    "DIR/token.",
+    help="The secret that admits workers. Default: WSRAW_TOKEN, or the file token in --run-dir, or "
+    "in DIR of an ipc:// endpoint.",
 )
 @click.option(
     "--pool",
@@ -75,12 +75,13 @@ def worker(
 
     The worker runs the handlers in FILE, or is a COMMAND in another language.
     """
-    if not endpoint and run_dir and sys.platform != "win32":
-        endpoint = f"ipc://{os.path.join(os.path.abspath(run_dir), 'link.sock')}"
-    _check_link(endpoint, key, gateway_key)
+    is_known = bool(run_dir) and not endpoint
+    if is_known:
+        endpoint, token = _find(run_dir, token)
+    _check_link(endpoint, is_known, key, gateway_key)
     found = _program(program)
     settings = gather(values).settings
-    keys = _read_keys(key, gateway_key) if key else _keys_of_environment(endpoint)
+    keys = _read_keys(key, gateway_key) if key else _keys_of_environment(is_known, endpoint)
     from wsraw.runtime import launch
 
     code = launch.as_process_1()
@@ -97,17 +98,31 @@ def worker(
 
     link_keys = LinkKeys(*keys) if keys is not None else None
     launch.unblock_signals()
-    return process.main(found.file, endpoint, token, pool, settings, link_keys)
+    return process.main(found.file, endpoint, token, pool, settings, link_keys, is_known=is_known)
 
 
-def _check_link(endpoint: str, key: str, gateway_key: str) -> None:
+def _find(run_dir: str, token: str) -> tuple[str, str]:
+    """Endpoint and token of the run in that folder; a token that was given stays."""
+    from wsraw.runtime.link import place
+
+    folder = Path(run_dir).absolute()
+    try:
+        token = token or place.token(folder)
+        return place.endpoint(folder), token
+    except OSError as error:
+        raise WrongUse(
+            f"{error.filename}: {error.strerror}; is `wsraw run` running there, under your user?"
+        ) from error
+
+
+def _check_link(endpoint: str, is_known: bool, key: str, gateway_key: str) -> None:
     if not endpoint:
-        raise WrongUse("where is the gateway? Give --connect, or --run-dir (not on Windows)")
+        raise WrongUse("where is the gateway? Give --connect, or --run-dir")
     if not endpoint.startswith(("ipc://", "tcp://")):
         raise WrongUse(f"--connect {endpoint}: write ipc://DIR/link.sock or tcp://HOST:PORT")
     if bool(key) != bool(gateway_key):
         raise WrongUse("--key and --gateway-key belong together: give both, or neither")
-    if key and not endpoint.startswith("tcp://"):
+    if key and (is_known or not endpoint.startswith("tcp://")):
         raise WrongUse("--key: keys are for tcp:// endpoints; on this machine the token suffices")
 
 
@@ -131,12 +146,13 @@ def _read_keys(key: str, gateway_key: str) -> tuple[str, str]:
         raise WrongUse(str(error)) from error
 
 
-def _keys_of_environment(endpoint: str) -> tuple[str, str] | None:
+def _keys_of_environment(is_known: bool, endpoint: str) -> tuple[str, str] | None:
     """The keys as a worker in another language gets them; a handler's programs do not."""
     secret, gateway, _ = (
         os.environ.pop(f"WSRAW_CURVE_{name}KEY", "") for name in ("SECRET", "SERVER", "PUBLIC")
     )
-    return (secret, gateway) if endpoint.startswith("tcp://") and secret and gateway else None
+    is_remote = endpoint.startswith("tcp://") and not is_known
+    return (secret, gateway) if is_remote and secret and gateway else None
 
 
 def _become(
@@ -167,12 +183,4 @@ def _become(
 def _token_beside(endpoint: str) -> str:
     if not endpoint.startswith("ipc://"):
         raise WrongUse("no token: give --token or WSRAW_TOKEN (it is in the file RUN_DIR/token)")
-    path = os.path.join(os.path.dirname(endpoint.removeprefix("ipc://")), "token")
-    try:
-        with open(path, encoding="ascii") as stream:
-            return stream.read().strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it contains no token"
-        raise WrongUse(
-            f"no token: {path}: {reason}; is `wsraw run` running there, under your user?"
-        ) from error
+    return _find(os.path.dirname(endpoint.removeprefix("ipc://")), "")[1]

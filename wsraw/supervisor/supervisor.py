@@ -46,7 +46,7 @@ from wsraw.link.records import (
 from wsraw.runtime import descriptors, launch
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.link.connection import HAS_UNIX
-from wsraw.runtime.link.server import LOOPBACK
+from wsraw.runtime.link.server import LOOPBACK, endpoint_of
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.supervisor import session_end, status
 from wsraw.supervisor.control.link import Asked, Control
@@ -149,7 +149,8 @@ class Supervisor:
                 raise CannotStart(error.strerror or str(error), EXIT_CANNOT_LISTEN) from error
             opened.pop_all()
         self._standalone_token = secrets.token_hex(16)
-        self._keeper = Keeper(self._folder, self.control, self._standalone_token, log)
+        link = endpoint_of(self._link) if self._link is not None else ""
+        self._keeper = Keeper(self._folder, self.control, self._standalone_token, log, link)
         run_settings = settings_module.replaced(settings, run_dir=str(self._folder.path))
         self._children = Children(
             self._folder.lock,

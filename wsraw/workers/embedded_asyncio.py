@@ -22,6 +22,7 @@ from wsraw.link.states import LinkState
 from wsraw.link.window import LARGEST_WINDOW
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.bell import Bell
+from wsraw.runtime.link import place
 from wsraw.workers import api, values
 from wsraw.workers.connection import (
     FORKED,
@@ -238,10 +239,10 @@ class Worker:
         if self._run_dir is None:
             return self._endpoint, self._token
         try:
-            token = (self._run_dir / "token").read_text("ascii").strip()
+            token = place.token(self._run_dir)
+            return place.endpoint(self._run_dir), token
         except OSError:
             return None
-        return f"ipc://{self._run_dir}/link.sock", token
 
     async def _serve(self, endpoint: str, token: str) -> None:
         """Serve until we leave or the gateway drains us. Sets `_error` if that is final."""
@@ -255,7 +256,7 @@ class Worker:
         )
         bell = Bell()
         try:
-            dealer = connect(endpoint, bell, self._keys)
+            dealer = connect(endpoint, bell, self._keys, is_known=self._run_dir is not None)
         except OSError:
             bell.close()
             raise

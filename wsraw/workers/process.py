@@ -56,11 +56,13 @@ def main(
     settings: Settings,
     keys: LinkKeys | None = None,
     supervisor: Parent | None = None,
+    is_known: bool = False,
 ) -> int:
     """Run a worker until the gateway or a signal ends it; returns the exit code.
 
     With WSRAW_STDIN=1 in the environment it belongs to a supervisor: it hears that, ends with it,
-    and leaves SIGINT to it, as a terminal sends that to all processes.
+    and leaves SIGINT to it, as a terminal sends that to all processes. `is_known`: the run folder
+    says that the gateway is on this machine.
     """
     faulthandler.enable()
     _line_buffer(settings.log_level)
@@ -72,7 +74,7 @@ def main(
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             _handle_signal(signal.SIGINT, lambda number, frame: None)
         _watch_stdin(stopper, supervisor)
-    if not is_local(endpoint, is_spawned):
+    if not is_local(endpoint, is_known or is_spawned):
         # `connect` needs it; later a zmq.py beside the handlers file would be taken for libzmq's.
         import wsraw.workers.shells.remote_dealer  # noqa: F401
     source.install()
@@ -102,7 +104,7 @@ def main(
     stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
-        dealer = connect(endpoint, bell, keys, is_spawned=is_spawned)
+        dealer = connect(endpoint, bell, keys, is_known=is_known or is_spawned)
     except OSError as error:
         print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_ENDPOINT

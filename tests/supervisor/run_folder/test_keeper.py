@@ -31,14 +31,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cann
 class Run:
     """What keeps a run folder, without the run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, link: str = "") -> None:
         self.path = path
         self.stream = io.StringIO()
         self.log = Log(self.stream, "info")
         self.folder = Folder(str(path), self.log.say)
         self.loop = Loop()
         self.control = Control(self.loop, path, self.log)
-        self.keeper = Keeper(self.folder, self.control, "worker-token", self.log)
+        self.keeper = Keeper(self.folder, self.control, "worker-token", self.log, link)
         self.keeper.begin()
         self.epochs = [self.start()]
 
@@ -245,6 +245,30 @@ def test_a_folder_taken_by_another_run_is_left_alone(run: Run) -> None:
     assert (run.path / "token").read_text() == "others\n"
     run.control = Control(run.loop, run.path, run.log)
     run.keeper = Keeper(other, run.control, "t", run.log)
+
+
+def test_the_endpoint_of_the_link_is_in_a_file_where_it_is_no_file_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written before the token: who reads that finds no endpoint of an earlier run."""
+    written: list[str] = []
+    write = folders._write_secret
+
+    def watched(file: Path, text: str) -> None:
+        written.append(file.name)
+        write(file, text)
+
+    monkeypatch.setattr(folders, "_write_secret", watched)
+    run = Run(tmp_path / "run", "tcp://127.0.0.1:4711")
+    assert (run.path / "link").read_text() == "tcp://127.0.0.1:4711\n"
+    assert written.index("link") < written.index("token")
+    written.clear()
+    empty(run.path)
+    run.keeper.keep()
+    assert (run.path / "link").read_text() == "tcp://127.0.0.1:4711\n"
+    assert written.index("link") < written.index("token")
+    run.close()
+    assert not (run.path / "link").exists()
 
 
 def test_children_inherit_the_new_lock(run: Run) -> None:

@@ -36,7 +36,7 @@ class Ends:
         self.bell = Bell()
         self.is_closed = False
         self.dealer = connect(
-            routers.endpoint_of(self.router), self.bell, is_spawned=kind != "libzmq"
+            routers.endpoint_of(self.router), self.bell, is_known=kind != "libzmq"
         )
 
     def probe(self) -> bytes:
@@ -75,7 +75,7 @@ def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ends]:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "is_spawned", "kind"),
+    ("endpoint", "is_known", "kind"),
     [
         pytest.param("ipc:///run/x/link.sock", False, LocalDealer, marks=unix_sockets),
         pytest.param("ipc:///run/x/link.sock", True, LocalDealer, marks=unix_sockets),
@@ -86,23 +86,23 @@ def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ends]:
     ],
 )
 def test_libzmq_is_for_gateways_that_may_be_on_another_machine(
-    endpoint: str, is_spawned: bool, kind: type
+    endpoint: str, is_known: bool, kind: type
 ) -> None:
     bell = Bell()
-    dealer = connect(endpoint, bell, is_spawned=is_spawned)
+    dealer = connect(endpoint, bell, is_known=is_known)
     assert type(dealer) is kind
     dealer.close()
     bell.close()
 
 
-@pytest.mark.parametrize("is_spawned", [True, False])
+@pytest.mark.parametrize("is_known", [True, False])
 @pytest.mark.parametrize(
     "endpoint", ["nonsense", "ipc://", "ipc://" + 200 * "x", "tcp://", "udp://x"]
 )
-def test_an_invalid_endpoint_is_refused(endpoint: str, is_spawned: bool) -> None:
+def test_an_invalid_endpoint_is_refused(endpoint: str, is_known: bool) -> None:
     bell = Bell()
     with pytest.raises(OSError):
-        connect(endpoint, bell, is_spawned=is_spawned)
+        connect(endpoint, bell, is_known=is_known)
     bell.close()
 
 

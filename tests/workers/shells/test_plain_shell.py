@@ -57,7 +57,7 @@ class Linked:
         handlers = Handlers(SimpleNamespace(on_message=lambda msg, con: self.handle(msg, con)))
         runtime = Runtime(link, handlers, "close", threading.get_ident)
         api.install(runtime, self.stopper.call_soon)
-        self.dealer = connect(self.endpoint, bell, is_spawned=self.kind == "ours")
+        self.dealer = connect(self.endpoint, bell, is_known=self.kind == "ours")
         PlainShell(runtime, self.dealer, self.stopper).run()
         bell.close()
 

@@ -68,6 +68,11 @@ LOOPBACK: Final = Listen(name="127.0.0.1", host="127.0.0.1")
 """Where a server without a unix socket listens, on a port that the system chooses."""
 
 
+def endpoint_of(sock: socket.socket) -> str:
+    """The endpoint of a socket that listens there."""
+    return f"tcp://{LOOPBACK.host}:{sock.getsockname()[1]}"
+
+
 class State(Enum):
     """Of a Link."""
 
@@ -472,7 +477,7 @@ class LinkServer:
             return
         sock = self._given if self._given is not None and not listen.path else sockets.bind(listen)
         if not listen.path:
-            endpoint = f"tcp://127.0.0.1:{sock.getsockname()[1]}"
+            endpoint = endpoint_of(sock)
         try:
             self.loop.watch(sock, self._accept, read=True)
         except OSError:

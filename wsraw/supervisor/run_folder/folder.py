@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from wsraw.runtime import private
+from wsraw.runtime.link import place
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 
 LONGEST_NAME: Final = "control.sock"
@@ -248,7 +249,7 @@ class Folder:
             # The folder was emptied, and another run uses it now.
             os.close(self.lock)
             return None
-        for name in ("token", CONTROL, "link.sock", LONGEST_NAME):
+        for name in (place.TOKEN, place.ENDPOINT, place.SOCKET, CONTROL, LONGEST_NAME):
             try:
                 (self.path / name).unlink(missing_ok=True)
             except OSError:

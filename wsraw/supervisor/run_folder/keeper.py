@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from wsraw.runtime.link import place
 from wsraw.supervisor.control.link import Control
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import CONTROL, Folder, FolderError
@@ -22,15 +23,19 @@ LOOK: Final = 1.0
 class Keeper:
     """Watches the run folder, the spare one if there is one, and the control link's socket."""
 
-    def __init__(self, home: Folder, control: Control, worker_token: str, log: Log) -> None:
+    def __init__(
+        self, home: Folder, control: Control, worker_token: str, log: Log, link: str = ""
+    ) -> None:
+        """`link`: the endpoint of the link, if it is the same for each gateway."""
         self._home = home
         self._spare: Folder | None = None
         self._control = control
         self._control_file = _identity(control.endpoint)
         self._control_trouble = ""
         """Why the control link's socket could not be made again the last time."""
-        self._link = ""
-        self._link_file = _identity("")
+        self._fixed_link = link
+        self._link = link
+        self._link_file = _identity(link)
         self._worker_token = worker_token
         self._log = log
         self._trouble: dict[Folder, str] = {}
@@ -41,7 +46,10 @@ class Keeper:
         self._home.restore()
 
     def _introduce(self, folder: Folder) -> None:
-        folder.set_file("token", f"{self._worker_token}\n")
+        if self._fixed_link:
+            # Before the token: see place.py.
+            folder.set_file(place.ENDPOINT, f"{self._fixed_link}\n")
+        folder.set_file(place.TOKEN, f"{self._worker_token}\n")
         folder.set_file(CONTROL, f"{self._control.client_token}\n{self._control.endpoint}\n")
 
     def _folders(self) -> list[Folder]:

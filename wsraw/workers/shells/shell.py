@@ -42,18 +42,19 @@ EXIT_REJECTED: Final = 4
 """The gateway has rejected this worker."""
 
 
-def is_local(endpoint: str, is_spawned: bool) -> bool:
-    """Whether the gateway is on this machine: its endpoint is ipc://, or the supervisor has started
-    the worker. At any other tcp:// endpoint there may be a network, for which libzmq has heartbeats
-    and encryption."""
-    return is_spawned or endpoint.startswith("ipc://")
+def is_local(endpoint: str, is_known: bool) -> bool:
+    """Whether the gateway is on this machine: its endpoint is ipc://, or known by the supervisor or
+    the run folder. At any other tcp:// endpoint there may be a network, for which libzmq has
+    heartbeats and encryption."""
+    return is_known or endpoint.startswith("ipc://")
 
 
 def connect(
-    endpoint: str, bell: Bell, keys: LinkKeys | None = None, *, is_spawned: bool = False
+    endpoint: str, bell: Bell, keys: LinkKeys | None = None, *, is_known: bool = False
 ) -> Dealer:
-    """A DEALER for that endpoint, which begins to connect. Raises OSError if it is invalid."""
-    if is_local(endpoint, is_spawned):
+    """A DEALER for that endpoint, which begins to connect; `is_known`: as for `is_local`. Raises
+    OSError if the endpoint is invalid."""
+    if is_local(endpoint, is_known):
         return LocalDealer(endpoint, bell)
     # Imported here, as libzmq takes 20 ms.
     from wsraw.workers.shells.remote_dealer import RemoteDealer
