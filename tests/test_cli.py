@@ -108,7 +108,9 @@ def test_children_do_not_import_the_command_line(capsys: pytest.CaptureFixture[s
     [
         (["serve"], "wsraw: No such command 'serve'"),
         (["run", "--colour"], "wsraw: No such option '--colour'"),
-        (["run", "handlers.py"], "wsraw: Got unexpected extra argument"),
+        (["run", "handlers.py"], "wsraw: handlers.py: --workers is missing; write wsraw run"),
+        (["run", "wsraw.toml"], "wsraw: wsraw.toml: --config is missing; write"),
+        (["run", "serve"], "wsraw: Got unexpected extra argument"),
         (["run", "--ping-interval", "soon"], "wsraw: --ping-interval: 'soon': write a number of"),
         (["run", "--ping-interval", "-1"], "wsraw: --ping-interval: '-1': write a number of"),
         (["run", "--ping-interval", "inf"], "wsraw: --ping-interval: 'inf': write a number of"),

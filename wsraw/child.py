@@ -1,4 +1,5 @@
-"""I/O. The start of a child of the supervisor: `python wsraw gateway`, or `worker [FILE]`.
+"""I/O. The start of a child of the supervisor: `python wsraw gateway`, or `worker [FILE]`; and of
+`wsraw check`: `check FILE`, or `check-tls`.
 
 The first line of stdin has the settings, the second one of a gateway its listening sockets, and the
 environment everything else; launch.py says what may follow on stdin. Variables that are secret, or
@@ -48,8 +49,14 @@ def main() -> int:
             supervisor,
         )
     die_with(parent)
+    if kind == "check-tls":
+        from wsraw.gateway.tls import check
+
+        return check.main(settings)
     from wsraw.workers import process
 
+    if kind == "check":
+        return process.check(rest[0], settings)
     return process.main(
         rest[0] if rest else None,
         os.environ.pop("WSRAW_ENDPOINT"),

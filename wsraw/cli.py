@@ -10,12 +10,11 @@ from typing import Any
 
 import click
 
-from wsraw.commands import control, keys, tools, worker
-from wsraw.commands.checks import check_keys, check_program
+from wsraw.commands import control, keys, scaffold, tools, worker
+from wsraw.commands.checks import check_all
 from wsraw.commands.failures import CannotStart, Failed, WrongUse, show
 from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
-from wsraw.config import pools, sources
-from wsraw.link.records import DEFAULT_POOL
+from wsraw.config import sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,20 +96,11 @@ def run(config: str | None, **values: Any) -> int:
     WebSocket close code that the client gets; "raw: reset" means that a raw client gets a reset.
     """
     found = gather(values, config or "")
-    settings = found.settings
-    for name, entries in pools.entries(settings, os.path.isfile).items():
-        for entry in entries:
-            where = "--workers " if name == DEFAULT_POOL else f"--pool {name}="
-            check_program(entry.program, where)
-    check_keys(settings)
-    try:
-        sources.check_tls_files(found)
-    except sources.ConfigurationError as error:
-        raise WrongUse(str(error)) from error
+    check_all(found)
     from wsraw.supervisor import supervisor
 
     try:
-        return supervisor.run(settings)
+        return supervisor.run(found.settings)
     except supervisor.CannotStart as error:
         by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}
         raise by_code[error.code](str(error)) from error
@@ -133,6 +123,8 @@ for command in (
     control.stop,
     control.drain,
     control.dead_letters,
+    scaffold.init,
+    scaffold.check,
     worker.worker,
     keys.keygen,
     tools.drill,

@@ -39,7 +39,8 @@ def refusal(tmp_path: Path, text: str = "", environ: Any = None, **given: Any) -
 
 
 def without(folder: Path, text: str) -> str:
-    """As it is, in quotes, and in the parameter of a URL."""
+    """As it is, in quotes, and in the parameter of a URL; and without the line in the file."""
+    text = re.sub(r"(wsraw\.toml):\d+:", r"\1:", text)
     name = f"{folder}{sep}"
     for shown in (name, repr(name)[1:-1], quote(name, safe="")):
         text = text.replace(shown, "")
@@ -47,7 +48,7 @@ def without(folder: Path, text: str) -> str:
 
 
 def test_without_any_source_the_defaults_are_in_force() -> None:
-    assert sources.gather({}, {}) == (Settings(), {})
+    assert sources.gather({}, {})[:2] == (Settings(), {})
 
 
 # --- what goes before what ---
@@ -58,7 +59,7 @@ def test_the_command_line_overrides_the_environment_which_overrides_the_file(
 ) -> None:
     text = "ping_interval = 1\nping_timeout = 1\nclose_timeout = 1\n"
     environ = {"WSRAW_PING_INTERVAL": "2", "WSRAW_PING_TIMEOUT": "2", "HOME": "/"}
-    settings, sources = gather(tmp_path, text, environ, ping_interval="3")
+    settings, sources, _ = gather(tmp_path, text, environ, ping_interval="3")
     assert (settings.ping_interval, settings.ping_timeout, settings.close_timeout) == (3, 2, 1)
     assert sources == {
         "ping_interval": "--ping-interval",
@@ -315,7 +316,7 @@ pool = "far"
 
 
 def test_tables_in_a_file_become_pools_and_routes(tmp_path: Path) -> None:
-    settings, sources = gather(tmp_path, f"listen = 'unix:s'\n{TWO_POOLS}")
+    settings, sources, _ = gather(tmp_path, f"listen = 'unix:s'\n{TWO_POOLS}")
     assert settings.pools == (
         PoolSettings(name="chat", workers=(f"{tmp_path}{sep}chat.py:4",), dispatch="sticky"),
         PoolSettings(name="far"),
@@ -421,7 +422,7 @@ def test_environment_variables_of_others_are_ignored() -> None:
     ours -= {name.upper() for name in {option.name for option in options.options()}}
     assert {"PATH", "CONTROL_TOKEN", "LINK_FOLDER", "POOL", "CONFIG"} <= ours
     environ = {f"WSRAW_{name}": "tcp://10.0.0.1:8000" for name in (*theirs, *ours)}
-    assert sources.gather({}, environ) == (Settings(), {})
+    assert sources.gather({}, environ)[:2] == (Settings(), {})
 
 
 # --- the command line ---
@@ -498,7 +499,7 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory: Any, text: st
     try:
         sources.gather({}, {}, str(file))
     except ConfigurationError as error:
-        assert re.match(rf"{re.escape(str(file))}: [^\n]+\Z", str(error))
+        assert re.match(rf"{re.escape(str(file))}(:\d+)?: [^\n]+\Z", str(error))
 
 
 # --- a run of it ---
@@ -554,3 +555,32 @@ def test_thousands_of_routes_take_time_in_proportion(text: str, tmp_path: Path) 
     file.write_text(text)
     found = sources.gather({}, {}, str(file))
     assert len(found.settings.routes) >= 3_000
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\n# a comment\nping_interval = 'x'", 3),
+        ("deflate = true\n\nhigh_watermark = 1", 3),
+        ('listen = [\n  "h:1",\n]\n\n"max_events" = "some"', 5),
+        ("high_water_mark = 10000000", 1),
+        ("workers = 'a.py'\n[[pools]]\nname = 'one'\n\n[[pools]]\nnmae = 'two'\n", 6),
+        ("workers = 'a.py'\n[[pools]]\nname = 'one'\n\n[[pools]]\nworkers = 'x.py'\n", 5),
+        ("workers = 'a.py'\n[[routes]]\npath = '/a'\npool = 'far'", 2),
+        ("tls_key = 'x.pem'", 1),
+        ("listen = ['h:99999']", 1),
+    ],
+)
+def test_an_error_names_the_line_of_the_file(tmp_path: Path, text: str, line: int) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        gather(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'wsraw.toml'}:{line}: ")
+
+
+def test_an_error_about_one_of_several_tables_that_it_does_not_number_names_no_line(
+    tmp_path: Path,
+) -> None:
+    text = "workers = 'a.py'\n" + "[[routes]]\npath = '/a'\npool = 'far'\n" * 2
+    with pytest.raises(ConfigurationError) as caught:
+        gather(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'wsraw.toml'}: routes: ")

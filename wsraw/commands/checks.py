@@ -7,8 +7,26 @@ import os
 import shutil
 
 from wsraw.commands.failures import WrongUse
-from wsraw.config.programs import Program
+from wsraw.config import pools, sources
+from wsraw.config.programs import Entry, Program
 from wsraw.config.settings import Settings
+from wsraw.link.records import DEFAULT_POOL
+
+
+def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
+    """Whether the programs, and the files that settings name, are there; returns what each pool
+    runs. Raises WrongUse."""
+    in_pools = pools.entries(found.settings, os.path.isfile)
+    for name, entries in in_pools.items():
+        for entry in entries:
+            where = "--workers " if name == DEFAULT_POOL else f"--pool {name}="
+            check_program(entry.program, where)
+    check_keys(found.settings)
+    try:
+        sources.check_tls_files(found)
+    except sources.ConfigurationError as error:
+        raise WrongUse(str(error)) from error
+    return in_pools
 
 
 def check_program(program: Program, where: str = "--workers ") -> None:

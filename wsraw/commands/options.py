@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Container
 from functools import cache
 from typing import Any, Final
@@ -16,6 +17,9 @@ from wsraw.config.options import Option
 
 OF_WORKERS: Final = ("concurrency", "on_exception", "log_level")
 """The settings of a worker that is started by hand."""
+
+_FILE: Final = re.compile(r"\.(?:py|toml)(?::\d+)?$")
+"""The end of an argument that is a handlers file, or a settings file."""
 
 _METAVARS: Final = {
     "listen": "ADDRESS",
@@ -38,7 +42,24 @@ _METAVARS_OF_KINDS: Final = {"count": "N", "number": "N", "size": "SIZE", "time"
 
 
 class GroupedCommand(click.Command):
-    """A command whose help shows the settings under the headings that the docs have, too."""
+    """A command whose help shows the settings under the headings that the docs have, too. Of one
+    without arguments it says which option an argument lacks."""
+
+    allow_extra_args = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raises click.UsageError."""
+        super().parse_args(ctx, args)
+        for word in ctx.args:
+            self._refuse(ctx, word)
+        return []
+
+    def _refuse(self, ctx: click.Context, word: str) -> None:
+        has_arguments = any(isinstance(each, click.Argument) for each in self.params)
+        if has_arguments or not (_FILE.search(word) or os.path.isfile(word)):
+            ctx.fail(f"Got unexpected extra argument ({word})")
+        option = "--config" if word.endswith(".toml") else "--workers"
+        ctx.fail(f"{word}: {option} is missing; write {ctx.command_path} {option} {word}")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, a heading for each section."""

@@ -39,6 +39,43 @@ class Configuration(NamedTuple):
 
     settings: Settings
     sources: dict[str, str]
+    file: SettingsFile | None = None
+
+
+class SettingsFile:
+    """The text of a settings file, for the line that an error is about."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self._lines = text.split("\n")
+
+    def where(self, message: str) -> str:
+        """The path, with the line of what a message is about. It begins with the name of a setting
+        and, for one of several tables, its number and key. If there is no single such line, the
+        path alone."""
+        named = _SUBJECT.match(message)
+        line = self._find(named[1], int(named[2] or 0), named[3] or "") if named else 0
+        return f"{self.path}:{line}" if line else self.path
+
+    def _find(self, name: str, table: int, key: str) -> int:
+        heads, keys, found = 0, "", 0
+        for number, line in enumerate(self._lines, 1):
+            if head := _HEAD_OF_TABLE.match(line):
+                heads += head[1] == name
+                keys = head[1]
+                if keys == name and table in (0, heads):
+                    found = 0 if found and not table else number
+            elif (assigned := _ASSIGNED.match(line)) and (
+                (not keys and assigned[1] == name)
+                or (keys == name and table == heads and assigned[1] == key)
+            ):
+                return number
+        return found if table or heads == 1 else 0
+
+
+_SUBJECT: Final = re.compile(r"([\w.-]+)(?:: table (\d+):(?: ([\w-]+):)?)?")
+_HEAD_OF_TABLE: Final = re.compile(r"\s*\[\[?\s*([\w-]+)\s*\]")
+_ASSIGNED: Final = re.compile(r"""\s*["']?([\w-]+)["']?\s*=""")
 
 
 def gather(given: Mapping[str, Any], environ: Mapping[str, str], path: str = "") -> Configuration:
@@ -48,11 +85,14 @@ def gather(given: Mapping[str, Any], environ: Mapping[str, str], path: str = "")
     """
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    file: SettingsFile | None = None
     if path:
         folder = Path(path).absolute().parent
-        for name, value in _file(path).items():
+        text = _text(path)
+        file = SettingsFile(path, text)
+        for name, value in _parsed(path, text).items():
             sources[name] = path
-            value = _read(path, name, value)
+            value = _read(path, name, value, file)
             values[name] = _anchored(options_module.option(name), value, folder)
     for name, variable in _variables(environ).items():
         is_list = options_module.option(name).kind in ("texts", "tables")
@@ -66,8 +106,8 @@ def gather(given: Mapping[str, Any], environ: Mapping[str, str], path: str = "")
     try:
         checks.check(settings)
     except ValueError as error:
-        raise ConfigurationError(_located(str(error), sources)) from error
-    return Configuration(settings, sources)
+        raise ConfigurationError(_located(str(error), sources, file)) from error
+    return Configuration(settings, sources, file)
 
 
 def show(configuration: Configuration, folder: str) -> str:
@@ -96,7 +136,8 @@ def check_tls_files(configuration: Configuration) -> None:
             if getattr(listen, name) != getattr(settings, name):
                 # It is an option of that listener.
                 name, message = "listen", f"listen: {text!r}: {message}"
-            raise ConfigurationError(_blame(configuration.sources.get(name, name), name, message))
+            source = configuration.sources.get(name, name)
+            raise ConfigurationError(_blame(source, name, message, configuration.file))
 
 
 def _tls_files(listen: Listen) -> Iterator[tuple[str, str]]:
@@ -112,7 +153,7 @@ def _tls_files(listen: Listen) -> Iterator[tuple[str, str]]:
 # --- the file ---
 
 
-def _file(path: str) -> dict[str, Any]:
+def _text(path: str) -> str:
     try:
         with open(path, "rb") as stream:
             data = stream.read(LARGEST + 1)
@@ -124,10 +165,15 @@ def _file(path: str) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: more than {LARGEST} bytes; this is not a settings file")
     try:
         # Some editors on Windows write a BOM, which TOML does not allow.
-        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigurationError(f"{path}: line {line} is not UTF-8") from error
+
+
+def _parsed(path: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path}: this is not TOML: {error}") from error
 
@@ -220,27 +266,32 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
 # --- the source of an error ---
 
 
-def _read(source: str, name: str, value: Any) -> Any:
+def _read(source: str, name: str, value: Any, file: SettingsFile | None = None) -> Any:
     try:
         return options_module.read(name, value)
     except ValueError as error:
-        raise ConfigurationError(_blame(source, name, str(error))) from error
+        raise ConfigurationError(_blame(source, name, str(error), file)) from error
 
 
-def _blame(source: str, name: str, message: str) -> str:
+def _blame(source: str, name: str, message: str, file: SettingsFile | None) -> str:
     """The message, which begins with the name of a setting, with its source before it: a variable
-    or an option instead of the name, a file beside it."""
+    or an option instead of the name, a file and its line beside it."""
     if source.startswith((PREFIX, "--")):
         return source + message.removeprefix(name)
+    if file is not None and source == file.path:
+        source = file.where(message)
     return f"{source}: {message}"
 
 
-def _located(message: str, sources: Mapping[str, str]) -> str:
+def _located(message: str, sources: Mapping[str, str], file: SettingsFile | None) -> str:
     """A message about settings that do not fit together, with the source of the first of them that
     is not at its default."""
     for word in re.findall(r"[a-z_]+", message):
         if word in sources and message.startswith(word):
-            return _blame(sources[word], word, message)
+            return _blame(sources[word], word, message, file)
         if word in sources:
-            return f"{sources[word]}: {message}"
+            source = sources[word]
+            if file is not None and source == file.path:
+                source = file.where(f"{word}: ")
+            return f"{source}: {message}"
     return message

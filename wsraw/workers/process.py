@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import io
+import json
 import logging
 import math
 import os
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from wsraw.config.settings import Settings
 from wsraw.link.worker_end import WorkerEnd
@@ -77,16 +78,11 @@ def main(
     if not is_local(endpoint, is_known or is_spawned):
         # `connect` needs it; later a zmq.py beside the handlers file would be taken for libzmq's.
         import wsraw.workers.shells.remote_dealer  # noqa: F401
-    source.install()
-    ours = os.getpid()
     try:
-        loaded = handlers.load(file)
+        loaded = _load(file)
     except handlers.LoadError as error:
         print(error, file=sys.stderr, flush=True)
         return EXIT_DOES_NOT_LOAD
-    if os.getpid() != ours:
-        # The file has forked, and there is one worker only.
-        fork.end(None)
     for slip in handlers.slips(loaded):
         log.warning("%s", slip)
     concurrency = settings.concurrency if loaded.is_async else 1
@@ -127,6 +123,42 @@ def main(
     signal.set_wakeup_fd(-1)
     bell.close()
     return code
+
+
+def _load(file: str | None) -> handlers.Handlers:
+    """Raises LoadError."""
+    source.install()
+    ours = os.getpid()
+    loaded = handlers.load(file)
+    if os.getpid() != ours:
+        # The file has forked, and there is one worker only.
+        fork.end(None)
+    return loaded
+
+
+def check(file: str, settings: Settings) -> int:
+    """Load a handlers file as a worker does, and no more than that: its on_start is not called.
+
+    The result is one line of JSON on stdout. What the file prints goes to stderr.
+    """
+    faulthandler.enable()
+    _line_buffer(settings.log_level)
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as result:
+        os.dup2(2, 1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        found: dict[str, Any] = {"error": "", "handlers": [], "slips": []}
+        try:
+            loaded = _load(file)
+            found["handlers"] = loaded.names
+            found["slips"] = handlers.slips(loaded)
+            found["timers"] = len(loaded.timers)
+            found["is_async"] = loaded.is_async
+        except handlers.LoadError as error:
+            found["error"] = str(error)
+        json.dump(found, result)
+    return EXIT_DOES_NOT_LOAD if found["error"] else 0
 
 
 def _ration_reports(runtime: Runtime) -> None:

@@ -81,7 +81,7 @@ class Process:
         else:
             options["process_group"] = 0
             options["pass_fds"] = tuple(keep_open)
-        environment = _environment(variables)
+        environment = environment_of_child(variables)
         environment.pop("PWD", None)
         if folder and os.path.isdir(folder):
             options["cwd"] = environment["PWD"] = folder
@@ -276,7 +276,7 @@ def foreign_command(words: Sequence[str]) -> list[str]:
     return [shutil.which(words[0]) or words[0], *words[1:]]
 
 
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+def environment_of_child(variables: Mapping[str, str]) -> dict[str, str]:
     """Our environment without the variables of a run that we may belong to, plus `variables`."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("WSRAW_")

@@ -145,6 +145,11 @@ class Handlers:
         self.is_async = bool(self.awaited) or any(timer.is_async for timer in self.timers)
         """Whether any handler or timer is async, which needs an asyncio loop."""
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the functions that there are."""
+        return [name for name in SIGNATURES if getattr(self, name) is not None]
+
 
 def find(module: object, name: str, args: tuple[str, ...]) -> Handler | None:
     """The function of that name, or None. Raises LoadError if it cannot be a handler."""

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import authority
+from tests.deadline import COMMAND_DEADLINE
+from tests.running import ROOT, Running, environment, wsraw
+from wsraw.commands import scaffold
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    done = wsraw("init", "a service", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "a service"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def check(folder: Path, handlers: str, *arguments: str) -> tuple[int, str]:
+    (folder / "handlers.py").write_text(handlers)
+    done = wsraw("check", "--workers=handlers.py", "--listen=127.0.0.1:0", *arguments, cwd=folder)
+    return done.returncode, done.stdout + done.stderr
+
+
+# --- init ---
+
+
+def test_init_makes_a_service_that_passes_its_checks(service: Path) -> None:
+    listen = f"--listen=127.0.0.1:{free_port()}"
+    done = wsraw("check", "--config=wsraw.toml", listen, cwd=service)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "on_connect, on_message, on_close (plain)" in done.stdout
+    assert "no problems found" in done.stdout
+    with Running("--config", str(service / "wsraw.toml"), listen) as run:
+        run.ready()
+
+
+def test_the_test_that_init_makes_passes(service: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(service)],
+        cwd=service,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=COMMAND_DEADLINE,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_init_overwrites_nothing(service: Path) -> None:
+    (service / "wsraw.toml").unlink()
+    (service / "handlers.py").write_text("mine")
+    done = wsraw("init", str(service))
+    assert done.returncode == 2
+    assert "already has handlers.py and test_handlers.py and wsraw.service" in done.stderr
+    assert (service / "handlers.py").read_text() == "mine"
+    assert not (service / "wsraw.toml").exists()
+
+
+def test_init_says_where_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = wsraw("init", str(tmp_path / "file" / "x"))
+    assert done.returncode == 1
+    assert "file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
+def test_the_unit_that_init_makes_is_valid(service: Path) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(service / "wsraw.service")],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=COMMAND_DEADLINE,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_words_of_a_unit_are_quoted_as_systemd_reads_them() -> None:
+    assert scaffold._quoted("/srv/app") == "/srv/app"
+    assert scaffold._quoted('/a b/100%/$x"') == '"/a b/100%%/$$x\\""'
+
+
+# --- check ---
+
+
+def test_a_misspelt_handler_is_named_with_its_line(tmp_path: Path) -> None:
+    code, told = check(tmp_path, "\n\ndef on_mesage(msg, con):\n    return msg\n")
+    assert code == 1
+    assert "wsraw does not call on_mesage; did you mean on_message?" in told
+    assert "handlers.py, line 3)" in told
+
+
+@pytest.mark.parametrize(
+    ("handlers", "words"),
+    [
+        ("x = 1\ny = (", 'handlers.py", line 2'),
+        ("def on_message(msg):\n    pass\n", "cannot be called as on_message(msg, con)"),
+        ("import nowhere_to_be_found\n", "No module named 'nowhere_to_be_found'"),
+        ("x = 1\n", "has no handlers"),
+        ("", "is empty"),
+        ("import os\nos._exit(7)\n", "ended with code 7"),
+        ("raise SystemExit(0)\n", "SystemExit"),
+    ],
+)
+def test_handlers_that_do_not_load_are_a_problem(tmp_path: Path, handlers: str, words: str) -> None:
+    code, told = check(tmp_path, handlers)
+    assert code == 1, told
+    assert words in told
+
+
+def test_handlers_are_loaded_as_in_a_worker_and_not_called(tmp_path: Path) -> None:
+    """In a process of its own: what they print is not taken for its report."""
+    (tmp_path / "beside.py").write_text("NAME = 'beside'\n")
+    code, told = check(
+        tmp_path,
+        "import beside, os, sys, wsraw\n"
+        'print(\'{"error": "printed"}\', os.getpid(), sys.stdin.read())\n'
+        "assert 'click' not in sys.modules\n"
+        "@wsraw.every(1)\n"
+        "async def beat(): pass\n"
+        "def on_start(): raise ValueError('called')\n",
+    )
+    assert code == 0, told
+    assert "handlers.py: on_start, 1 timers (async)" in told
+
+
+def test_handlers_that_never_load_are_given_up_with_what_they_have_started(
+    tmp_path: Path,
+) -> None:
+    handlers = "import subprocess\nsubprocess.run(['sleep', '1000'])\n"
+    code, told = check(tmp_path, handlers, "--start-timeout=3s")
+    assert code == 1
+    assert "did not load within start_timeout (3s)" in told
+
+
+def test_a_port_that_another_program_uses_is_a_problem(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        where = f"127.0.0.1:{sock.getsockname()[1]}"
+        done = wsraw("check", "--workers=none", f"--listen={where}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"problem: {where}: " in done.stdout
+    assert "1 problem found" in done.stderr
+
+
+def test_a_port_that_your_own_run_uses_is_not(tmp_path: Path) -> None:
+    where = f"127.0.0.1:{free_port()}"
+    options = ("--workers=none", f"--listen={where}", f"--run-dir={tmp_path / 'run'}")
+    with Running(*options) as run:
+        run.line("listening")
+        done = wsraw("check", *options)
+    assert done.returncode == 0, done.stdout
+    assert f"{where}: in use by your run" in done.stdout
+
+
+def test_nothing_stays_bound(tmp_path: Path) -> None:
+    listen = f"--listen=unix:{tmp_path / 'app.sock'}"
+    for _ in range(2):
+        done = wsraw("check", "--workers=none", listen)
+        assert done.returncode == 0, done.stdout
+    assert not (tmp_path / "app.sock").exists()
+
+
+def test_certificates_are_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "cert.pem"
+    listen = f"--listen=wss://127.0.0.1:0?tls_cert={file}"
+    for days, code, words in ((30, 0, "certificates: valid"), (-1, 1, "certificate has expired")):
+        file.write_bytes(authority.pem(authority.leaf(days=days)))
+        done = wsraw("check", "--workers=none", listen)
+        assert done.returncode == code, done.stdout
+        assert words in done.stdout
+
+
+def test_wrong_settings_are_exit_code_2_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "wsraw.toml").write_text("workers = 'none'\nhigh_watermark = 1\n")
+    done = wsraw("check", "--config=wsraw.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    wanted = "wsraw.toml:2: high_watermark: there is no such setting; did you mean high_water_mark?"
+    assert wanted in done.stderr
+
+
+def test_examples_pass() -> None:
+    for name in ("chat.py", "auth.py", "rooms.py"):
+        done = wsraw("check", f"--workers={ROOT / 'examples' / name}", "--listen=127.0.0.1:0")
+        assert done.returncode == 0, done.stdout
+
+
+def test_an_option_that_is_missing_is_named(tmp_path: Path) -> None:
+    for command in ("run", "check"):
+        done = wsraw(command, "handlers.py:2")
+        assert done.returncode == 2
+        wanted = f"--workers is missing; write wsraw {command} --workers handlers.py:2"
+        assert wanted in done.stderr
+    done = wsraw("worker", "a.py", "b.py")
+    assert "unexpected extra argument (b.py)" in done.stderr

@@ -1,0 +1,254 @@
+"""`wsraw init` and `wsraw check`: begin a service, and check its settings and handlers."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from wsraw.commands.checks import check_all
+from wsraw.commands.failures import Failed, WrongUse, show
+from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
+from wsraw.config.addresses import Listen, parse_listen
+from wsraw.config.programs import Program
+from wsraw.config.settings import Settings
+from wsraw.config.units import show_time
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
+
+FILES: Final = {
+    "wsraw.toml": "wsraw.toml",
+    "handlers.py": "handlers.py.txt",
+    "test_handlers.py": "test_handlers.py.txt",
+    "wsraw.service": "wsraw.service",
+}
+"""What `init` writes, and the template of each."""
+
+
+# --- init ---
+
+
+@click.command()
+@click.argument("folder", default=".", metavar="[FOLDER]")
+def init(folder: str) -> None:
+    """Create the files of a new service.
+
+    Write wsraw.toml, handlers.py, a test of the handlers and a systemd unit to FOLDER (default: the
+    current one). Existing files are not overwritten.
+    """
+    place = Path(folder).absolute()
+    there = [name for name in FILES if os.path.lexists(place / name)]
+    if there:
+        raise WrongUse(
+            f"{place} already has {' and '.join(there)}; nothing was written. Move that "
+            "away, or name another folder"
+        )
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for name, template in FILES.items():
+            text = (TEMPLATES / template).read_text("utf-8")
+            if name == "wsraw.service":
+                text = _unit(text, place)
+            with open(place / name, "x", encoding="utf-8") as stream:
+                stream.write(text)
+    except OSError as error:
+        raise Failed(f"{error.filename or place}: {error.strerror or error}") from error
+    config = Path(folder) / "wsraw.toml"
+    lines = [f"{place}: {', '.join(FILES)}", "", "Next:"]
+    lines += [f"  wsraw check --config {config}", f"  wsraw run --config {config}"]
+    show("\n".join([*lines, f"  pytest {folder}"]))
+
+
+def _unit(text: str, place: Path) -> str:
+    own = Path(sys.executable).with_name("wsraw")
+    words = [str(own)] if own.is_file() else [sys.executable, "-m", "wsraw"]
+    user = getpass.getuser() if sys.platform != "win32" else "NAME"
+    return text.format(
+        command=" ".join(map(_quoted, words)),
+        config=_quoted(str(place / "wsraw.toml")),
+        # This one takes the rest of the line as it is.
+        folder=str(place).replace("%", "%%"),
+        user="DynamicUser=yes" if user == "root" else f"User={user}",
+    )
+
+
+def _quoted(word: str) -> str:
+    """A word of a command in a unit (systemd.service(5), "Command lines")."""
+    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{word}"' if " " in word or word != word.strip("'") else word
+
+
+# --- check ---
+
+
+@click.command(cls=GroupedCommand, params=[CONFIG, *setting_options()])
+def check(config: str | None, **values: Any) -> None:
+    """Check settings, handlers, ports and certificates without serving anyone.
+
+    The options are those of `wsraw run`. The handlers files are loaded as a worker loads them, in
+    processes of their own and within start_timeout; on_start is not called. Ports are opened for a
+    moment; a port that your own run is using is not a problem.
+
+    Exit code 0: a run could start. 1: it could not, or a function has the name of a misspelt
+    handler. 2: the settings are wrong.
+    """
+    found = gather(values, config or "")
+    in_pools = check_all(found)
+    names = ", ".join(found.sources) or "all at their defaults"
+    show(f"settings: {names}")
+    report = _Report()
+    programs = {entry.program: None for entries in in_pools.values() for entry in entries}
+    for program in programs:
+        _check_program(program, found.settings, report)
+    _check_listeners(found.settings, report)
+    if report.problems:
+        count = report.problems
+        raise Failed(f"{count} problem{'s' if count > 1 else ''} found")
+    show("no problems found")
+
+
+class _Report:
+    """Prints what is found, and counts the problems."""
+
+    def __init__(self) -> None:
+        self.problems = 0
+
+    def problem(self, text: str) -> None:
+        self.problems += 1
+        show(f"problem: {text}")
+
+    @staticmethod
+    def warning(text: str) -> None:
+        show(f"warning: {text}")
+
+
+def _check_program(program: Program, settings: Settings, report: _Report) -> None:
+    if program.is_foreign:
+        show(f"{program.label}: the program was found; it is not started")
+        return
+    if program.file is None:
+        show(program.label)
+        return
+    try:
+        code, found, output = _child(settings, settings.start_timeout, "check", program.file)
+    except subprocess.TimeoutExpired:
+        limit = show_time(settings.start_timeout)
+        report.problem(f"{program.file} did not load within start_timeout ({limit})")
+        return
+    if found is None:
+        report.problem(f"{program.file}: the process that loaded it ended with code {code}")
+        show(output.rstrip())
+        return
+    if found["error"]:
+        report.problem(f"{program.file} does not load:\n{found['error']}")
+        return
+    for slip in found["slips"]:
+        report.problem(slip)
+    timers = [f"{found['timers']} timers"] if found["timers"] else []
+    kind = "async" if found["is_async"] else "plain"
+    show(f"{program.file}: {', '.join([*found['handlers'], *timers]) or 'nothing'} ({kind})")
+    if not found["handlers"] and not timers:
+        report.problem(f"{program.file} has no handlers: define on_message, for example")
+
+
+def _check_listeners(settings: Settings, report: _Report) -> None:
+    from wsraw.runtime import sockets
+
+    ours: set[str] | None = None
+    listens = [parse_listen(text, settings) for text in settings.listen]
+    for listen in listens:
+        try:
+            sockets.close(sockets.bind(listen), listen)
+        except OSError as error:
+            ours = _served_by_own_runs(settings.run_dir) if ours is None else ours
+            if _place(listen) in ours:
+                show(f"{listen.name}: in use by your run")
+            else:
+                report.problem(f"{listen.name}: {error.strerror or error}")
+        else:
+            show(f"{listen.name}: free")
+    if not any(listen.tls != "off" for listen in listens):
+        return
+    code, found, output = _child(settings, settings.start_timeout, "check-tls")
+    if found is None:
+        report.problem(f"the certificates could not be checked (code {code}): {output.rstrip()}")
+        return
+    for text in found["problems"]:
+        report.problem(text)
+    for text in found["warnings"]:
+        report.warning(text)
+    if not (found["problems"] or found["warnings"]):
+        show("certificates: valid")
+
+
+def _place(listen: Listen) -> str:
+    return f"unix:{listen.path}" if listen.path else f"{listen.host}:{listen.port}"
+
+
+def _served_by_own_runs(run_dir: str) -> set[str]:
+    """Where the runs of this user listen, as far as they answer."""
+    from wsraw.supervisor.control import client
+    from wsraw.supervisor.run_folder import folder
+
+    found: set[str] = set()
+    for path in [*([Path(run_dir)] if run_dir else []), *folder.fresh_folders()]:
+        try:
+            done = client.ask(path, "status", (), 5.0)
+        except (client.NoRunError, client.RefusedError, TimeoutError):
+            continue
+        found.update(url.rpartition("://")[2] for url in done.data["listen"])
+    return found
+
+
+def _child(
+    settings: Settings, timeout: float, *arguments: str
+) -> tuple[int, dict[str, Any] | None, str]:
+    """Run a process of wsraw's own until its end; returns its exit code, what it reports, and its
+    other output. Raises TimeoutExpired."""
+    from wsraw.config.settings import to_json
+    from wsraw.supervisor.processes.process import (
+        environment_of_child,
+        own_command,
+        own_variables,
+    )
+
+    variables = {**own_variables(), "WSRAW_PARENT": str(os.getpid())}
+    with tempfile.TemporaryFile() as report, tempfile.TemporaryFile() as output:
+        # Files, as a program that the handlers start may outlive them and keep a pipe open.
+        process = subprocess.Popen(
+            own_command(*arguments),
+            env=environment_of_child(variables),
+            stdin=subprocess.PIPE,
+            stdout=report,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            process.communicate(to_json(settings).encode() + b"\n", timeout or None)
+        except BaseException:
+            _kill(process)
+            raise
+        report.seek(0)
+        output.seek(0)
+        text = output.read().decode("utf-8", "replace")
+        try:
+            return process.returncode, json.loads(report.read()), text
+        except ValueError:
+            return process.returncode, None, text
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With what it has started."""
+    if sys.platform != "win32":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
