@@ -1,7 +1,10 @@
 """For all tests. A machine that is busy elsewhere is no fault of the code under test."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -29,6 +32,11 @@ for _number in signal.valid_signals():
         signal.signal(_number, lambda number, frame: None)
 if hasattr(signal, "pthread_sigmask"):
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+# Runs look at each other in the folder that holds their run folders: one waits for the address of
+# another that is leaving. Tests side by side, and runs outside of the tests, each have their own.
+os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="runs-")
+atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 
 # Also where wsraw is not installed, and its entry point does not do it.
 pytest_plugins = ["pytester", "wsraw.testing.plugin"]
