@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     )
     from wsraw.workers.connection import Connection
     from wsraw.workers.loading.handlers import every
+    from wsraw.workers.request import Inf, Request
 
 __all__ = [
     "Connection",
+    "Inf",
+    "Request",
     "call_soon",
     "connection",
     "every",
@@ -39,9 +42,9 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from wsraw.workers import api, connection
+    from wsraw.workers import api, connection, request
     from wsraw.workers.loading import handlers
 
-    homes = {"Connection": connection, "every": handlers}
+    homes = {"Connection": connection, "Inf": request, "Request": request, "every": handlers}
     value = globals()[name] = getattr(homes.get(name, api), name)
     return value

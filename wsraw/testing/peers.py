@@ -14,7 +14,7 @@ from wsraw.link.open_options import check
 from wsraw.link.records import OnClose, OnConnect, OnMessage, Open
 from wsraw.testing.pipe import Pipe
 from wsraw.workers.connection import Message, parse_message
-from wsraw.workers.handshake_info import Inf
+from wsraw.workers.request import Inf
 
 OURS = Settings(ping_interval=0.0, max_message_size=1 << 30, messages="whole", deflate=False)
 

@@ -28,7 +28,7 @@ from wsraw.link.records import (
 from wsraw.link.rules import is_close_code
 from wsraw.runtime.printable import printable
 from wsraw.workers import values
-from wsraw.workers.handshake_info import Inf
+from wsraw.workers.request import Inf, Request
 
 Message: TypeAlias = str | bytes | bytearray | memoryview | Mapping[str, Any]
 """A message to send: `str` is text, bytes are binary; or a mapping with data, type and final."""
@@ -93,6 +93,7 @@ class Connection:
         "_kept",
         "_opened_in",
         "_owner",
+        "_request",
         "_saved",
         "_state",
         "_waiting",
@@ -123,6 +124,7 @@ class Connection:
         self._owner = owner
         self._flags = 0
         self._opened_in = 0
+        self._request: Request | None = None
         self._kept = b""
         self._saved = b""
         self._state: Any = UNREAD
@@ -137,6 +139,17 @@ class Connection:
         """`websocket` or `raw`; empty if not known here."""
         known = self.inf.get("Protocol") or str(self.about.get("kind", ""))
         return known.partition(" ")[0]
+
+    @property
+    def request(self) -> Request | None:
+        """The HTTP request of a WebSocket client: method, path, query, headers, cookies. None for
+        raw connections, for opened ones, and if not known here."""
+        request, inf = self._request, self.inf
+        if inf.get("Protocol") != "websocket server":
+            return None
+        if request is None or request.inf is not inf:
+            request = self._request = Request(inf, self.about)
+        return request
 
     @property
     def peer(self) -> str:

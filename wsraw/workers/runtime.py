@@ -52,9 +52,9 @@ from wsraw.workers.connection import (
     Connection,
     encode_state,
 )
-from wsraw.workers.handshake_info import Inf
 from wsraw.workers.reporting.stacks import where
 from wsraw.workers.reporting.worker_log import log
+from wsraw.workers.request import Inf
 
 if TYPE_CHECKING:
     from wsraw.workers.loading.handlers import Handlers

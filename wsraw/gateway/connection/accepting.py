@@ -223,6 +223,8 @@ class _Accepting(Phase):
         if not good:
             return con.end(1002, "", "protocol-error")
         con.inf = ws.inf
+        if ws.repeated:
+            con.about["repeated"] = ws.repeated
         if "scheme" in con.about:
             con.about["scheme"] = "wss"
         found = self._policy.check_handshake(self._client, self._listen, ws.inf, ws.offered, now)

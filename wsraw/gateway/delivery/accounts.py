@@ -426,8 +426,9 @@ def weight(con: Connection) -> int:
     about = con.about
     if "tls" in about:
         size += TLS + size_of(about["tls"])
-    if "params" in about:
-        size += size_of(about["params"])
+    for name in ("params", "repeated"):
+        if name in about:
+            size += size_of(about[name])
     return size + size_of_head(con.inf)
 
 

@@ -93,6 +93,12 @@ def to_inf(ours: dict[str, str], fields: Iterable[tuple[str, str]]) -> dict[str,
     return inf
 
 
+def repeated(values: Values) -> dict[str, list[str]]:
+    """The values of fields that came more than once, which an `inf` joins: they may contain commas
+    themselves. Without cookies, which cannot."""
+    return {name: each for name, each in values.items() if len(each) > 1 and name != "cookie"}
+
+
 def accept_key(key: str) -> str:
     """The proof that a server has read the client's key (RFC 6455, section 4.2.2)."""
     return base64.b64encode(hashlib.sha1((key + _ACCEPT_SALT).encode()).digest()).decode()
@@ -130,7 +136,7 @@ def _show_parameters(parameters: deflate.Parameters) -> str:
 class ServerHandshake:
     """A client's request, and our response to it."""
 
-    __slots__ = ("_answer", "inf", "offered", "terms")
+    __slots__ = ("_answer", "inf", "offered", "repeated", "terms")
 
     def __init__(self, head: bytes, settings: Settings) -> None:
         """Read a complete request head. Raises HandshakeError."""
@@ -143,6 +149,7 @@ class ServerHandshake:
         key = _check_request(method, version, values)
         ours = {"method": "GET", "url": url.decode(), "Protocol": "websocket server"}
         self.inf = to_inf(ours, fields)
+        self.repeated = repeated(values)
         self.offered = _tokens(values, "Sec-WebSocket-Protocol")
         """The subprotocols that the client speaks."""
         self._answer = [

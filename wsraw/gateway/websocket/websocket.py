@@ -125,6 +125,12 @@ class WebSocket:
         handshake = self.handshake
         return handshake.offered if isinstance(handshake, ServerHandshake) else []
 
+    @property
+    def repeated(self) -> dict[str, list[str]]:
+        """The values of fields that `inf` has joined, by their lower-case names."""
+        handshake = self.handshake
+        return handshake.repeated if isinstance(handshake, ServerHandshake) else {}
+
     def choose(self, subprotocols: Sequence[str]) -> None:
         """Agree on the first of ours that the client offers, or none, unless `let_in` overrides
         it."""
