@@ -332,7 +332,6 @@ def test_these_tests_find_imports() -> None:
 
 
 NO_MIRROR = {
-    "commands.tools": "tools/drill/test_drill.py",
     "gateway.connection.phases": "gateway/connection/test_connection.py",
     "gateway.delivery.entry": "gateway/delivery/test_accounts.py",
     "gateway.sockets.descriptors": "runtime/test_descriptors.py",

@@ -54,6 +54,19 @@ def test_status_shows_deaths_of_workers() -> None:
 
 
 @posix
+def test_the_exit_code_of_status_tells_whether_all_clients_are_served(handlers: Write) -> None:
+    with serve(ECHO, "--pool=far=none", "--route=/far=far") as serving:
+        told = ask(serving, "status")
+        assert told.returncode == 1
+        assert "DEGRADED: the pool far has no ready worker" in told.stdout
+        told = ask(serving, "status", "--json")
+        assert told.returncode == 1
+        assert json.loads(told.stdout)["problems"] == ["the pool far has no ready worker"]
+    with serve(ECHO) as serving:
+        assert ask(serving, "status").returncode == 0
+
+
+@posix
 def test_status_shows_the_rest_when_the_gateway_does_not_answer() -> None:
     with serve(ECHO) as serving:
         os.kill(serving.gateway, signal.SIGSTOP)
@@ -155,9 +168,11 @@ def test_the_only_run_is_found_and_several_are_listed() -> None:
             two.ready()
             told = alone(base, "status")
             assert told.returncode == 2
-            assert "there are 2 runs; choose one with --run-dir" in told.stderr
-            assert str(folder_of(one)) in told.stderr
-            assert str(folder) in told.stderr
+            assert "there are 2 runs; choose one with --run-dir or WSRAW_RUN_DIR:" in told.stderr
+            for run in (one, two):
+                where = f"ws://127.0.0.1:{run.port} and tcp://127.0.0.1:{run.port}"
+                line = f"  {folder_of(run)}  pid {run.process.pid}, {where}\n"
+                assert line in told.stderr
             two.send(signal.SIGTERM)
             assert two.wait() == 0
         assert alone(base, "stop").returncode == 0

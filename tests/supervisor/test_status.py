@@ -103,7 +103,54 @@ def test_the_status_shows_a_crash_loop() -> None:
     run.exit(run.worker)
     data = told(run)
     assert data["crash_loop"] is True
-    assert "CRASH LOOP" in status.table(data)
+    assert "DEGRADED: crash loop of the pool default" in status.table(data)
+
+
+def test_a_run_that_serves_everybody_has_no_problems() -> None:
+    run = Run(2).up()
+    assert told(run)["problems"] == []
+    assert "DEGRADED" not in status.table(told(run))
+
+
+def test_a_pool_without_ready_workers_is_a_problem() -> None:
+    run = Run(1, others={"far": []}).up()
+    assert told(run)["problems"] == ["the pool far has no ready worker"]
+    assert told(run, {"workers": [{"pool": "far", "state": "ready"}]})["problems"] == []
+    run.pass_time(5)
+    run.exit(run.worker)
+    problems = told(run)["problems"]
+    assert problems == [
+        "the pool default has no ready worker",
+        "the pool far has no ready worker",
+    ]
+    assert f"DEGRADED: {'; '.join(problems)}" in status.table(told(run))
+
+
+def test_a_worker_that_hangs_does_not_count_as_ready() -> None:
+    run = Run(1).up()
+    report = {"workers": [{**REPORT["workers"][0], "state": "hung"}]}
+    assert told(run, report)["problems"] == ["the pool default has no ready worker"]
+
+
+def test_a_gateway_that_is_not_there_or_does_not_answer_is_a_problem() -> None:
+    assert told(Run(1))["problems"][0] == "the gateway is dead"
+    run = Run(1).up()
+    assert told(run, None)["problems"] == ["the gateway does not answer"]
+    run.pass_time(5)
+    run.exit(run.policy.gateway)
+    assert told(run, None)["problems"] == ["the gateway is starting"]
+
+
+def test_a_run_that_stops_is_not_healthy() -> None:
+    run = Run(1).up()
+    run.do(run.policy.stop(run.now))
+    assert "the run is stopping" in told(run)["problems"]
+
+
+def test_a_crash_loop_of_the_gateway_is_told_from_one_of_a_pool() -> None:
+    run = Run(1, restart_intensity=0).up()
+    run.exit(run.policy.gateway)
+    assert "crash loop of the gateway" in told(run, None)["problems"]
 
 
 def test_the_status_is_shown_as_a_table() -> None:
@@ -137,7 +184,7 @@ def test_the_table_groups_workers_by_pool() -> None:
     assert [each["connections"] for each in data["pools"]] == [None, 7, None]
     assert [each["pool"] for each in data["workers"]] == ["default", "feed", "feed"]
     text = status.table(data)
-    assert "CRASH LOOP in feed:" in text
+    assert "crash loop of the pool feed" in text
     assert "pool feed: workers ready 1, wanted 2; connections 7, waiting 2" in text
     assert re.search(r"^1 .* default  x.py$", text, re.M)
     assert "pool" not in status.table(told(Run(1).up(), {"workers": []})), "there is one only"

@@ -55,12 +55,17 @@ def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float) -> Any:
 @run_dir_option
 @timeout_option(10.0)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
-def status(run_dir: str, timeout: float, as_json: bool) -> None:
-    """Show the state of a run: gateway, workers, connections."""
+def status(run_dir: str, timeout: float, as_json: bool) -> int:
+    """Show the state of a run: gateway, workers, connections.
+
+    Exit code 0: healthy. 1: degraded, and the output says why: a pool without ready workers, a
+    crash loop, a gateway that does not answer, a run that is stopping. 2: there is no run.
+    """
     from wsraw.supervisor.status import table
 
     done = _ask(run_dir, "status", (), timeout)
     show(json.dumps(done.data) if as_json else table(done.data))
+    return 1 if done.data["problems"] else 0
 
 
 @click.command()

@@ -48,7 +48,8 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     "--run-dir",
     metavar="FOLDER",
     default="",
-    help="The run folder of that run. Without it, the drill causes no faults, only load.",
+    help="The run folder of the run at --connect. Default: WSRAW_RUN_DIR. Without it, the drill "
+    "causes no faults, only load.",
 )
 @_number("--seconds", 30, "How long to test, in seconds.", kind=POSITIVE)
 @click.option(
@@ -106,6 +107,9 @@ def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     numbers = [text for text in workers if text.isascii() and text.isdigit()]
     counts = [click.IntRange(1, programs.MOST)(text) for text in numbers]
     also = tuple(text for text in workers if text not in numbers)
+    if values["connect"] and not values["run_dir"]:
+        # Without --connect the variable is not for us: the drill starts a run of its own.
+        values["run_dir"] = os.environ.get("WSRAW_RUN_DIR", "")
     try:
         plan = Plan(workers=sum(counts), also=also, **values)
         for entry in programs.parse_all(also, os.path.isfile) if also else ():

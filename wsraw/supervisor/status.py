@@ -63,6 +63,37 @@ def of_run(
 ) -> dict[str, Any]:
     """The status as plain values; times in seconds, sizes in bytes. `report` is the gateway's, None
     if it does not answer. `dead_letters` counts those in the run folder."""
+    data = _parts(policy, processes, report, dead_letters, now)
+    return {"problems": problems(data), **data}
+
+
+def problems(data: dict[str, Any]) -> list[str]:
+    """Why the run does not serve all its clients, in words; empty: it is healthy."""
+    gateway = data["gateway"]
+    found = []
+    if data["phase"] != "running":
+        found.append(f"the run is {data['phase']}")
+    if gateway["state"] != "ready":
+        found.append(f"the gateway is {gateway['state']}")
+    elif not gateway["answers"]:
+        found.append("the gateway does not answer")
+    looping = [f"the pool {pool['name']}" for pool in data["pools"] if pool["crash_loop"]]
+    if data["crash_loop"]:
+        found.append(f"crash loop of {' and '.join(looping) or 'the gateway'}")
+    ready = {who["pool"] for who in (*data["workers"], *data["by_hand"]) if who["state"] == "ready"}
+    for pool in data["pools"]:
+        if pool["name"] not in ready:
+            found.append(f"the pool {pool['name']} has no ready worker")
+    return found
+
+
+def _parts(
+    policy: Policy,
+    processes: Processes,
+    report: dict[str, Any] | None,
+    dead_letters: int,
+    now: float,
+) -> dict[str, Any]:
     known = report or {}
     by_number = {each["n"]: each for each in known.get("workers", ()) if each.get("n")}
     pools = {each["name"]: each for each in known.get("pools", ())}
@@ -138,12 +169,12 @@ def table(data: dict[str, Any]) -> str:
         f"run folder {data['run_dir']}, pid {data['pid']}, up {_time(data['age'])}",
         f"listening on {' and '.join(data['listen']) or 'nothing yet'}",
     ]
-    if data["phase"] != "running":
-        lines.append(f"the run is {data['phase']}")
+    if data["problems"]:
+        lines.append(f"DEGRADED: {'; '.join(data['problems'])}")
     if data["crash_loop"]:
         lines.append(
-            f"CRASH LOOP{_looping(data)}: processes die right after their start; the log says why, "
-            "and `wsraw reload` retries at once"
+            "crash loop: processes die right after their start; the log says why, and "
+            "`wsraw reload` retries at once"
         )
     if data["reloading"]:
         lines.append("reloading")
@@ -161,11 +192,6 @@ def table(data: dict[str, Any]) -> str:
             name = "gateway" if who is gateway else f"worker {who['n']}"
             lines.append(f"{name}: the last one {who['last_reason']}")
     return "\n".join(lines)
-
-
-def _looping(data: dict[str, Any]) -> str:
-    names = [pool["name"] for pool in data["pools"] if pool["crash_loop"]]
-    return f" in {' and '.join(names)}" if names and len(data["pools"]) > 1 else ""
 
 
 def _pool(pool: dict[str, Any]) -> str:

@@ -17,6 +17,9 @@ from wsraw.supervisor.run_folder import folder as folders
 LOOK_AGAIN: Final = 0.2
 """Seconds between two checks whether the run is still up."""
 
+DESCRIBED: Final = 2.0
+"""Seconds that each of several runs has to say which one it is."""
+
 
 class NoRunError(Exception):
     """There is no run to ask; the text says what to do."""
@@ -44,12 +47,23 @@ def find(run_dir: str) -> Path:
     if len(live) == 1:
         return live[0]
     if live:
-        names = ", ".join(map(str, live))
-        raise NoRunError(f"there are {len(live)} runs; choose one with --run-dir: {names}")
+        told = "\n".join(f"  {path}  {_describe(path)}" for path in live)
+        raise NoRunError(
+            f"there are {len(live)} runs; choose one with --run-dir or WSRAW_RUN_DIR:\n{told}"
+        )
     raise NoRunError(
         f"no run in {folders.base()}; is `wsraw run` running as this user? A run with a --run-dir "
         "is found by that"
     )
+
+
+def _describe(folder: Path) -> str:
+    """The process of a run and where it listens, to tell it from others."""
+    try:
+        data = ask(folder, "status", (), DESCRIBED).data
+    except (NoRunError, RefusedError, TimeoutError):
+        return "does not answer"
+    return f"pid {data['pid']}, {' and '.join(data['listen']) or 'not listening yet'}"
 
 
 def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0) -> Done:
