@@ -19,14 +19,19 @@ if TYPE_CHECKING:
         publish,
         send_message,
     )
-    from wsraw.workers.connection import Connection
+    from wsraw.workers.connection import BinaryMsg, Connection, Message, Msg, RawMsg, TextMsg
     from wsraw.workers.loading.handlers import every
     from wsraw.workers.request import Inf, Request
 
 __all__ = [
+    "BinaryMsg",
     "Connection",
     "Inf",
+    "Message",
+    "Msg",
+    "RawMsg",
     "Request",
+    "TextMsg",
     "call_soon",
     "connection",
     "every",
@@ -45,6 +50,11 @@ def __getattr__(name: str) -> object:
     from wsraw.workers import api, connection, request
     from wsraw.workers.loading import handlers
 
-    homes = {"Connection": connection, "Inf": request, "Request": request, "every": handlers}
-    value = globals()[name] = getattr(homes.get(name, api), name)
+    homes = (api, connection, request, handlers)
+    home = next(each for each in homes if name in vars(each))
+    value = globals()[name] = getattr(home, name)
     return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

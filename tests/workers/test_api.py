@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -22,14 +24,59 @@ from .conftest import FIRST_ID, Pair, con_id, message
 
 MakePair = Callable[..., Pair]
 
+ROOT = Path(__file__).parents[2]
+
 PLAIN = {"url": "/", "host": "", "orig": ""}
 
 
 def test_every_name_of_the_package_exists() -> None:
     for name in wsraw.__all__:
-        assert callable(getattr(wsraw, name))
+        assert getattr(wsraw, name) is not None
     with pytest.raises(AttributeError):
         _ = wsraw.nothing_of_that_name  # type: ignore[attr-defined]
+
+
+def test_completion_shows_the_documented_names_and_nothing_else(pair: MakePair) -> None:
+    assert dir(wsraw) == sorted(wsraw.__all__)
+    names = dir(pair("").runtime.connection(FIRST_ID))
+    assert "send" in names
+    assert "request" in names
+    assert not [name for name in names if name.startswith("_")]
+
+
+TYPED = """
+from wsraw import BinaryMsg, Connection, Inf, Message, Msg, TextMsg
+
+def on_connect(inf: Inf, con: Connection) -> None:
+    reveal_type(inf.get("Origin"))
+    reveal_type(con.request.cookies if con.request else None)
+
+def on_message(msg: Msg, con: Connection) -> Message | None:
+    reveal_type(msg["data"])
+    con.send(1)
+    return msg
+
+def only_websockets(msg: TextMsg | BinaryMsg) -> Message:
+    if msg["type"] == "text":
+        reveal_type(msg["data"])
+    return msg
+"""
+
+
+def test_a_type_checker_knows_what_handlers_get(tmp_path: Path) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    command = [sys.executable, "-m", "mypy", "--strict", tmp_path / "typed.py"]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+    lines = [line.partition(": ")[2] for line in told.splitlines()[:-1]]
+    assert [line for line in lines if line.startswith("note: R")] == [
+        'note: Revealed type is "str | None"',
+        'note: Revealed type is "dict[str, str] | None"',
+        'note: Revealed type is "str | bytes"',
+        'note: Revealed type is "str"',
+    ]
+    errors = [line for line in lines if line.startswith("error")]
+    assert len(errors) == 1
+    assert 'Argument 1 to "send" of "Connection" has incompatible type "int"' in errors[0]
 
 
 def test_the_docs_mention_every_name() -> None:

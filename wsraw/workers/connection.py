@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypedDict
 
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
@@ -32,6 +32,34 @@ from wsraw.workers.request import Inf, Request
 
 Message: TypeAlias = str | bytes | bytearray | memoryview | Mapping[str, Any]
 """A message to send: `str` is text, bytes are binary; or a mapping with data, type and final."""
+
+
+class TextMsg(TypedDict):
+    """A text frame of a WebSocket, as on_message gets it."""
+
+    type: Literal["text"]
+    data: str
+    final: bool
+    """False while more frames of the same message follow."""
+
+
+class BinaryMsg(TypedDict):
+    """A binary frame of a WebSocket, as on_message gets it."""
+
+    type: Literal["binary"]
+    data: bytes
+    final: bool
+    """False while more frames of the same message follow."""
+
+
+class RawMsg(TypedDict):
+    """Bytes of a raw connection, as on_message gets them."""
+
+    data: bytes
+
+
+Msg: TypeAlias = TextMsg | BinaryMsg | RawMsg
+"""The `msg` of on_message."""
 
 # Unusual states of a connection, as bits, so that the hot path tests all of them at once.
 CLOSING: Final = 1
@@ -354,6 +382,10 @@ class Connection:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    def __dir__(self) -> list[str]:
+        # For completion: what is documented, and nothing else.
+        return [name for name in object.__dir__(self) if not name.startswith("_")]
 
     def __repr__(self) -> str:
         known = filter(None, ("Connection", str(self.id), self.kind, printable(self.peer)))
