@@ -182,7 +182,7 @@ def test_a_missing_certificate_is_refused_before_the_start(tmp_path: Path) -> No
     file.write_text("\ntls_cert = 'no.pem'\n", "utf-8")
     result = wsraw("run", "--listen=127.0.0.1:0", f"--config={file}")
     assert result.returncode == 2
-    where = f"{file}: tls_cert: {tmp_path / 'no.pem'}"
+    where = f"{file}:2: tls_cert: {tmp_path / 'no.pem'}"
     assert result.stderr == f"wsraw: {where}: No such file or directory\n"
 
 
