@@ -52,12 +52,12 @@ GATEWAY = (
     {"connection"},
     {"delivery"},
     {"sessions", "sockets"},
-    {"remote", "status", "stop"},
+    {"inspection", "remote", "status", "stop"},
     {"gateway"},
 )
 """The layers of the gateway, from below: each imports from those below it, never from beside it."""
 
-COMMANDS = ("control", "failures", "keys", "options", "scaffold", "tools", "worker")
+COMMANDS = ("clients", "control", "failures", "keys", "options", "scaffold", "tools", "worker")
 
 MODULES_OF_A_FOLDER = 10
 FLOORS_OF_A_PACKAGE = 6

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from wsraw.commands import control, keys, scaffold, tools, worker
+from wsraw.commands import clients, control, keys, scaffold, tools, worker
 from wsraw.commands.checks import check_all
 from wsraw.commands.failures import CannotStart, Failed, WrongUse, show
 from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
@@ -125,6 +125,8 @@ for command in (
     control.dead_letters,
     scaffold.init,
     scaffold.check,
+    clients.connections,
+    clients.connection,
     worker.worker,
     keys.keygen,
     tools.drill,

@@ -74,6 +74,16 @@ def human_size(size: int) -> str:
     return f"{size} bytes"
 
 
+def human_time(seconds: float) -> str:
+    """A length of time for people: rounded, with its unit."""
+    if not seconds:
+        return "0"
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
+
+
 def show_time(seconds: float) -> str:
     """A text that `parse_time` reads as this time, to the nanosecond."""
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"

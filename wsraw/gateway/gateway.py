@@ -30,6 +30,8 @@ from wsraw.config.settings import Settings
 from wsraw.gateway import system
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.inspection import kernel
+from wsraw.gateway.inspection.inspection import Inspection
 from wsraw.gateway.sessions.control import ControlLink
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
 from wsraw.gateway.sessions.links import Links
@@ -87,6 +89,9 @@ class Gateway:
         self.deadlines = Deadlines(self.registry)
         self.sockets = Sockets(self.loop, self.registry, settings, descriptors)
         self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)
+        self.inspection = Inspection(
+            self.registry, kernel.look, self.loop.clock, self._tell_supervisor
+        )
         self.collector = Collector()
         self._times: TurnTimes | None = None
         count = len(settings.listen)
@@ -96,7 +101,9 @@ class Gateway:
         self._links = Links(self.loop, self.registry, self.sessions, folder, link)
         self._link_trouble = ""
         """Why the link's socket could not be made again the last time."""
-        self._control = ControlLink(self.loop, control, token) if control else None
+        self._control: ControlLink | None = None
+        if control:
+            self._control = ControlLink(self.loop, control, token, self.inspection.forget)
         self.spawned = Orphans()
         self.is_orphaned = False
         if self._control is None:
@@ -184,6 +191,8 @@ class Gateway:
         if self.stopping.phases and self.stopping.advance(now):
             self.loop.stop()
         sockets.update_listeners()
+        if self.inspection.running:
+            self.inspection.go_on()
         if sessions.dead_letters:
             self._write_dead_letters()
         if sessions.to_supervisor:
@@ -250,6 +259,9 @@ class Gateway:
                 self.deadlines.check_memory(now)
         return is_tick
 
+    def _tell_supervisor(self, record: rec.FromGateway) -> None:
+        self.sessions.to_supervisor.append(record)
+
     def _write_supervisor(self) -> None:
         """Report what the other steps have found."""
         records, self.sessions.to_supervisor = self.sessions.to_supervisor, []
@@ -263,7 +275,11 @@ class Gateway:
         on a message."""
         links = self._links
         return bool(
-            self.sockets.is_busy or self.deadlines.late or self.sessions.is_busy or links.pending()
+            self.sockets.is_busy
+            or self.deadlines.late
+            or self.sessions.is_busy
+            or self.inspection.running
+            or links.pending()
         )
 
     def _write_dead_letters(self) -> None:
@@ -312,6 +328,12 @@ class Gateway:
                 if self._times is not None:
                     data["turns"] = self._times.figures()
                 self.sessions.to_supervisor.append(rec.Report(record.ref, data))
+            case rec.Ask():
+                self.inspection.ask(record)
+            case rec.More():
+                self.inspection.more(record)
+            case rec.Enough():
+                self.inspection.enough(record)
             case rec.Check():
                 self.sessions.to_supervisor.append(rec.Alive())
             case rec.Stop():

@@ -391,6 +391,27 @@ class Check(Record, tag="check"):
     """Ask whether the gateway is alive. The answer is `alive`, or any other record."""
 
 
+class Ask(Record, tag="ask"):
+    """Ask about connections, or act on them, for the command line: `connections`, `kick`, …
+    Answered by one `page` or more."""
+
+    ref: int
+    what: str
+    options: dict[str, Any] = {}
+
+
+class More(Record, tag="more"):
+    """Ask for the next `page` with the same `ref`."""
+
+    ref: int
+
+
+class Enough(Record, tag="enough"):
+    """Send no more pages with this `ref`: whoever asked has gone."""
+
+    ref: int
+
+
 # --- gateway → supervisor ---
 
 
@@ -451,35 +472,51 @@ class Reloaded(Record, tag="reloaded"):
     why: str = ""
 
 
-FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Status | Stop | Reload | Check | Relink
+FromSupervisor: TypeAlias = (
+    Spawned | Exited | DrainWorker | Status | Stop | Reload | Check | Relink | Ask | More | Enough
+)
 
 
 class Alive(Record, tag="alive"):
     """The answer to `check`."""
 
 
+class Page(Record, tag="page"):
+    """An answer to `ask`: see `done`. While there is `more`, the next one comes on request only."""
+
+    ref: int
+    ok: bool
+    text: str = ""
+    data: Any = None
+    more: bool = False
+
+
 FromGateway: TypeAlias = (
-    Listening | Ready | Left | Kill | Recycle | Report | Stopped | Reloaded | Alive
+    Listening | Ready | Left | Kill | Recycle | Report | Stopped | Reloaded | Alive | Page
 )
 
 # --- command line ↔ supervisor ---
 
 
 class Do(Record, tag="do"):
-    """Run a command of the command line: `status`, `reload`, `scale`, …"""
+    """Run a command of the command line: `status`, `reload`, `scale`, … `more` asks for the next
+    answer to an earlier one with the same `ref`."""
 
     ref: int
     what: str
     args: list[str] = []
+    options: dict[str, Any] = {}
 
 
 class Done(Record, tag="done"):
-    """The answer to `do`: whether it worked, a text for people, data for programs."""
+    """The answer to `do`: whether it worked, a text for people, data for programs. While there is
+    `more`, the next one comes on request only, so that nothing fills up in between."""
 
     ref: int
     ok: bool
     text: str = ""
     data: Any = None
+    more: bool = False
 
 
 # --- bytes ---

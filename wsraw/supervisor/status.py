@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from wsraw.config.units import human_size
+from wsraw.config.units import human_size, human_time
 from wsraw.link.records import DEFAULT_POOL
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.policy import Policy
@@ -271,14 +271,7 @@ def _count(value: int | None) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if not seconds:
-        return "0"
-    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
+    return "-" if seconds is None else human_time(seconds)
 
 
 def _size(size: int | None) -> str:

@@ -33,6 +33,7 @@ from wsraw.link.records import (
     Kill,
     Left,
     Listening,
+    Page,
     Ready,
     Recycle,
     Relink,
@@ -49,7 +50,7 @@ from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.link.server import LOOPBACK, endpoint_of
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.supervisor import session_end, status
-from wsraw.supervisor.control.link import Asked, Control
+from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.control.requests import CERTIFICATES, Requests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
@@ -451,12 +452,16 @@ class Supervisor:
             self._handle_record(record, now)
         return False
 
-    def _handle_record(self, record: FromGateway | Asked, now: float) -> None:
-        if not isinstance(record, Asked):
+    def _handle_record(self, record: FromGateway | Asked | Ended, now: float) -> None:
+        if not isinstance(record, Asked | Ended):
             self.policy.heard(now)
         match record:
             case Asked():
                 self._requests.handle(record)
+            case Ended():
+                self._requests.ended(record)
+            case Page():
+                self._requests.forwarded.page(record)
             case Listening():
                 self._handle_listening(record, now)
             case Ready(n):

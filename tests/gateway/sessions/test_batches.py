@@ -1223,7 +1223,7 @@ def test_many_expired_connections_are_closed_over_several_turns(setting: str, ca
     deadlines.tick(12.0)
     moved = next(con for con in cons if con.state is not ConnectionState.CLOSED)
     if cause == "idle-timeout":
-        entry_of(moved).active = True
+        entry_of(moved).received_at = 12.0
     elif cause == "write-timeout":
         moved.output.take_written(moved.output.size)
         registry.flow.output_changed(entry_of(moved))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.deadline import DEADLINE
+from tests.deadline import DEADLINE, eventually
 from tests.needs import unix_sockets
 from wsraw.link.records import Do, Done
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.control.client import NoRunError, RefusedError, ask
-from wsraw.supervisor.control.link import REQUEST_LIMIT, Asked, Control
+from wsraw.supervisor.control.client import NoRunError, RefusedError, ask, pages
+from wsraw.supervisor.control.link import REQUEST_LIMIT, Asked, Control, Ended
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import CONTROL, Folder
 
@@ -29,6 +29,7 @@ class Run:
         self.control = Control(self.loop, path, self.log)
         self.write(self.control.client_token, self.control.endpoint)
         self.answer: Callable[[Asked], object] = lambda asked: None
+        self.ended: Callable[[Ended], object] = lambda ended: None
         self.loop.before_sleep = self._before_sleep
         self._thread = threading.Thread(target=self.loop.run)
 
@@ -38,8 +39,11 @@ class Run:
 
     def _before_sleep(self, now: float) -> bool:
         while (record := self.control.receive()) is not None:
-            assert isinstance(record, Asked)
-            self.answer(record)
+            if isinstance(record, Ended):
+                self.ended(record)
+            else:
+                assert isinstance(record, Asked)
+                self.answer(record)
         return False
 
     def start(self) -> None:
@@ -167,3 +171,50 @@ def test_a_run_that_is_about_to_listen_is_waited_for(run: Run, tmp_path: Path) -
     run.loop.call_later(0.3, lambda: run.control.bind(run.folder.path))
     run.start()
     assert ask(run.folder.path, "status", (), DEADLINE).text == "done"
+
+
+# --- answers that come in pages ---
+
+
+def test_the_next_page_is_asked_for_when_the_caller_goes_on(run: Run) -> None:
+    asked: list[Do] = []
+
+    def answer(record: Asked) -> None:
+        asked.append(record.do)
+        more = len(asked) < 3
+        run.control.answer(record.who, Done(record.do.ref, True, "", len(asked), more))
+
+    run.answer = answer
+    run.start()
+    answers = pages(run.folder.path, "connections", {"kind": "raw"}, DEADLINE)
+    assert next(answers).data == 1
+    assert asked == [Do(1, "connections", [], {"kind": "raw"})]
+    assert [done.data for done in answers] == [2, 3]
+    assert asked[1:] == [Do(1, "more"), Do(1, "more")]
+
+
+def test_whoever_reads_no_further_page_has_gone(run: Run) -> None:
+    ended: list[Ended] = []
+    run.ended = ended.append
+    run.answer = lambda asked: run.control.answer(asked.who, Done(1, True, more=True))
+    run.start()
+    answers = pages(run.folder.path, "connections", {}, DEADLINE)
+    assert next(answers).more
+    assert not ended
+    answers.close()  # type: ignore[attr-defined]
+    eventually(lambda: ended, "its end to be noticed")
+
+
+def test_a_page_that_does_not_come_ends_the_wait(run: Run) -> None:
+    asked: list[Do] = []
+
+    def answer(record: Asked) -> None:
+        asked.append(record.do)
+        if record.do.what != "more":
+            run.control.answer(record.who, Done(1, True, more=True))
+
+    run.answer = answer
+    run.start()
+    with pytest.raises(TimeoutError, match=r"within 2 s; the run continues"):
+        list(pages(run.folder.path, "connections", {}, 2))
+    assert [do.what for do in asked] == ["connections", "more"]

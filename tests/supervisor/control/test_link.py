@@ -16,6 +16,7 @@ from tests.deadline import DEADLINE, eventually
 from tests.needs import unix_sockets
 from tests.runtime.link.ends import plain
 from wsraw.link.records import (
+    Ask,
     Check,
     Decoder,
     Do,
@@ -33,7 +34,7 @@ from wsraw.link.records import (
 )
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control import link
-from wsraw.supervisor.control.link import Asked, Control
+from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import FolderError
 
@@ -50,6 +51,8 @@ class Supervisor:
         self.stream = io.StringIO()
         self.log = Log(self.stream, "info")
         self.control = Control(self.loop, folder, self.log)
+        self.ended: list[Ended] = []
+        """Links of which `receive` has told that they have ended."""
 
     def until(self, condition: Callable[[], T], what: str = "") -> T:
         """Take turns until the condition holds."""
@@ -63,9 +66,15 @@ class Supervisor:
 
     def hear(self) -> FromGateway | Asked:
         """The next record."""
-        heard = self.until(self.control.receive, "a record")
+        heard = self.until(self.receive, "a record")
         assert heard is not None
         return heard
+
+    def receive(self) -> FromGateway | Asked | None:
+        """The next record that is not an end."""
+        while isinstance(record := self.control.receive(), Ended):
+            self.ended.append(record)
+        return record
 
     def until_said(self, text: str) -> None:
         """Take turns until the log has this."""
@@ -139,7 +148,7 @@ def test_supervisor_and_gateway_exchange_records(supervisor: Supervisor, meet: M
     assert [supervisor.hear(), supervisor.hear()] == [NEWS, Ready(3)]
     control.tell(Spawned(1, "t", 0), Stop(2.0))
     assert gateway.hear() == (token, [Spawned(1, "t", 0), Stop(2.0)]), "not what came too early"
-    assert control.receive() is None
+    assert supervisor.receive() is None
 
 
 def test_a_batch_with_a_wrong_token_ends_its_connection(supervisor: Supervisor, meet: Meet) -> None:
@@ -152,7 +161,7 @@ def test_a_batch_with_a_wrong_token_ends_its_connection(supervisor: Supervisor, 
     gateway.say(encode([token, NEWS]))
     assert supervisor.hear() == NEWS
     supervisor.until_said("the token is wrong")
-    assert control.receive() is None
+    assert supervisor.receive() is None
 
 
 def test_what_is_not_a_batch_ends_its_connection_alone(supervisor: Supervisor, meet: Meet) -> None:
@@ -226,7 +235,7 @@ def test_the_connection_of_the_old_gateway_ends_when_a_new_one_is_expected(
     new = meet()
     new.say(encode([control.expect(), Ready(7)]))
     assert supervisor.hear() == Ready(7)
-    assert control.receive() is None
+    assert supervisor.receive() is None
 
 
 def test_what_a_gateway_has_said_is_heard_although_it_is_gone(
@@ -337,7 +346,7 @@ def test_each_token_names_its_sender(supervisor: Supervisor, meet: Meet) -> None
     asked = supervisor.hear()
     assert isinstance(asked, Asked)
     assert asked.do == Do(2, "status")
-    assert control.receive() is None
+    assert supervisor.receive() is None
 
 
 @unix_sockets
@@ -373,3 +382,40 @@ def test_existing_connections_stay_when_the_socket_is_made_again(
         control.bind(tmp_path / "none")
     control.tell(Stop(1.0))
     assert gateway.hear() == (token, [Stop(1.0)])
+
+
+def test_the_end_of_whoever_asked_is_told_and_that_of_the_gateway(
+    supervisor: Supervisor, meet: Meet
+) -> None:
+    control, gateway, client = supervisor.control, meet(), meet()
+    client.say(encode([control.client_token, Do(1, "connections")]))
+    asked = supervisor.hear()
+    assert isinstance(asked, Asked)
+    gateway.say(encode([control.expect(), NEWS]))
+    assert supervisor.hear() == NEWS
+    client.close()
+    gateway.close()
+
+    def look() -> bool:
+        assert supervisor.receive() is None
+        return len(supervisor.ended) == 2
+
+    supervisor.until(look, "both ends to be told")
+    assert set(supervisor.ended) == {Ended(asked.who), Ended(None)}
+
+
+def test_a_request_is_passed_on_to_a_gateway_that_reads(supervisor: Supervisor, meet: Meet) -> None:
+    control = supervisor.control
+    assert not control.forward(Ask(1, "connections"))
+    gateway = meet()
+    token = control.expect()
+    gateway.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
+    assert control.forward(Ask(1, "connections"))
+    assert gateway.hear() == (token, [Ask(1, "connections")])
+    # From here on it reads only as much as libzmq takes for it.
+    gateway._socket.set(zmq.RCVHWM, 1)
+    big = Ask(2, "publish", {"data": bytes(1 << 20)})
+    supervisor.until(lambda: not control.forward(big), "it to be full")
+    assert supervisor.receive() is None
+    assert supervisor.ended == []

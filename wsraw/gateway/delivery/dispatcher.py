@@ -76,13 +76,13 @@ class Dispatcher:
             if entry.closed_by_handler:
                 return
             size = len(event.data) + EVENT_COST
+            entry.received_at = now
         else:
             size = EVENT_COST
             response = entry.con.about.get("response")
             if response is not None:
                 # The end of a connection brings what a server has answered.
                 size += size_of(response)
-        entry.active = True
         flow = self._flow
         flow.total += size
         entry.event_bytes += size

@@ -78,7 +78,6 @@ class Entry:
     that take part in each message would cost a look-up more, and parts more memory when idle."""
 
     __slots__ = (
-        "active",
         "burst",
         "closed_by_handler",
         "con",
@@ -101,7 +100,6 @@ class Entry:
         "marks",
         "name",
         "opener",
-        "orphaned",
         "output_counted",
         "output_memory",
         "over",
@@ -111,7 +109,9 @@ class Entry:
         "pauses",
         "pool",
         "queue",
+        "received_at",
         "reopening",
+        "sent_at",
         "since",
         "skipped",
         "slow_at",
@@ -126,9 +126,11 @@ class Entry:
         self.id = con.id
         self.pool = pool
         self.since = now
-        self.active = True
-        """Data was carried since idle connections were last looked for."""
+        self.received_at = 0.0
+        """When a message of its peer last came, and when data was last queued for it; 0: never."""
+        self.sent_at = 0.0
         self.idle_since = now
+        """When it was last found waiting for somebody else than its peer."""
         self.gone = False
         """Forgotten: what its connection still reports is dropped."""
         # dispatch

@@ -135,7 +135,7 @@ class Outgoing:
         if (under_way or not send.final) and self._must_wait(entry, worker, send, now):
             return None
         con = entry.con
-        entry.active = True
+        entry.sent_at = now
         output = con.output
         size = output.size + output.early_size + len(send.data)
         if size > self._limit:
@@ -372,7 +372,7 @@ class Outgoing:
             self.dropped += 1
             return True
         con.send_framed(frame)
-        entry.active = True
+        entry.sent_at = now
         self._dirty[con] = None
         if con.endpoint is None:
             self._flow.output_changed(entry)

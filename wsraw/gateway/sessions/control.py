@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from wsraw.gateway.sessions.reports import Reports
@@ -34,8 +34,12 @@ class ControlLink:
     reports wait (see Reports).
     """
 
-    def __init__(self, loop: Loop, endpoint: str, token: str) -> None:
+    def __init__(
+        self, loop: Loop, endpoint: str, token: str, lost: Callable[[], object] = lambda: None
+    ) -> None:
+        """`lost` is called when a link is lost, with what was asked over it."""
         self._loop = loop
+        self._lost = lost
         self._token = token
         self._reports = Reports()
         self._decoder = Decoder(str, FromSupervisor)
@@ -97,6 +101,7 @@ class ControlLink:
 
     def _begin_again(self) -> None:
         log.error("the link to the supervisor was lost: %s", self._client.why)
+        self._lost()
         self._reports.repeat()
         self._client.reconnect()
         self._work(False, False)

@@ -14,6 +14,7 @@ from wsraw.link.records import (
     Kill,
     Left,
     Listening,
+    Page,
     Ready,
     Recycle,
     Reloaded,
@@ -79,7 +80,7 @@ def _about(record: FromGateway) -> tuple[type, int]:
     match record:
         case Ready(n) | Left(n) | Kill(n) | Recycle(n):
             return type(record), n
-        case Report(ref):
-            return Report, ref
+        case Report(ref) | Page(ref):
+            return type(record), ref
         case Listening() | Stopped() | Reloaded() | Alive():
             return type(record), 0

@@ -310,6 +310,11 @@ class WebSocket:
         return self._frames.unfinished + self._messages.unfinished
 
     @property
+    def terms(self) -> deflate.Terms | None:
+        """What is agreed on compression; None: there is none."""
+        return self._codec.terms if self._codec is not None else None
+
+    @property
     def contexts_size(self) -> int:
         """Bytes of the compression contexts."""
         return self._codec.memory if self._codec is not None else 0

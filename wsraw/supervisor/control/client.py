@@ -1,4 +1,4 @@
-"""I/O. The command line's end of the control link: one request, one answer."""
+"""I/O. The command line's end of the control link: a request, and its answer or answers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 import os
 import selectors
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from wsraw.link.records import Decoder, Do, Done, LinkError, encode
 from wsraw.runtime.link.client import LinkClient
@@ -72,48 +73,79 @@ def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0)
     Raises NoRunError if it is gone before that, RefusedError if it does not take the request,
     TimeoutError if it takes too long.
     """
-    try:
-        token, endpoint = (folder / folders.CONTROL).read_text("utf-8").splitlines()
-        client = LinkClient(endpoint)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not complete"
-        text = f"{folder / folders.CONTROL}: {why}; the run is starting or ending"
-        raise NoRunError(text) from error
-    until = time.monotonic() + timeout if timeout else math.inf
-    try:
-        return _ask(client, folder, encode([token, Do(1, what, list(args))]), until)
-    except TimeoutError as error:
-        raise TimeoutError(f"no answer within {timeout:g} s{error}") from None
-    except LinkError as error:
-        raise RefusedError(f"its answer cannot be read: {error}") from error
-    finally:
-        client.close()
+    with closing(_Conversation(folder)) as conversation:
+        return conversation.ask(Do(1, what, list(args)), timeout)
 
 
-def _ask(client: LinkClient, folder: Path, request: bytes, until: float) -> Done:
-    decoder = Decoder(str, Done)
-    is_sent = False
-    while True:
-        # Before reading: what ends without an answer has had the time to give one.
-        live = folders.is_live(folder)
-        now = time.monotonic()
-        client.work(now)
-        is_sent = is_sent or client.send(request)
-        while (batch := client.receive()) is not None:
-            for record in decoder.decode(batch)[1]:
-                if isinstance(record, Done):
-                    return record
-        if client.is_lost and is_sent and folders.has_supervisor(folder):
-            raise RefusedError(f"the run does not answer: {client.why}")
-        if not live or (client.is_lost and is_sent):
-            raise NoRunError("the run ended without an answer")
-        if client.is_lost:
-            client.reconnect()
-        if now >= until:
-            if is_sent:
-                raise TimeoutError("; the run continues with it")
-            raise TimeoutError(f": cannot connect ({client.why})" if client.why else "")
-        _wait(client, min(until, now + LOOK_AGAIN, client.wait_until) - now)
+def pages(
+    folder: Path, what: str, options: Mapping[str, Any], timeout: float = 0.0
+) -> Iterator[Done]:
+    """Ask the gateway of that run about connections, and yield its answers: all but the last have
+    `more` set. The next one is asked for when the caller goes on, and `timeout` is for each of
+    them. Closing the iterator ends the request at the gateway, too.
+
+    Options and answers of each request are those of wsraw/gateway/inspection/. Raises the errors of
+    `ask`.
+    """
+    with closing(_Conversation(folder)) as conversation:
+        done = conversation.ask(Do(1, what, [], dict(options)), timeout)
+        yield done
+        while done.more:
+            done = conversation.ask(Do(1, "more"), timeout)
+            yield done
+
+
+class _Conversation:
+    """A connection to a run. Raises NoRunError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._decoder = Decoder(str, Done)
+        try:
+            self._token, endpoint = (folder / folders.CONTROL).read_text("utf-8").splitlines()
+            self._client = LinkClient(endpoint)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is not complete"
+            text = f"{folder / folders.CONTROL}: {why}; the run is starting or ending"
+            raise NoRunError(text) from error
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ask(self, do: Do, timeout: float) -> Done:
+        """Say this, and wait for the answer."""
+        until = time.monotonic() + timeout if timeout else math.inf
+        try:
+            return self._ask(encode([self._token, do]), until)
+        except TimeoutError as error:
+            raise TimeoutError(f"no answer within {timeout:g} s{error}") from None
+        except LinkError as error:
+            raise RefusedError(f"its answer cannot be read: {error}") from error
+
+    def _ask(self, request: bytes, until: float) -> Done:
+        client, folder = self._client, self._folder
+        is_sent = False
+        while True:
+            # Before reading: what ends without an answer has had the time to give one.
+            live = folders.is_live(folder)
+            now = time.monotonic()
+            client.work(now)
+            is_sent = is_sent or client.send(request)
+            while (batch := client.receive()) is not None:
+                for record in self._decoder.decode(batch)[1]:
+                    if isinstance(record, Done):
+                        return record
+            if client.is_lost and is_sent and folders.has_supervisor(folder):
+                raise RefusedError(f"the run does not answer: {client.why}")
+            if not live or (client.is_lost and is_sent):
+                raise NoRunError("the run ended without an answer")
+            if client.is_lost:
+                client.reconnect()
+            if now >= until:
+                if is_sent:
+                    raise TimeoutError("; the run continues with it")
+                raise TimeoutError(f": cannot connect ({client.why})" if client.why else "")
+            _wait(client, min(until, now + LOOK_AGAIN, client.wait_until) - now)
 
 
 def _wait(client: LinkClient, seconds: float) -> None:

@@ -32,6 +32,10 @@ UNREAD_LIMIT: Final = 4 * 1024 * 1024
 """Bytes that may wait for one that does not read, before another batch. A gateway that was stopped
 for so long comes back on a new connection, and is told everything."""
 
+FORWARD_LIMIT: Final = 1024 * 1024
+"""Bytes that may wait for the gateway before a request of the command line is passed on to it: well
+below UNREAD_LIMIT, as that ends its link."""
+
 LAST_WORDS: Final = 0.5
 """Seconds for the last answers to be sent."""
 
@@ -46,6 +50,12 @@ class Asked(NamedTuple):
     do: Do
 
 
+class Ended(NamedTuple):
+    """A link has ended: that of a command line, or the gateway's if `who` is None."""
+
+    who: Link | None
+
+
 class Control:
     """The supervisor's end. Raises FolderError when the endpoint cannot be bound."""
 
@@ -57,7 +67,7 @@ class Control:
         self._token = secrets.token_hex(16)
         self._gateway: Link | None = None
         self._decoder = Decoder(str, FromGateway | Do, MOST_RECORDS)
-        self._received: deque[FromGateway | Asked] = deque()
+        self._received: deque[FromGateway | Asked | Ended] = deque()
         self._cut_off = 0
         """Connections since the last line about them."""
         self._tell_at = 0.0
@@ -85,13 +95,13 @@ class Control:
         """The token for the gateway that is about to start; it replaces the last one."""
         if self._gateway is not None:
             self._gateway.cut("another gateway is started")
-            self._gateway = None
+            self._lose_gateway()
         self._token = secrets.token_hex(16)
         return self._token
 
     # --- in ---
 
-    def receive(self) -> FromGateway | Asked | None:
+    def receive(self) -> FromGateway | Asked | Ended | None:
         """The next record that has come, or None."""
         return self._received.popleft() if self._received else None
 
@@ -118,7 +128,9 @@ class Control:
     def _ended(self, link: Link, why: str) -> None:
         if link is self._gateway:
             # If it has died, that is reported next. If not, it comes back and tells everything.
-            self._gateway = None
+            self._lose_gateway()
+        else:
+            self._received.append(Ended(link))
         if why:
             self._complain(why)
 
@@ -126,8 +138,14 @@ class Control:
         """Cut off one that breaks the rules; it is told why."""
         link.cut(why)
         if link is self._gateway:
-            self._gateway = None
+            self._lose_gateway()
+        else:
+            self._received.append(Ended(link))
         self._complain(why)
+
+    def _lose_gateway(self) -> None:
+        self._gateway = None
+        self._received.append(Ended(None))
 
     def _complain(self, why: str) -> None:
         """Tell the log that a connection was cut off, but do not flood it."""
@@ -145,6 +163,15 @@ class Control:
         """Send to the gateway, if there is one; a new gateway is told everything anyway."""
         if self._gateway is not None:
             self._send(self._gateway, [self._token, *records])
+
+    def forward(self, record: FromSupervisor) -> bool:
+        """Send a request of the command line to the gateway. False: there is no gateway, or it does
+        not read what it was sent before."""
+        gateway = self._gateway
+        if gateway is None or gateway.unsent > FORWARD_LIMIT:
+            return False
+        self._send(gateway, [self._token, record])
+        return True
 
     def answer(self, who: Link, done: Done) -> None:
         """Answer the command line, which may be gone by now."""

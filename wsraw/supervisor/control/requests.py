@@ -1,4 +1,5 @@
-"""I/O. Requests of the command line: status, reload, scale, stop, drain."""
+"""I/O. Requests of the command line: status, reload, scale, stop, drain; and those about
+connections, which the gateway answers."""
 
 from __future__ import annotations
 
@@ -8,8 +9,10 @@ from typing import Any, Final, Protocol
 
 from wsraw.config import programs
 from wsraw.link.records import Done, Status
+from wsraw.runtime.link.server import Link
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.control.link import Asked, Control
+from wsraw.supervisor.control.forwarded import Forwarded
+from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.control.pending import PendingRequests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.policy import Phase, Policy
@@ -21,6 +24,10 @@ REPORT_TIMEOUT: Final = 1.0
 
 CERTIFICATES: Final = "(certificates)"
 """The part of a reload that the gateway does; a pool cannot have this name."""
+
+
+OF_GATEWAY: Final = ("connections", "connection")
+"""What the gateway is asked."""
 
 
 class Run(Protocol):
@@ -44,12 +51,15 @@ class Run(Protocol):
 
 
 class Requests:
-    """Answers each `do` with one `done`, at once or when all of it is done."""
+    """Answers each `do`: with one `done`, at once or when all of it is done, or, if the gateway is
+    asked, with each page that it sends."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self.pending: PendingRequests[Asked] = PendingRequests(self._answer)
         """Requests of which not all is done; the supervisor settles their parts."""
+        self.forwarded: Forwarded[Link] = Forwarded(run.control.forward, run.control.answer)
+        """Requests that the gateway has."""
         self._reports: dict[int, Asked] = {}
         self._ref = 0
 
@@ -57,6 +67,10 @@ class Requests:
         match asked.do.what:
             case "status":
                 self._status(asked)
+            case "more":
+                self.forwarded.more(asked.who, asked.do.ref)
+            case what if what in OF_GATEWAY:
+                self.forwarded.begin(asked.who, asked.do)
             case what if self._is_over(what):
                 self._answer(asked, False, "the run is stopping")
             case "reload":
@@ -69,6 +83,13 @@ class Requests:
                 self._stop(asked, "stopping without a deadline", 0.0)
             case what:
                 self._answer(asked, False, f"this run does not know the command {what}")
+
+    def ended(self, record: Ended) -> None:
+        """Somebody who may have asked, or the gateway, has gone."""
+        if record.who is None:
+            self.forwarded.end("the gateway has ended, or does not answer any more")
+        else:
+            self.forwarded.leave(record.who)
 
     def _is_over(self, what: str) -> bool:
         phase = self._run.policy.phase
@@ -143,5 +164,6 @@ class Requests:
         self.pending.end("stop", True, f"stopped, exit code {code}")
         for what in ("reload", "scale"):
             self.pending.end(what, False, "the run has stopped")
+        self.forwarded.end("the run has stopped")
         for ref in list(self._reports):
             self.report(ref, None)

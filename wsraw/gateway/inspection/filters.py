@@ -1,0 +1,184 @@
+"""Sans-I/O. Which connections an operator means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+from wsraw.config.addresses import UNIX, Networks, parse_address
+from wsraw.config.patterns import Pattern, split
+from wsraw.gateway.connection.connection import Connection, ConnectionState
+from wsraw.gateway.delivery.accounts import Flow
+from wsraw.gateway.delivery.entry import Entry, entry_of
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.link.rules import split_host_port
+
+KINDS: Final = ("websocket", "raw", "unknown")
+
+STALLED: Final = 1.0
+"""Seconds for which a client must have taken nothing of its output to be slow."""
+
+Test = Callable[[Connection, Entry | None], bool]
+
+
+class Filter:
+    """The connections that fit all of the options `pool`, `group`, `address`, `path`, `kind`,
+    `state`, `worker`, `slow`, `paused`, `idle` and `opened` that are given.
+
+    Raises ValueError with a line that says what to write instead.
+    """
+
+    def __init__(self, options: Mapping[str, Any], registry: Registry) -> None:
+        self._registry = registry
+        self._flow = registry.flow
+        self.group = _text(options, "group")
+        """Only its members can fit."""
+        self._tests: list[Test] = []
+        for name, make in self._makers.items():
+            if options.get(name) not in (None, "", False):
+                self._tests.append(make(self, options))
+        if self.group:
+            group = self.group
+            self._tests.append(lambda con, entry: entry is not None and _is_member(entry, group))
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether every connection fits."""
+        return not self._tests
+
+    def candidates(self) -> tuple[list[Entry], list[Connection]]:
+        """Connections that may fit, as they are now; those of the second list have no entry."""
+        if self.group:
+            return list(self._registry.groups.members(self.group)), []
+        return list(self._registry.entries.values()), list(self._flow.without_entry)
+
+    def matches(self, con: Connection) -> bool:
+        """Whether a connection fits now."""
+        entry = entry_of(con)
+        return all(test(con, entry) for test in self._tests)
+
+    # --- one option each ---
+
+    def _pool(self, options: Mapping[str, Any]) -> Test:
+        pool = _text(options, "pool")
+        if pool not in self._registry.pools:
+            known = ", ".join(self._registry.pools)
+            raise ValueError(f"there is no pool {pool!r}; there are {known}")
+        return lambda con, entry: (entry.pool.name if entry is not None else con.pool) == pool
+
+    def _address(self, options: Mapping[str, Any]) -> Test:
+        text = _text(options, "address")
+        _, port = split_host_port(text) or ("", None)
+        if port is not None and parse_address(text) is None:
+            return lambda con, entry: con.about.get("peer") == text
+        networks = Networks([text])
+        return lambda con, entry: _address_of(con) in networks
+
+    def _path(self, options: Mapping[str, Any]) -> Test:
+        pattern = Pattern(_text(options, "path"))
+        return lambda con, entry: _has_path(con, pattern)
+
+    def _kind(self, options: Mapping[str, Any]) -> Test:
+        kind = _choice(options, "kind", KINDS)
+        return lambda con, entry: (con.kind or "unknown") == kind
+
+    def _state(self, options: Mapping[str, Any]) -> Test:
+        state = _choice(options, "state", [state.value for state in ConnectionState])
+        return lambda con, entry: con.state.value == state
+
+    def _worker(self, options: Mapping[str, Any]) -> Test:
+        n = int(_number(options, "worker"))
+        return lambda con, entry: (
+            entry is not None and entry.holder is not None and entry.holder.number == n
+        )
+
+    def _slow(self, options: Mapping[str, Any]) -> Test:
+        flow = self._flow
+        return lambda con, entry: entry is not None and is_slow(entry, flow)
+
+    def _paused(self, options: Mapping[str, Any]) -> Test:
+        return lambda con, entry: entry is not None and entry.pauses != 0
+
+    def _idle(self, options: Mapping[str, Any]) -> Test:
+        seconds, flow = _number(options, "idle"), self._flow
+        return lambda con, entry: entry is not None and idle_for(entry, flow.now) >= seconds
+
+    def _opened(self, options: Mapping[str, Any]) -> Test:
+        return lambda con, entry: con.opened
+
+    _makers: Final[dict[str, Callable[[Filter, Mapping[str, Any]], Test]]] = {
+        "pool": _pool,
+        "kind": _kind,
+        "state": _state,
+        "worker": _worker,
+        "slow": _slow,
+        "paused": _paused,
+        "idle": _idle,
+        "opened": _opened,
+        "address": _address,
+        "path": _path,
+    }
+    """By option; cheap tests come first."""
+
+
+# --- what tests ask ---
+
+
+def idle_for(entry: Entry, now: float) -> float:
+    """Seconds since data was last carried, in either direction."""
+    return now - max(entry.received_at, entry.sent_at, entry.since)
+
+
+def is_slow(entry: Entry, flow: Flow) -> bool:
+    """Whether a client does not read what is sent to it: much of it waits, or some for a while."""
+    if entry.con.output.waiting > flow.low:
+        return True
+    _, since = flow.unwritten.get(entry, (0, flow.now))
+    return flow.now - since >= STALLED
+
+
+def _is_member(entry: Entry, group: str) -> bool:
+    return entry.groups is not None and group in entry.groups
+
+
+def _address_of(con: Connection) -> Any:
+    """The address of the peer, `unix`, or None. One that a handler has opened has the address that
+    it was opened to, if the handler has given an address."""
+    peer: str = con.about.get("peer", "")
+    if con.opened and not peer:
+        peer = con.target.partition("://")[2] or con.target
+        peer = peer.partition("/")[0].rpartition("@")[2]
+    if peer.partition(":")[0] == UNIX:
+        return UNIX
+    whole = parse_address(peer)
+    return parse_address(peer.rpartition(":")[0].strip("[]")) if whole is None else whole
+
+
+def _has_path(con: Connection, pattern: Pattern) -> bool:
+    url = con.inf.get("url")
+    segments = split(url) if url else None
+    return segments is not None and pattern.match(segments) is not None
+
+
+# --- options ---
+
+
+def _text(options: Mapping[str, Any], name: str) -> str:
+    value = options.get(name, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: {value!r} is not a text")
+    return value
+
+
+def _number(options: Mapping[str, Any], name: str) -> float:
+    value = options.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name}: {value!r} is not a number")
+    return value
+
+
+def _choice(options: Mapping[str, Any], name: str, choices: Collection[str]) -> str:
+    value = options.get(name)
+    if value not in choices:
+        raise ValueError(f"{name}: {value!r}: write {', '.join(choices)}")
+    return str(value)

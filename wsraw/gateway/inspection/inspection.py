@@ -1,0 +1,107 @@
+"""Sans-I/O. Requests of an operator about connections, worked on in slices of a turn.
+
+Each has a number, and is answered in pages. The next page is made when it is asked for: what waits
+here for somebody who does not read is one page.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.inspection import requests
+from wsraw.gateway.inspection.requests import Answer, Look, Steps
+from wsraw.link.records import Ask, Enough, FromGateway, More, Page
+
+log = logging.getLogger("wsraw.gateway")
+
+SLICE: Final = 0.0005
+"""Seconds of a turn for all requests together."""
+
+Begin = Callable[[Registry, Mapping[str, Any], Look], Steps]
+
+KNOWN: Final[dict[str, Begin]] = {
+    "connections": requests.connections,
+    "connection": requests.connection,
+}
+
+
+class Inspection:
+    """The requests that are under way."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        look: Look,
+        clock: Callable[[], float],
+        tell: Callable[[FromGateway], object],
+    ) -> None:
+        self._registry = registry
+        self._look = look
+        self._clock = clock
+        self._tell = tell
+        self._waiting: dict[int, Steps] = {}
+        """Requests whose next page nobody has asked for yet."""
+        self.running: dict[int, Steps] = {}
+        """Requests that have something to do, in the order of their turn."""
+
+    def ask(self, ask: Ask) -> None:
+        """Begin a request."""
+        begin = KNOWN.get(ask.what)
+        if begin is None:
+            self._end(ask.ref, Answer(False, f"this gateway does not know the request {ask.what}"))
+            return
+        try:
+            self.running[ask.ref] = begin(self._registry, ask.options, self._look)
+        except ValueError as error:
+            self._end(ask.ref, Answer(False, str(error)))
+
+    def more(self, more: More) -> None:
+        """The next page of a request is wanted."""
+        steps = self._waiting.pop(more.ref, None)
+        if steps is not None:
+            self.running[more.ref] = steps
+
+    def enough(self, enough: Enough) -> None:
+        """Nobody waits for a request any more."""
+        steps = self._waiting.pop(enough.ref, None) or self.running.pop(enough.ref, None)
+        if steps is not None:
+            steps.close()
+
+    def forget(self) -> None:
+        """Nobody waits for any of them: the link to the supervisor was lost."""
+        for ref in [*self._waiting, *self.running]:
+            self.enough(Enough(ref))
+
+    def go_on(self) -> None:
+        """Once a turn: work on requests, in turn, for a slice of time."""
+        until = self._clock() + SLICE
+        while self.running:
+            ref = next(iter(self.running))
+            steps = self.running.pop(ref)
+            page, answer = self._step(ref, steps)
+            if answer is not None:
+                self._end(ref, answer)
+            elif page is not None:
+                self._waiting[ref] = steps
+                self._tell(Page(ref, True, "", {"rows": page}, more=True))
+            else:
+                self.running[ref] = steps
+            if self._clock() > until:
+                break
+
+    def _step(self, ref: int, steps: Steps) -> tuple[list[dict[str, Any]] | None, Answer | None]:
+        """The page that a step has filled, and the answer if it was the last one."""
+        try:
+            return next(steps), None
+        except StopIteration as end:
+            answer: Answer = end.value
+            return None, answer
+        except Exception as error:
+            self._registry.counters.fault(f"request {ref} of the command line", error)
+            return None, Answer(False, f"a bug in wsraw: {error!r}; see the gateway's log")
+
+    def _end(self, ref: int, answer: Answer) -> None:
+        self._tell(Page(ref, answer.ok, answer.text, answer.data))
