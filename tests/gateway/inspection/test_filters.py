@@ -7,8 +7,9 @@ import pytest
 from tests.gateway.harness import HANDSHAKE, Harness, entry_of
 from wsraw.config.settings import PoolSettings
 from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.accounts import STALLED
 from wsraw.gateway.delivery.entry import PAUSED_OWN
-from wsraw.gateway.inspection.filters import STALLED, Filter
+from wsraw.gateway.inspection.filters import Filter
 
 
 def websocket(harness: Harness, path: str) -> Connection:
@@ -48,14 +49,10 @@ def test_a_kind_and_a_state_fit() -> None:
 
 
 def test_a_pool_fits_also_before_the_first_event() -> None:
-    pools = tuple(PoolSettings(name=name, workers=("x",)) for name in ("chat", "feed"))
-    harness = Harness(pools=pools)
-    raw, silent = harness.raw(), harness.raw(b"")
-    raw.pool = silent.pool = "chat"
-    entry_of(raw).pool = harness.registry.pools["chat"]
-    for con in (raw, silent):
-        assert fits(harness, con, pool="chat")
-        assert not fits(harness, con, pool="feed")
+    harness = Harness(workers=("x",), pools=(PoolSettings(name="chat", workers=("x",)),))
+    for con in (harness.raw(), harness.raw(b"")):
+        assert fits(harness, con, pool="default")
+        assert not fits(harness, con, pool="chat")
 
 
 def test_members_of_a_group_fit_and_are_the_only_candidates() -> None:

@@ -104,6 +104,9 @@ STATE: Final = 64
 MEMBER: Final = 320
 """Bytes of a connection in a group, beside the group's name."""
 
+STALLED: Final = 1.0
+"""Seconds without a byte taken after which a client is called slow. It costs it nothing."""
+
 MARK: Final = 96
 """Bytes of a mark that is not reached."""
 
@@ -234,6 +237,14 @@ class Flow:
             entry.over = not entry.over
             for other in entry.couples or ():
                 self._check_couples(other)
+
+    def is_slow(self, entry: Entry) -> bool:
+        """Whether a client does not read what is sent to it: much of it waits, or the kernel has
+        taken nothing for a while."""
+        if entry.con.output.waiting > self.low:
+            return True
+        _, since = self.unwritten.get(entry, (0, self.now))
+        return self.now - since >= STALLED
 
     def forget(self, entry: Entry) -> None:
         """Remove the account, pauses and couplings of an entry. Its socket may outlive it, with its

@@ -131,14 +131,14 @@ class Deadlines:
         for entry in self._registry.entries.values():
             if entry.pauses or entry.in_flight or entry.parked or entry.output_counted:
                 entry.idle_since = now
-            elif now - _active_at(entry) >= timeout:
+            elif now - max(entry.idle_since, entry.carried_at) >= timeout:
                 con = entry.con
                 if con.state is OPEN and not con.opened:
                     late.append(entry)
         return late
 
     def _end_idle(self, entry: Entry, now: float) -> None:
-        if now - _active_at(entry) >= self._settings.idle_timeout:
+        if now - max(entry.idle_since, entry.carried_at) >= self._settings.idle_timeout:
             self._registry.count("idle_timeout", entry.con, now)
             self._registry.close(entry, 1001, "idle", "idle-timeout", now)
 
@@ -184,8 +184,3 @@ class Deadlines:
             con.abort(1013, "", "no-worker", "no worker is ready", now)
         self._registry.dirty[con] = None
         self._registry.forget(entry)
-
-
-def _active_at(entry: Entry) -> float:
-    """When a connection was last not idle."""
-    return max(entry.idle_since, entry.received_at, entry.sent_at)

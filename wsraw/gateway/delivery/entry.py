@@ -202,6 +202,11 @@ class Entry:
         """Bytes that the kernel has taken."""
         return self.written - self.skipped
 
+    @property
+    def carried_at(self) -> float:
+        """When data was last carried, in either direction; at first, when it began."""
+        return max(self.since, self.received_at, self.sent_at)
+
     def park(self, event: Event, size: int, *, front: bool = False) -> None:
         """Let an event wait behind the others; a returned one in front of them."""
         if not self.parked:

@@ -19,7 +19,6 @@ from wsraw.gateway.delivery.entry import (
     Entry,
     entry_of,
 )
-from wsraw.gateway.inspection.filters import is_slow
 from wsraw.runtime.printable import without_secrets
 
 LONGEST: Final = 200
@@ -68,7 +67,7 @@ def summary(con: Connection, flow: Flow) -> dict[str, Any]:
         "parked": len(entry.parked),
         "events": entry.event_bytes,
         "paused": [why for bit, why in PAUSES.items() if entry.pauses & bit],
-        "slow": is_slow(entry, flow),
+        "slow": flow.is_slow(entry),
     }
     return facts
 

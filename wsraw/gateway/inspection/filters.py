@@ -8,15 +8,11 @@ from typing import Any, Final
 from wsraw.config.addresses import UNIX, Networks, parse_address
 from wsraw.config.patterns import Pattern, split
 from wsraw.gateway.connection.connection import Connection, ConnectionState
-from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.link.rules import split_host_port
 
 KINDS: Final = ("websocket", "raw", "unknown")
-
-STALLED: Final = 1.0
-"""Seconds for which a client must have taken nothing of its output to be slow."""
 
 Test = Callable[[Connection, Entry | None], bool]
 
@@ -94,14 +90,14 @@ class Filter:
 
     def _slow(self, options: Mapping[str, Any]) -> Test:
         flow = self._flow
-        return lambda con, entry: entry is not None and is_slow(entry, flow)
+        return lambda con, entry: entry is not None and flow.is_slow(entry)
 
     def _paused(self, options: Mapping[str, Any]) -> Test:
         return lambda con, entry: entry is not None and entry.pauses != 0
 
     def _idle(self, options: Mapping[str, Any]) -> Test:
         seconds, flow = _number(options, "idle"), self._flow
-        return lambda con, entry: entry is not None and idle_for(entry, flow.now) >= seconds
+        return lambda con, entry: entry is not None and flow.now - entry.carried_at >= seconds
 
     def _opened(self, options: Mapping[str, Any]) -> Test:
         return lambda con, entry: con.opened
@@ -122,19 +118,6 @@ class Filter:
 
 
 # --- what tests ask ---
-
-
-def idle_for(entry: Entry, now: float) -> float:
-    """Seconds since data was last carried, in either direction."""
-    return now - max(entry.received_at, entry.sent_at, entry.since)
-
-
-def is_slow(entry: Entry, flow: Flow) -> bool:
-    """Whether a client does not read what is sent to it: much of it waits, or some for a while."""
-    if entry.con.output.waiting > flow.low:
-        return True
-    _, since = flow.unwritten.get(entry, (0, flow.now))
-    return flow.now - since >= STALLED
 
 
 def _is_member(entry: Entry, group: str) -> bool:

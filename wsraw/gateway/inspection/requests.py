@@ -16,7 +16,7 @@ from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection import facts
-from wsraw.gateway.inspection.filters import Filter, idle_for
+from wsraw.gateway.inspection.filters import Filter
 
 STEP: Final = 16
 """Connections that are looked at in a step."""
@@ -45,7 +45,7 @@ Key: TypeAlias = Callable[[Entry, Flow], float]
 
 SORTS: Final[dict[str, Key]] = {
     "age": lambda entry, flow: flow.now - entry.since,
-    "idle": lambda entry, flow: idle_for(entry, flow.now),
+    "idle": lambda entry, flow: flow.now - entry.carried_at,
     "output": lambda entry, flow: entry.con.output.waiting,
     "events": lambda entry, flow: entry.event_bytes,
     "sent": lambda entry, flow: entry.taken,
