@@ -83,8 +83,13 @@ class Running:
     not take its children along."""
 
     def __init__(
-        self, *arguments: str, cwd: Path | None = None, listen: Sequence[str] = ()
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        listen: Sequence[str] = (),
+        keep_open: Sequence[int] = (),
     ) -> None:
+        """`keep_open`: descriptors that it inherits."""
         # A run that is killed cannot remove its run folder; so it makes it in one of ours.
         self._folder = tempfile.TemporaryDirectory(prefix="run-")
         self.folder = Path(self._folder.name)
@@ -97,6 +102,7 @@ class Running:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             encoding="utf-8",
+            pass_fds=keep_open,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

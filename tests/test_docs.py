@@ -292,8 +292,8 @@ def flags(words: list[str]) -> set[str]:
 @pytest.mark.parametrize("path", PAGES, ids=by_name)
 def test_every_option_in_the_docs_exists(path: Path) -> None:
     known = {"--version"} | {name for command in cli.cli.commands for name in options_of(command)}
-    # Docker, pip and compileall have options of their own.
-    text = re.sub(r"(docker|pip|compileall) [^`\n]*", "", path.read_text("utf-8"))
+    # Docker, pip, compileall and systemctl have options of their own.
+    text = re.sub(r"(docker|pip|compileall|systemctl) [^`\n]*", "", path.read_text("utf-8"))
     for option in re.findall(r"(?<![-\w])--[a-z][a-z-]+", text):
         assert option in known, f"{path.name}: {option}"
 

@@ -14,6 +14,7 @@ from wsraw.commands import clients, control, keys, scaffold, tools, worker
 from wsraw.commands.checks import check_all
 from wsraw.commands.failures import CannotStart, Failed, WrongUse, show
 from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
+from wsraw.config import settings as settings_module
 from wsraw.config import sources
 
 
@@ -98,9 +99,14 @@ def run(config: str | None, **values: Any) -> int:
     found = gather(values, config or "")
     check_all(found)
     from wsraw.supervisor import supervisor
+    from wsraw.supervisor.service_manager.passed_sockets import PassedSockets
 
+    settings, passed = found.settings, PassedSockets(os.environ)
+    if passed.numbers and "listen" not in found.sources:
+        listen = tuple(f"fd:{number}" for number in passed.numbers)
+        settings = settings_module.replaced(settings, listen=listen)
     try:
-        return supervisor.run(found.settings)
+        return supervisor.run(settings, passed)
     except supervisor.CannotStart as error:
         by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}
         raise by_code[error.code](str(error)) from error

@@ -204,3 +204,50 @@ def test_an_option_that_is_missing_is_named(tmp_path: Path) -> None:
         assert wanted in done.stderr
     done = wsraw("worker", "a.py", "b.py")
     assert "unexpected extra argument (b.py)" in done.stderr
+
+
+# --- the unit ---
+
+EXAMPLES = ROOT / "examples" / "systemd"
+FILLED = {
+    "folder": "/srv/app",
+    "user": "User=wsraw",
+    "command": "/opt/wsraw/bin/wsraw",
+    "config": "/srv/app/wsraw.toml",
+}
+
+
+def test_the_unit_of_the_examples_is_that_of_init() -> None:
+    template = (scaffold.TEMPLATES / "wsraw.service").read_text("utf-8")
+    assert (EXAMPLES / "wsraw.service").read_text("utf-8") == template.format(**FILLED)
+
+
+systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+
+
+def analyze(*arguments: str) -> str:
+    done = subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@systemd
+def test_the_unit_lets_a_service_do_little() -> None:
+    """systemd's measure: 0 is nothing, 10 everything. Its advice needs a version that has it."""
+    if int(analyze("--version").split()[1]) < 250:
+        pytest.skip("this systemd-analyze needs a running systemd")
+    analyze(
+        "security", "--offline=yes", "--threshold=20", "--no-pager",
+        str(EXAMPLES / "wsraw.service"),
+    )  # fmt: skip
+
+
+@systemd
+def test_systemd_understands_each_line_of_the_units(tmp_path: Path) -> None:
+    for name in ("wsraw.service", "wsraw.socket"):
+        text = (EXAMPLES / name).read_text("utf-8").replace("/opt/wsraw/bin/wsraw", "/bin/true")
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    said = analyze("verify", "--man=no", str(tmp_path / "wsraw.socket"))
+    assert not [line for line in said.splitlines() if str(tmp_path) in line], said

@@ -13,7 +13,7 @@ import pytest
 
 from tests.deadline import DEADLINE
 from tests.running import environment
-from wsraw.config.addresses import Listen
+from wsraw.config.addresses import Listen, parse_listen
 from wsraw.runtime.sockets import _advice, adopt, bind, close, printable, share, strerror
 
 unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
@@ -246,6 +246,8 @@ def test_nobody_else_can_listen_where_we_do(listen: Open) -> None:
     [
         (("127.0.0.1", 80), "127.0.0.1:80"),
         (("::1", 80, 0, 0), "[::1]:80"),
+        (("::ffff:192.0.2.7", 80, 0, 0), "192.0.2.7:80"),
+        (("::ffff:1", 80, 0, 0), "[::ffff:1]:80"),
         ("/tmp/s", "unix:/tmp/s"),
         ("/tmp/\udcff\udcfe", r"unix:/tmp/\udcff\udcfe"),
         ("/tmp/a\x1b[31m\nb", r"unix:/tmp/a\x1b[31m\nb"),
@@ -258,6 +260,11 @@ def test_an_address_is_shown_in_printable_form(address: object, shown: str) -> N
 
 
 # --- inherited ---
+
+
+def test_a_socket_that_nobody_has_passed_cannot_be_opened() -> None:
+    with pytest.raises(OSError, match="cannot listen on fd:3: no service manager has passed"):
+        bind(parse_listen("fd:3"))
 
 
 @unix_only

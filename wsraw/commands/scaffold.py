@@ -165,6 +165,9 @@ def _check_listeners(settings: Settings, report: _Report) -> None:
     ours: set[str] | None = None
     listens = [parse_listen(text, settings) for text in settings.listen]
     for listen in listens:
+        if listen.fd:
+            show(f"{listen.name}: a service manager passes it to the run")
+            continue
         try:
             sockets.close(sockets.bind(listen), listen)
         except OSError as error:

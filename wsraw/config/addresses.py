@@ -35,6 +35,9 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     path: str = ""
     """The path of a unix socket; then host and port are unused."""
+    fd: str = ""
+    """Number or name of a socket that a service manager passes; then host, port and path are
+    unused."""
     mode: int | None = None
     """Permissions of the socket's file; None: those of the umask."""
     group: str = ""
@@ -88,6 +91,9 @@ OF_UNIX: Final = ("mode", "group")
 """Options of a unix socket; they are not settings."""
 GROUP_MODE: Final = 0o660
 """Permissions of a socket with a group: its members must be allowed to write, to connect."""
+FIRST_PASSED: Final = 3
+"""The first descriptor that a service manager passes: 0 to 2 are stdin, stdout and stderr."""
+_DESCRIPTOR: Final = re.compile(r"[0-9]{1,9}|[!-~]{1,255}", re.ASCII)
 _MODE: Final = re.compile("0?[0-7]{3}")
 
 
@@ -139,6 +145,14 @@ def _parse_place(address: str) -> dict[str, Any]:
         if not path:
             raise ValueError("write unix:PATH")
         return {"path": path}
+    if address.startswith("fd:"):
+        fd = address.removeprefix("fd:")
+        if not _DESCRIPTOR.fullmatch(fd) or (fd.isdigit() and int(fd) < FIRST_PASSED):
+            raise ValueError(
+                f"write fd:NUMBER, from {FIRST_PASSED} on, or fd:NAME with the name of a socket "
+                "that a service manager passes"
+            )
+        return {"fd": fd}
     host, port = split_host_port(address) or ("", None)
     if port is None:
         raise ValueError(

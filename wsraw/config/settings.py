@@ -122,10 +122,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reload: bool = False
     """Reload when the handlers file, or a *.py file in its folder or a subfolder, changes."""
     listen: tuple[str, ...] = ("127.0.0.1:8000",)
-    """Where clients connect: HOST:PORT, [IPV6]:PORT or unix:PATH. May be repeated. A prefix fixes
-    the protocol: raw:// or ws://, with TLS tls:// or wss://. Settings for this listener alone
-    follow a ?, as in HOST:PORT?plain_http=health. They are first_byte_timeout, plain_http,
-    proxy_protocol and the tls settings."""
+    """Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH; fd:NUMBER or fd:NAME is a socket
+    that a service manager passes. May be repeated. A prefix fixes the protocol: raw:// or ws://,
+    with TLS tls:// or wss://. Settings for this listener alone follow a ?, as in
+    HOST:PORT?plain_http=health. They are first_byte_timeout, plain_http, proxy_protocol and the tls
+    settings."""
     plain_http: Literal["raw", "reject", "health"] = "raw"
     """What to do with an HTTP request that does not ask for a WebSocket. raw: treat it as raw data.
     reject: answer 426. health: answer 200, for health checks."""

@@ -29,6 +29,8 @@ five system calls for each client."""
 def bind(listen: Listen) -> socket.socket:
     """A non-blocking socket that listens. Raises OSError with a text that says what to do."""
     try:
+        if listen.fd:
+            raise _AdvisedError(errno.EBADF, "no service manager has passed this socket")
         sock = _bind_unix(listen) if listen.path else _bind_tcp(listen)
     except OSError as error:
         raise OSError(error.errno, _advice(listen, error)) from error
@@ -215,7 +217,11 @@ def strerror(code: int) -> str:
 def printable(address: object) -> str:
     """A socket address as text."""
     if isinstance(address, tuple):
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        host = address[0]
+        if ":" in host:
+            # A socket that a service manager passes may take IPv4 too.
+            is_ipv4 = host.startswith("::ffff:") and "." in host
+            host = host.removeprefix("::ffff:") if is_ipv4 else f"[{host}]"
         return f"{host}:{address[1]}"
     if not isinstance(address, str) or not address:
         return "unix"

@@ -162,6 +162,19 @@ def _of_worker(
 # --- for people ---
 
 
+def summary(policy: Policy) -> str:
+    """The state of the run in one line, without the gateway's part."""
+    ready = sum(child.state is ChildState.READY for child in policy.workers)
+    parts = [f"{ready} of {len(policy.workers)} workers are ready"]
+    if policy.gateway.state is not ChildState.READY:
+        parts.append(f"the gateway is {policy.gateway.state.value}")
+    if policy.is_looping:
+        parts.append("crash loop")
+    if policy.phase.value != "running":
+        parts.append(f"the run is {policy.phase.value}")
+    return ", ".join(parts)
+
+
 def table(data: dict[str, Any]) -> str:
     """The status as text for a terminal."""
     gateway = data["gateway"]

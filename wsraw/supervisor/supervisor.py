@@ -64,6 +64,8 @@ from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder import keeper
 from wsraw.supervisor.run_folder.folder import Folder, FolderError, count_dead_letters
 from wsraw.supervisor.run_folder.keeper import Keeper
+from wsraw.supervisor.service_manager.notifier import Notifier, ServiceState
+from wsraw.supervisor.service_manager.passed_sockets import PassedSocketError, PassedSockets
 
 LOOK_AT_FILES: Final = 1.0
 """Seconds between two scans of the handlers' files, with `reload`."""
@@ -91,13 +93,15 @@ class CannotStart(Exception):  # noqa: N818
         self.code = code
 
 
-def run(settings: Settings) -> int:
-    """Serve until a signal; returns the exit code. Raises CannotStart."""
+def run(settings: Settings, passed: PassedSockets | None = None) -> int:
+    """Serve until a signal; returns the exit code. `passed`: the sockets of a service manager.
+    Raises CannotStart."""
     log = Log(sys.stderr, settings.log_level)
     shared, handler = logging.getLogger("wsraw"), LogHandler(log)
     shared.addHandler(handler)
     try:
-        return Supervisor(settings, log).run()
+        notifier = Notifier(os.environ, log.say)
+        return Supervisor(settings, log, passed, notifier).run()
     finally:
         shared.removeHandler(handler)
         log.close()
@@ -109,8 +113,14 @@ class Supervisor:
     It has more than 20 attributes because it owns all parts of a run, and closes them in order.
     """
 
-    def __init__(self, settings: Settings, log: Log) -> None:
-        """Raises CannotStart, and then leaves nothing behind."""
+    def __init__(
+        self,
+        settings: Settings,
+        log: Log,
+        passed: PassedSockets | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
+        """Raises CannotStart, and then leaves nothing behind. Without `notifier` nobody is told."""
         entries = pools.entries(settings, os.path.isfile)
         count = sum(entry.number for each in entries.values() for entry in each)
         given = descriptors.soft_limit()
@@ -133,6 +143,9 @@ class Supervisor:
         there between two gateways, and be told the workers' tokens."""
         with ExitStack() as opened:
             try:
+                # Before anything else is opened: its descriptors are told from ours.
+                self._passed = self._take_passed(passed or PassedSockets({}))
+                opened.callback(self._close_passed)
                 self._folder = Folder(settings.run_dir, log.say)
                 opened.callback(self._folder.close)
                 self.loop = Loop()
@@ -146,9 +159,13 @@ class Supervisor:
                     self._link = listening.bind(LOOPBACK)
             except FolderError as error:
                 raise _cannot_start(error) from error
+            except PassedSocketError as error:
+                raise CannotStart(str(error), EXIT_WRONG_USE) from error
             except OSError as error:
                 raise CannotStart(error.strerror or str(error), EXIT_CANNOT_LISTEN) from error
             opened.pop_all()
+        self._close_passed()
+        self._notifier = notifier or Notifier({}, log.say)
         self._standalone_token = secrets.token_hex(16)
         link = endpoint_of(self._link) if self._link is not None else ""
         self._keeper = Keeper(self._folder, self.control, self._standalone_token, log, link)
@@ -177,6 +194,16 @@ class Supervisor:
 
     # --- listening sockets, which are shared with each gateway ---
 
+    def _take_passed(self, passed: PassedSockets) -> dict[str, socket.socket]:
+        """Raises PassedSocketError."""
+        settings = self._settings
+        return passed.assign([parse_listen(text, settings) for text in settings.listen])
+
+    def _close_passed(self) -> None:
+        """Close what `_listen` has duplicates of."""
+        for sock in self._passed.values():
+            sock.close()
+
     def _listen(self) -> None:
         """Raises OSError."""
         until = time.monotonic() + folders.LEAVING
@@ -185,7 +212,9 @@ class Supervisor:
             try:
                 for text in self._settings.listen:
                     listen = parse_listen(text, self._settings)
-                    self._sockets.append((listening.bind(listen), listen))
+                    given = self._passed.get(listen.name)
+                    sock = given.dup() if given is not None else listening.bind(listen)
+                    self._sockets.append((sock, listen))
                 return
             except OSError as error:
                 self._stop_listening()
@@ -227,6 +256,8 @@ class Supervisor:
             if self._settings.max_memory:
                 self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
             self.loop.call_later(keeper.LOOK, self._look_at_folder)
+            if self._notifier.watchdog_interval:
+                self._keep_alive()
             self._decide()
             self.loop.run()
         except FolderError as error:
@@ -342,6 +373,7 @@ class Supervisor:
                 case a.Finish(code):
                     self._requests.finish(code)
                     self.loop.stop()
+        self._notifier.enter(self._service_state())
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -409,6 +441,22 @@ class Supervisor:
             self.control.tell(Exited(child.n, why))
         self.act(self.policy.exited(child, code, why, self.loop.now))
 
+    # --- the service manager ---
+
+    def _service_state(self) -> ServiceState:
+        if self.policy.phase is not p.Phase.RUNNING:
+            return ServiceState.STOPPING
+        if not self.policy.has_been_up:
+            return ServiceState.STARTING
+        is_reloading = any(pool.is_reloading for pool in self.policy.pools.values())
+        if is_reloading or self._is_reading_certificates:
+            return ServiceState.RELOADING
+        return ServiceState.READY
+
+    def _keep_alive(self) -> None:
+        self._notifier.keep_alive()
+        self.loop.call_later(self._notifier.watchdog_interval, self._keep_alive)
+
     # --- periodic checks ---
 
     def _look_at_files(self, watch: Watch) -> None:
@@ -424,6 +472,8 @@ class Supervisor:
 
     def _look_at_folder(self) -> None:
         self._keep_folder()
+        self._notifier.enter(self._service_state())
+        self._notifier.describe(status.summary(self.policy))
         if os.getpid() == 1:
             self._children.reap_orphans()
         self.loop.call_later(keeper.LOOK, self._look_at_folder)

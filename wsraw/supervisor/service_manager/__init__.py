@@ -1,0 +1,1 @@
+"""I/O. What a service manager such as systemd passes to a run, and what it wants to know of it."""
