@@ -47,7 +47,7 @@ ALLOWED = {
 """Package → packages that it may import; "" is the package's own __init__."""
 
 GATEWAY = (
-    {"counters", "http", "system", "tls"},
+    {"counters", "http", "system", "tls", "totals"},
     {"admission", "websocket"},
     {"connection"},
     {"delivery"},

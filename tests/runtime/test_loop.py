@@ -15,7 +15,7 @@ import pytest
 from tests.deadline import eventually
 from wsraw.runtime import loop as loop_module
 from wsraw.runtime import selector as selector_module
-from wsraw.runtime.loop import AWAY_AFTER, TURN_TIME_ALLOWED, Loop
+from wsraw.runtime.loop import AWAY_AFTER, TURN_BOUNDS, TURN_TIME_ALLOWED, Loop, Turns
 from wsraw.runtime.selector import FdSetSelector, Selector, Sockets
 
 JUMP = 40.0
@@ -782,3 +782,33 @@ def test_an_exception_without_an_owner_ends_the_loop(loop: Loop, pair: Pair, kin
         loop.before_sleep = fail
     with pytest.raises(ZeroDivisionError):
         loop.run()
+
+
+def test_turns_are_counted_by_their_length() -> None:
+    time = 100.0
+    loop = Loop(clock=lambda: time)
+
+    def work(now: float) -> bool:
+        nonlocal time
+        time += lengths.pop(0)
+        return bool(lengths)
+
+    lengths = [0.0, 0.0005, 0.001, 0.0011, 0.0025, 0.003, 1.0, 1.5]
+    loop.before_sleep = work
+    try:
+        for _ in range(len(lengths)):
+            loop.turn(may_sleep=False)
+    finally:
+        loop.close()
+    assert loop.turns.count == 8
+    assert loop.turns.seconds == pytest.approx(2.5081)
+    assert sum(loop.turns.long) in (5, 6), "1 ms may be a little more in binary fractions"
+    assert loop.turns.long[-2:] == [1, 1]
+    assert len(loop.turns.long) == len(TURN_BOUNDS)
+
+
+def test_a_bound_of_turns_belongs_to_the_turns_below_it() -> None:
+    turns = Turns()
+    for seconds in (0.0011, 0.0025, 0.003, 1.0, 7.0):
+        turns.count_long(seconds)
+    assert turns.long == [2, 1, 0, 0, 0, 0, 0, 0, 1, 1]

@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -39,7 +40,7 @@ from wsraw.gateway.sessions.orphans import Orphans
 from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.sockets import Sockets
-from wsraw.gateway.status import report
+from wsraw.gateway.status import of_loop, report
 from wsraw.gateway.stop import Stop
 from wsraw.gateway.system import Collector, TurnTimes, keep_freed_memory
 from wsraw.link import records as rec
@@ -57,6 +58,9 @@ TICK: Final = 1.0
 
 MIDWAY_DRAIN: Final = 0.0003
 """Seconds for commands of workers, in the middle of reading."""
+
+LAGS_KEPT: Final = 15
+"""Ticks of which the latest is reported: as many seconds as usually lie between two scrapes."""
 
 ORPHAN_STOP: Final = 5.0
 """Seconds that a gateway takes to stop whose supervisor is gone."""
@@ -109,6 +113,9 @@ class Gateway:
         if self._control is None:
             self._links.open()
         self._tick_due = False
+        self._tick_at = self.loop.clock()
+        self._lags: deque[float] = deque(maxlen=LAGS_KEPT)
+        """Seconds by which the last ticks were late."""
         measures = os.environ.get(system.ASKED_BY)
         self.loop.before_sleep = self._measured if measures else self._before_sleep
         self.loop.midway = self._midway
@@ -150,6 +157,9 @@ class Gateway:
         self._report_addresses()
 
     def _tick(self) -> None:
+        now = self.loop.clock()
+        self._lags.append(max(0.0, now - self._tick_at))
+        self._tick_at = now + TICK
         self.loop.call_later(TICK, self._tick)
         self._tick_due = True
 
@@ -323,8 +333,11 @@ class Gateway:
             case rec.Status():
                 sockets = self.sockets
                 most = sockets.admission.most
-                data = report(self.registry, self.sessions, len(sockets.endpoints), now, most)
+                count = len(sockets.endpoints)
+                data = report(self.registry, self.sessions, count, now, most, record.samples)
                 data["tls"] = sockets.handshakes.figures()
+                data["accepted"] = {each.listen.name: each.accepted for each in sockets.listeners}
+                data["loop"] = of_loop(self.loop.turns, max(self._lags, default=0.0))
                 if self._times is not None:
                     data["turns"] = self._times.figures()
                 self.sessions.to_supervisor.append(rec.Report(record.ref, data))

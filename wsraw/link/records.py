@@ -366,9 +366,10 @@ class DrainWorker(Record, tag="drain"):
 
 
 class Status(Record, tag="status"):
-    """Ask for a `report` with the same `ref`."""
+    """Ask for a `report` with the same `ref`. `samples`: with the percentiles of service times."""
 
     ref: int
+    samples: bool = True
 
 
 class Stop(Record, tag="stop"):

@@ -53,11 +53,15 @@ class InFlight(Lean, Generic[Owner]):
 
 
 class RoundTrips:
-    """How long it takes to reach a remote worker and to hear from it."""
+    """How long it takes to reach a worker and to hear from it."""
 
-    __slots__ = ("_samples", "sent_at")
+    __slots__ = ("_samples", "is_remote", "last", "sent_at")
 
-    def __init__(self) -> None:
+    def __init__(self, is_remote: bool) -> None:
+        self.is_remote = is_remote
+        self.last = 0.0
+        """Seconds from an event that found the worker idle to its ack: the link both ways, and the
+        handler."""
         self._samples: deque[float] = deque(maxlen=ROUND_TRIPS)
         self.sent_at = 0.0
         """When the event that was acked last was sent."""
@@ -93,7 +97,7 @@ class Window(Generic[Owner]):
         """Recent service times, in seconds, one for each turn that brought acks."""
         self.round_trip = 0.0
         """Seconds; known only of a remote worker."""
-        self._round_trips = RoundTrips() if is_remote else None
+        self.round_trips = RoundTrips(is_remote)
         self._busy_since = 0.0
         self._last_ack = 0.0
         self._acked = 0
@@ -141,8 +145,8 @@ class Window(Generic[Owner]):
         self._acked += len(taken)
         self.acked_events += len(taken)
         self._last_acked_seq = max(self._last_acked_seq, ack.last)
-        if self._round_trips is not None:
-            self._round_trips.sent_at = taken[-1].sent_at
+        if self.round_trips.is_remote:
+            self.round_trips.sent_at = taken[-1].sent_at
         return taken
 
     def clear(self) -> list[InFlight[Owner]]:
@@ -211,8 +215,10 @@ class Window(Generic[Owner]):
             return
         spacing = max((now - self._sample_since) / self._acked, 1e-7)
         target = self.concurrency + int((WORK_AHEAD + self.round_trip) / spacing)
-        if self._round_trips is not None:
-            target = self._remote_target(self._round_trips, target, now)
+        if self._was_empty:
+            self.round_trips.last = now - self._busy_since
+        if self.round_trips.is_remote:
+            target = self._remote_target(self.round_trips, target, now)
         target = min(self.largest, target)
         self.service_time = spacing
         self.samples.append(spacing)
@@ -232,7 +238,7 @@ class Window(Generic[Owner]):
         """The window of a remote worker. As long as the window alone holds it up, the spacing of
         its acks says nothing: all that fits is on its way, and comes back as soon as it can."""
         if self._was_empty:
-            self.round_trip = round_trips.add(now - self._busy_since)
+            self.round_trip = round_trips.add(round_trips.last)
         is_full = len(self.in_flight) + self._acked >= self.limit
         if is_full and now - round_trips.sent_at < self.round_trip + WORK_AHEAD / 2:
             return max(target, 2 * self.limit)

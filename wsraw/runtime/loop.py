@@ -21,6 +21,7 @@ import logging
 import os
 import selectors
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -57,6 +58,11 @@ TURN_TIME_ALLOWED: Final = 2.0
 """Seconds. In a turn that takes longer, the process was suspended."""
 
 
+TURN_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Seconds: the upper bounds by which the length of turns is counted."""
+
+SHORT_TURN: Final = TURN_BOUNDS[0]
+
 REPORT_ERRORS: Final = (
     getattr(selectors, "EpollSelector", ()),
     getattr(selectors, "PollSelector", ()),
@@ -75,6 +81,22 @@ class Timer:
     def cancel(self) -> None:
         """Do not run the callback. The loop drops the timer when it is due."""
         self.callback = None
+
+
+class Turns:
+    """How many turns there were, and how long they took, without the time of waiting."""
+
+    __slots__ = ("count", "long", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+        self.long = [0] * len(TURN_BOUNDS)
+        """Turns longer than each of TURN_BOUNDS, and not longer than the next one."""
+
+    def count_long(self, seconds: float) -> None:
+        """Count a turn that was longer than the first of TURN_BOUNDS."""
+        self.long[bisect_left(TURN_BOUNDS, seconds) - 1] += 1
 
 
 class Owner(Protocol):
@@ -145,6 +167,7 @@ class Loop:
         self._gives_way = False
         self._gave_way_at = 0.0
         self._running = False
+        self.turns = Turns()
         self._bell = Bell()
         self._unreported: dict[Any, Handler] = {}
         """Paused descriptors whose errors the selector does not report."""
@@ -294,6 +317,11 @@ class Loop:
         self._run_timers(now)
         busy = self.before_sleep(now) if self.before_sleep is not None else False
         self._seen = self._skip_absence(now + TURN_TIME_ALLOWED)
+        turns, took = self.turns, self._seen - now
+        turns.count += 1
+        turns.seconds += took
+        if took > SHORT_TURN:
+            turns.count_long(took)
         return not (busy or self._left)
 
     def _still_ready(self) -> list[tuple[selectors.SelectorKey, int]]:

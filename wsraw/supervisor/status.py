@@ -17,6 +17,7 @@ OF_WORKERS: Final = (
     "oldest",
     "window",
     "acked",
+    "round_trip",
     "service_p50",
     "service_p99",
 )
@@ -25,7 +26,18 @@ OF_WORKERS: Final = (
 OF_STANDALONE: Final = ("instance", "language", "pool", "address", "key", "state")
 """Fields of a worker that the supervisor did not start."""
 
-OF_POOL: Final = ("connections", "waiting", "ready")
+OF_POOL: Final = (
+    "connections",
+    "waiting",
+    "ready",
+    "parked",
+    "longest_parked",
+    "in_flight",
+    "longest_in_flight",
+    "acked",
+    "redelivered",
+    "dead_letters",
+)
 """Fields of a pool in the gateway's report."""
 
 OF_GATEWAY: Final = (
@@ -33,15 +45,21 @@ OF_GATEWAY: Final = (
     "sockets",
     "max_connections",
     "connections",
+    "accepted",
+    "unannounced",
+    "totals",
     "parked",
     "paused",
+    "paused_longest",
     "bytes",
     "memory_limit",
     "crowded",
+    "full",
     "limits",
     "unknown_ids",
     "dropped",
     "tls",
+    "loop",
     "turns",
 )
 
@@ -108,12 +126,15 @@ def _parts(
                 "workers_wanted": len(pool.workers),
                 "reloading": pool.is_reloading,
                 "crash_loop": pool.restarts.is_looping,
+                "restarts": dict(pool.restarts.counts),
                 **{key: pools.get(name, {}).get(key) for key in OF_POOL},
             }
             for name, pool in policy.pools.items()
         ],
         "gateway": {
             **_of_child(policy.gateway, processes, now),
+            "crash_loop": policy.gateway_restarts.is_looping,
+            "restarts_by": dict(policy.gateway_restarts.counts),
             "answers": report is not None,
             **{key: known.get(key) for key in OF_GATEWAY},
             "dead_letters": dead_letters,

@@ -192,7 +192,7 @@ class Holder:
         con, entry = self.con, self.con.entry
         events = list(self.linked.events)
         if entry is not None:
-            events += [event for event, _ in entry.parked]
+            events += [event for event, *_ in entry.parked]
         read = len(self.heard) + sum([len(e.data) for e in events if type(e) is OnMessage])
         if self.was_closed:
             read = 0

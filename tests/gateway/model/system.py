@@ -369,13 +369,14 @@ class System:
         for entry in self.registry.entries.values():
             assert entry.in_flight == in_flight.pop(entry, 0)
             assert not entry.gone
-            held[entry] += sum(size for _, size in entry.parked)
+            held[entry] += sum(size for _, size, _ in entry.parked)
             held[entry] += sum(len(s.data) + EVENT_COST for _, s in entry.held_back or ())
             assert entry.event_bytes == held[entry]
             assert entry.output_counted >= 0
             total += entry.event_bytes + entry.output_memory
             kept += entry.kept + entry.con.kept
         assert not in_flight
+        self._check_totals()
         assert flow.total == total, f"{flow.total} bytes in all, not {total}"
         kept += sum(con.kept for con in flow.without_entry)
         assert flow.kept == kept, f"{flow.kept} bytes are kept, not {kept}"
@@ -390,6 +391,20 @@ class System:
         for peer in self.peers:
             peer.reference.check_received()
         self.peers = [peer for peer in self.peers if not peer.gone]
+
+    def _check_totals(self) -> None:
+        """What is counted as it happens is what counting anew would find."""
+        entries = self.registry.entries.values()
+        parked, are_open = Counter[str](), Counter[Any]()
+        for entry in entries:
+            parked[entry.pool.name] += len(entry.parked)
+            are_open[entry.totals] += entry.is_open
+        for pool in self.registry.pools.values():
+            assert pool.totals.parked == parked[pool.name]
+        for totals in self.registry.totals.values():
+            assert totals.open == are_open[totals]
+            assert totals.open + sum(totals.closed.values()) == totals.total
+        assert set(self.registry.flow.paused) == {entry for entry in entries if entry.pauses}
 
     def _check_closed(self) -> None:
         """Connections end when they must, and not without a reason."""

@@ -193,7 +193,7 @@ def test_a_lost_link_is_noticed_within_a_second(hall: Hall) -> None:
 
     eventually(look)
     [con] = hall.registry.entries.values()
-    assert [event.delivery for event, _ in con.parked] == [2, 2]
+    assert [event.delivery for event, *_ in con.parked] == [2, 2]
 
 
 def test_acks_that_are_still_unread_count_before_a_loss(hall: Hall) -> None:
@@ -273,7 +273,7 @@ def test_a_bye_in_the_last_drain_is_a_clean_end(hall: Hall) -> None:
     hall.links.end_dead(hall.now)
     assert gone(worker)
     [con] = hall.registry.entries.values()
-    assert [event.delivery for event, _ in con.parked] == [1, 1], "not handled in part"
+    assert [event.delivery for event, *_ in con.parked] == [1, 1], "not handled in part"
 
 
 # --- a full queue ---

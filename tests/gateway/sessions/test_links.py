@@ -215,7 +215,7 @@ def in_hand(hall: Hall, linked: LinkedWorker) -> Connection:
 
 def parked(con: Connection) -> list[int]:
     """How often each of its events that wait was handed out."""
-    return [event.delivery for event, _ in entry_of(con).parked]
+    return [event.delivery for event, *_ in entry_of(con).parked]
 
 
 # --- death ---
@@ -457,7 +457,7 @@ def test_at_most_once_repeats_what_was_never_sent(tmp_path: Path) -> None:
     linked.exit()
     hall.settle()
     assert gone(worker)
-    assert [type(event) for event, _ in entry_of(seen).parked] == [OnClose]
+    assert [type(event) for event, *_ in entry_of(seen).parked] == [OnClose]
     assert seen.ending.cause == "worker-died"
     assert parked(unsent) == [1, 1]
     hall.close()

@@ -979,3 +979,42 @@ class World(RuleBasedStateMachine):
 
 TestWorld = World.TestCase
 TestWorld.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_each_death_is_counted_by_its_reason() -> None:
+    run = Run(1, handler_timeout=0).up()
+
+    def counts() -> dict[str, int]:
+        return {why: count for why, count in run.pool.restarts.counts.items() if count}
+
+    for code in (-11, 1, 0):
+        run.exit(run.worker, code)
+        run.pass_time(5)
+        run.do(run.policy.ready(run.worker.n, run.now))
+        run.pass_time(5)
+    assert counts() == {"signal": 1, "failed": 1, "exited": 1}
+    run.do(run.policy.kill_asked(run.worker.n, "it hangs", True, run.now))
+    run.exit(run.worker, -6)
+    run.pass_time(5)
+    run.do(run.policy.ready(run.worker.n, run.now))
+    run.do(run.policy.kill_asked(run.worker.n, "it sends nonsense", False, run.now))
+    run.exit(run.worker, -9)
+    assert counts() == {"signal": 1, "failed": 1, "exited": 1, "hung": 1, "killed": 1}
+    run.exit(run.gateway, -11)
+    assert run.policy.gateway_restarts.counts["signal"] == 1
+
+
+def test_a_replaced_worker_is_counted_and_its_exit_is_not() -> None:
+    run = Run(1).up()
+    run.pass_time(5)
+    for begin in (
+        lambda: run.policy.reload(run.now),
+        lambda: run.policy.recycle(run.worker.n, "it holds too much", run.now),
+    ):
+        old = run.worker
+        run.do(begin())
+        run.do(run.policy.ready(old.n + 1, run.now))
+        run.pass_time(1)
+        run.exit(old, 0)
+    counts = run.pool.restarts.counts
+    assert {why: count for why, count in counts.items() if count} == {"reload": 1, "recycled": 1}

@@ -28,6 +28,7 @@ from wsraw.gateway.connection.states import (
 )
 from wsraw.gateway.counters import FAULT
 from wsraw.gateway.http import answer_problem
+from wsraw.gateway.totals import ConnectionTotals
 from wsraw.gateway.websocket.deflate import FramingKey
 from wsraw.gateway.websocket.heads import Head
 from wsraw.gateway.websocket.shared import RAW_KEY
@@ -76,6 +77,7 @@ class EntryView(Protocol):
 
     gone: bool
     pauses: int
+    totals: ConnectionTotals
 
 
 class Connection:

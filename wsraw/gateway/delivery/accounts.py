@@ -141,7 +141,8 @@ class Flow:
         self.full = False
         """The limit is reached: no open connection is read."""
         self.changed: dict[Entry, None] = {}
-        self.paused: set[Entry] = set()
+        self.paused: dict[Entry, None] = {}
+        """Connections that are not read from, the one that is paused for the longest time first."""
         self.unfinished: set[Entry] = set()
         """Connections whose last read did not complete a message."""
         self.unwritten: dict[Entry, tuple[int, float]] = {}
@@ -268,7 +269,7 @@ class Flow:
         entry.couples = None
         self.keep(entry, -entry.kept)
         self.changed.pop(entry, None)
-        self.paused.discard(entry)
+        self.paused.pop(entry, None)
         self.unfinished.discard(entry)
         self.unwritten.pop(entry, None)
 
@@ -296,7 +297,7 @@ class Flow:
         if not entry.pauses:
             entry.paused_since = self.now
             self.changed[entry] = None
-            self.paused.add(entry)
+            self.paused[entry] = None
         entry.pauses |= why
 
     def resume(self, entry: Entry, why: Pause) -> None:
@@ -305,7 +306,13 @@ class Flow:
             entry.pauses &= ~why
             if not entry.pauses:
                 self.changed[entry] = None
-                self.paused.discard(entry)
+                self.paused.pop(entry, None)
+
+    def restart_pause(self, entry: Entry, now: float) -> None:
+        """Restart the clock of a pause, and keep the order of `paused`."""
+        entry.paused_since = now
+        if entry in self.paused:
+            self.paused[entry] = self.paused.pop(entry)
 
     def read_part(self, con: Connection, size: int) -> None:
         """Count bytes that were read and do not make an event yet."""

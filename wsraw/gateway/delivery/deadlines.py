@@ -147,7 +147,7 @@ class Deadlines:
     def _is_stalled(self, entry: Entry, now: float) -> bool:
         if not entry.pool.workers:
             # Nobody is there to take its events: no fault of the connection's.
-            entry.paused_since = now
+            self._registry.flow.restart_pause(entry, now)
         timeout = self._settings.pause_timeout
         if self._registry.stopping or not 0 < timeout < now - entry.paused_since:
             return False
@@ -157,7 +157,7 @@ class Deadlines:
 
     def _end_stalled(self, entry: Entry, now: float) -> None:
         if entry.pauses and self._is_stalled(entry, now):
-            entry.paused_since = now
+            self._registry.flow.restart_pause(entry, now)
             self._registry.count("pause_timeout", entry.con, now)
             self._registry.close(entry, 1013, "stalled", "stalled", now)
 

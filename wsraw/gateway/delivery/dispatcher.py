@@ -20,7 +20,7 @@ import math
 from typing import Final
 
 from wsraw.gateway.delivery.accounts import Flow, size_of
-from wsraw.gateway.delivery.entry import EVENT_COST, NOTHING, Entry, Pool, Queue, Worker, held_size
+from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Pool, Queue, Worker, held_size
 from wsraw.gateway.delivery.suspects import Suspects
 from wsraw.link.records import Ack, Attach, Detach, Event, OnClose, OnConnect, OnMessage
 from wsraw.link.states import GONE
@@ -79,6 +79,9 @@ class Dispatcher:
             entry.received_at = now
         else:
             size = EVENT_COST
+            entry.totals.notices += 1
+            if type(event) is OnClose and entry.is_open:
+                self.count_end(entry, event.cause)
             response = entry.con.about.get("response")
             if response is not None:
                 # The end of a connection brings what a server has answered.
@@ -89,7 +92,7 @@ class Dispatcher:
         if entry.event_bytes + entry.output_counted > flow.high:
             flow.check_marks(entry)
         if entry.parked:
-            entry.park(event, size)
+            entry.park(event, size, now)
             return
         worker: Worker | None
         if entry.in_flight:
@@ -108,8 +111,15 @@ class Dispatcher:
         if worker is not None:
             self._deliver(entry, worker, event, size, now)
         else:
-            entry.park(event, size)
+            entry.park(event, size, now)
             self._queue(entry)
+
+    @staticmethod
+    def count_end(entry: Entry, cause: str) -> None:
+        """Count that a connection is not open any more."""
+        entry.is_open = False
+        entry.totals.open -= 1
+        entry.totals.count_end(cause)
 
     def _choose(self, entry: Entry, size: int, now: float) -> Worker | None:
         """The worker for a connection with nothing in flight; None if it must wait."""
@@ -243,7 +253,7 @@ class Dispatcher:
     def recount(self, entry: Entry) -> None:
         """Set the accounts of a connection by what is parked and in flight, after a fault that may
         have left them wrong."""
-        size = sum([size for _, size in entry.parked])
+        size = sum([size for _, size, _ in entry.parked])
         size += sum([held_size(record) for _, record in entry.held_back or ()])
         holder = entry.holder
         entry.in_flight = 0
@@ -259,7 +269,7 @@ class Dispatcher:
     @staticmethod
     def has_end(entry: Entry) -> bool:
         """Whether the on_close of a connection is parked or in flight."""
-        events = [event for event, _ in entry.parked]
+        events = [event for event, _, _ in entry.parked]
         if entry.holder is not None:
             flights = entry.holder.window.in_flight.values()
             events += [flight.event for flight in flights if flight.owner is entry]
@@ -268,12 +278,11 @@ class Dispatcher:
     def drop_messages(self, entry: Entry) -> None:
         """Drop the messages of a connection that its handler has closed, now and from now on."""
         entry.closed_by_handler = True
-        parked, entry.parked = entry.parked, NOTHING
-        for event, size in parked:
+        for event, size, since in entry.take_parked():
             if type(event) is OnMessage:
                 self._drop(entry, event, size)
             else:
-                entry.park(event, size)
+                entry.park(event, size, since)
         if not entry.parked:
             entry.leave_queue()
 
@@ -458,7 +467,7 @@ class Dispatcher:
         return True
 
     def _deliver_parked(self, entry: Entry, worker: Worker, now: float) -> None:
-        event, size = entry.unpark()
+        event, size, _ = entry.unpark()
         if entry.left_behind:
             self._uncount_left_behind(entry)
         self._deliver(entry, worker, event, size, now)
@@ -571,7 +580,8 @@ class Dispatcher:
             self._drop(entry, event, flight.size)
             self.unrepeated.append(entry)
         else:
-            entry.park(event, flight.size, front=True)
+            pool.totals.redelivered += event.delivery > 1
+            entry.park(event, flight.size, flight.sent_at, front=True)
 
     def _drop(self, entry: Entry, event: Event, size: int) -> None:
         self.suspects.clear(event)
@@ -588,6 +598,5 @@ class Dispatcher:
         if not entry.heard:
             self._uncount_left_behind(entry)
         entry.leave_queue()
-        for event, size in entry.parked:
+        for event, size, _ in entry.take_parked():
             self._drop(entry, event, size)
-        entry.parked = NOTHING

@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, NewType, TypeAlias
 
 from wsraw.gateway.delivery.worker import PoolOf, WorkerOf
+from wsraw.gateway.totals import ConnectionTotals
 from wsraw.link.open_options import Opening
 from wsraw.link.records import Close, Event, Send
 
@@ -59,7 +60,7 @@ class Reopening:
         self.attempts = attempts
 
 
-Parked: TypeAlias = tuple[Event, int]
+Parked: TypeAlias = tuple[Event, int, float]
 NOTHING: Final[deque[Parked]] = deque(maxlen=0)
 """No parked events: one for all, as an empty deque takes 600 bytes."""
 Worker: TypeAlias = WorkerOf["Entry"]
@@ -95,6 +96,7 @@ class Entry:
         "idle_since",
         "in_flight",
         "inherited",
+        "is_open",
         "kept",
         "left_behind",
         "marks",
@@ -116,15 +118,19 @@ class Entry:
         "skipped",
         "slow_at",
         "state",
+        "totals",
         "unfinished",
         "version",
         "written",
     )
 
-    def __init__(self, con: Connection, pool: Pool, now: float) -> None:
+    def __init__(self, con: Connection, pool: Pool, totals: ConnectionTotals, now: float) -> None:
         self.con = con
         self.id = con.id
         self.pool = pool
+        self.totals = totals
+        self.is_open = True
+        """Its on_close has not come about yet."""
         self.since = now
         self.received_at = 0.0
         """When a message of its peer last came, and when data was last queued for it; 0: never."""
@@ -137,7 +143,7 @@ class Entry:
         self.holder: Worker | None = None
         self.in_flight = 0
         self.parked: deque[Parked] = NOTHING
-        """Events that wait, with their sizes."""
+        """Events that wait, with their sizes, and since when they have waited."""
         self.queue: Queue | None = None
         """Where it waits: a queue of its pool, or the bound queue of a worker."""
         self.slow_at = -math.inf
@@ -207,21 +213,30 @@ class Entry:
         """When data was last carried, in either direction; at first, when it began."""
         return max(self.since, self.received_at, self.sent_at)
 
-    def park(self, event: Event, size: int, *, front: bool = False) -> None:
-        """Let an event wait behind the others; a returned one in front of them."""
+    def park(self, event: Event, size: int, since: float, *, front: bool = False) -> None:
+        """Let an event wait behind the others; a returned one in front of them. `since`: when it
+        came, or was given out before."""
         if not self.parked:
             self.parked = deque()
+        self.pool.totals.parked += 1
         if front:
-            self.parked.appendleft((event, size))
+            self.parked.appendleft((event, size, since))
         else:
-            self.parked.append((event, size))
+            self.parked.append((event, size, since))
 
     def unpark(self) -> Parked:
         """Take the first event that waits."""
         first = self.parked.popleft()
+        self.pool.totals.parked -= 1
         if not self.parked:
             self.parked = NOTHING
         return first
+
+    def take_parked(self) -> deque[Parked]:
+        """Take all events that wait."""
+        parked, self.parked = self.parked, NOTHING
+        self.pool.totals.parked -= len(parked)
+        return parked
 
     def leave_queue(self) -> None:
         """Wait for no worker."""

@@ -22,6 +22,7 @@ from wsraw.gateway.delivery.dispatcher import Dispatcher
 from wsraw.gateway.delivery.entry import PAUSED_STOPPING, Entry, Pool, Worker
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.worker import ID_RANGE, IdRange
+from wsraw.gateway.totals import UNKNOWN, ConnectionTotals
 from wsraw.link.records import (
     DEFAULT_POOL,
     GROUP_LIMIT,
@@ -83,6 +84,8 @@ class Registry:
         """Half-closed connections that wait for those opened for them: how many bytes each was
         sent, and since when it was sent no more."""
         self.pools = {name: Pool(name, own) for name, own in in_force(settings).items()}
+        self.totals: dict[tuple[str, str, str, bool], ConnectionTotals] = {}
+        """By kind, pool, listener, and whether handlers have opened them."""
         self.dirty: dict[Connection, None] = {}
         self.to_dial: list[Entry] = []
         self.ended: list[Entry] = []
@@ -93,7 +96,8 @@ class Registry:
         self.stopping = False
         self.unknown_ids = 0
         """Commands for closed connections, which are normal: they cross the close."""
-        self._nowhere = Entry(Connection.ended(0, settings), Pool("", settings), 0.0)
+        nothing = ConnectionTotals("", "", "", False)
+        self._nowhere = Entry(Connection.ended(0, settings), Pool("", settings), nothing, 0.0)
         """The entry of connections that were forgotten: their events are dropped."""
         self._nowhere.gone = True
         self._names: dict[tuple[str, str], Entry] = {}
@@ -161,6 +165,7 @@ class Registry:
         elif entry.gone:
             return
         assert isinstance(entry, Entry)
+        entry.totals.events += len(events)
         for event in events:
             self.dispatcher.take(entry, event, now)
         state = con.state
@@ -176,7 +181,7 @@ class Registry:
             self.ended.append(entry)
         if entry.heard or entry.gone:
             return
-        has_messages = OnMessage in [type(event) for event, _ in entry.parked]
+        has_messages = OnMessage in [type(event) for event, _, _ in entry.parked]
         if entry.con.ending.cause == "peer" and has_messages:
             if self.dispatcher.keep_left_behind(entry):
                 return
@@ -185,13 +190,25 @@ class Registry:
 
     def add(self, con: Connection, pool: Pool, now: float) -> Entry:
         """Give a connection its entry."""
-        entry = Entry(con, pool, now)
+        totals = self.totals_of(con, con.kind or UNKNOWN, pool.name)
+        totals.open += 1
+        totals.total += 1
+        entry = Entry(con, pool, totals, now)
         con.entry = self.entries[con.id] = entry
         pool.connections += 1
         self.flow.weigh(con)
         if self.stopping:
             self.flow.pause(entry, PAUSED_STOPPING)
         return entry
+
+    def totals_of(self, con: Connection, kind: str, pool: str) -> ConnectionTotals:
+        """Where a connection is counted."""
+        listener = con.about.get("listener", "")
+        key = kind, pool, listener, con.opened
+        totals = self.totals.get(key)
+        if totals is None:
+            totals = self.totals[key] = ConnectionTotals(*key)
+        return totals
 
     def receive_eof(self, con: Connection, now: float) -> None:
         """Handle a half-close; a raw connection ends when what it sent is handled."""
@@ -292,6 +309,9 @@ class Registry:
     def forget(self, entry: Entry) -> None:
         """Remove a connection whose on_close is acked, or of which no worker ever heard."""
         entry.gone = True
+        if entry.is_open:
+            # Its on_close was lost by a fault, or nobody would hear it.
+            self.dispatcher.count_end(entry, entry.con.ending.cause or UNKNOWN)
         if entry.con.endpoint is None:
             # Else its endpoint does it: a cycle would wait for the garbage collector.
             entry.con.entry = self._nowhere

@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from typing import Final, Generic, NamedTuple
 
 from wsraw.config.settings import Settings
+from wsraw.gateway.totals import PoolTotals
 from wsraw.link.gateway_end import GatewayEnd
 from wsraw.link.records import Decoder
 from wsraw.link.window import Owner, Window
@@ -127,6 +128,7 @@ class PoolOf(Generic[Owner]):
         self.sessions = 0
         """Of workers, whether they take events or not."""
         self.connections = 0
+        self.totals = PoolTotals()
         self.workers: list[WorkerOf[Owner]] = []
         """The ones that take events: READY, not draining."""
         self.waiting: OrderedDict[Owner, None] = OrderedDict()

@@ -112,7 +112,7 @@ def _of_entry(entry: Entry, flow: Flow) -> dict[str, Any]:
         flights = holder.window.in_flight.values()
         sent_at = [flight.sent_at for flight in flights if flight.owner is entry]
     return {
-        "parked_bytes": sum([size for _, size in entry.parked]),
+        "parked_bytes": sum([size for _, size, _ in entry.parked]),
         "held_back": len(entry.held_back or ()),
         "oldest": now - min(sent_at) if sent_at else 0.0,
         "dropped": entry.skipped,

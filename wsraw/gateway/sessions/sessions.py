@@ -429,6 +429,7 @@ class Sessions:
                 registry.fault(entry.con, error, now)
         worker.ties.clear()
         pool.sessions -= 1
+        pool.totals.acked += worker.window.acked_events
         registry.release(pool)
         if worker.number:
             self.to_supervisor.append(Left(worker.number, worker.window.acked_events, unfinished))
@@ -442,6 +443,7 @@ class Sessions:
             did, count = ("killed", deaths) if deaths else ("broken the links of", losses)
             text = "connection %d: its %s has %s %d workers; see the dead letters"
             log.error(text, entry.id, name, did, count)
+            entry.pool.totals.dead_letters += 1
             try:
                 self.dead_letters.append(dead_letter(entry, event, deaths, losses))
                 if type(event) is OnClose:

@@ -19,6 +19,7 @@ from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, mus
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sockets.transport import MOST_OVERHEAD, PlainTransport, Transport, reset
 from wsraw.gateway.tls.handshake_queue import HandshakeQueue
+from wsraw.gateway.totals import UNKNOWN
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.runtime.selector import READ, WRITE
 from wsraw.runtime.sockets import strerror
@@ -182,6 +183,8 @@ class Endpoint:
                 # A part of something large: there will be more of it in the next turn.
                 shared.loop.give_way()
             shared.registry.flow.read_part(con, len(data))
+        if con.entry is not None:
+            con.entry.totals.received_bytes += len(data)
         if con.intake.has_more:
             # The rest is for later turns, behind what others send then.
             self._portion = LEAST_READ
@@ -271,6 +274,7 @@ class Endpoint:
                 assert isinstance(entry, Entry)
                 # Nearly always everything was written at once, and nothing else changes.
                 entry.written += size
+                entry.totals.sent_bytes += size
                 if output.size or entry.output_counted or entry.marks:
                     shared.registry.wrote(entry)
         if self.lingering and size:
@@ -422,6 +426,9 @@ class Endpoint:
             # Else the timer would keep all this until it is due: in an attack that is most of it.
             self._timer.cancel()
         self._leave()
+        if con.entry is None:
+            registry = self.shared.registry
+            registry.totals_of(con, UNKNOWN, "").count_end(con.ending.cause or UNKNOWN)
         if con.output.reset or con.output.size or con.output.ends_with_reset:
             reset(self.sock)
         else:

@@ -47,6 +47,8 @@ class Listener:
         self._loop = loop
         self._accepted = accepted
         self.accepting = False
+        self.accepted = 0
+        """Connections so far."""
         self.exhausted_until = 0.0
         """Until when nothing is accepted, as descriptors ran out; 0: they have not."""
         self._complained_at = -COMPLAIN_EVERY
@@ -96,6 +98,7 @@ class Listener:
                 self._pause(error)
                 return
             number = sock.fileno()
+            self.accepted += 1
             self._accepted(self.listen, sock, address)
             if self._descriptors.is_last(number) and sock.fileno() >= 0:
                 # This client stays. The others wait until there is room again.

@@ -67,6 +67,9 @@ class Requests:
         match asked.do.what:
             case "status":
                 self._status(asked)
+            case "figures":
+                # The same, for those who ask again and again.
+                self._status(asked, samples=False)
             case "more":
                 self.forwarded.more(asked.who, asked.do.ref)
             case what if what in OF_GATEWAY:
@@ -100,10 +103,10 @@ class Requests:
 
     # --- status ---
 
-    def _status(self, asked: Asked) -> None:
+    def _status(self, asked: Asked, *, samples: bool = True) -> None:
         self._ref += 1
         self._reports[self._ref] = asked
-        self._run.control.tell(Status(self._ref))
+        self._run.control.tell(Status(self._ref, samples))
         self._run.loop.call_later(REPORT_TIMEOUT, partial(self.report, self._ref, None))
 
     def report(self, ref: int, data: dict[str, Any] | None) -> None:

@@ -82,6 +82,8 @@ class Child:
     """Why it is to be killed at `kill_at`, or was; "" if it only did not leave in time."""
     is_killed: bool = False
     """Whether the present process was killed by us."""
+    is_aborted: bool = False
+    """Whether the present process was aborted because something took too long."""
     outdated: str = ""
     """Why its process is to be replaced; "" if it is not."""
     replace_at: float = 0.0

@@ -27,7 +27,13 @@ from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.gateway_check import GatewayCheck
 from wsraw.supervisor.decisions.pool import FOREVER, GRACE, Pool
-from wsraw.supervisor.decisions.restarts import GATEWAY_BACKOFF, PERIOD, STABLE_AFTER, Restarts
+from wsraw.supervisor.decisions.restarts import (
+    GATEWAY_BACKOFF,
+    PERIOD,
+    STABLE_AFTER,
+    Restarts,
+    reason_of,
+)
 
 ABORT_GRACE: Final = 1.0
 """Seconds between SIGABRT, at which a worker logs its stack, and SIGKILL."""
@@ -213,8 +219,10 @@ class Policy:
         """A process has exited; `reason` is text for the log."""
         was_asked = child.state is ChildState.STOPPING
         was_ready_at, child.ready_at = child.ready_at, None
+        if not was_asked:
+            self._restarts_of(child).counts[reason_of(child, code)] += 1
         child.kill_at = child.hello_by = math.inf
-        child.is_killed = False
+        child.is_killed = child.is_aborted = False
         child.take(Step.EXIT)
         if child is self.gateway:
             # There is no gateway to say hello to; `listening` sets this again.
@@ -533,6 +541,7 @@ class Policy:
     def _abort(self, child: Child, why: str, now: float) -> None:
         self._say("warning", f"aborting {child.name}: {why}")
         child.why_killed = why
+        child.is_aborted = True
         child.kill_at = now + ABORT_GRACE
         self._do(a.End(child, a.Ending.ABORT))
 

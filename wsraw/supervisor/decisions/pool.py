@@ -20,9 +20,7 @@ from wsraw.config.programs import Entry, Program
 from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
-from wsraw.supervisor.decisions.restarts import Restarts
-
-RELOAD: Final = "reload"
+from wsraw.supervisor.decisions.restarts import RECYCLED, RELOAD, Restarts
 
 SETTLE: Final = 0.1
 """Seconds that a successor must stay ready: on_start runs right after the hello and may fail."""
@@ -229,7 +227,9 @@ class Pool:
             and now >= new.ready_at + SETTLE
             and self._others_are_ready()
         ):
-            self._let_leave(self._promote_successor(), now)
+            old = self._promote_successor()
+            self.restarts.counts[RELOAD if old.outdated == RELOAD else RECYCLED] += 1
+            self._let_leave(old, now)
             self._begin(now)
         if (self.is_reloading or self._is_catching_up) and self._is_done():
             if self.is_reloading:

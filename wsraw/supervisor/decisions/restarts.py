@@ -34,6 +34,40 @@ DEATHS_KEPT: Final = 100
 """Early deaths that may still be forgiven: the gateway tells of handled events a little later."""
 
 
+HUNG: Final = "hung"
+"""It was ended because something took too long: a handler, its start, an answer."""
+
+KILLED: Final = "killed"
+"""It was killed by the supervisor for another reason."""
+
+SIGNAL: Final = "signal"
+"""It crashed, or somebody else killed it."""
+
+FAILED: Final = "failed"
+"""It exited with a code other than 0."""
+
+EXITED: Final = "exited"
+"""It exited with code 0, and nobody had asked it to."""
+
+RELOAD: Final = "reload"
+"""It was replaced by a reload."""
+
+RECYCLED: Final = "recycled"
+"""It was replaced for another reason, as with max_events and max_memory."""
+
+REASONS: Final = (HUNG, KILLED, SIGNAL, FAILED, EXITED, RELOAD, RECYCLED)
+"""Why a process was replaced by another one, as it is counted."""
+
+
+def reason_of(child: Child, code: int) -> str:
+    """Why a child has died, that was not asked to leave; it exited with that code."""
+    if child.is_aborted:
+        return HUNG
+    if child.is_killed:
+        return KILLED
+    return SIGNAL if code < 0 else FAILED if code else EXITED
+
+
 class Restarts:
     """The deaths of the gateway, or of a pool's workers.
 
@@ -51,6 +85,8 @@ class Restarts:
     ) -> None:
         self.longest = longest
         self.is_looping = False
+        self.counts = dict.fromkeys(REASONS, 0)
+        """How often a process was replaced, by reason."""
         self._intensity = intensity
         self._random = random
         self._at_once = at_once
