@@ -334,6 +334,7 @@ def test_these_tests_find_imports() -> None:
 NO_MIRROR = {
     "gateway.connection.phases": "gateway/connection/test_connection.py",
     "gateway.delivery.entry": "gateway/delivery/test_accounts.py",
+    "gateway.inspection.steps": "gateway/inspection/test_requests.py",
     "gateway.sockets.descriptors": "runtime/test_descriptors.py",
     "gateway.websocket.heads": "gateway/connection/test_output.py",
     "link.batches": "link/test_gateway_end.py",

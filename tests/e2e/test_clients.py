@@ -11,10 +11,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+from websockets.exceptions import ConnectionClosedError
+
 from tests.deadline import DEADLINE, eventually
 from tests.e2e.command_line import ask, done, until_ready
 from tests.e2e.serving import ECHO, Serving, linux, posix, receive_exactly, serve
 from tests.running import command, environment
+from wsraw.gateway.inspection.actions import MOST_DATA
 from wsraw.gateway.inspection.requests import ROWS
 from wsraw.supervisor.control import client
 
@@ -183,3 +187,134 @@ def test_a_gateway_that_is_stopped_does_not_answer_and_goes_on_later() -> None:
         finally:
             os.kill(serving.gateway, signal.SIGCONT)
         assert len(rows(serving)) == 1
+
+
+# --- kick ---
+
+
+def test_a_connection_is_kicked_by_its_id(handlers: Write) -> None:
+    text = """
+        def on_message(msg, con):
+            return msg
+        def on_close(con):
+            print("closed", con.close_code, con.close_cause)
+    """
+    with serve(handlers(text)) as serving, serving.ws() as one, serving.ws() as two:
+        _, second = rows(serving)
+        told = done(serving, "kick", str(second["id"]), "--dry-run")
+        assert told.endswith("1 connection would be closed\n")
+        told = done(serving, "kick", str(second["id"]), "--code=4001", "--reason=no more")
+        assert told == "closed 1 connection\n"
+        with pytest.raises(ConnectionClosedError, match=r"4001.*no more"):
+            two.recv(DEADLINE)
+        serving.run.line("closed 4001 kicked")
+        serving.run.line(rf"wsraw kick: closed connection {second['id']} \(127.0.0.1:\d+\)")
+        one.send("x")
+        assert one.recv(DEADLINE) == "x"
+        again = ask(serving, "kick", str(second["id"]))
+        assert (again.returncode, again.stderr) == (
+            1, f"wsraw: kick: connection {second['id']} has ended\n",
+        )  # fmt: skip
+
+
+def test_several_connections_are_kicked_only_with_all() -> None:
+    with serve(ECHO) as serving, serving.ws() as web, ExitStack() as stack:
+        raws = [stack.enter_context(serving.tcp()) for _ in range(5)]
+        for raw in raws:
+            raw.sendall(b"x")
+            assert raw.recv(1) == b"x"
+        told = done(serving, "kick", "--kind=raw", "--dry-run")
+        assert told.endswith("5 connections would be closed\n")
+        told = ask(serving, "kick", "--kind=raw")
+        assert told.returncode == 1
+        assert told.stderr == "wsraw: kick: 5 connections fit; --all closes all of them\n"
+        assert len(rows(serving)) == 6
+        assert done(serving, "kick", "--kind=raw", "--all", "--code=1000") == (
+            "closed 5 connections\n"
+        )
+        assert [raw.recv(1) for raw in raws] == [b""] * 5
+        web.send("x")
+        assert web.recv(DEADLINE) == "x"
+        assert done(serving, "kick", "--kind=raw") == "closed 0 connections\n"
+
+
+@posix
+def test_a_terminal_is_asked_before_several_are_kicked() -> None:
+    pty = pytest.importorskip("pty")
+    with serve(ECHO) as serving, serving.ws(), serving.ws():
+        for answer, left in ((b"n\n", 2), (b"y\n", 0)):
+            ours, theirs = pty.openpty()
+            with subprocess.Popen(
+                command("kick", "--kind=websocket", "--run-dir", str(serving.folder)),
+                env=environment(),
+                stdin=theirs,
+                stdout=subprocess.PIPE,
+                stderr=theirs,
+            ) as process:
+                os.close(theirs)
+                shown = b""
+                while b"Close 2 connections? [y/N]" not in shown:
+                    shown += os.read(ours, 100)
+                os.write(ours, answer)
+                assert process.stdout is not None
+                told = process.stdout.read()
+                assert process.wait(DEADLINE) == (130 if left else 0)
+            os.close(ours)
+            assert told == (b"" if left else b"closed 2 connections\n")
+            eventually(lambda left=left: len(rows(serving)) == left, f"{left} connections")
+
+
+def test_a_slow_client_is_kicked_at_once(handlers: Write) -> None:
+    text = """
+        def on_message(msg, con):
+            for _ in range(100):
+                con.send(bytes(100_000))
+    """
+    with serve(handlers(text), "--output-limit=64MiB") as serving, serving.tcp() as slow:
+        slow.sendall(b"x")
+        eventually(lambda: rows(serving, "--slow"), "a slow client")
+        assert done(serving, "kick", "--slow") == "closed 1 connection\n"
+        eventually(lambda: not rows(serving, "--state=open"), "it to be closed")
+
+
+# --- publish, send ---
+
+
+def test_a_message_is_published_to_a_group_and_sent_to_one(handlers: Write, tmp_path: Path) -> None:
+    with serve(handlers(IN_GROUPS)) as serving:
+        with serving.ws(path="/a") as one, serving.ws(path="/a") as two, serving.ws(path="/b"):
+            eventually(lambda: len(rows(serving, "--group=/a")) == 2, "both to have joined")
+            assert done(serving, "publish", "/a", "grüße") == "published to 2 connections\n"
+            assert one.recv(DEADLINE) == two.recv(DEADLINE) == "grüße"
+            (first, _) = rows(serving, "--group=/a")
+            file = tmp_path / "data"
+            file.write_bytes(b"\xff\x00")
+            told = done(serving, "send", str(first["id"]), "--binary", f"--file={file}")
+            assert told == "sent to 1 connection\n"
+            assert one.recv(DEADLINE) == b"\xff\x00"
+            through = subprocess.run(
+                command("send", str(first["id"]), "-", "--run-dir", str(serving.folder)),
+                env=environment(),
+                input=b"from a pipe\n",
+                capture_output=True,
+                timeout=DEADLINE,
+                check=True,
+            )
+            assert through.stdout.split() == [b"sent", b"to", b"1", b"connection"]
+            assert one.recv(DEADLINE) == "from a pipe\n"
+            assert done(serving, "publish", "/none", "x") == "published to 0 connections\n"
+        gone = ask(serving, "send", str(first["id"]), "x")
+        assert gone.returncode == 1
+
+
+def test_a_large_message_is_published() -> None:
+    with serve(ECHO) as serving, serving.ws() as web:
+        (row,) = rows(serving)
+        answers = client.pages(
+            client.find(str(serving.folder)),
+            "send",
+            {"id": row["id"], "data": b"x" * MOST_DATA},
+            DEADLINE,
+        )
+        assert [each.data for each in answers] == [{"sent": 1}]
+        assert web.recv(DEADLINE) == "x" * MOST_DATA

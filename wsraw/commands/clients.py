@@ -1,4 +1,4 @@
-"""Commands about connections: list them, and look at one."""
+"""Commands about connections: list them, look at one, close them, send to them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,19 @@ from wsraw.commands.failures import Failed, WrongUse, show
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+MOST_READ: Final = 1024 * 1024
+"""Bytes that can be sent at once."""
+
 ON_A_SCREEN: Final = 100
 """Connections that a terminal is shown, unless it asks for more."""
+
+
+class NotDone(Failed):
+    """The run has not done it; `data` says more."""
+
+    def __init__(self, text: str, data: Any) -> None:
+        super().__init__(text)
+        self.data = data
 
 
 def _time(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
@@ -65,15 +76,19 @@ def filter_options(command: F) -> F:
     return command
 
 
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False and value != ""
+
+
 def pages(run_dir: str, what: str, options: dict[str, Any], timeout: float) -> Iterator[Any]:
     """The answers of the gateway, `Done`s. Options that were not given are left out."""
     from wsraw.supervisor.control import client
 
-    given = {name: value for name, value in options.items() if value not in (None, "", False)}
+    given = {name: value for name, value in options.items() if _is_given(value)}
     try:
         for done in client.pages(client.find(run_dir), what, given, timeout):
             if not done.ok:
-                raise Failed(f"{what}: {done.text}")
+                raise NotDone(f"{what}: {done.text}", done.data)
             yield done
     except client.NoRunError as error:
         raise WrongUse(str(error)) from error
@@ -135,3 +150,146 @@ def connection(con_id: int, run_dir: str, timeout: float, as_json: bool) -> None
 
     for done in pages(run_dir, "connection", {"id": con_id}, timeout):
         show(json.dumps(done.data) if as_json else details(done.data))
+
+
+@click.command()
+@click.argument("con_id", metavar="[ID]", type=int, required=False)
+@filter_options
+@click.option("--all", is_flag=True, help="Close all that fit, also if that is more than one.")
+@click.option(
+    "--code",
+    type=int,
+    default=1008,
+    show_default=True,
+    metavar="CODE",
+    help="The WebSocket close code. Raw clients get a reset, with 1000 or 1001 an orderly end.",
+)
+@click.option("--reason", metavar="TEXT", default="", help="The reason that WebSockets are told.")
+@click.option("--dry-run", is_flag=True, help="Only list the connections that would be closed.")
+@run_dir_option
+@timeout_option(10.0)
+def kick(
+    con_id: int | None,
+    all: bool,
+    code: int,
+    reason: str,
+    dry_run: bool,
+    run_dir: str,
+    timeout: float,
+    **options: Any,
+) -> None:
+    """Close a connection, or those that fit all of the given options.
+
+    Messages that have come from the client are still handled, and on_close follows with the cause
+    "kicked". Output that waits for it is dropped.
+    """
+    chosen = {name for name, value in options.items() if _is_given(value)}
+    if con_id is not None and (chosen or all):
+        raise WrongUse("give an ID or options that choose connections, not both")
+    if con_id is None and not (chosen or all):
+        raise WrongUse("say which connections: an ID, --address, --slow, …, or --all")
+    if dry_run:
+        _show_chosen(con_id, run_dir, timeout, options)
+        return
+    if con_id is not None:
+        options["id"] = con_id
+    options |= {"all": all, "code": code, "reason": reason}
+    try:
+        done = _only(run_dir, "kick", options, timeout)
+    except NotDone as error:
+        count = (error.data or {}).get("matched", 0)
+        if count < 2 or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        click.confirm(f"Close {count:,} connections?", abort=True, err=True)
+        done = _only(run_dir, "kick", options | {"all": True}, timeout)
+    show(f"closed {_connections(done.data['closed'])}")
+
+
+def _show_chosen(con_id: int | None, run_dir: str, timeout: float, options: Any) -> None:
+    """What `kick` would close."""
+    from wsraw.supervisor.connections import table
+
+    if con_id is not None:
+        rows = [_only(run_dir, "connection", {"id": con_id}, timeout).data]
+    else:
+        found = pages(run_dir, "connections", options, timeout)
+        rows = [row for done in found for row in done.data["rows"]]
+    show(f"{table(rows, len(rows))}\n{_connections(len(rows))} would be closed")
+
+
+def _only(run_dir: str, what: str, options: dict[str, Any], timeout: float) -> Any:
+    """The answer to a request that has one page."""
+    (done,) = pages(run_dir, what, options, timeout)
+    return done
+
+
+def _connections(count: int) -> str:
+    return f"{count:,} connection{'' if count == 1 else 's'}"
+
+
+def data_options(command: F) -> F:
+    """Add what says what is sent."""
+    command = click.option(
+        "--binary", is_flag=True, help="Send a binary message. Default: a text message."
+    )(command)
+    command = click.option("--file", metavar="FILE", help="Send the content of this file.")(command)
+    return click.argument("data", metavar="[DATA|-]", required=False)(command)
+
+
+def _read(data: str | None, file: str | None, binary: bool) -> bytes:
+    """What is to be sent: an argument, a file, or for `-` what the standard input has."""
+    if (data is None) == (file is None):
+        raise WrongUse("give DATA, - for the standard input, or --file")
+    if file is not None:
+        try:
+            with open(file, "rb") as stream:
+                found = stream.read(MOST_READ + 1)
+        except OSError as error:
+            raise WrongUse(f"{file}: {error.strerror}") from error
+    elif data == "-":
+        found = sys.stdin.buffer.read(MOST_READ + 1)
+    else:
+        # Bytes that are not UTF-8 have become surrogates.
+        found = (data or "").encode("utf-8", "surrogateescape")
+    if len(found) > MOST_READ:
+        raise WrongUse(f"more than {MOST_READ} bytes cannot be sent at once")
+    if not binary:
+        try:
+            found.decode()
+        except UnicodeDecodeError as error:
+            raise WrongUse(f"byte {error.start} is not UTF-8; send it with --binary") from error
+    return found
+
+
+@click.command()
+@click.argument("group", metavar="GROUP")
+@data_options
+@run_dir_option
+@timeout_option(10.0)
+def publish(
+    group: str, data: str | None, file: str | None, binary: bool, run_dir: str, timeout: float
+) -> None:
+    """Send a message to all members of a group, as wsraw.publish does.
+
+    Raw clients get the bytes. Whether a client reads them is not waited for.
+    """
+    options = {"group": group, "data": _read(data, file, binary), "binary": binary}
+    count = _only(run_dir, "publish", options, timeout).data["sent"]
+    show(f"published to {_connections(count)}")
+
+
+@click.command()
+@click.argument("con_id", metavar="ID", type=int)
+@data_options
+@run_dir_option
+@timeout_option(10.0)
+def send(
+    con_id: int, data: str | None, file: str | None, binary: bool, run_dir: str, timeout: float
+) -> None:
+    """Send a message to a connection, as con.send does.
+
+    A raw client gets the bytes. Whether the client reads them is not waited for.
+    """
+    options = {"id": con_id, "data": _read(data, file, binary), "binary": binary}
+    count = _only(run_dir, "send", options, timeout).data["sent"]
+    show(f"sent to {_connections(count)}")

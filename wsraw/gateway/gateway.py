@@ -196,13 +196,13 @@ class Gateway:
             sockets.apply_pauses()
         if sockets.handshakes.waiting:
             sockets.handshakes.work()
+        if self.inspection.running:
+            self.inspection.go_on()
         self._links.send(now)
         sockets.flush()
         if self.stopping.phases and self.stopping.advance(now):
             self.loop.stop()
         sockets.update_listeners()
-        if self.inspection.running:
-            self.inspection.go_on()
         if sessions.dead_letters:
             self._write_dead_letters()
         if sessions.to_supervisor:

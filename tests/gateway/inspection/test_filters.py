@@ -60,10 +60,10 @@ def test_members_of_a_group_fit_and_are_the_only_candidates() -> None:
     member, other = harness.raw(), harness.raw()
     harness.registry.groups.join(entry_of(member), "room")
     chosen = Filter({"group": "room"}, harness.registry)
-    assert chosen.candidates() == ([entry_of(member)], [])
+    assert list(chosen.each()) == [[member]]
     assert chosen.matches(member)
     assert not chosen.matches(other)
-    assert Filter({"group": "none"}, harness.registry).candidates() == ([], [])
+    assert list(Filter({"group": "none"}, harness.registry).each()) == []
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,10 @@ def test_the_worker_that_holds_a_connection_fits() -> None:
     linked.worker.number = 3
     assert fits(harness, con, worker=3)
     assert not fits(harness, con, worker=4)
+    # One that the supervisor has not started has no number.
+    assert not fits(harness, con, worker=0)
+    linked.worker.number = 0
+    assert fits(harness, con, worker=0)
 
 
 def test_a_client_is_slow_if_much_waits_or_something_for_a_while() -> None:

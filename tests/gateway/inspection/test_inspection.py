@@ -6,7 +6,8 @@ import pytest
 
 from tests.gateway.harness import Harness
 from wsraw.gateway.inspection.inspection import SLICE, Inspection
-from wsraw.gateway.inspection.requests import ROWS, Steps
+from wsraw.gateway.inspection.requests import ROWS
+from wsraw.gateway.inspection.steps import Steps
 from wsraw.link.records import Ask, Enough, FromGateway, More, Page
 
 

@@ -7,15 +7,9 @@ import pytest
 
 from tests.gateway.harness import Harness, entry_of
 from wsraw.gateway.connection.connection import Connection
-from wsraw.gateway.inspection.requests import (
-    ROWS,
-    SORTS,
-    STEP,
-    Answer,
-    Steps,
-    connection,
-    connections,
-)
+from wsraw.gateway.inspection.filters import STEP
+from wsraw.gateway.inspection.requests import ROWS, SORTS, connection, connections
+from wsraw.gateway.inspection.steps import Answer, Steps
 from wsraw.link.records import ID_EPOCH_SHIFT, encode
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
+from itertools import chain, islice
 from typing import Any, Final
 
 from wsraw.config.addresses import UNIX, Networks, parse_address
@@ -13,6 +14,9 @@ from wsraw.gateway.delivery.registry import Registry
 from wsraw.link.rules import split_host_port
 
 KINDS: Final = ("websocket", "raw", "unknown")
+
+STEP: Final = 16
+"""Connections that are looked at in a step."""
 
 Test = Callable[[Connection, Entry | None], bool]
 
@@ -31,7 +35,8 @@ class Filter:
         """Only its members can fit."""
         self._tests: list[Test] = []
         for name, make in self._makers.items():
-            if options.get(name) not in (None, "", False):
+            value = options.get(name)
+            if value is not None and value is not False and value != "":
                 self._tests.append(make(self, options))
         if self.group:
             group = self.group
@@ -42,11 +47,16 @@ class Filter:
         """Whether every connection fits."""
         return not self._tests
 
-    def candidates(self) -> tuple[list[Entry], list[Connection]]:
-        """Connections that may fit, as they are now; those of the second list have no entry."""
-        if self.group:
-            return list(self._registry.groups.members(self.group)), []
-        return list(self._registry.entries.values()), list(self._flow.without_entry)
+    def each(self) -> Generator[list[Connection]]:
+        """The connections that may fit, some at a time: those that there are at the beginning, and
+        without those that have ended since."""
+        group = self.group
+        registry = self._registry
+        entries = list(registry.groups.members(group) if group else registry.entries.values())
+        others = [] if group else list(registry.flow.without_entry)
+        every = chain((entry.con for entry in entries if not entry.gone), others)
+        while cons := list(islice(every, STEP)):
+            yield [con for con in cons if con.entry is None or not con.entry.gone]
 
     def matches(self, con: Connection) -> bool:
         """Whether a connection fits now."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.inspection import requests
-from wsraw.gateway.inspection.requests import Answer, Look, Steps
+from wsraw.gateway.inspection import actions, requests
+from wsraw.gateway.inspection.steps import Answer, Look, Steps
 from wsraw.link.records import Ask, Enough, FromGateway, More, Page
 
 log = logging.getLogger("wsraw.gateway")
@@ -25,6 +25,9 @@ Begin = Callable[[Registry, Mapping[str, Any], Look], Steps]
 KNOWN: Final[dict[str, Begin]] = {
     "connections": requests.connections,
     "connection": requests.connection,
+    "kick": actions.kick,
+    "publish": actions.publish,
+    "send": actions.send,
 }
 
 

@@ -1,45 +1,21 @@
-"""Sans-I/O. Requests about connections, each a generator that works in small steps.
-
-It yields None after a step, or a page that is full; what it returns is its last page. So a request
-about 100,000 connections takes many turns, and no client waits for it.
-"""
+"""Sans-I/O. Requests to see connections: many, or one."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Generator, Mapping
-from itertools import chain, islice
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
-from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection import facts
-from wsraw.gateway.inspection.filters import Filter
-
-STEP: Final = 16
-"""Connections that are looked at in a step."""
+from wsraw.gateway.inspection.filters import STEP, Filter
+from wsraw.gateway.inspection.steps import Answer, Look, Row, Steps, find, id_of
 
 ROWS: Final = 100
 """Connections on a page; each takes less than 2 KiB."""
-
-Row: TypeAlias = dict[str, Any]
-
-
-class Answer(NamedTuple):
-    """The last page of a request, or why it cannot be answered."""
-
-    ok: bool
-    text: str = ""
-    data: Any = None
-
-
-Steps: TypeAlias = Generator[list[Row] | None, None, Answer]
-"""Pages of rows, and None between two steps."""
-
-Look: TypeAlias = Callable[[Connection], dict[str, Any]]
-"""What the kernel knows of a connection."""
 
 Key: TypeAlias = Callable[[Entry, Flow], float]
 
@@ -75,7 +51,7 @@ def _in_order(flow: Flow, chosen: Filter, limit: int, look: Look) -> Steps:
     """Those that fit, in the order in which they came."""
     rows: list[Row] = []
     matched = 0
-    for cons in _each(chosen):
+    for cons in chosen.each():
         for con in cons:
             if chosen.matches(con):
                 matched += 1
@@ -93,7 +69,7 @@ def _sorted(flow: Flow, chosen: Filter, limit: int, key: Key, look: Look) -> Ste
     """The first ones by that key."""
     heap: list[tuple[float, int, Connection]] = []
     matched = 0
-    for cons in _each(chosen):
+    for cons in chosen.each():
         for con in cons:
             if chosen.matches(con):
                 matched += 1
@@ -120,14 +96,6 @@ def _sorted(flow: Flow, chosen: Filter, limit: int, key: Key, look: Look) -> Ste
     return Answer(True, "", {"rows": rows, "matched": matched})
 
 
-def _each(chosen: Filter) -> Generator[list[Connection]]:
-    """All connections that may fit, some at a time; without those that have ended since."""
-    entries, others = chosen.candidates()
-    every = chain((entry.con for entry in entries if not entry.gone), others)
-    while cons := list(islice(every, STEP)):
-        yield [con for con in cons if con.entry is None or not con.entry.gone]
-
-
 def connection(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
     """All that is known of the connection `id`."""
     con_id = id_of(options)
@@ -141,28 +109,3 @@ def _one(registry: Registry, con_id: int, look: Look) -> Steps:
     data = facts.whole(con, registry.flow)
     data["tcp"] = look(con)
     return Answer(True, "", data)
-
-
-def id_of(options: Mapping[str, Any]) -> int:
-    """The option `id`. Raises ValueError."""
-    con_id = options.get("id")
-    if not isinstance(con_id, int) or isinstance(con_id, bool):
-        raise ValueError(f"id: {con_id!r} is not the id of a connection")
-    return con_id
-
-
-def find(registry: Registry, con_id: int) -> Generator[None, None, Connection | str]:
-    """The connection with that id, or why there is none."""
-    entry = registry.entries.get(con_id)
-    if entry is not None:
-        return entry.con
-    # Those that have not said anything are not looked for by their ids by anybody else.
-    silent = list(registry.flow.without_entry)
-    for start in range(0, len(silent), 8 * STEP):
-        for con in silent[start : start + 8 * STEP]:
-            if con.id == con_id and con.entry is None and con.state is not CLOSED:
-                return con
-        yield None
-    if registry.ids.was_given(con_id):
-        return f"connection {con_id} has ended"
-    return f"there is no connection {con_id}"

@@ -1,0 +1,170 @@
+"""Sans-I/O. What an operator does to connections: close them, and send to them.
+
+Requests are generators, see steps.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from wsraw.gateway.connection.connection import CLOSED, CLOSING, Connection
+from wsraw.gateway.delivery.entry import entry_of
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.inspection.filters import Filter
+from wsraw.gateway.inspection.steps import Answer, Look, Steps, find, id_of
+from wsraw.gateway.websocket.messages import UNFINISHED
+from wsraw.gateway.websocket.websocket import MAX_REASON, close_refusal
+from wsraw.link.records import Publish, Send
+
+log = logging.getLogger("wsraw.gateway")
+
+MOST_DATA: Final = 1024 * 1024
+"""Bytes that an operator may send at once."""
+
+KICKED: Final = "kicked"
+"""The cause of a close that an operator has asked for."""
+
+
+# --- kick ---
+
+
+def kick(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
+    """Close the connection `id`, or those that fit a filter, with a `code` and a `reason`. If that
+    is more than one, `all` must be set, or nothing is done. Answers how many were `closed`.
+
+    Raises ValueError for options that cannot be right.
+    """
+    code, reason = options.get("code", 1008), options.get("reason", "")
+    if not isinstance(code, int) or not isinstance(reason, str):
+        raise ValueError("code must be a number, and reason a text")
+    why = close_refusal(code)
+    if why is not None:
+        raise ValueError(why)
+    if len(reason.encode("utf-8", "replace")) > MAX_REASON:
+        raise ValueError(f"a reason has at most {MAX_REASON} bytes")
+    if "id" in options:
+        return _kick_one(registry, id_of(options), code, reason)
+    chosen = Filter(options, registry)
+    may_be_many = bool(options.get("all"))
+    if chosen.is_for_all and not may_be_many:
+        raise ValueError("say which connections: an ID, a filter, or all")
+    return _kick_many(registry, chosen, may_be_many, code, reason)
+
+
+def _kick_one(registry: Registry, con_id: int, code: int, reason: str) -> Steps:
+    con = yield from find(registry, con_id)
+    if isinstance(con, str):
+        return Answer(False, con)
+    _close(registry, con, code, reason)
+    log.info("wsraw kick: closed %s", con.label)
+    return Answer(True, "", {"matched": 1, "closed": 1})
+
+
+def _kick_many(
+    registry: Registry, chosen: Filter, may_be_many: bool, code: int, reason: str
+) -> Steps:
+    found: list[Connection] = []
+    for cons in chosen.each():
+        found += [con for con in cons if con.state is not CLOSED and chosen.matches(con)]
+        yield None
+    if len(found) > 1 and not may_be_many:
+        why = f"{len(found):,} connections fit; --all closes all of them"
+        return Answer(False, why, {"matched": len(found), "closed": 0})
+    closed = 0
+    try:
+        for con in found:
+            if con.state is not CLOSED:
+                _close(registry, con, code, reason)
+                closed += 1
+            yield None
+    finally:
+        # Also if whoever asked has gone.
+        if closed == 1:
+            log.info("wsraw kick: closed %s", found[0].label)
+        elif closed:
+            log.info("wsraw kick: closed %d connections", closed)
+    return Answer(True, "", {"matched": len(found), "closed": closed})
+
+
+def _close(registry: Registry, con: Connection, code: int, reason: str) -> None:
+    """Close a connection without writing the output that waits, as the client may not read it.
+    What it has sent is still handled."""
+    flow = registry.flow
+    entry = entry_of(con)
+    try:
+        if con.state is CLOSING:
+            # It has had its chance to end in order.
+            registry.take(con, con.abort(code, reason, KICKED, "", flow.now), flow.now)
+        else:
+            if entry is not None:
+                registry.outgoing.forget(entry)
+            con.output.drop_waiting()
+            registry.take(con, con.close(code, reason, KICKED, flow.now), flow.now)
+        if entry is not None and not entry.gone:
+            flow.output_changed(entry)
+    except Exception as error:
+        registry.fault(con, error, flow.now)
+    registry.dirty[con] = None
+
+
+# --- send, publish ---
+
+
+def send(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
+    """Send `data` to the connection `id`: a text, or with `binary` a binary message.
+
+    Raises ValueError for options that cannot be right.
+    """
+    return _send(registry, id_of(options), _data_of(options), _type_of(options))
+
+
+def _send(registry: Registry, con_id: int, data: bytes, kind: str) -> Steps:
+    con = yield from find(registry, con_id)
+    if isinstance(con, str):
+        return Answer(False, con)
+    entry = entry_of(con)
+    if entry is None:
+        return Answer(False, f"connection {con_id} has not said yet what it is")
+    if con.state in (CLOSING, CLOSED):
+        return Answer(False, f"connection {con_id} is closing")
+    now = registry.flow.now
+    registry.outgoing.catch_up(entry, now)
+    why = registry.outgoing.send(entry, None, Send(con_id, data, kind), now)
+    return Answer(why is None, why or "", {"sent": int(why is None)})
+
+
+def publish(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
+    """Send `data` to all members of `group`. Answers to how many it was `sent`.
+
+    Raises ValueError for options that cannot be right.
+    """
+    group = options.get("group")
+    if not isinstance(group, str):
+        raise ValueError(f"group: {group!r} is not the name of a group")
+    return _publish(registry, Publish(group, _data_of(options), _type_of(options)))
+
+
+def _publish(registry: Registry, message: Publish) -> Steps:
+    members = registry.groups.members(message.group)
+    while True:
+        count = len(members)
+        why = registry.outgoing.publish(members, set(), message, registry.flow.now)
+        if why != UNFINISHED:
+            return Answer(why is None, why or "", {"sent": count})
+        # Too many messages are on their way to large groups.
+        yield None
+
+
+def _data_of(options: Mapping[str, Any]) -> bytes:
+    data = options.get("data")
+    if not isinstance(data, bytes):
+        raise ValueError("data must be bytes")
+    if len(data) > MOST_DATA:
+        raise ValueError(f"{len(data)} bytes; at most {MOST_DATA} can be sent at once")
+    return data
+
+
+def _type_of(options: Mapping[str, Any]) -> str:
+    return "binary" if options.get("binary") else "text"
