@@ -31,14 +31,13 @@ class Keeper:
         self._spare: Folder | None = None
         self._control = control
         self._control_file = _identity(control.endpoint)
-        self._control_trouble = ""
-        """Why the control link's socket could not be made again the last time."""
         self._fixed_link = link
         self._link = link
         self._link_file = _identity(link)
         self._worker_token = worker_token
         self._log = log
-        self._trouble: dict[Folder, str] = {}
+        self._trouble: dict[Folder | Control, str] = {}
+        """What was wrong with each at the last check."""
 
     def begin(self) -> None:
         """Write the files by which other processes find the run. Raises FolderError."""
@@ -72,32 +71,34 @@ class Keeper:
                 text = f"files of the run folder {folder.path} were missing or changed; made again"
                 self._log.say("warning", text)
         except FolderError as error:
-            trouble = str(error)
-        before = self._trouble.get(folder, "")
-        self._trouble[folder] = trouble
-        if trouble and trouble != before:
-            text = f"{trouble}. The run continues; commands, workers started by hand and later runs"
-            self._log.say("error", f"{text} may fail until this is fixed")
-        elif before and not trouble:
-            self._log.say("info", f"the run folder {folder.path} is complete again")
+            trouble = (
+                f"{error}. The run continues; commands, workers started by hand and later runs may "
+                "fail until this is fixed"
+            )
+        self._tell(folder, trouble, f"the run folder {folder.path} is complete again")
 
     def _bind_control(self) -> None:
-        before, self._control_trouble = self._control_trouble, ""
+        trouble = ""
         try:
             self._control.bind(self.place().path)
         except FolderError as error:
             # The next check tries again.
-            self._control_trouble = str(error)
-            if self._control_trouble != before:
-                text = "commands such as `wsraw status` cannot reach this run"
-                self._log.say("error", f"{text}: {self._control_trouble}")
+            trouble = f"commands such as `wsraw status` cannot reach this run: {error}"
+        self._tell(self._control, trouble, "commands can reach this run again")
+        if trouble:
             return
-        if before:
-            self._log.say("info", "commands can reach this run again")
         self._control_file = _identity(self._control.endpoint)
         for folder in self._folders():
             self._introduce(folder)
             self._restore(folder)
+
+    def _tell(self, what: Folder | Control, trouble: str, over: str) -> None:
+        """Log a trouble once, although each check finds it, and its end."""
+        before, self._trouble[what] = self._trouble.get(what, ""), trouble
+        if trouble and trouble != before:
+            self._log.say("error", trouble)
+        elif before and not trouble:
+            self._log.say("info", over)
 
     # --- the link ---
 
