@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pytest
 import zmq
@@ -162,6 +162,33 @@ def pair(tmp_path: Path, clean_modules: None) -> Iterator[Callable[..., Pair]]:
     api.uninstall()
 
 
+class Output:
+    """What a stream of a process has said. It is read at once: a pipe of Windows holds 4 KiB, and a
+    worker that says more would wait."""
+
+    def __init__(self, stream: IO[str] | None) -> None:
+        assert stream is not None
+        self._stream = stream
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._stream:
+            self._lines.extend(self._stream)
+
+    def line(self) -> str:
+        """The first line."""
+        eventually(lambda: self._lines, "a line of output")
+        return self._lines[0]
+
+    def all(self) -> str:
+        """Everything, at its end."""
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive(), "somebody keeps the output open"
+        return "".join(self._lines)
+
+
 class Process:
     """A worker process, as the supervisor would start it, and the gateway it talks to."""
 
@@ -214,6 +241,7 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.out, self.err = Output(self.child.stdout), Output(self.child.stderr)
         assert self.child.stdin is not None
         self.child.stdin.write(f"{settings}\n")
         self.child.stdin.flush()
@@ -260,7 +288,7 @@ class Process:
         def or_its_end() -> T:
             value = condition()
             if not value and self.child.poll() is not None:
-                raise AssertionError(f"{what}: the worker has ended: {self.child.communicate()}")
+                raise AssertionError(f"{what}: the worker has ended: {self.end()}")
             return value
 
         return eventually(or_its_end, what)
@@ -291,15 +319,14 @@ class Process:
 
     def end(self) -> tuple[int, str, str]:
         """Wait for the process's own end: exit code, stdout, stderr."""
-        # Not communicate at once: that would close stdin, which is a way to end it.
-        code = self.child.wait(timeout=DEADLINE)
-        out, err = self.child.communicate()
-        return code, out, err
+        return self.child.wait(DEADLINE), self.out.all(), self.err.all()
 
     def close(self) -> None:
         if hasattr(self, "child"):
             self.child.kill()
-            self.child.communicate()
+            self.end()
+            assert self.child.stdin is not None
+            self.child.stdin.close()
         self.router.close()
         self.context.term()
 

@@ -201,7 +201,6 @@ def test_a_worker_ends_with_its_supervisor(process: Process, source: str) -> Non
     process.pump(process.all_acked, "the ack")
     assert process.child.stdin is not None
     process.child.stdin.close()
-    process.child.stdin = None
     process.pump(process.said_bye, "bye")
     assert process.end()[0] == 0
 
@@ -215,7 +214,6 @@ def test_a_worker_ends_with_its_supervisor_even_if_a_handler_hangs(process: Proc
     process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
     assert process.child.stdin is not None
     process.child.stdin.close()
-    process.child.stdin = None
     code, _, err = process.end()
     assert code == 1
     assert "the supervisor is gone" in err
@@ -235,10 +233,9 @@ def test_a_worker_leaves_at_the_word_of_its_supervisor(process: Process, source:
 
 def test_the_word_ends_a_worker_that_is_loading_at_once(process: Process) -> None:
     process.start("import time\nprint('loading')\ntime.sleep(600)\n")
-    assert process.child.stdout is not None
-    assert process.child.stdout.readline() == "loading\n"
+    assert process.out.line() == "loading\n"
     process.say("leave")
-    assert process.end() == (143, "", "")
+    assert process.end() == (143, "loading\n", "")
 
 
 def test_a_worker_shows_its_stack_at_the_word_of_its_supervisor(process: Process) -> None:
@@ -560,8 +557,7 @@ def test_a_worker_waits_for_a_gateway(process: Process) -> None:
     process.start(
         ECHO, prelude="import wsraw.workers.shells.shell as shell\nshell.WARN_AFTER = 0.05"
     )
-    assert process.child.stderr is not None
-    line = process.child.stderr.readline()
+    line = process.err.line()
     # libzmq, which may be spoken to on TCP, gives no reason.
     assert f"waiting for a gateway at {process.endpoint}" + (" (" if HAS_UNIX else "") in line
     process.restart_gateway()
@@ -632,9 +628,7 @@ def test_a_gateway_that_refuses_a_worker_is_heard(process: Process, source: str)
                     peer.receive_data(con.recv(1000))
             peer.fail("a batch of 70,000,000 bytes; the limit is 67,108,864")
             con.sendall(peer.data_to_send())
-    assert process.child.stderr is not None
-    line = process.child.stderr.readline()
-    assert "refused by the peer: a batch of 70,000,000 bytes" in line
+    assert "refused by the peer: a batch of 70,000,000 bytes" in process.err.line()
     process.router = routers.bind_again(process.context, process.endpoint)
     process.welcome(message(1, b"x"))
     process.pump(process.all_acked, "the ack")
