@@ -94,6 +94,8 @@ class Running:
         self._folder = tempfile.TemporaryDirectory(prefix="run-")
         self.folder = Path(self._folder.name)
         options = [f"--listen={address}" for address in listen or ["127.0.0.1:0"]]
+        named = [word for word in arguments if word.startswith("--run-dir=")]
+        self.run_dir = Path(named[0].removeprefix("--run-dir=")) if named else None
         self.process = subprocess.Popen(
             command("run", "--log-level=debug", *options, *arguments),
             cwd=cwd,

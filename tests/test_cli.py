@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import unix_sockets
 from tests.running import environment, wsraw
 from wsraw import cli
 from wsraw.cli import is_compiled
@@ -212,7 +213,7 @@ def test_a_run_folder_open_to_others_is_refused(
     assert told.count("\n") == 1
 
 
-@posix
+@unix_sockets
 def test_a_run_folder_with_a_long_name_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

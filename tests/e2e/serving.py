@@ -53,6 +53,8 @@ class Serving:
 
     def _find_folder(self) -> Path | None:
         """Where the link's endpoint does not say it; None if there may be others."""
+        if self.run.run_dir is not None:
+            return self.run.run_dir
         found = list(self.run.folder.rglob("control-token"))
         return found[0].parent if len(found) == 1 else None
 

@@ -18,6 +18,7 @@ from benchmarks import netns
 from benchmarks.wire import MOST_HELD, Line
 from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
 from tests.e2e.serving import linux
+from tests.needs import signals
 from tests.running import ROOT, environment
 
 pytestmark = linux
@@ -37,6 +38,7 @@ def namespaces(pid: int) -> list[str]:
     return [name for name in told.stdout.split() if name.startswith(f"wsraw-{pid}-")]
 
 
+@signals
 @pytest.mark.usefixtures("network")
 def test_a_slow_lossy_and_interrupted_network_loses_nothing() -> None:
     done = subprocess.run(
@@ -53,6 +55,7 @@ def test_a_slow_lossy_and_interrupted_network_loses_nothing() -> None:
     assert done.stdout.endswith("no breach\n")
 
 
+@signals
 @pytest.mark.usefixtures("network")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_drill_removes_its_network_namespaces(number: signal.Signals) -> None:

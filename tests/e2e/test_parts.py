@@ -17,6 +17,7 @@ from tests.e2e.remote import RemoteWorker, endpoint, gateway, remote_workers_rea
 from tests.e2e.serving import Serving, linux, receive_exactly, serve
 from wsraw.link.batches import EVENT_LIMIT, RECORD_COST
 from wsraw.link.records import decode_value, encode
+from wsraw.runtime.link import place
 
 Write = Callable[[str], Path]
 
@@ -135,8 +136,8 @@ class ForeignWorker:
         self._dealer = self._context.socket(zmq.DEALER)
         self._dealer.set(zmq.RCVTIMEO, int(1000 * DEADLINE))
         self._dealer.set(zmq.PROBE_ROUTER, 1)
-        self._dealer.connect(f"ipc://{serving.folder / 'link.sock'}")
-        self._token = (serving.folder / "token").read_text().strip()
+        self._dealer.connect(place.endpoint(serving.folder))
+        self._token = place.token(serving.folder)
         self._name = name
         self._session = 0
 

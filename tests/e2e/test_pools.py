@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import textwrap
 import threading
@@ -262,14 +261,13 @@ def test_a_boot_failure_in_any_pool_ends_the_run(files: tuple[Path, Path]) -> No
 def test_a_pool_without_processes_is_served_by_workers_started_by_hand(
     files: tuple[Path, Path],
 ) -> None:
-    options = ("--pool=feed", "--run-dir", str(files[0].parent / "run"))
+    options = ("--pool=feed", f"--run-dir={files[0].parent / 'run'}")
     with Running(*options) as run:
         serving = Serving(run)
         with serving.tcp() as raw:
             raw.sendall(b"1")
             processes = []
-            token = Path(serving.folder or "", "token").read_text().strip()
-            place = ("--connect", serving.link, "--token", token)
+            place = ("--run-dir", str(serving.folder))
             for pool in ("feed", "fede"):
                 arguments = command("worker", str(files[1]), *place, "--pool", pool)
                 processes.append(
@@ -288,7 +286,7 @@ def test_a_pool_without_processes_is_served_by_workers_started_by_hand(
                     process.terminate()
                 for process in processes:
                     process.wait()
-        run.send(signal.SIGTERM)
+        serving.stop()
         assert run.wait() == 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.serving import ECHO, TIMEOUT, serve
-from tests.needs import KILL
+from tests.needs import KILL, signals
 from tests.running import Running, wsraw
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed")
@@ -68,10 +68,14 @@ def test_an_unusable_run_folder_does_not_stop_the_restart_of_the_gateway() -> No
             [spare] = [path for path in folder.parent.iterdir() if path.is_dir()]
             assert wsraw("status", f"--run-dir={spare}").returncode == 0
             serving.run.line(r"cannot hold sockets")
+            done = wsraw("stop", f"--run-dir={spare}")
+            assert done.returncode == 0, done.stderr
+            assert serving.run.wait() == 0
         finally:
             folder.unlink()
 
 
+@signals
 def test_a_start_waits_for_the_gateway_of_a_killed_supervisor(tmp_path: Path) -> None:
     """Exit code 2 was the answer for up to five seconds, and a service manager does not try again
     after that."""

@@ -111,6 +111,6 @@ def test_a_run_folder_serves_one_run(tmp_path: Path) -> None:
         while "ready, pid" not in (line := first.stderr.readline()):
             assert line
         assert str(folder) in complaint(*arguments, code=2)
-        first.terminate()
+        assert wsraw("stop", f"--run-dir={folder}").returncode == 0
         first.stderr.read()
         assert first.wait(DEADLINE) == 0

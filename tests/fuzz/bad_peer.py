@@ -1,4 +1,4 @@
-"""Somebody who reaches a unix socket of a run and speaks broken ZMTP (ZeroMQ RFC 37)."""
+"""Somebody who reaches the link of a run and speaks broken ZMTP (ZeroMQ RFC 37)."""
 
 from __future__ import annotations
 
@@ -33,18 +33,15 @@ WORDS: Final = [READY, PING, LARGE, b"\1\0", b"\x06\xff\xff\xff\xff\xff\xff\xff\
 class BadPeer:
     """Connections that say something and leave, or stay for a while."""
 
-    def __init__(self, path: str, choose: random.Random) -> None:
-        self._path = path
+    def __init__(self, endpoint: str, choose: random.Random) -> None:
+        self._scheme, _, self._place = endpoint.partition("://")
         self._choose = choose
         self._mutator = Mutator(choose, SEEDS, WORDS, 60_000)
         self._open: deque[socket.socket] = deque()
 
     def attack(self) -> None:
         """One input, on a connection of its own."""
-        sock = socket.socket(socket.AF_UNIX)
-        # With a timeout it would not wait for room in the queue of the listener.
-        sock.connect(self._path)
-        sock.settimeout(DEADLINE)
+        sock = self._connect()
         self._open.append(sock)
         data = self._mutator.next()
         try:
@@ -58,6 +55,16 @@ class BadPeer:
             pass
         if len(self._open) > OPEN_AT_ONCE:
             self._open.popleft().close()
+
+    def _connect(self) -> socket.socket:
+        if self._scheme == "tcp":
+            host, _, port = self._place.rpartition(":")
+            return socket.create_connection((host, int(port)), DEADLINE)
+        sock = socket.socket(socket.AF_UNIX)
+        # With a timeout it would not wait for room in the queue of the listener.
+        sock.connect(self._place)
+        sock.settimeout(DEADLINE)
+        return sock
 
     def close(self) -> None:
         """Leave with all of them."""

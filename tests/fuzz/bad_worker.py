@@ -18,6 +18,7 @@ from tests.fuzz.target import load
 from wsraw.link.records import Command, Event, Refused
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import WorkerEnd
+from wsraw.runtime.link import place
 
 BATCHES = 300
 """What it says before it goes, unless it is thrown out before."""
@@ -28,8 +29,8 @@ class BadWorker:
 
     def __init__(self, serving: Serving, choose: random.Random) -> None:
         assert serving.folder is not None
-        self._endpoints = [f"ipc://{serving.folder / 'link.sock'}", endpoint(serving)]
-        self._token = (serving.folder / "token").read_text().strip()
+        self._endpoints = [place.endpoint(serving.folder), endpoint(serving)]
+        self._token = place.token(serving.folder)
         self._choose = choose
         target = load("link_gateway")
         self._mutator = Mutator(choose, target.seeds, (), target.largest)
