@@ -33,8 +33,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
-	@echo '  raw:       nc $(subst :, ,$(LISTEN))            (type a line; Ctrl-C ends it)'
-	@echo '  WebSocket: $(BIN)/python -m websockets ws://$(LISTEN)'
+	@echo '  WebSocket: $(BIN)/wsraw connect ws://$(LISTEN)'
+	@echo '  raw:       $(BIN)/wsraw connect tcp://$(LISTEN)'
 	@echo 'Ctrl-C here stops it.'
 	@$(BIN)/wsraw run --workers examples/echo.py --listen $(LISTEN)
 

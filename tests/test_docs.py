@@ -13,7 +13,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +20,10 @@ import pytest
 import zmq
 
 from docs import generate
-from tests.deadline import DEADLINE, UNIT, eventually
+from tests.deadline import DEADLINE, UNIT
 from tests.running import ROOT, Running, command, environment
 from wsraw import cli
+from wsraw.commands.failures import Failed
 from wsraw.config import addresses, options, settings
 from wsraw.config.checks import from_options
 from wsraw.gateway import counters
@@ -46,6 +46,7 @@ from wsraw.link.records import (
     worker_decoder,
 )
 from wsraw.supervisor.decisions.child import ChildState
+from wsraw.tools.connect import session
 from wsraw.workers.loading import handlers
 from wsraw.workers.shells import shell
 
@@ -393,48 +394,26 @@ def echo() -> Iterator[Running]:
         yield run.ready()
 
 
-def test_the_raw_client_of_the_readme_gets_its_echo(echo: Running) -> None:
-    (line,) = [line for line in shell_lines(README) if " -c " in line]
-    _, option, code = shlex.split(line)
-    assert option == "-c"
-    assert "8000" in code
+@pytest.mark.parametrize("scheme", ["ws", "tcp"])
+def test_the_clients_of_the_readme_get_their_echo(echo: Running, scheme: str) -> None:
+    (line,) = [line for line in shell_lines(README) if f"{scheme}://" in line]
+    _, *arguments, url = shlex.split(line)
     done = subprocess.run(
-        [sys.executable, option, code.replace("8000", str(echo.port))],
+        command(*arguments, url.replace("8000", str(echo.port))),
+        env=environment(),
+        input=b"hello\n",
         capture_output=True,
         timeout=DEADLINE,
         check=True,
     )
-    assert done.stdout.splitlines() == [b"hello"]
+    assert (done.stdout, done.stderr) == (b"hello\n", b"")
 
 
-def test_the_websocket_client_of_the_readme_gets_its_echo(echo: Running) -> None:
-    (line,) = [line for line in shell_lines(README) if "ws://" in line]
-    _, *arguments, url = shlex.split(line)
-    with subprocess.Popen(
-        [sys.executable, *arguments, url.replace("8000", str(echo.port))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as client:
-        assert client.stdin is not None
-        assert client.stdout is not None
-        said: list[bytes] = []
-        reader = threading.Thread(
-            target=lambda out: said.extend(iter(lambda: out.read1(4096), b"")),
-            args=(client.stdout,),
-        )
-        reader.start()
-        try:
-            client.stdin.write(b"hello\n")
-            client.stdin.flush()
-            eventually(lambda: b"< hello" in b"".join(said), "the echo")
-        finally:
-            client.stdin.close()
-            try:
-                client.wait(DEADLINE)
-            finally:
-                client.kill()
-                reader.join()
+def test_the_exit_codes_of_connect_are_documented() -> None:
+    text = (ROOT / "docs/connect.md").read_text("utf-8")
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.M)}
+    known = {session.OK, session.WRONG_INPUT, session.LOST, session.TOO_FEW, session.INTERRUPTED}
+    assert codes == known | {Failed.exit_code}
 
 
 def test_the_handlers_of_the_readme_serve_clients(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from wsraw.commands import clients, control, keys, scaffold, tools, worker
+from wsraw.commands import clients, connect, control, keys, scaffold, tools, worker
 from wsraw.commands.checks import check_all
 from wsraw.commands.failures import CannotStart, Failed, WrongUse, show
 from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
@@ -138,6 +138,7 @@ for command in (
     clients.send,
     worker.worker,
     keys.keygen,
+    connect.connect,
     tools.drill,
     tools.conform,
 ):

@@ -1,0 +1,1 @@
+"""`wsraw connect`: an interactive client for WebSockets, TCP, TLS and unix sockets."""
