@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import sys
 import threading
@@ -90,7 +91,7 @@ class Threaded:
         putting = self._items.put(item)
         try:
             asyncio.run_coroutine_threadsafe(putting, self._loop).result()
-        except (RuntimeError, asyncio.CancelledError):
+        except (RuntimeError, concurrent.futures.CancelledError):
             # The loop has ended.
             putting.close()
             return False
