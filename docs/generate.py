@@ -21,7 +21,7 @@ from wsraw.gateway import counters, gateway, system
 from wsraw.gateway.admission import per_address, sniffer
 from wsraw.gateway.delivery import worker
 from wsraw.gateway.remote import transport
-from wsraw.gateway.sessions import links, sessions
+from wsraw.gateway.sessions import commands, links, sessions
 from wsraw.gateway.sockets import listener
 from wsraw.link import batches, gateway_end, records, window, zmtp
 from wsraw.runtime import sockets
@@ -222,6 +222,7 @@ NUMBERS: Final = {
     "batch-records": f"{records.MOST_RECORDS:,}",
     "batch-wrong": f"{records.MOST_WRONG}",
     "bye-linger": f"{dealer.BYE_LINGER * 1000:g} ms",
+    "cancel-grace": f"{sessions.CANCEL_GRACE:g} s",
     "come-back": f"{sessions.COME_BACK:g} s",
     "control-unread": size(control.UNREAD_LIMIT),
     "event-bytes": size(batches.EVENT_LIMIT),
@@ -255,6 +256,7 @@ NUMBERS: Final = {
     "most-owed": f"{gateway_end.MOST_OWED:,}",
     "most-segments": f"{patterns.MOST_SEGMENTS}",
     "orphan-stop": f"{gateway.ORPHAN_STOP:g} s",
+    "page": f"{commands.PAGE}",
     "session-end": f"{session_end.URGENT:g} s",
     "protocol-version": f"{records.PROTOCOL_VERSION}",
     "receive-queue": f"{transport.RECEIVE_QUEUE}",

@@ -140,10 +140,29 @@ def test_a_handler_that_does_not_end_fails_the_test(make: Make) -> None:
     client = app.websocket()
     with pytest.raises(TimeoutError, match="on_message of"):
         client.send("x")
+    with pytest.raises(TimeoutError, match="cancelled"):
+        app.advance(40)
+
+
+def test_a_handler_that_does_not_end_when_it_is_cancelled_fails_the_test(make: Make) -> None:
+    app = make(
+        """
+        import asyncio
+        async def on_message(msg, con):
+            for _ in range(2):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    pass
+            await asyncio.Event().wait()
+        """
+    )
+    client = app.websocket()
+    client.send("x", wait=False)
     with pytest.raises(AssertionError, match="killed"):
         app.advance(40)
     assert app._worker is not None
-    app._worker.task.cancel()
+    app._worker.discard()
 
 
 def test_timers_and_timeouts_follow_the_clock(make: Make) -> None:

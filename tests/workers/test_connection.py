@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsraw.link.records import ID_EPOCH_SHIFT, STATE_LIMIT, Close, Couple, Join, Leave, Record, Send
+from wsraw.workers.asking import Asked
 from wsraw.workers.connection import (
     ATTACHED,
     Connection,
@@ -38,6 +39,12 @@ class Owner:
 
     def sets_state(self, con: Connection, data: bytes) -> None:
         pass
+
+    def drained(self, con: Connection) -> Asked[bool]:
+        raise NotImplementedError
+
+    def buffered(self, con: Connection) -> Asked[int]:
+        raise NotImplementedError
 
 
 ID = 1 << ID_EPOCH_SHIFT | 7

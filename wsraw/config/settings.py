@@ -112,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Set an event aside as a dead letter, and close its connection (1011), after this many workers
     have died of it."""
     handler_timeout: Seconds = 30.0
-    """Kill a worker as hung when one of its handlers takes longer than this."""
+    """Cancel an async handler that takes longer than this; kill the worker if it does not end."""
     worker_wait_timeout: Seconds = 30.0
     """Close a new connection (1013, raw: reset) that has waited this long for a worker."""
     max_events: Count = 0

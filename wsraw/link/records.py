@@ -145,17 +145,21 @@ class Refused(Record, tag="refused"):
 
 
 class Reached(Record, tag="reached"):
-    """Notice: the output that waited for `con` at your `mark` has been written."""
+    """Notice: the output that waited for `con` at your `mark` has been written; or, if `written`
+    is false, the connection is closed, and some of it never will be."""
 
     con: int
     ref: int
+    written: bool = True
 
 
 class Answer(Record, tag="answer"):
-    """Notice: the answer to your `query` with the same `ref`."""
+    """Notice: the answer to your `query` with the same `ref`. If `next` is not 0 there is more: ask
+    again, with it as `number`."""
 
     ref: int
     value: Any = None
+    next: int = 0
 
 
 class Opened(Record, tag="opened"):
@@ -166,8 +170,8 @@ class Opened(Record, tag="opened"):
 
 
 class Hung(Record, tag="hung"):
-    """Notice: the handler of `event` (its seq) of `con` takes too long. Log where it is: your
-    process, or your session, is about to be ended for it."""
+    """Notice: the handler of `event` (its seq) of `con` takes too long. Log where it is, and cancel
+    it if you can: else your process, or your session, is about to be ended for it."""
 
     con: int
     event: int
@@ -309,11 +313,12 @@ class Mark(Record, tag="mark"):
 
 
 class Query(Record, tag="query"):
-    """Ask for `ids` (a new range for open), or for `members` of the group `arg`. See `answer`."""
+    """Ask the gateway for `ids`, `members`, `count`, `buffered` or `turn`; see below."""
 
     ref: int
     what: str
     arg: str = ""
+    number: int = 0
 
 
 class Bye(Record, tag="bye"):

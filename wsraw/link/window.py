@@ -80,7 +80,8 @@ class Window(Generic[Owner]):
     def __init__(self, is_remote: bool = False) -> None:
         """`is_remote`: over a network a worker is idle for as long as the round trip takes."""
         self.in_flight: dict[int, InFlight[Owner]] = {}
-        """By seq, the oldest first."""
+        """By seq; the one first that is being handled, or was not heard of, for the longest time.
+        """
         self.bytes = 0
         """In flight."""
         self.limit = FIRST_WINDOW
@@ -149,9 +150,19 @@ class Window(Generic[Owner]):
             self.round_trips.sent_at = taken[-1].sent_at
         return taken
 
+    def touch(self, owner: Owner, now: float) -> None:
+        """The handler of this owner's event is known to live: its time begins anew."""
+        # Others of the same owner wait for the one that is handled; with a concurrency of 1 all do.
+        alone = self.concurrency == 1
+        waiting = [seq for seq, each in self.in_flight.items() if alone or each.owner is owner]
+        for seq in sorted(waiting):
+            flight = self.in_flight.pop(seq)
+            flight.sent_at = now
+            self.in_flight[seq] = flight
+
     def clear(self) -> list[InFlight[Owner]]:
         """The session is over: what was in flight, in order."""
-        flights = list(self.in_flight.values())
+        flights = sorted(self.in_flight.values(), key=lambda flight: flight.event.seq)
         self.in_flight.clear()
         self.bytes = 0
         return flights

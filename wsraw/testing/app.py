@@ -99,7 +99,12 @@ class App:
 
     def _start_worker(self, wait: bool = True) -> None:
         worker = MemoryWorker(
-            self._source, self.settings, self._pool, next(self._numbers), self._errors
+            self._source,
+            self.settings,
+            self._pool,
+            next(self._numbers),
+            self._errors,
+            self._gateway.turn,
         )
         self._worker = worker
         worker.start(self._loop)

@@ -30,6 +30,10 @@ class MemoryDealer:
         self._inbox.append(batch)
         self._arrival.ring()
 
+    def wake(self) -> None:
+        """Have the loop look for batches."""
+        self._arrival.ring()
+
     def is_connected(self) -> bool:
         return True
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 from wsraw.config.settings import Settings
@@ -19,6 +20,9 @@ from wsraw.workers.shells.asyncio_shell import AsyncioShell
 from wsraw.workers.shells.shell import Stopper
 
 TOKEN: Final = "token"
+
+TURNS: Final = 100
+"""Turns of the gateway in which it has an answer if it ever will: one for each page of it."""
 
 
 class Source:
@@ -64,7 +68,9 @@ class MemoryWorker:
         pool: str,
         number: int,
         errors: list[BaseException],
+        turn: Callable[[], object],
     ) -> None:
+        """`turn`: lets the gateway go on, while a plain handler waits for its answer."""
         loaded = source.load()
         self.dealer = MemoryDealer(b"\0%d" % number)
         self._stopper = Stopper(self.dealer.bell)
@@ -82,6 +88,9 @@ class MemoryWorker:
         runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
         runtime.report = self._handler_failed
         runtime.left_out = self._command_rejected
+        if not loaded.is_async:
+            runtime.questions.wait = self._wait
+        self._runtime, self._turn = runtime, turn
         api.install(runtime, self._stopper.call_soon)
         self._shell = AsyncioShell(runtime, self.dealer, self._stopper, concurrency)
         self.task: asyncio.Task[object]
@@ -105,6 +114,18 @@ class MemoryWorker:
     def close(self) -> None:
         api.uninstall()
         self.dealer.close()
+
+    def _wait(self, is_done: Callable[[], bool], seconds: float) -> None:
+        """As PlainShell. Nothing moves here but what this moves, so it need not take its time."""
+        for _ in range(TURNS):
+            self._runtime.send_now()
+            self._turn()
+            while (batch := self.dealer.receive()) is not None:
+                self._runtime.receive(batch)
+            if is_done():
+                break
+        # What else has come is for the loop.
+        self.dealer.wake()
 
     def _handler_failed(self, what: str, error: BaseException) -> None:
         if not self._discarded:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from wsraw.link import open_options
 from wsraw.link.records import Open, Publish
 from wsraw.workers import values
-from wsraw.workers.connection import Connection, Message, parse_message, to_id, to_ids
+from wsraw.workers.asking import Asked
+from wsraw.workers.connection import (
+    Connection,
+    Connections,
+    Message,
+    parse_message,
+    to_id,
+    to_ids,
+)
 
 if TYPE_CHECKING:
     from wsraw.workers.runtime import Runtime
@@ -206,6 +214,30 @@ def publish_command(
     ids = to_ids(exclude)
     size = len(data) + values.size(name) + 9 * len(ids)
     return Publish(name, data, type_, {"except": ids} if ids else {}), size
+
+
+def members(group: str) -> Asked[list[int]]:
+    """The ids of all connections of a group, in the order in which they joined.
+
+    ``await wsraw.members("room")`` in an async handler, ``wsraw.members("room").result()`` in a
+    plain one. Joins of the running handler count once it has returned, or has called `flush`.
+    Raises ConnectionError if there is no gateway, or it is lost before it has answered.
+    """
+    return _runtime().questions.members(values.group(group))
+
+
+def count(group: str) -> Asked[int]:
+    """How many connections are in a group; otherwise like `members`."""
+    return _runtime().questions.count(values.group(group))
+
+
+def connections(group: str) -> Asked[Connections]:
+    """The connections of a group, as a sequence, whichever workers serve them; otherwise like
+    `members`."""
+    runtime = _runtime()
+    return runtime.questions.members(values.group(group)).map(
+        lambda ids: Connections(ids, runtime.connection)
+    )
 
 
 def flush() -> None:

@@ -7,8 +7,8 @@ puts each command into the outbox of that event.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, overload
 
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
@@ -28,6 +28,7 @@ from wsraw.link.records import (
 from wsraw.link.rules import is_close_code
 from wsraw.runtime.printable import printable
 from wsraw.workers import values
+from wsraw.workers.asking import Asked
 from wsraw.workers.request import Inf, Request
 
 Message: TypeAlias = str | bytes | bytearray | memoryview | Mapping[str, Any]
@@ -94,6 +95,8 @@ class Owner(Protocol):
     def serves(self, con: Connection) -> bool: ...
     def reads_state(self, con: Connection) -> None: ...
     def sets_state(self, con: Connection, data: bytes) -> None: ...
+    def drained(self, con: Connection) -> Asked[bool]: ...
+    def buffered(self, con: Connection) -> Asked[int]: ...
 
 
 class Response(NamedTuple):
@@ -351,6 +354,26 @@ class Connection:
         """
         self._owner.command(Couple(self.id, to_id(other)))
 
+    # --- flow control ---
+
+    def drained(self) -> Asked[bool]:
+        """Wait until everything that was sent to the connection is written: ``await
+        con.drained()`` in an async handler, ``con.drained().result()`` in a plain one.
+
+        True once the system has taken it (the peer may not have it yet), False once the connection
+        is closed. What the handler has commanded so far is sent before, as by `wsraw.flush`. While
+        it waits, `handler_timeout` does not count. Raises ConnectionError if the gateway is lost.
+        """
+        return self._owner.drained(self)
+
+    def buffered(self) -> Asked[int]:
+        """Ask how many bytes of output wait at the gateway for the peer; 0 if it is closed.
+
+        ``await con.buffered()``, or ``con.buffered().result()`` in a plain handler. Raises
+        ConnectionError if the gateway is lost.
+        """
+        return self._owner.buffered(self)
+
     # --- state ---
 
     @property
@@ -390,6 +413,34 @@ class Connection:
     def __repr__(self) -> str:
         known = filter(None, ("Connection", str(self.id), self.kind, printable(self.peer)))
         return f"<{' '.join(known)}>"
+
+
+class Connections(Sequence[Connection]):
+    """The connections of a list of ids. Each is made when it is asked for: of a large group, few
+    may be needed at a time."""
+
+    def __init__(self, ids: Sequence[int], connection: Callable[[int], Connection]) -> None:
+        self._ids = ids
+        self._connection = connection
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Connection: ...
+    @overload
+    def __getitem__(self, index: slice) -> Connections: ...
+
+    def __getitem__(self, index: int | slice) -> Connection | Connections:
+        if isinstance(index, slice):
+            return Connections(self._ids[index], self._connection)
+        return self._connection(self._ids[index])
+
+    def __iter__(self) -> Iterator[Connection]:
+        return map(self._connection, self._ids)
+
+    def __repr__(self) -> str:
+        return f"<{len(self._ids)} connections>"
 
 
 def close_command(con: int, code: int, reason: str) -> Close:

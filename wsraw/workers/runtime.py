@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 
 from wsraw.link.batches import RECORD_COST
 from wsraw.link.records import (
+    Answer,
     Attach,
     Close,
     Detach,
@@ -33,6 +34,7 @@ from wsraw.link.records import (
     OnMessage,
     Open,
     Opened,
+    Reached,
     Record,
     Refused,
     Reject,
@@ -42,6 +44,7 @@ from wsraw.link.records import (
 )
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import ONLY_MESSAGES, Outbox, WorkerEnd
+from wsraw.workers.asking import Asked, Questions
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
@@ -120,6 +123,10 @@ class Runtime:
         """Called with the reason why the gateway has rejected a command."""
         self.passes: Callable[[BaseException], bool] = lambda error: False
         """Whether an exception ends the surrounding program and must not be handled here."""
+        self.cancel: Callable[[int], object] = lambda seq: None
+        """Cancels the async handler of the event with that number."""
+        self._overdue: set[int] = set()
+        """Events whose handlers were cancelled."""
         self._end_fork: Callable[[BaseException | None], object] | None = None
         """Ends the process, in a fork of the worker's process."""
         self._plain = Turn(0, OnError(0, 0, ""))
@@ -127,6 +134,7 @@ class Runtime:
         """Connections of a gateway that died, until their on_close."""
         self._epoch_known = 0
         self._known: WeakValueDictionary[int, Connection] = WeakValueDictionary()
+        self.questions = Questions(self._ask)
         self._keep = on_exception == "keep"
         self._get_ident = get_ident
         self._ident = get_ident()
@@ -161,6 +169,8 @@ class Runtime:
                 self._forget_all()
             elif kind is Opened:
                 self._opened(record)
+            elif kind is Answer or kind is Reached:
+                self.questions.answered(record)
             elif kind is Refused:
                 self._refused(record)
             elif kind is Hung:
@@ -198,6 +208,8 @@ class Runtime:
 
     def _forget_events(self) -> None:
         """Forget queued events of an old session; the gateway delivers them again."""
+        self.questions.lost()
+        self._overdue.clear()
         self.queue.clear()
         for con in self.connections.values():
             if con._waiting is not None:
@@ -212,8 +224,8 @@ class Runtime:
             self._known.setdefault(opened.con, con)
 
     def _hung(self, hung: Hung) -> None:
-        """Log what async handlers await: we are about to be killed. (A plain handler that blocks
-        keeps this from being read; faulthandler logs its stack.)"""
+        """Log what an async handler awaits, and cancel it: if that does not help, we are killed. (A
+        plain handler that blocks keeps this from being read; faulthandler logs its stack.)"""
         busy = [con for con in self.connections.values() if con._handling is not None]
         itself = [con for con in busy if con.id == hung.con]
         for con in itself or busy[:MOST_SHOWN]:
@@ -221,6 +233,8 @@ class Runtime:
             log.error("%s; the handler of connection %d awaits:", text, con.id)
             for line in where(con._handling).splitlines():
                 log.error("%s", line)
+        self._overdue.add(hung.event)
+        self.cancel(hung.event)
 
     def _refused(self, refused: Refused) -> None:
         if refused.batch == 0:
@@ -305,11 +319,20 @@ class Runtime:
             if turn.seen:
                 self._save(turn)
         except BaseException as error:
-            self._failed(turn, con, error)
+            self._failed(turn, con, self._overdue_error(event, error))
         con._handling = None
         turn.done = True
         if not self.link.done(turn):
             self._discard(turn)
+
+    def _overdue_error(self, event: Event, error: BaseException) -> BaseException:
+        """What to report for a handler: TimeoutError if we have cancelled it."""
+        if event.seq not in self._overdue:
+            return error
+        self._overdue.discard(event.seq)
+        late = TimeoutError("the handler was cancelled: it took longer than handler_timeout")
+        late.__cause__ = error
+        return late.with_traceback(error.__traceback__)
 
     def _is_skipped(self, con: Connection, event: Event) -> bool:
         """Handle the unusual states; True if the handler must not be called."""
@@ -498,6 +521,29 @@ class Runtime:
                 self._save(turn)
             self.link.flush(turn)
         self.send_now()
+
+    def _ask(self, question: Record) -> bool:
+        """Send a question at once, without the commands of the current handler. False without a
+        session."""
+        self._current()
+        sent = self.link.command(question)
+        if sent:
+            self.output_ready()
+        return sent
+
+    def drained(self, con: Connection) -> Asked[bool]:
+        """Send the commands of the current handler so far, and ask when the connection's are
+        written."""
+        turn = self._current()
+        if turn is not None:
+            if turn.seen:
+                self._save(turn)
+            self.link.flush(turn)
+        return self.questions.drained(con.id)
+
+    def buffered(self, con: Connection) -> Asked[int]:
+        """Ask for the bytes that wait for the connection."""
+        return self.questions.buffered(con.id)
 
     # --- state ---
 

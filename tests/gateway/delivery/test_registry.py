@@ -157,4 +157,21 @@ def test_a_mark_is_answered_when_its_bytes_are_written_or_dropped() -> None:
     assert reached() == [1]
     harness.registry.forget(entry)
     harness.turn()
-    assert [notice.ref for notice in linked.take(Reached)] == [2]
+    assert linked.take(Reached) == [Reached(con.id, 2, written=False)]
+
+
+def test_a_mark_is_answered_when_its_connection_ends_whoever_handles_an_event_of_it() -> None:
+    """Its on_close waits for the handler that waits for the mark."""
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    linked.say(Send(con.id, bytes(10)), Mark(con.id, 1))
+    harness.turn()
+    assert linked.take(Reached) == []
+    harness.registry.take(con, con.lost("reset", harness.now), harness.now)
+    harness.turn()
+    assert linked.take(Reached) == [Reached(con.id, 1, written=False)]
+    linked.say(Mark(con.id, 2))
+    harness.turn()
+    assert linked.take(Reached) == [Reached(con.id, 2, written=False)]

@@ -54,3 +54,25 @@ def test_an_ended_connection_leaves_its_groups_and_an_empty_group_is_removed() -
     assert a.groups == set()
     groups.forget(b)
     assert len(groups) == 0
+
+
+def test_a_list_goes_on_where_it_ended_whoever_has_left() -> None:
+    groups = Groups(flow())
+    members = entries(7)
+    for entry in members:
+        groups.join(entry, "g")
+    ids = [entry.id for entry in members]
+    page, after = groups.page("g", 0, 3)
+    assert page == ids[:3]
+    groups.leave(members[2], "g")
+    groups.leave(members[4], "g")
+    groups.leave(members[0], "g")
+    groups.join(members[0], "g")
+    page, after = groups.page("g", after, 3)
+    assert page == [ids[3], ids[5], ids[6]]
+    assert groups.page("g", after, 3) == ([ids[0]], 0)
+    # No room for any now.
+    page, again = groups.page("g", after, 0)
+    assert (page, groups.page("g", again, 3)) == ([], ([ids[0]], 0))
+    assert groups.page("none", 0, 3) == groups.page("none", 5, 3) == ([], 0)
+    assert groups.page("g", 10**9, 3) == ([], 0)

@@ -335,7 +335,7 @@ def test_commands_for_a_closed_id_are_ignored_and_counted(record: Record) -> Non
     linked.work()
     assert linked.refused(with_id(record, con.id)) == ""
     assert not harness.registry.entries
-    assert linked.take(Reached) == ([Reached(con.id, 1)] if isinstance(record, Mark) else [])
+    assert linked.take(Reached) == ([Reached(con.id, 1, False)] if isinstance(record, Mark) else [])
 
 
 def test_commands_for_an_id_of_an_earlier_gateway_are_ignored() -> None:

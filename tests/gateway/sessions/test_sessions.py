@@ -8,7 +8,7 @@ from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of, is_ove
 from wsraw.config.settings import Settings
 from wsraw.gateway.delivery.dispatcher import REASSIGNED
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.sessions.sessions import COME_BACK, Sessions
+from wsraw.gateway.sessions.sessions import CANCEL_GRACE, COME_BACK, Sessions
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     PROTOCOL_VERSION,
@@ -17,11 +17,14 @@ from wsraw.link.records import (
     Hung,
     Kill,
     Left,
+    Mark,
     OnClose,
     OnConnect,
     OnMessage,
+    Reached,
     Ready,
     Refused,
+    Send,
     Who,
     encode,
 )
@@ -340,7 +343,7 @@ def test_a_token_lets_one_process_in() -> None:
 def test_a_hanging_worker_is_reported_with_its_event_before_it_is_killed() -> None:
     harness = Harness(handler_timeout=5.0)
     harness.sessions.tokens.add("third", 3)
-    hangs = harness.worker(token="third", concurrency=9)
+    hangs = harness.worker(token="third")
     con = harness.raw()
     harness.turn()
     harness.sessions.to_supervisor.clear()
@@ -360,9 +363,56 @@ def test_a_hanging_worker_is_reported_with_its_event_before_it_is_killed() -> No
     assert harness.sessions.to_supervisor == [kill]
 
 
+def test_a_worker_of_several_handlers_can_cancel_one_before_it_is_killed() -> None:
+    harness = Harness(handler_timeout=5.0)
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third", concurrency=9)
+    late, never = harness.raw(), harness.raw()
+    harness.turn()
+    harness.sessions.to_supervisor.clear()
+    first, second = (event for event in linked.events if type(event) is OnConnect)
+    linked.ack(*(event for event in linked.events if type(event) is OnMessage))
+    harness.run(6.5)
+    assert linked.take(Hung) == [Hung(late.id, first.seq), Hung(never.id, second.seq)]
+    linked.ack(first)
+    # Meanwhile it is given the events of others.
+    other = harness.raw()
+    harness.turn()
+    assert {event.con for event in linked.events} == {never.id, other.id}
+    linked.ack(*(event for event in linked.events if event.con == other.id))
+    harness.run(CANCEL_GRACE - 2.0)
+    assert linked.take(Hung) == []
+    assert harness.sessions.to_supervisor == []
+    harness.run(4.0)
+    assert linked.take(Hung) == [Hung(never.id, second.seq)]
+    [kill] = harness.sessions.to_supervisor
+    assert isinstance(kill, Kill)
+
+
+@pytest.mark.parametrize("concurrency", [1, 9])
+def test_a_handler_that_waits_for_its_client_to_read_does_not_hang(concurrency: int) -> None:
+    harness = Harness(handler_timeout=5.0, write_timeout=0.0)
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third", concurrency=concurrency)
+    con = harness.raw()
+    harness.turn()
+    connect, message = linked.events
+    linked.ack(connect)
+    linked.say(Send(con.id, bytes(10)), Mark(con.id, 1))
+    harness.run(30.0)
+    assert linked.take(Hung) == linked.take(Reached) == []
+    harness.write(con)
+    harness.turn()
+    assert linked.take(Reached) == [Reached(con.id, 1)]
+    harness.run(4.0)
+    assert linked.take(Hung) == []
+    harness.run(4.0)
+    assert linked.take(Hung) == [Hung(con.id, message.seq)]
+
+
 def test_a_hanging_worker_started_by_hand_is_reported() -> None:
     harness = Harness(handler_timeout=5.0)
-    hangs = harness.worker(concurrency=9)
+    hangs = harness.worker()
     con = harness.raw()
     harness.turn()
     event, *_ = hangs.events

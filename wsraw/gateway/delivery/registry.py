@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_right
 from collections.abc import Collection
+from itertools import islice
 from typing import Final
 
 from wsraw.config.pools import in_force
@@ -179,6 +181,9 @@ class Registry:
         unless its client closed it properly and left messages."""
         if entry.reopening is not None:
             self.ended.append(entry)
+        if entry.marks:
+            # Its on_close may wait for the handler that waits for them.
+            self._answer_marks(entry, math.inf, is_open=False)
         if entry.heard or entry.gone:
             return
         has_messages = OnMessage in [type(event) for event, _, _ in entry.parked]
@@ -339,7 +344,7 @@ class Registry:
             entry.pool.connections -= 1
             self.release(entry.pool)
         self._unanswered.pop(entry, None)
-        self._answer_marks(entry, math.inf)
+        self._answer_marks(entry, math.inf, is_open=False)
         if entry.name is not None and self._names.get((entry.pool.name, entry.name)) is entry:
             del self._names[entry.pool.name, entry.name]
             self._aliases = {a: con for a, con in self._aliases.items() if con != entry.id}
@@ -362,7 +367,7 @@ class Registry:
         if entry.marks:
             self._answer_marks(entry, entry.written)
 
-    def _answer_marks(self, entry: Entry, written: float) -> None:
+    def _answer_marks(self, entry: Entry, written: float, *, is_open: bool = True) -> None:
         """Answer marks before byte `written` of the output: it is written, or never will be."""
         marks, entry.marks = entry.marks or [], []
         for mark in marks:
@@ -371,7 +376,8 @@ class Registry:
                 continue
             self.flow.keep(entry, -MARK)
             if mark[1].session.state is not GONE:
-                mark[1].session.notice(Reached(entry.id, mark[2]))
+                mark[1].session.notice(Reached(entry.id, mark[2], is_open))
+                mark[1].window.touch(entry, self.flow.now)
                 self.dispatcher.with_output.add(mark[1])
 
     def _overflow(self, entry: Entry, now: float) -> None:
@@ -417,7 +423,10 @@ class Groups:
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._members: dict[str, dict[Entry, None]] = {}
+        self._members: dict[str, dict[Entry, int]] = {}
+        """With a number for each that grows with every join, so that a list can go on where it
+        ended, whoever has left."""
+        self._joins = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -433,7 +442,8 @@ class Groups:
         if len(entry.groups) >= MOST_GROUPS:
             return f"connection {entry.id} is in {MOST_GROUPS} groups already"
         entry.groups.add(group)
-        self._members.setdefault(group, {})[entry] = None
+        self._joins += 1
+        self._members.setdefault(group, {})[entry] = self._joins
         self._flow.keep(entry, _weight(group))
         return None
 
@@ -452,6 +462,18 @@ class Groups:
         """Remove a connection from all its groups."""
         for group in list(entry.groups or ()):
             self.leave(entry, group)
+
+    def page(self, group: str, after: int, most: int) -> tuple[list[int], int]:
+        """The ids of at most so many members that joined after the one with that number, and the
+        number of the last one if there are more of them, else 0."""
+        members = self._members.get(group)
+        if members is None:
+            return [], 0
+        start = bisect_right(list(members.values()), after) if after else 0
+        page = list(islice(members, start, start + most))
+        if start + len(page) >= len(members):
+            return [entry.id for entry in page], 0
+        return [entry.id for entry in page], members[page[-1]] if page else after
 
     def members(self, group: str) -> Collection[Entry]:
         """The members now: a view, not a copy."""

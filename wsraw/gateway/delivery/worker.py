@@ -93,6 +93,8 @@ class WorkerOf(Generic[Owner]):
         """The number of the last batch with a record that could not be read."""
         self.is_withdrawn = False
         """It is given nothing new: it drains, hangs, or its link has ended."""
+        self.overdue: set[int] = set()
+        """Events in flight that it was asked to cancel."""
         self.hung = False
         """The process is to be killed; what it still acks counts."""
         self.kill_reason = ""

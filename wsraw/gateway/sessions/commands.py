@@ -15,12 +15,14 @@ from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.delivery.accounts import MARK, size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening, Worker
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.delivery.turns import Turns
 from wsraw.gateway.delivery.worker import MOST_RANGES
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.websocket import close_refusal
-from wsraw.link.gateway_end import MOST_OWED
+from wsraw.link.gateway_end import MOST_OWED, GatewayEnd
 from wsraw.link.open_options import check
 from wsraw.link.records import (
+    GROUP_LIMIT,
     STATE_LIMIT,
     Accept,
     Ack,
@@ -49,6 +51,9 @@ from wsraw.link.records import (
 MOST_MARKS: Final = 1000
 """Marks that wait on one connection."""
 
+PAGE: Final = 4096
+"""Members of a group in one answer."""
+
 
 class Commands:
     """Applies the records of workers to connections, groups and the flow between them."""
@@ -56,6 +61,7 @@ class Commands:
     def __init__(self, registry: Registry, leave: Callable[[Worker, float], None]) -> None:
         self._registry = registry
         self._leave_session = leave
+        self._turns: Turns[GatewayEnd[Entry]] = Turns()
         self._on_connection: dict[type, Callable[[Worker, Entry, Any, float], str | None]] = {
             Accept: self._accept,
             Reject: self._reject,
@@ -75,6 +81,13 @@ class Commands:
             Mark: self._mark,
             Query: self._query,
             Bye: self._bye,
+        }
+        self._queries: dict[str, Callable[[Worker, Query, float], Answer | str]] = {
+            "ids": self._ids,
+            "members": self._members,
+            "count": self._count,
+            "buffered": self._buffered,
+            "turn": self._turn,
         }
 
     def apply(self, worker: Worker, record: Record, now: float) -> str | None:
@@ -253,35 +266,63 @@ class Commands:
             self._registry.outgoing.catch_up(entry, now)
             if entry.con.is_making:
                 return UNFINISHED
-        if entry is None or not entry.con.output.size:
-            worker.session.notice(Reached(mark.con, mark.ref))
+        is_open = entry is not None and entry.con.state is not CLOSED
+        if entry is None or not is_open or not entry.con.output.waiting:
+            worker.session.notice(Reached(mark.con, mark.ref, is_open))
             self._registry.dispatcher.with_output.add(worker)
             return None
+        worker.window.touch(entry, now)
         if entry.marks is None:
             entry.marks = []
         if len(entry.marks) >= MOST_MARKS:
             return f"{MOST_MARKS} marks wait on connection {mark.con}"
         self._registry.flow.keep(entry, MARK)
-        entry.marks.append((entry.sent, worker, mark.ref))
+        entry.marks.append((entry.sent + entry.con.output.early_size, worker, mark.ref))
         return None
 
     def _query(self, worker: Worker, query: Query, now: float) -> str | None:
-        value: Any
-        if worker.session.owed >= MOST_OWED:
+        # Members are asked for again, where the answer leaves off.
+        most = 2 * MOST_OWED if query.what == "members" else MOST_OWED
+        if worker.session.owed >= most:
             return "too many answers at once; ask again later"
-        if query.what == "ids" and len(worker.ids) >= MOST_RANGES:
-            return f"{MOST_RANGES} ranges are not used up yet"
-        if query.what == "ids":
-            ids = self._registry.ids.new_range(worker)
-            value = [ids[0], ids[-1]]
-        elif query.what == "members":
-            value = [entry.id for entry in self._registry.groups.members(query.arg)]
-        else:
-            return f"there is no query {query.what!r}; ask for ids or members"
-        worker.session.owed += len(value)
-        worker.session.notice(Answer(query.ref, value))
+        answer = self._queries.get(query.what)
+        if answer is None:
+            return f"there is no query {query.what!r}; ask for {', '.join(self._queries)}"
+        found = answer(worker, query, now)
+        if isinstance(found, str):
+            return found
+        worker.session.owed += max(1, len(found.value)) if isinstance(found.value, list) else 1
+        worker.session.notice(found)
         self._registry.dispatcher.with_output.add(worker)
         return None
+
+    def _ids(self, worker: Worker, query: Query, now: float) -> Answer | str:
+        if len(worker.ids) >= MOST_RANGES:
+            return f"{MOST_RANGES} ranges are not used up yet"
+        ids = self._registry.ids.new_range(worker)
+        return Answer(query.ref, [ids[0], ids[-1]])
+
+    def _members(self, worker: Worker, query: Query, now: float) -> Answer:
+        most = min(PAGE, max(0, MOST_OWED - worker.session.owed))
+        return Answer(query.ref, *self._registry.groups.page(query.arg, query.number, most))
+
+    def _count(self, worker: Worker, query: Query, now: float) -> Answer:
+        return Answer(query.ref, len(self._registry.groups.members(query.arg)))
+
+    def _buffered(self, worker: Worker, query: Query, now: float) -> Answer | str:
+        entry = self._registry.find(query.number)
+        if isinstance(entry, str):
+            return entry
+        if entry is not None:
+            self._registry.outgoing.catch_up(entry, now)
+        return Answer(query.ref, 0 if entry is None else entry.con.output.waiting)
+
+    def _turn(self, worker: Worker, query: Query, now: float) -> Answer | str:
+        if query.number <= 0 or not 0 < len(query.arg) <= GROUP_LIMIT:
+            return f"a timer has a name of 1 to {GROUP_LIMIT} characters, and milliseconds above 0"
+        session, interval = worker.session, query.number / 1000
+        wait = self._turns.ask((session.pool, query.arg), interval, session, now)
+        return Answer(query.ref, wait)
 
     def _bye(self, worker: Worker, bye: Bye, now: float) -> None:
         self._leave_session(worker, now)

@@ -49,6 +49,10 @@ from wsraw.link.states import DRAINING, GONE, NEW, READY
 
 log = logging.getLogger("wsraw.gateway")
 
+CANCEL_GRACE: Final = 5.0
+"""Seconds beyond handler_timeout in which a worker that handles several events at a time can cancel
+the handler."""
+
 HELLO_TIMEOUT: Final = 30.0
 """Seconds after which an identity that never said hello is forgotten, to be asked anew."""
 
@@ -587,7 +591,7 @@ class Sessions:
         if worker.kill_reason:
             why, worker.kill_reason = worker.kill_reason, ""
             self.to_supervisor.append(Kill(worker.number, why, abort=True))
-        elif 0 < settings.handler_timeout < window.oldest_age(now) and not worker.hung:
+        elif settings.handler_timeout and not worker.hung and self._hangs(worker, now):
             self._end_hung(worker, now)
         elif 0 < worker.quota < window.acked_events and worker.session.state is READY:
             # The supervisor may not do it just now; then it is asked again a tenth later.
@@ -595,6 +599,27 @@ class Sessions:
             if worker.number:
                 why = f"it has handled {window.acked_events} events"
                 self.to_supervisor.append(Recycle(worker.number, why))
+
+    def _hangs(self, worker: Worker, now: float) -> bool:
+        """Whether a handler has taken too long. One of several is asked to be cancelled first."""
+        window, timeout = worker.window, self._registry.settings.handler_timeout
+        if window.oldest_age(now) <= timeout:
+            return False
+        for flight in list(window.in_flight.values()):
+            if any(mark[1] is worker for mark in flight.owner.marks or ()):
+                # It waits for its client to read, for which there is write_timeout.
+                window.touch(flight.owner, now)
+        if window.concurrency == 1:
+            return window.oldest_age(now) > timeout
+        worker.overdue &= window.in_flight.keys()
+        for seq, flight in window.in_flight.items():
+            if now - flight.sent_at <= timeout:
+                break
+            if seq not in worker.overdue:
+                worker.overdue.add(seq)
+                worker.session.notice(Hung(flight.owner.id, seq))
+                self._registry.dispatcher.with_output.add(worker)
+        return window.oldest_age(now) > timeout + CANCEL_GRACE
 
     def _end_hung(self, worker: Worker, now: float) -> None:
         """It gets nothing more, and is killed at the next tick: until then it can log what it

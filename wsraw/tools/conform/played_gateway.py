@@ -370,8 +370,10 @@ class PlayedGateway:
                 ids = self._new_range()
                 self.session.ids.append(ids)
                 reply = ["answer", record.ref, [ids[0], ids[-1]]]
-            case Query():
+            case Query(what="members"):
                 reply = ["answer", record.ref, []]
+            case Query():
+                reply = ["answer", record.ref, 0]
             case Mark():
                 reply = ["reached", record.con, record.ref]
             case _:

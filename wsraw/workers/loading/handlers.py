@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+from wsraw.link.records import GROUP_LIMIT
 from wsraw.workers import values
 from wsraw.workers.loading import source
 
@@ -50,23 +51,38 @@ class LoadError(Exception):
     """A handlers file does not load. The text is for the user: a sentence or a traceback."""
 
 
+ASK_AGAIN: Final = 1.0
+"""Seconds until a worker asks again for the turn to call a timer, after it had no gateway."""
+
+
 class Timer:
     """A function to be called at intervals. Missed calls are skipped: no burst follows a long
     handler."""
 
-    def __init__(self, seconds: float, function: Callable[[], Any]) -> None:
+    def __init__(self, seconds: float, function: Callable[[], Any], name: str = "") -> None:
         self.seconds = seconds
         self.function = function
+        self.name = name
+        """By which the gateway knows it, if one worker of the pool calls it at a time."""
         self.is_async = is_async(function)
         self.when = 0.0
-        """When it is due, once it is started."""
+        """When it is due, once it is started; for one with a name, when to ask the gateway."""
+        self.is_ours = False
+        """The gateway has said that it is this worker's turn."""
 
     def start(self, now: float) -> None:
-        self.when = now + self.seconds
+        self.when = now if self.name else now + self.seconds
 
     def advance(self, now: float) -> None:
         """Set the next call."""
-        self.when = max(self.when + self.seconds, now)
+        # Asking again also tells that this call is over.
+        self.when = now if self.name else max(self.when + self.seconds, now)
+        self.is_ours = False
+
+    def told(self, wait: float | None, now: float) -> None:
+        """The gateway has answered: call it now (0), or ask again after so many seconds."""
+        self.is_ours = wait == 0
+        self.when = now + (ASK_AGAIN if wait is None else wait)
 
 
 def is_async(function: object) -> bool:
@@ -87,9 +103,11 @@ _is_too_late = False
 """Whether the worker has started, so that no timers can be added."""
 
 
-def every(seconds: float) -> Callable[[F], F]:
+def every(seconds: float, *, once: bool = False) -> Callable[[F], F]:
     """Call the decorated function every `seconds` seconds, in each worker, between events.
 
+    With `once` it is called in one worker of the pool at a time, whichever has its turn: not more
+    often than every `seconds`, and not before the last call has returned or its worker has died.
     The first call comes after that time; calls do not overlap. Their commands are sent at once. To
     be used while the file loads, or in on_start. Raises ValueError if `seconds` is not above 0,
     TypeError if it is not a number or the decorated object not a function, RuntimeError if it is
@@ -97,17 +115,29 @@ def every(seconds: float) -> Callable[[F], F]:
     nothing is called.
     """
     time = values.seconds(seconds, "the time of every()")
+    values.flag(once, "once")
 
     def add(function: F) -> F:
         if _is_too_late:
             raise RuntimeError("every() can be used while the handlers file loads, or in on_start")
         values.function(function, f"what every({time:g}) calls")
         check_arity(function, f"every({time:g})", ())
+        name = _timer_name(function) if once else ""
         if _timers is not None:
-            _timers.append(Timer(time, function))
+            if once and name in [timer.name for timer in _timers]:
+                raise ValueError(
+                    f"there is a timer {name} with once=True already: give each function its name"
+                )
+            _timers.append(Timer(time, function, name))
         return function
 
     return add
+
+
+def _timer_name(function: Callable[[], Any]) -> str:
+    """The same in all workers, whatever name the module has in each."""
+    name: str = getattr(function, "__qualname__", type(function).__qualname__)
+    return name[:GROUP_LIMIT]
 
 
 def start_timers(now: float) -> list[Timer]:

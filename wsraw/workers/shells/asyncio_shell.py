@@ -79,6 +79,7 @@ class AsyncioShell(Shell):
         self.runtime.output_ready = self._schedule_send
         self.runtime.send_now = self._send
         self.runtime.passes = self._passes
+        self.runtime.cancel = self._cancel
         bell = self.dealer.bell
         loop.add_reader(bell.reader, self._handle_bell)
         self.dealer.attach(loop, self._handle_readable)
@@ -275,12 +276,23 @@ class AsyncioShell(Shell):
             return self._is_cancelling
         return not self._owns_loop and isinstance(error, KeyboardInterrupt)
 
+    def _now(self) -> float:
+        return self._loop.time()
+
+    def _cancel(self, event: int) -> None:
+        """Cancel the handler of the event with that seq, if it is running."""
+        for task, (function, args) in self._tasks.items():
+            if function == self._serve and args[1].seq == event:
+                task.cancel("it took longer than handler_timeout")
+
     def _arm(self, timer: Timer) -> None:
         if not self._is_closed:
             self._timers[timer] = self._loop.call_at(timer.when, self._tick, timer)
 
     def _tick(self, timer: Timer) -> None:
-        if not (self._is_stopping() or self.runtime.is_draining):
+        if not timer.is_ours and (self._is_stopping() or self.runtime.is_draining):
+            return
+        if self._is_turn(timer, self._arm):
             self._spawn(self._run_timer, timer)
 
     async def _run_timer(self, timer: Timer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -20,14 +21,15 @@ class PlainShell(Shell):
 
     _started = False
     _timers: list[Timer]
-    _lock: threading.Lock
+    _lock: threading.RLock
     """Held to use the dealer or the link's batches while a handler runs."""
 
     def run(self) -> int:
         """Serve until the gateway or a signal ends it. Returns the exit code."""
         runtime, dealer = self.runtime, self.dealer
         runtime.send_now = self._send
-        runtime.link.lock = self._lock = threading.Lock()
+        runtime.questions.wait = self._wait
+        runtime.link.lock = self._lock = threading.RLock()
         self._timers = []
         over = threading.Event()
         # Without it, if there can be no more threads, acks wait for the handler that runs.
@@ -113,7 +115,11 @@ class PlainShell(Shell):
         now = monotonic()
         seconds = float("inf")
         for timer in self._timers:
-            if timer.when <= now and not self.is_over():
+            if (
+                timer.when <= now
+                and (timer.is_ours or not self.is_over())
+                and self._is_turn(timer, lambda _: None)
+            ):
                 self.runtime.call("every", timer.function)
                 now = monotonic()
                 timer.advance(now)
@@ -140,6 +146,19 @@ class PlainShell(Shell):
                     return
                 if dealer.wait(give_up - now, to_send=True) and self._receive():
                     batch = link.data_to_send()
+
+    def _wait(self, is_done: Callable[[], bool], seconds: float) -> None:
+        """Wait for an answer of the gateway while a handler runs. Events that come meanwhile are
+        queued."""
+        until = monotonic() + seconds
+        self._send()
+        while not is_done() and (left := until - monotonic()) > 0:
+            with self._lock:
+                if self.dealer.wait(min(left, LONG_HANDLER)):
+                    self._receive()
+            self._send()
+            if self.stop_if_abandoned():
+                self.runtime.questions.lost()
 
     def _leave(self) -> None:
         on_stop = self.runtime.handlers.on_stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from wsraw.runtime.bell import Bell
 from wsraw.runtime.clock import monotonic
 from wsraw.workers import api
 from wsraw.workers.connection import FORKED
-from wsraw.workers.loading.handlers import offer
+from wsraw.workers.loading.handlers import Timer, offer
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
@@ -122,6 +123,25 @@ class Shell:
         if not self.failed:
             self.runtime.link.started()
             self.runtime.output_ready()
+
+    def _now(self) -> float:
+        """The clock of timers."""
+        return monotonic()
+
+    def _is_turn(self, timer: Timer, told: Callable[[Timer], object]) -> bool:
+        """Whether a timer that is due may be called. One of the whole pool may once the gateway has
+        said so; it is asked here, and then `told` is called."""
+        if not timer.name or timer.is_ours:
+            return True
+
+        def answered(wait: float | None) -> None:
+            timer.told(wait, self._now())
+            told(timer)
+
+        # It is not due until there is an answer.
+        timer.when = math.inf
+        self.runtime.questions.turn(timer.name, timer.seconds, answered)
+        return False
 
     def _lost(self) -> None:
         """The connection is lost: what is queued or unsent is of a session that is over."""

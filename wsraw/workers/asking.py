@@ -1,0 +1,244 @@
+"""Sans-I/O. Questions to the gateway: which wait for an answer, and how handlers wait for it.
+
+A question leaves at once, before the commands of the event that is being handled. Its answer comes
+as a notice. What has no answer when the session ends fails.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Final, Generic, TypeVar
+
+from wsraw.link.records import Answer, Mark, Query, Reached, Record
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+MOST_QUERIES: Final = 100
+"""Queries that the gateway has to answer at a time; others wait here."""
+
+PATIENCE: Final = 10.0
+"""Seconds that `Asked.result` waits by default."""
+
+LOST: Final = "there is no gateway, or it was lost before it answered"
+
+
+class Asked(Generic[T]):
+    """What the gateway was asked, and its answer once that has come.
+
+    In an async handler, await it. A plain handler waits by `result`.
+    """
+
+    __slots__ = ("_error", "_is_done", "_then", "_value", "_wait")
+
+    def __init__(self, wait: Callable[[Callable[[], bool], float], None]) -> None:
+        self._wait = wait
+        self._is_done = False
+        self._value: T
+        self._error: Exception | None = None
+        self._then: list[Callable[[], object]] = []
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Raises ConnectionError if the gateway is lost before it has answered."""
+        if not self._is_done:
+            # Imported here, as plain handlers do without asyncio.
+            from asyncio import get_running_loop
+
+            future = get_running_loop().create_future()
+
+            def wake() -> None:
+                # Unless the handler that waits was cancelled.
+                if not future.done():
+                    future.set_result(None)
+
+            self._then.append(wake)
+            yield from future
+        return self._get()
+
+    def result(self, timeout: float | None = PATIENCE) -> T:
+        """The answer, in a plain handler: its worker does nothing else until it has come.
+
+        Raises TimeoutError after `timeout` seconds (None: never), ConnectionError if the gateway is
+        lost, and RuntimeError where a wait would stop an asyncio loop, in which the answer would
+        never come: there, await it in an ``async def``.
+        """
+        if not self._is_done:
+            self._wait(lambda: self._is_done, float("inf") if timeout is None else timeout)
+        if not self._is_done:
+            raise TimeoutError(f"the gateway has not answered within {timeout:g} s")
+        return self._get()
+
+    def map(self, change: Callable[[T], U]) -> Asked[U]:
+        """The same question, with another form of its answer."""
+        other: Asked[U] = Asked(self._wait)
+
+        def end() -> None:
+            if self._error is not None:
+                other.fail(self._error)
+            else:
+                other.set(change(self._value))
+
+        if self._is_done:
+            end()
+        else:
+            self._then.append(end)
+        return other
+
+    def set(self, value: T) -> None:
+        """The answer has come."""
+        self._value = value
+        self._end()
+
+    def fail(self, error: Exception) -> None:
+        """No answer will come."""
+        self._error = error
+        self._end()
+
+    def _end(self) -> None:
+        self._is_done = True
+        then, self._then = self._then, []
+        for each in then:
+            each()
+
+    def _get(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+Then = Callable[[Answer | Reached | None], None]
+"""Called with the answer, or None if the session has ended without one."""
+
+
+class Questions:
+    """The questions of one worker. `send` sends a record at once and returns False without a
+    session; it raises RuntimeError in a thread."""
+
+    def __init__(self, send: Callable[[Record], bool]) -> None:
+        self._send = send
+        self.wait: Callable[[Callable[[], bool], float], None] = cannot_wait
+        """Receives until the first argument returns True, or for so many seconds."""
+        self._asked: dict[int, Then] = {}
+        self._queries = 0
+        """Queries among those."""
+        self._queued: deque[tuple[Query, Then]] = deque()
+        self._next = 1
+
+    # --- out ---
+
+    def members(self, group: str) -> Asked[list[int]]:
+        """The ids of the connections in a group, in the order in which they joined."""
+        asked: Asked[list[int]] = Asked(self.wait)
+        ids: dict[int, None] = {}
+
+        def take(answer: Answer | Reached | None) -> None:
+            if not isinstance(answer, Answer):
+                asked.fail(ConnectionError(LOST))
+                return
+            # One that left and joined again meanwhile is named twice.
+            ids.update(dict.fromkeys(answer.value))
+            if answer.next:
+                self._query("members", group, answer.next, take)
+            else:
+                asked.set(list(ids))
+
+        self._query("members", group, 0, take)
+        return asked
+
+    def count(self, group: str) -> Asked[int]:
+        """How many connections are in a group."""
+        return self._ask("count", group)
+
+    def buffered(self, con: int) -> Asked[int]:
+        """The bytes that wait at the gateway for a connection."""
+        return self._ask("buffered", "", con)
+
+    def turn(self, name: str, seconds: float, then: Callable[[float | None], None]) -> None:
+        """Ask to be the one worker of the pool that calls a timer: `then` gets the seconds until it
+        should ask again, 0 to call it now, or None without a gateway."""
+
+        def take(answer: Answer | Reached | None) -> None:
+            then(answer.value if isinstance(answer, Answer) else None)
+
+        self._query("turn", name, round(seconds * 1000), take)
+
+    def drained(self, con: int) -> Asked[bool]:
+        """Whether what was sent to a connection so far has been written: True once it has, False
+        once the connection is closed."""
+        asked: Asked[bool] = Asked(self.wait)
+
+        def take(answer: Answer | Reached | None) -> None:
+            if isinstance(answer, Reached):
+                asked.set(answer.written)
+            else:
+                asked.fail(ConnectionError(LOST))
+
+        ref = self._ref(take)
+        if not self._send(Mark(con, ref)):
+            del self._asked[ref]
+            take(None)
+        return asked
+
+    def _ask(self, what: str, arg: str = "", number: int = 0) -> Asked[Any]:
+        asked: Asked[Any] = Asked(self.wait)
+
+        def take(answer: Answer | Reached | None) -> None:
+            if isinstance(answer, Answer):
+                asked.set(answer.value)
+            else:
+                asked.fail(ConnectionError(LOST))
+
+        self._query(what, arg, number, take)
+        return asked
+
+    def _query(self, what: str, arg: str, number: int, then: Then) -> None:
+        query = Query(0, what, arg, number)
+        if self._queries >= MOST_QUERIES:
+            self._queued.append((query, then))
+        else:
+            self._put(query, then)
+
+    def _put(self, query: Query, then: Then) -> None:
+        query.ref = self._ref(then)
+        self._queries += 1
+        if not self._send(query):
+            del self._asked[query.ref]
+            self._queries -= 1
+            then(None)
+
+    def _ref(self, then: Then) -> int:
+        ref = self._next
+        self._next = ref + 1
+        self._asked[ref] = then
+        return ref
+
+    # --- in ---
+
+    def answered(self, answer: Answer | Reached) -> None:
+        """An answer has come."""
+        then = self._asked.pop(answer.ref, None)
+        if then is None:
+            return
+        if isinstance(answer, Answer):
+            self._queries -= 1
+        then(answer)
+        while self._queued and self._queries < MOST_QUERIES:
+            self._put(*self._queued.popleft())
+
+    def lost(self) -> None:
+        """The session is over, and what has no answer will get none."""
+        lost: Iterable[Then] = [*self._asked.values(), *(then for _, then in self._queued)]
+        self._asked.clear()
+        self._queued.clear()
+        self._queries = 0
+        for then in lost:
+            then(None)
+
+
+def cannot_wait(is_done: Callable[[], bool], seconds: float) -> None:
+    """Raise RuntimeError: where an asyncio loop runs, the answer is awaited."""
+    raise RuntimeError(
+        "result() is for plain handlers of a worker without async ones: "
+        "here, await the answer in an async def"
+    )
