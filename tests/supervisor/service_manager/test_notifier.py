@@ -117,12 +117,13 @@ def test_programs_of_handlers_do_not_get_the_variables(tmp_path: Path, log: list
 
 @pytest.mark.parametrize(
     ("usec", "pid", "interval"),
-    [("3000000", "", 1.5), ("3000000", str(os.getpid()), 1.5), ("3000000", "1", 0.0),
+    [("3000000", "", 1.5), ("3000000", "ours", 1.5), ("3000000", "1", 0.0),
      ("", "", 0.0), ("x", "", 0.0)],
 )  # fmt: skip
 def test_the_watchdog_is_fed_twice_as_often_as_it_asks(
     manager: Manager, log: list[str], usec: str, pid: str, interval: float
 ) -> None:
+    pid = pid.replace("ours", str(os.getpid()))
     told = notifier(manager, log, WATCHDOG_USEC=usec, WATCHDOG_PID=pid)
     assert told.watchdog_interval == interval
     told.keep_alive()
