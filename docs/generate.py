@@ -26,6 +26,7 @@ from wsraw.gateway.sockets import listener
 from wsraw.link import batches, gateway_end, records, window, zmtp
 from wsraw.runtime import sockets
 from wsraw.runtime.link import client, connection, server
+from wsraw.runtime.log import line
 from wsraw.supervisor import log, session_end
 from wsraw.supervisor.control import link as control
 from wsraw.supervisor.decisions import restarts
@@ -44,7 +45,7 @@ PAGES: Final = {
     "Limits for clients": "[Limit what clients can use](limits.md)",
     "Connections": "[Disconnect silent clients](limits.md#disconnect-silent-clients)",
     "Compression": "[Tune compression](limits.md#tune-compression)",
-    "Processes": "[Deploy and operate a run](deploy.md), "
+    "Processes": "[Deploy and operate a run](deploy.md), [Read the log](log.md), "
     "[Understand restarts](troubleshooting.md#understand-restarts)",
     "Workers on other machines": "[Run workers outside the run](remote-workers.md)",
 }
@@ -247,7 +248,10 @@ NUMBERS: Final = {
     "link-stranger-bytes": size(server.STRANGER_LIMIT),
     "link-strangers": f"{server.MOST_STRANGERS:,}",
     "link-timeout": f"{server.HELLO_TIMEOUT:g} s",
+    "log-burst": f"{log.BURST:g} s",
+    "log-exception": size(line.EXCEPTION_BYTES),
     "log-kept": size(log.BYTES_KEPT),
+    "log-message": size(line.MESSAGE_BYTES),
     "longest-backoff": f"{restarts.LONGEST_BACKOFF:g} s",
     "longest-line": size(sniffer.MAX_LINE),
     "longest-log-line": size(process.LONGEST_LINE),

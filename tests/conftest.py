@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from wsraw.cli import is_compiled
 from wsraw.gateway.counters import Counters
+from wsraw.runtime.log.line import Subject
 
 # Hypothesis' own deadline, and what it calls too slow, count wall clock; tests that wait have a
 # deadline of ours.
@@ -52,9 +53,9 @@ _faults: list[tuple[str, BaseException]] = []
 _fault = Counters.fault
 
 
-def _remember(self: Counters, who: str, error: BaseException) -> None:
+def _remember(self: Counters, who: str, error: BaseException, *subject: Subject) -> None:
     _faults.append((who, error))
-    _fault(self, who, error)
+    _fault(self, who, error, *subject)
 
 
 Counters.fault = _remember  # type: ignore[method-assign]

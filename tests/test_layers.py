@@ -98,7 +98,14 @@ DOORS = {
         *(f"tools.connect.{name}" for name in ("channels", "dialing", "problems", "session")),
         "tools.drill.load.clients",
     },
-    "msgspec": {"config.addresses", "link.records", "config.options", "config.settings"},
+    "msgspec": {
+        "config.addresses",
+        "link.records",
+        "config.options",
+        "config.settings",
+        "runtime.log.formats",
+        "runtime.log.line",
+    },
 }
 """Third-party package → the only modules that may import it. zmq has one door a process: below."""
 

@@ -15,7 +15,7 @@ import sys
 
 from wsraw.config import settings as settings_module
 from wsraw.runtime.launch import Parent, die_with
-from wsraw.runtime.printable import LogLine
+from wsraw.runtime.log.formatters import ToSupervisor
 
 
 def main() -> int:
@@ -31,8 +31,9 @@ def main() -> int:
         # It has ended.
         return 1
     settings = settings_module.from_json(line.decode())
-    _log_to_stderr(settings.log_level)
     kind, *rest = sys.argv[1:]
+    if kind in ("gateway", "worker"):
+        _log_to_supervisor(settings.log_level)
     if kind == "gateway":
         # An abort makes a gateway that hangs log its stack.
         faulthandler.enable()
@@ -67,17 +68,10 @@ def main() -> int:
     )
 
 
-class _Line(LogLine):
-    """`level: text`, which the supervisor's log parses."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {super().format(record)}"
-
-
-def _log_to_stderr(level: str) -> None:
-    """Set up the logger of wsraw. The root logger is left to the handlers file."""
+def _log_to_supervisor(level: str) -> None:
+    """Set up the logger of wsraw, which goes on working whatever a handlers file configures."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Line())
+    handler.setFormatter(ToSupervisor())
     ours = logging.getLogger("wsraw")
     ours.setLevel(level.upper())
     ours.addHandler(handler)

@@ -6,6 +6,7 @@ import pytest
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.counters import BURST, DONE, TELL_EVERY, UNTOLD, Counters
+from wsraw.runtime.log.line import Subject
 
 
 def test_each_counted_limit_is_a_setting() -> None:
@@ -18,18 +19,21 @@ def test_the_first_violation_is_logged_at_once_and_the_others_in_one_line(
 ) -> None:
     caplog.set_level(logging.INFO)
     limits = Counters()
-    limits.hit("max_header_size", 100.0, "a")
+    limits.hit("max_header_size", 100.0, Subject(1, "a"))
     for n in range(50):
-        limits.hit("max_header_size", 101.0 + n / 10, f"b{n}")
+        limits.hit("max_header_size", 101.0 + n / 10, Subject(2, f"b{n}"))
     limits.tick(100.0 + TELL_EVERY - 0.1)
     assert [record.getMessage() for record in caplog.records] == [
-        "limit max_header_size: refused a request (431): a"
+        "limit max_header_size: refused a request (431): connection 1 (a)"
     ]
     limits.tick(100.0 + TELL_EVERY)
     limits.tick(100.0 + 5 * TELL_EVERY)
     assert [record.getMessage() for record in caplog.records[1:]] == [
-        "limit max_header_size: refused a request (431), 50 times in 10 s; the last one: b49"
+        "limit max_header_size: refused a request (431), 50 times in 10 s; the last one: "
+        "connection 2 (b49)"
     ]
+    told = [(record.__dict__["connection"], record.__dict__["peer"]) for record in caplog.records]
+    assert told == [(1, "a"), (2, "b49")]
     assert limits.counts == {"max_header_size": 51}
 
 

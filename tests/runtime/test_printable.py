@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+import time
 import unicodedata
 
 import pytest
 
+from tests.deadline import UNIT
 from wsraw.runtime.printable import (
-    LogLine,
     printable,
     printable_lines,
     shown,
     shown_url,
     without_secrets,
+    without_secrets_inside,
 )
 
 TEXT = (
@@ -39,18 +40,6 @@ def test_no_control_character_is_left() -> None:
 def test_text_of_any_script_stays() -> None:
     assert printable(TEXT) == printable_lines(TEXT) == TEXT
     assert printable_lines("a\n\tb\n") == "a\n\tb\n"
-
-
-def test_a_log_record_is_one_line_except_for_its_traceback() -> None:
-    try:
-        raise ValueError("x\x1b[2J")
-    except ValueError as error:
-        info = type(error), error, error.__traceback__
-    record = logging.LogRecord("wsraw", logging.ERROR, "f", 1, "a\n%s", ("b\x1b",), info)
-    first, *rest = LogLine("%(message)s").format(record).split("\n")
-    assert first == r"a\nb\x1b"
-    assert rest[0] == "Traceback (most recent call last):"
-    assert rest[-1] == r"ValueError: x\x1b[2J"
 
 
 @pytest.mark.parametrize(
@@ -82,3 +71,29 @@ def test_no_secret_of_a_url_is_shown(url: str, left: str) -> None:
 
 def test_text_of_a_client_is_shortened_to_ascii() -> None:
     assert shown("\u017c\x1b" + "a" * 1000) == r"'\u017c\x1b" + "a" * 98 + "'"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            "no answer from wss://u:SECRET@h:8/p?k=SECRET, so",
+            "no answer from wss://...@h:8/p?... so",
+        ),
+        ("'ws://SECRET@SECRET@h#SECRET'", "'ws://...@h#...'"),
+        ('url="https://h/a?b"; (http://h)', 'url="https://h/a?..."; (http://h)'),
+        ("ipc:///run/a/link.sock", "ipc:///run/a/link.sock"),
+        ("tcp://127.0.0.1:80 and ws://[::1]:80/", "tcp://127.0.0.1:80 and ws://[::1]:80/"),
+        ("is it a ? or an @", "is it a ? or an @"),
+        ("://?@", "://?@"),
+    ],
+)
+def test_no_secret_of_a_url_inside_a_text_is_shown(text: str, left: str) -> None:
+    assert without_secrets_inside(text) == left
+
+
+@pytest.mark.parametrize("text", ["a://" * 50_000, "a" * 200_000 + " a://", "a://" + "@" * 200_000])
+def test_a_long_text_takes_linear_time(text: str) -> None:
+    began = time.process_time()
+    without_secrets_inside(text)
+    assert time.process_time() - began < 5 * UNIT

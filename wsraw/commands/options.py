@@ -15,7 +15,7 @@ from wsraw.config import options as options_module
 from wsraw.config import sources
 from wsraw.config.options import Option
 
-OF_WORKERS: Final = ("concurrency", "on_exception", "log_level")
+OF_WORKERS: Final = ("concurrency", "on_exception", "log_level", "log_format")
 """The settings of a worker that is started by hand."""
 
 _FILE: Final = re.compile(r"\.(?:py|toml)(?::\d+)?$")

@@ -241,7 +241,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Folder for the sockets, token and dead letters of the run. Only its owner may access it.
     Default: a new folder for each run."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Log messages of this severity and above."""
+    """Log messages of this severity and above. What handlers print is always logged."""
+    log_format: Literal["text", "json"] = "text"
+    """How the log is written. text: lines to read. json: one JSON object a line."""
+    log_rate: Size = MIB
+    """Bytes per second that each process may log on average; 10 seconds' worth may come at once.
+    Further lines are left out, and a line says how many. 0: no limit."""
     stop_timeout: Seconds = 30.0
     """Time limit for handlers and clients to finish when the run is stopped."""
     drain_timeout: Seconds = 30.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from wsraw.runtime.log.line import NOTHING, Subject
 from wsraw.runtime.printable import printable
 
 log = logging.getLogger("wsraw.gateway")
@@ -65,7 +66,7 @@ UNTOLD: Final = frozenset({"verdict"})
 class _Lines:
     """Log lines of one kind: `burst` of them at once, then one every `interval` seconds."""
 
-    __slots__ = ("_ahead", "_free_at", "_interval", "count", "last", "level", "since")
+    __slots__ = ("_ahead", "_free_at", "_interval", "count", "last", "level", "since", "subject")
 
     def __init__(self, burst: int, interval: float) -> None:
         self._interval = interval
@@ -75,6 +76,9 @@ class _Lines:
         self.count = 0
         """How often it has happened since the last line."""
         self.last = ""
+        """What the last one said."""
+        self.subject = NOTHING
+        """What the last one was about."""
         self.level = logging.WARNING
         self.since = 0.0
         """When the last line was written."""
@@ -102,8 +106,8 @@ class Counters:
         self.now = 0.0
         """The loop's clock, for lines about workers; set by the owner."""
 
-    def hit(self, name: str, now: float, peer: str = "") -> None:
-        """Count a limit that `peer` has reached."""
+    def hit(self, name: str, now: float, subject: Subject = NOTHING, why: str = "") -> None:
+        """Count a limit that `subject` has reached."""
         self.counts[name] = self.counts.get(name, 0) + 1
         if name in UNTOLD:
             return
@@ -112,17 +116,18 @@ class Counters:
             lines = self._kinds[name] = _Lines(1, TELL_EVERY)
             lines.level = logging.INFO if name in ROUTINE else logging.WARNING
         lines.count += 1
-        lines.last = peer
+        lines.subject, lines.last = subject, why
         if lines.is_due(now):
             self._tell_limit(name, lines, now)
 
-    def fault(self, what: str, error: BaseException) -> None:
+    def fault(self, what: str, error: BaseException, subject: Subject = NOTHING) -> None:
         """Count a bug in wsraw that has raised, and has ended `what`."""
         self.counts[FAULT] = self.counts.get(FAULT, 0) + 1
         self._faults.count += 1
         if self._faults.is_due(self.now):
             text = "%s was ended by a bug in wsraw; please report it%s"
-            log.error(text, what, self._faults.told(self.now), exc_info=error)
+            more = self._faults.told(self.now)
+            log.error(text, what, more, exc_info=error, extra=subject.extra())
 
     def say(self, level: str, text: str, *args: object) -> None:
         """Log a line that a worker can cause, or a peer that claims to be one, unless there are too
@@ -146,10 +151,11 @@ class Counters:
         text = f"limit {name}: {DONE.get(name, 'reached')}"
         if lines.count > 1:
             text += f", {lines.count} times in {now - lines.since:.0f} s; the last one"
-        if lines.last:
-            text += f": {lines.last}"
+        for said in (lines.subject.label, lines.last):
+            if said:
+                text += f": {said}"
         lines.told(now)
-        log.log(lines.level, "%s", printable(text))
+        log.log(lines.level, "%s", printable(text), extra=lines.subject.extra())
 
     def _tell_worker(self, now: float) -> None:
         lines = self._workers

@@ -1,16 +1,14 @@
 """Sans-I/O. Text of clients, workers and handlers, made safe for a log and a terminal.
 
 A terminal obeys control characters, and a line break ends a log line. So all such text passes
-through `printable`: in the log of a run (supervisor/log.py), in log records of its processes
-(`LogLine`) and in the output of commands. Secrets in URLs are removed, as logs are read by more
-people than connections.
+through `printable`: in the log of a run (runtime/log/, supervisor/log.py) and in the output of
+commands. Secrets in URLs are removed, as logs are read by more people than connections.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from typing import Any, Final
+from typing import Final
 
 MOST: Final = 100
 """Characters of a client's text that a log line shows."""
@@ -18,6 +16,11 @@ MOST: Final = 100
 _ABSOLUTE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#\\]*)(.*)", re.DOTALL)
 _QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 
+
+_IN_TEXT: Final = re.compile(
+    r"""([A-Za-z][A-Za-z0-9+.-]{0,20}://)(?:[^\s/?#'"<>\\]*@)?([^\s?#'"<>\\]*)(?:[?#][^\s'"<>]*)?"""
+)
+"""URLs in a text: scheme, userinfo, host and path, and the rest."""
 
 _CONTROLS: Final = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+"
@@ -41,18 +44,6 @@ def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-class LogLine(logging.Formatter):
-    """Formats a log record as one line, and a traceback after it as several."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """Format the message as one line."""
-        return printable(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802
-        """Format the traceback as lines."""
-        return printable_lines(super().formatException(ei))
-
-
 def os_error(error: OSError) -> str:
     """The error of a system call, with the file if it has one."""
     why = error.strerror or str(error)
@@ -68,6 +59,18 @@ def shown_url(url: str) -> str:
     """A request's target, an address or an Origin of a client, quoted and shortened, without parts
     that may be secret: userinfo, query, and everything after a host."""
     return shown(without_secrets(url))
+
+
+def without_secrets_inside(text: str) -> str:
+    """A text with dots instead of the userinfo and the query of each URL in it."""
+    return _IN_TEXT.sub(_without_secrets, text) if "://" in text else text
+
+
+def _without_secrets(found: re.Match[str]) -> str:
+    scheme, place = found.groups()
+    userinfo = "...@" if "@" in found[0][: found.start(2) - found.start()] else ""
+    query = found[0][found.end(2) - found.start() :][:1]
+    return f"{scheme}{userinfo}{place}{f'{query}...' if query else ''}"
 
 
 def without_secrets(url: str) -> str:

@@ -24,7 +24,7 @@ from wsraw.config import pools, programs
 from wsraw.config import settings as settings_module
 from wsraw.config.addresses import Listen, parse_listen
 from wsraw.config.settings import Settings
-from wsraw.config.units import human_size
+from wsraw.config.units import human_size, human_time
 from wsraw.link.records import (
     DEFAULT_POOL,
     DrainWorker,
@@ -58,7 +58,7 @@ from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.pool import in_words
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.file_watch import Watch
-from wsraw.supervisor.log import Log, LogHandler
+from wsraw.supervisor.log import Log, LogHandler, format_for
 from wsraw.supervisor.processes.children import Children
 from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder import keeper
@@ -81,6 +81,9 @@ EXIT_WRONG_USE: Final = 2
 EXIT_CANNOT_LISTEN: Final = 3
 """Trying again would fail again."""
 
+FAILURES: Final = (EXIT_TRY_AGAIN, EXIT_WRONG_USE, EXIT_CANNOT_LISTEN)
+"""Exit codes of a run that has not ended as somebody wanted."""
+
 REPEATED_SIGNAL: Final = 0.1
 """Seconds within which a second signal repeats the first one."""
 
@@ -96,12 +99,19 @@ class CannotStart(Exception):  # noqa: N818
 def run(settings: Settings, passed: PassedSockets | None = None) -> int:
     """Serve until a signal; returns the exit code. `passed`: the sockets of a service manager.
     Raises CannotStart."""
-    log = Log(sys.stderr, settings.log_level)
+    form = format_for(sys.stderr, settings.log_format)
+    log = Log(sys.stderr, settings.log_level, form, settings.log_rate)
     shared, handler = logging.getLogger("wsraw"), LogHandler(log)
     shared.addHandler(handler)
     try:
         notifier = Notifier(os.environ, log.say)
         return Supervisor(settings, log, passed, notifier).run()
+    except CannotStart as error:
+        if settings.log_format != "json":
+            raise
+        # Each line is an object, the last one, too.
+        log.say("error", str(error))
+        return error.code
     finally:
         shared.removeHandler(handler)
         log.close()
@@ -112,6 +122,9 @@ class Supervisor:
 
     It has more than 20 attributes because it owns all parts of a run, and closes them in order.
     """
+
+    ended_by = ""
+    """What has asked the run to stop first, or now."""
 
     def __init__(
         self,
@@ -268,6 +281,7 @@ class Supervisor:
             for number, handler in old.items():
                 signal.signal(number, handler)
             self._close()
+            self._say_end()
         return self.policy.exit_code
 
     def _close(self) -> None:
@@ -278,6 +292,17 @@ class Supervisor:
         self.loop.close()
         for kept in self._keeper.close():
             self.log.say("warning", f"dead letters are kept: {kept}")
+
+    def _say_end(self) -> None:
+        """The last line of the log: what has ended the run, after how long, and its exit code."""
+        error = sys.exc_info()[1]
+        code = error.code if isinstance(error, CannotStart) else self.policy.exit_code
+        why = f": {self.ended_by}" if self.ended_by else ""
+        if error is not None and not isinstance(error, CannotStart):
+            why, code = f": {type(error).__name__}, a bug in wsraw", EXIT_TRY_AGAIN
+        time = human_time(self.loop.now - self._begun)
+        text = f"the run has ended after {time}{why} (exit code {code})"
+        self.log.say("error" if code in FAILURES else "info", text)
 
     # --- signals: the handler only enqueues ---
 
@@ -306,12 +331,14 @@ class Supervisor:
         self._signals += 1
         if self._signals == 1:
             self._signalled_at = now
+            self.ended_by = self.ended_by or name
             self.log.say("info", f"{name}: stopping; once more stops at once")
             self.act(self.policy.stop(now))
         elif now - self._signalled_at < REPEATED_SIGNAL:
             # GNU timeout signals the process and then its group; so do some service managers.
             self._signals = 1
         elif self._signals == 2:
+            self.ended_by = f"a second {name}"
             self.log.say("warning", f"{name} again: stopping at once")
             self.act(self.policy.stop_now(128 + number, now))
 
@@ -323,6 +350,7 @@ class Supervisor:
         """Stop gracefully; a second time can only make it sooner."""
         if seconds is not None and self._settings.stop_timeout:
             seconds = min(seconds, self._settings.stop_timeout)
+        self.ended_by = self.ended_by or why
         self.log.say("info", f"{why}: stopping")
         self.act(self.policy.stop(self.loop.now, seconds))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import faulthandler
 import io
 import json
-import logging
 import math
 import os
 import platform
@@ -20,23 +19,28 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wsraw.config.settings import Settings
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime import launch
 from wsraw.runtime.bell import Bell
 from wsraw.runtime.launch import Parent
-from wsraw.runtime.printable import LogLine
+from wsraw.runtime.log.formatters import HAS_LINES
+from wsraw.runtime.printable import printable_lines
 from wsraw.workers import api
 from wsraw.workers.loading import handlers, source
-from wsraw.workers.reporting import output
+from wsraw.workers.reporting import capture, output
 from wsraw.workers.reporting.ration import Ration, place_of
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime, log_exception, log_left_out
 from wsraw.workers.shells import fork
-from wsraw.workers.shells.dealer import LinkKeys
-from wsraw.workers.shells.shell import LEAVE_WITHIN, Shell, Stopper, connect, is_local
+from wsraw.workers.shells.dealer import Dealer, LinkKeys
+from wsraw.workers.shells.shell import LEAVE_WITHIN, Stopper, connect, is_local
+
+if TYPE_CHECKING:
+    from wsraw.workers.shells.asyncio_shell import AsyncioShell
+    from wsraw.workers.shells.plain_shell import PlainShell
 
 ORPHAN_GRACE: Final = 5.0
 """Seconds that a handler may still run when the supervisor is gone."""
@@ -66,7 +70,8 @@ def main(
     says that the gateway is on this machine.
     """
     faulthandler.enable()
-    _line_buffer(settings.log_level)
+    _line_buffer()
+    formatter = capture.begin(settings.log_level, settings.log_format)
     bell = Bell()
     stopper = Stopper(bell)
     is_spawned = os.environ.pop("WSRAW_STDIN", "") == "1"
@@ -81,7 +86,7 @@ def main(
     try:
         loaded = _load(file)
     except handlers.LoadError as error:
-        print(error, file=sys.stderr, flush=True)
+        log.error("%s", printable_lines(str(error)), extra=HAS_LINES)
         return EXIT_DOES_NOT_LOAD
     for slip in handlers.slips(loaded):
         log.warning("%s", slip)
@@ -96,27 +101,20 @@ def main(
         starting=loaded.on_start is not None,
     )
     runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
-    _ration_reports(runtime)
+    formatter.current = runtime.subject
+    ration = _ration_reports(runtime)
     stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
         dealer = connect(endpoint, bell, keys, is_known=is_known or is_spawned)
     except OSError as error:
-        print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
+        log.error("cannot connect to %s: %s", endpoint, error)
         return EXIT_WRONG_ENDPOINT
     _stop_on_signals(stopper, bell, is_spawned)
-    shell: Shell
-    if loaded.is_async:
-        # Imported here, as asyncio takes 30 ms.
-        from wsraw.workers.shells.asyncio_shell import AsyncioShell
-
-        shell = AsyncioShell(runtime, dealer, stopper, concurrency)
-    else:
-        from wsraw.workers.shells.plain_shell import PlainShell
-
-        shell = PlainShell(runtime, dealer, stopper)
+    shell = _shell(runtime, dealer, stopper, concurrency)
     fork.in_child(shell.forked)
     code = shell.run()
+    ration.tell()
     # Python restores default signal handlers before it ends; a signal at that moment would make
     # this look like a crash.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -142,7 +140,8 @@ def check(file: str, settings: Settings) -> int:
     The result is one line of JSON on stdout. What the file prints goes to stderr.
     """
     faulthandler.enable()
-    _line_buffer(settings.log_level)
+    _line_buffer()
+    capture.begin(settings.log_level, settings.log_format)
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as result:
         os.dup2(2, 1)
         null = os.open(os.devnull, os.O_RDONLY)
@@ -161,7 +160,20 @@ def check(file: str, settings: Settings) -> int:
     return EXIT_DOES_NOT_LOAD if found["error"] else 0
 
 
-def _ration_reports(runtime: Runtime) -> None:
+def _shell(
+    runtime: Runtime, dealer: Dealer, stopper: Stopper, concurrency: int
+) -> AsyncioShell | PlainShell:
+    if runtime.handlers.is_async:
+        # Imported here, as asyncio takes 30 ms.
+        from wsraw.workers.shells.asyncio_shell import AsyncioShell
+
+        return AsyncioShell(runtime, dealer, stopper, concurrency)
+    from wsraw.workers.shells.plain_shell import PlainShell
+
+    return PlainShell(runtime, dealer, stopper)
+
+
+def _ration_reports(runtime: Runtime) -> Ration:
     ration = Ration()
 
     def report(what: str, error: BaseException) -> None:
@@ -174,21 +186,14 @@ def _ration_reports(runtime: Runtime) -> None:
 
     runtime.report = report
     runtime.left_out = left_out
+    return ration
 
 
-def _line_buffer(log_level: str) -> None:
+def _line_buffer() -> None:
     """Flush each line of print and of the log."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    ours = logging.getLogger("wsraw")
-    ours.setLevel(log_level.upper())
-    if not ours.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(LogLine("%(levelname)s %(message)s"))
-        ours.addHandler(handler)
-        # A handlers file may configure the root logger; do not log twice.
-        ours.propagate = False
 
 
 _Signalled = Callable[[int, FrameType | None], None]

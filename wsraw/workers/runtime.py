@@ -44,6 +44,9 @@ from wsraw.link.records import (
 )
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import ONLY_MESSAGES, Outbox, WorkerEnd
+from wsraw.runtime.log.formatters import HAS_LINES
+from wsraw.runtime.log.line import NOTHING, Subject
+from wsraw.runtime.printable import printable_lines, without_secrets
 from wsraw.workers.asking import Asked, Questions
 from wsraw.workers.connection import (
     ATTACHED,
@@ -127,6 +130,8 @@ class Runtime:
         """Cancels the async handler of the event with that number."""
         self._overdue: set[int] = set()
         """Events whose handlers were cancelled."""
+        self._failing: Connection | None = None
+        """The connection whose handler has failed, while that is reported."""
         self._end_fork: Callable[[BaseException | None], object] | None = None
         """Ends the process, in a fork of the worker's process."""
         self._plain = Turn(0, OnError(0, 0, ""))
@@ -229,10 +234,11 @@ class Runtime:
         busy = [con for con in self.connections.values() if con._handling is not None]
         itself = [con for con in busy if con.id == hung.con]
         for con in itself or busy[:MOST_SHOWN]:
-            text = f"an event of connection {hung.con} takes too long"
-            log.error("%s; the handler of connection %d awaits:", text, con.id)
-            for line in where(con._handling).splitlines():
-                log.error("%s", line)
+            text = (
+                "an event of connection %d takes too long; the handler of connection %d awaits:\n%s"
+            )
+            stack = printable_lines(where(con._handling))
+            log.error(text, hung.con, con.id, stack, extra=subject_of(con).extra() | HAS_LINES)
         self._overdue.add(hung.event)
         self.cancel(hung.event)
 
@@ -369,7 +375,11 @@ class Runtime:
         """A handler raised: discard its commands and ack the event."""
         self.turn = None
         # An exception that passes leaves the event unhandled; another worker gets it.
-        self.escaped(name_of(turn.event), error)
+        self._failing = con
+        try:
+            self.escaped(name_of(turn.event), error)
+        finally:
+            self._failing = None
         self._discard(turn)
         turn.records = self._end(turn.event, con)
         turn.size = RECORD_COST
@@ -412,6 +422,18 @@ class Runtime:
         if self.passes(error):
             raise error
         self.report(what, error)
+
+    def subject(self) -> Subject:
+        """The connection whose event the calling code handles, for the log."""
+        if self._failing is not None:
+            return subject_of(self._failing)
+        turn = self.turn
+        if turn is None or self._get_ident() != self._ident:
+            turn = _turn.get()
+            if turn is None or turn.done:
+                return NOTHING
+        con = self.connections.get(turn.event.con)
+        return Subject(turn.event.con) if con is None else subject_of(con)
 
     # --- calls beside events ---
 
@@ -651,6 +673,11 @@ def log_exception(what: str, error: BaseException) -> None:
         # Our own frames above the user's.
         trace = trace.tb_next
     log.error("%s raised", what, exc_info=(type(error), error, trace))
+
+
+def subject_of(con: Connection) -> Subject:
+    """What a line of the log about a connection says."""
+    return Subject(con.id, con.peer or without_secrets(con.target))
 
 
 def log_left_out(why: str) -> None:

@@ -18,6 +18,7 @@ from wsraw.gateway.admission.forwarded import Forwarded, forwarded, x_forwarded_
 from wsraw.gateway.admission.per_address import AddressLimits, address_key
 from wsraw.gateway.admission.routes import Found, Routes
 from wsraw.gateway.counters import Counters
+from wsraw.runtime.log.line import Subject
 from wsraw.runtime.printable import shown_url
 
 _READERS: Final = {"x-forwarded-for": x_forwarded_for, "forwarded": forwarded}
@@ -141,7 +142,7 @@ class AdmissionPolicy:
 
     def refuse(self, setting: str, about: dict[str, Any], why: str, now: float) -> None:
         """Count a refusal under the setting that is the reason, and log it now and then."""
-        self._counters.hit(setting, now, f"{about.get('peer', 'a client')}: {why}")
+        self._counters.hit(setting, now, Subject(peer=about.get("peer", "")), why)
 
     def _check_host(self, client: Client, hosts: list[str], now: float) -> Refusal | None:
         if self._hosts.allow(hosts[-1]):

@@ -35,6 +35,7 @@ from wsraw.gateway.websocket.shared import RAW_KEY
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening
 from wsraw.link.records import DEFAULT_POOL, Event, OnClose, OnConnect, OnError, OnMessage, Reject
+from wsraw.runtime.log.line import Subject
 from wsraw.runtime.printable import without_secrets
 
 __all__ = [
@@ -163,9 +164,13 @@ class Connection:
         return target
 
     @property
+    def subject(self) -> Subject:
+        """What a line of the log about it says."""
+        return Subject(self.id, self.about.get("peer") or without_secrets(self.target))
+
+    @property
     def label(self) -> str:
-        peer = self.about.get("peer") or without_secrets(self.target)
-        return f"connection {self.id} ({peer})" if peer else f"connection {self.id}"
+        return self.subject.label
 
     @property
     def needs_verdict(self) -> bool:

@@ -177,7 +177,7 @@ class Deadlines:
         if entry.heard or entry.pool.workers:
             return
         con = entry.con
-        self._registry.counters.hit("worker_wait_timeout", now, con.label)
+        self._registry.counters.hit("worker_wait_timeout", now, con.subject)
         if con.kind == "websocket":
             con.close(1013, "no worker is ready", "no-worker", now)
         else:

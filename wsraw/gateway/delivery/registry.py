@@ -190,7 +190,7 @@ class Registry:
         if entry.con.ending.cause == "peer" and has_messages:
             if self.dispatcher.keep_left_behind(entry):
                 return
-            self.counters.hit(LEFT, now, entry.con.label)
+            self.counters.hit(LEFT, now, entry.con.subject)
         self.forget(entry)
 
     def add(self, con: Connection, pool: Pool, now: float) -> Entry:
@@ -260,7 +260,7 @@ class Registry:
     def fault(self, con: Connection, error: BaseException, now: float) -> None:
         """End a connection, and no other one, because of a bug of ours. A WebSocket gets 1011, a
         raw connection a reset. Raises nothing."""
-        self.counters.fault(con.label, error)
+        self.counters.fault(con.label, error, con.subject)
         entry = con.entry if isinstance(con.entry, Entry) else None
         try:
             if entry is not None and not entry.gone:
@@ -272,7 +272,7 @@ class Registry:
             if entry is not None:
                 self.flow.output_changed(entry)
         except Exception as second:
-            self.counters.fault(f"{con.label}, while it was closed,", second)
+            self.counters.fault(f"{con.label}, while it was closed,", second, con.subject)
             con.force_end()
         self.dirty[con] = None
         if entry is None or entry.gone or con.state is not CLOSED:
@@ -293,7 +293,7 @@ class Registry:
             end = OnClose(0, entry.id, con.ending.code, con.ending.reason, con.ending.cause)
             self.take(con, [end], now)
         except Exception as error:
-            self.counters.fault(f"the entry of {con.label}", error)
+            self.counters.fault(f"the entry of {con.label}", error, con.subject)
             self.forget(entry)
 
     def end_failed(self, now: float) -> None:
@@ -304,7 +304,7 @@ class Registry:
                 continue
             if entry.con.ending.cause == FAULT:
                 # Not even its on_close can be dispatched.
-                self.counters.fault(f"the entry of {entry.con.label}", error)
+                self.counters.fault(f"the entry of {entry.con.label}", error, entry.con.subject)
                 self.forget(entry)
                 continue
             # A parked event may be what raises, each time that it is delivered.
@@ -333,7 +333,7 @@ class Registry:
                     step(entry)
                     break
                 except Exception as error:
-                    self.counters.fault(f"the entry of {entry.con.label}", error)
+                    self.counters.fault(f"the entry of {entry.con.label}", error, entry.con.subject)
         self.entries.pop(entry.id, None)
 
     def _forget_names(self, entry: Entry) -> None:
@@ -387,7 +387,7 @@ class Registry:
     def count(self, limit: str, con: Connection, now: float) -> None:
         """Count that a connection ends for a limit; only the first one counts."""
         if not con.ending.cause:
-            self.counters.hit(limit, now, con.label)
+            self.counters.hit(limit, now, con.subject)
 
     def end_for_limit(self, entry: Entry, limit: str, cause: str, message: str, now: float) -> None:
         """Close a connection that has passed a limit, at once (1008), and drop its messages."""

@@ -58,7 +58,7 @@ def _kick_one(registry: Registry, con_id: int, code: int, reason: str) -> Steps:
     if isinstance(con, str):
         return Answer(False, con)
     _close(registry, con, code, reason)
-    log.info("wsraw kick: closed %s", con.label)
+    log.info("wsraw kick: closed %s", con.label, extra=con.subject.extra())
     return Answer(True, "", {"matched": 1, "closed": 1})
 
 
@@ -82,7 +82,7 @@ def _kick_many(
     finally:
         # Also if whoever asked has gone.
         if closed == 1:
-            log.info("wsraw kick: closed %s", found[0].label)
+            log.info("wsraw kick: closed %s", found[0].label, extra=found[0].subject.extra())
         elif closed:
             log.info("wsraw kick: closed %d connections", closed)
     return Answer(True, "", {"matched": len(found), "closed": closed})

@@ -446,7 +446,7 @@ class Sessions:
             name = type(event).__struct_config__.tag
             did, count = ("killed", deaths) if deaths else ("broken the links of", losses)
             text = "connection %d: its %s has %s %d workers; see the dead letters"
-            log.error(text, entry.id, name, did, count)
+            log.error(text, entry.id, name, did, count, extra=entry.con.subject.extra())
             entry.pool.totals.dead_letters += 1
             try:
                 self.dead_letters.append(dead_letter(entry, event, deaths, losses))

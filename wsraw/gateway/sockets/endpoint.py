@@ -383,7 +383,7 @@ class Endpoint:
         self.handshake = None
         if con.ending.limit:
             limit, con.ending.limit = con.ending.limit, ""
-            shared.registry.counters.hit(limit, shared.loop.now, con.label)
+            shared.registry.counters.hit(limit, shared.loop.now, con.subject)
         if not transport.established:
             con.output.drop()
         if con.output.reset:
@@ -455,9 +455,11 @@ class Endpoint:
     def free(self, error: BaseException) -> None:
         """`close` has raised: free everything, whatever else raises."""
         registry = self.shared.registry
-        registry.counters.fault(f"the socket of {self.con.label}", error)
+        registry.counters.fault(f"the socket of {self.con.label}", error, self.con.subject)
         for step in (self._leave, self.sock.close, lambda: registry.flow.socket_closed(self.con)):
             try:
                 step()
             except Exception as another:
-                registry.counters.fault(f"the socket of {self.con.label}", another)
+                registry.counters.fault(
+                    f"the socket of {self.con.label}", another, self.con.subject
+                )

@@ -203,7 +203,7 @@ class TlsHandshake:
         now = shared.loop.now
         endpoint.handshake = None
         shared.handshakes.failed += 1
-        log.debug("connection %d: no TLS: %s", con.id, why)
+        log.debug("connection %d: no TLS: %s", con.id, why, extra=con.subject.extra())
         if con.opened:
             events = con.connect_failed(f"TLS to {without_secrets(con.target)}: {why}", now)
         else:

@@ -29,6 +29,7 @@ from wsraw.gateway.sockets.listener import Listener
 from wsraw.gateway.sockets.transport import reset
 from wsraw.gateway.tls.client_contexts import OpenTls
 from wsraw.gateway.tls.server_contexts import ServerContexts
+from wsraw.runtime.log.line import Subject
 from wsraw.runtime.loop import Loop
 from wsraw.runtime.printable import without_secrets
 from wsraw.runtime.sockets import INHERITED, printable, tune
@@ -168,7 +169,7 @@ class Sockets:
         """Answer a client above a limit if it speaks HTTP, and reset others: all but a few at once,
         so that a storm of them costs little."""
         now = self.loop.now
-        self.registry.counters.hit(limit, now, peer)
+        self.registry.counters.hit(limit, now, Subject(peer=peer))
         is_full = len(self._refused) >= MOST_REFUSED or self.descriptors.is_last(sock.fileno())
         if listen.protocol == "raw" or is_full:
             reset(sock)
@@ -193,7 +194,7 @@ class Sockets:
         try:
             if self.registry.flow.full and con.state is CONNECTING:
                 now = self.loop.now
-                self.registry.counters.hit("memory_limit", now, con.label)
+                self.registry.counters.hit("memory_limit", now, con.subject)
                 self._failed(con, "the gateway holds as much as memory_limit allows")
                 return
             self._dialer.dial(con)
@@ -301,7 +302,7 @@ class Sockets:
             message = f"it sends more than {limit.setting} allows"
             self.registry.end_for_limit(entry, limit.setting, "rate", message, now)
         else:
-            self.registry.counters.hit(limit.setting, now, con.label)
+            self.registry.counters.hit(limit.setting, now, con.subject)
             self.registry.flow.pause(entry, PAUSED_RATE)
             self.loop.call_at(now + limit.owes, partial(self._resume, entry))
 

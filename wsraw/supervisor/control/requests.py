@@ -37,6 +37,7 @@ class Run(Protocol):
     loop: Loop
     policy: Policy
     control: Control
+    ended_by: str
 
     def act(self, actions: list[a.Action]) -> None: ...
 
@@ -159,6 +160,7 @@ class Requests:
     def _stop(self, asked: Asked, how: str, timeout: float | None) -> None:
         self.pending.begin(asked, "stop", ["all"])
         run = self._run
+        run.ended_by = run.ended_by or f"wsraw {asked.do.what}"
         run.log.say("info", f"wsraw {asked.do.what}: {how}")
         run.act(run.policy.stop(run.loop.now, timeout))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from wsraw.link.records import DEFAULT_POOL, Check, DrainWorker, Stop
+from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions.child import Child
 
 
@@ -43,7 +44,7 @@ class End:
 class Say:
     """A line for the log."""
 
-    level: str
+    level: Level
     text: str
 
 

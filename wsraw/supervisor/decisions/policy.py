@@ -23,6 +23,7 @@ from typing import Final
 from wsraw.config.programs import MOST, Entry, Program
 from wsraw.config.settings import Settings
 from wsraw.link.records import Check, Stop
+from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.gateway_check import GatewayCheck
@@ -560,7 +561,7 @@ class Policy:
     def _do(self, action: a.Action) -> None:
         self._actions.append(action)
 
-    def _say(self, level: str, text: str) -> None:
+    def _say(self, level: Level, text: str) -> None:
         self._do(a.Say(level, text))
 
     def _say_loop_is_over(self, pool: Pool | None) -> None:

@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any, Final
 
 from wsraw.runtime.descriptors import give_back
+from wsraw.runtime.log.formats import lines_of
 from wsraw.runtime.printable import os_error
 from wsraw.runtime.sockets import share
 from wsraw.supervisor.decisions.actions import Ending
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, DOES_NOT_START
-from wsraw.supervisor.log import Log
+from wsraw.supervisor.log import Log, lines_of_output
 from wsraw.supervisor.processes.process import (
     LAST_WORDS,
     Process,
@@ -139,12 +140,12 @@ class Children:
     ) -> int | None:
         """`keep_open`: inherited descriptors. A worker gets none, because processes that handlers
         start may outlive the run and would keep its lock."""
-        name = child.name
+        name, pool = child.name, "" if kind == "gateway" else child.pool
         lines: deque[str] = deque(maxlen=LAST_LINES)
 
         def hear(line: str) -> None:
             lines.append(line)
-            self._log.relay(name, line)
+            self._log.relay(name, line, pool)
 
         try:
             process = Process(
@@ -181,7 +182,8 @@ class Children:
         if child.ready_at is not None and code in START_CODES:
             meanings = {}
         why = reason(code, meanings, killed=child.is_killed)
-        self.last_output = "\n".join(lines)
+        said = [line for output in lines for line in lines_of_output(output)]
+        self.last_output = "\n".join(text for line in said for text in lines_of(line))
         self._ended(child, code, why)
 
     def reap_orphans(self) -> None:

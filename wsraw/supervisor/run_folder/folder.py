@@ -19,6 +19,7 @@ from typing import Final
 from wsraw.runtime import private
 from wsraw.runtime.link import place
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
+from wsraw.runtime.log.line import Level
 
 LONGEST_NAME: Final = "control.sock"
 
@@ -70,7 +71,7 @@ class Folder:
     `restore` writes again what was removed, changed, or could not be written before.
     """
 
-    def __init__(self, path: str, say: Callable[[str, str], object]) -> None:
+    def __init__(self, path: str, say: Callable[[Level, str], object]) -> None:
         """`say` gets level and text of a line for the log."""
         self._is_ours = not path
         self._say = say

@@ -9,6 +9,8 @@ from collections.abc import Callable, MutableMapping
 from enum import Enum
 from typing import Final
 
+from wsraw.runtime.log.line import Level
+
 EXTENSION: Final = 15.0
 """Seconds that a start or a stop may take from now on; asked for again each second. The run has
 deadlines of its own (start_timeout, stop_timeout), and `wsraw drain` has none."""
@@ -30,7 +32,7 @@ class Notifier:
     handlers must not speak for the run. Does nothing if there is none."""
 
     def __init__(
-        self, environ: MutableMapping[str, str], say: Callable[[str, str], object]
+        self, environ: MutableMapping[str, str], say: Callable[[Level, str], object]
     ) -> None:
         """`say` gets level and text of a line for the log."""
         path, usec, pid = (environ.pop(name, "") for name in VARIABLES)

@@ -1,15 +1,34 @@
-"""The handlers of a run without a handlers file: they print every event."""
+"""The handlers of a run without a handlers file: they print every event.
+
+The handshake is printed without what may be secret: the query, and headers that log a client in.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
-from wsraw.runtime.printable import printable
+from wsraw.runtime.printable import printable, without_secrets
 from wsraw.workers.connection import Connection
+
+_SECRET: Final = re.compile("auth|cookie|key|secret|session|token", re.IGNORECASE)
+"""In names of headers."""
 
 
 def on_connect(inf: dict[str, str], con: Connection) -> None:
-    print(f"{con!r} on_connect {inf}")
+    print(f"{con!r} on_connect {shown(inf)}")
+
+
+def shown(inf: dict[str, str]) -> dict[str, str]:
+    """The handshake without secrets."""
+    return {name: _shown(name, value) for name, value in inf.items()}
+
+
+def _shown(name: str, value: str) -> str:
+    if _SECRET.search(name):
+        return "..."
+    is_url = value.startswith("/") or "://" in value
+    return without_secrets(value) if is_url else value
 
 
 def on_message(msg: dict[str, Any], con: Connection) -> None:

@@ -8,13 +8,21 @@ how many lines were lost.
 from __future__ import annotations
 
 import io
-import logging
+import os
 import select
 import sys
+import threading
 from typing import Any, Final
+
+from wsraw.workers.reporting.capture import use_stderr
 
 LONGEST_WAIT: Final = 1.0
 """Seconds that a write waits for a full pipe."""
+
+
+_writing = threading.RLock()
+"""Held for the length of a write, so that a line which exceeds PIPE_BUF is not mixed with what
+another thread prints. Reentrant, as a signal handler may print."""
 
 
 class Pipe(io.FileIO):
@@ -31,7 +39,10 @@ class Pipe(io.FileIO):
 
     def write(self, data: Any) -> int:
         """Write what the pipe takes; the rest is lost but counts as written."""
-        view = memoryview(data).cast("B")
+        with _writing:
+            return self._write(memoryview(data).cast("B"))
+
+    def _write(self, view: memoryview) -> int:
         at = 0
         while at < len(view):
             if not self._poll.poll(0 if self._is_stuck else self._timeout * 1000):
@@ -58,6 +69,7 @@ def never_block(timeout: float = LONGEST_WAIT) -> None:
     (Windows)."""
     if not hasattr(select, "poll"):
         return
+    os.register_at_fork(after_in_child=_renew_lock)
     before = sys.stderr
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -68,6 +80,10 @@ def never_block(timeout: float = LONGEST_WAIT) -> None:
             new = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
             setattr(sys, name, new)
             setattr(sys, f"__{name}__", new)
-    for handler in logging.getLogger("wsraw").handlers:
-        if isinstance(handler, logging.StreamHandler) and handler.stream is before:
-            handler.setStream(sys.stderr)
+    use_stderr(before)
+
+
+def _renew_lock() -> None:
+    """In a forked child, where the thread that may hold it does not exist."""
+    global _writing
+    _writing = threading.RLock()

@@ -3,6 +3,7 @@ the log."""
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Final
 
@@ -22,17 +23,41 @@ class Ration:
         self._counts: dict[str, int] = {}
         """Reports by mistake."""
         self._began = 0.0
+        self._timer: threading.Timer | None = None
 
     def allows(self, mistake: str) -> bool:
-        """Whether to log another report of a mistake. Announces it if further ones are not."""
+        """Whether to log another report of a mistake. Those that are not logged are counted, and
+        that is logged when the period is over."""
         now = time.monotonic()
         if now - self._began > PERIOD:
-            self._counts.clear()
+            self.tell()
             self._began = now
         count = self._counts[mistake] = self._counts.get(mistake, 0) + 1
-        if count == SHOWN + 1:
-            log.error("more reports of %s are not shown, for %g s at most", mistake, PERIOD)
+        if count == SHOWN + 1 and self._timer is None:
+            self._tell_later(self._began + PERIOD - now)
         return count <= SHOWN
+
+    def tell(self) -> None:
+        """Log what was not shown so far, and begin anew."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        counts, self._counts = self._counts, {}
+        for mistake, count in counts.items():
+            if count > SHOWN:
+                log.error("%s (%d more in %g s)", mistake, count - SHOWN, PERIOD)
+
+    def _tell_later(self, seconds: float) -> None:
+        """In a thread, which lives only while there is something to tell: a plain worker has no
+        other timer while it waits."""
+        timer = threading.Timer(seconds, self.tell)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:
+            # Out of threads: the next report tells it.
+            return
+        self._timer = timer
 
 
 def place_of(error: BaseException) -> str:

@@ -1,0 +1,147 @@
+"""Sans-I/O. A line of the log on its way from a child to the supervisor.
+
+All output of a child is lines. A line of text is what a handler prints, or a program in another
+language. A line that has the mark (the character RS, as in RFC 7464) and an object of JSON after it
+is what `logging` was given: it keeps its level, and its traceback belongs to it. JSON escapes
+control characters, so neither the mark nor a line break is inside.
+
+Who forges such a line forges one of its own process: the supervisor knows which pipe it reads. What
+is no such object is text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from wsraw.runtime.printable import printable, printable_lines
+
+MARK: Final = "\x1e"
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+
+MESSAGE_BYTES: Final = 16 * 1024
+"""Bytes of a message in UTF-8, after escapes. JSON may double it, and a line on a pipe has at most
+64 KiB (supervisor/processes/process.py)."""
+
+EXCEPTION_BYTES: Final = 14 * 1024
+"""The same of a traceback."""
+
+NAME_BYTES: Final = 200
+"""The same of the name of a logger, and of a peer."""
+
+LARGEST_ID: Final = 2**53
+"""See link/records.py."""
+
+
+class LogLine(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A level, a message, and what is known about it."""
+
+    level: Level
+    message: str
+    logger: str = ""
+    """The name of the logger; empty for the root logger and for what was printed."""
+    connection: Annotated[int, Meta(ge=0, le=LARGEST_ID)] = 0
+    """The id of the connection that it is about; 0 for none."""
+    peer: str = ""
+    """The other end of that connection."""
+    exception: str = ""
+    """A traceback, in lines."""
+
+
+class Subject(NamedTuple):
+    """What a line is about: a connection and its peer, a peer alone, or nothing."""
+
+    connection: int = 0
+    peer: str = ""
+
+    @property
+    def label(self) -> str:
+        """In words; empty if it is nothing."""
+        if not self.connection:
+            return self.peer
+        peer = f" ({self.peer})" if self.peer else ""
+        return f"connection {self.connection}{peer}"
+
+    def extra(self) -> dict[str, object]:
+        """As the `extra` of `logging`."""
+        return {"connection": self.connection, "peer": self.peer}
+
+
+NOTHING: Final = Subject()
+
+_decoder: Final = msgspec.json.Decoder(LogLine)
+
+
+def bounded(line: LogLine) -> LogLine:
+    """The same line without control characters, and with at most so many bytes: a message is cut at
+    its end, a traceback in its middle, as its end says what has happened."""
+    return LogLine(
+        line.level,
+        cut(printable_lines(line.message), MESSAGE_BYTES),
+        cut(printable(line.logger), NAME_BYTES),
+        line.connection,
+        cut(printable(line.peer), NAME_BYTES),
+        cut_middle(printable_lines(line.exception), EXCEPTION_BYTES),
+    )
+
+
+def encode(line: LogLine) -> str:
+    """A bounded line as a line of output."""
+    return MARK + msgspec.json.encode(line).decode()
+
+
+def decode(output: str) -> tuple[str, LogLine | None]:
+    """What a line of output has before the mark, and the line of the log after it. Without one all
+    is text: what was printed without a line break may stand before it."""
+    before, mark, data = output.rpartition(MARK)
+    if not mark:
+        return output, None
+    try:
+        return before, bounded(_decoder.decode(data))
+    except (msgspec.MsgspecError, UnicodeError):
+        return output, None
+
+
+# --- bounds ---
+
+
+def cut(text: str, most: int) -> str:
+    """At most so many bytes of UTF-8; says how many are left out."""
+    if _fits(text, most):
+        return text
+    data = text.encode()
+    note = f"… ({len(data)} bytes in all)"
+    return data[: most - len(note.encode())].decode("utf-8", "ignore") + note
+
+
+def cut_middle(text: str, most: int) -> str:
+    """The same for lines, with the first third and the last lines."""
+    if _fits(text, most):
+        return text
+    data = text.encode()
+    note = f"\n… ({len(data)} bytes in all)\n"
+    room = most - len(note.encode())
+    first = data[: room // 3].decode("utf-8", "ignore")
+    return first + note + data[room // 3 - room :].decode("utf-8", "ignore")
+
+
+def pieces(text: str, most: int) -> Iterator[str]:
+    """A text in pieces of at most so many bytes of UTF-8."""
+    if _fits(text, most):
+        yield text
+        return
+    data = text.encode()
+    at = 0
+    while at < len(data):
+        piece = data[at : at + most].decode("utf-8", "ignore")
+        at += len(piece.encode())
+        yield piece
+
+
+def _fits(text: str, most: int) -> bool:
+    """A character has at most four bytes."""
+    return len(text) * 4 <= most or len(text.encode()) <= most
