@@ -15,6 +15,9 @@ from typing import Any, Final, get_args
 import msgspec
 
 from wsraw import cli
+from wsraw.admin import metrics
+from wsraw.admin import run as admin_run
+from wsraw.admin import server as admin_server
 from wsraw.config import options, patterns
 from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway, system
@@ -47,6 +50,7 @@ PAGES: Final = {
     "Compression": "[Tune compression](limits.md#tune-compression)",
     "Processes": "[Deploy and operate a run](deploy.md), [Read the log](log.md), "
     "[Understand restarts](troubleshooting.md#understand-restarts)",
+    "Metrics and health checks": "[Watch a run](metrics.md)",
     "Workers on other machines": "[Run workers outside the run](remote-workers.md)",
 }
 """Where these settings are explained."""
@@ -201,6 +205,15 @@ def packages() -> str:
     return "\n".join(rows)
 
 
+def metric_table() -> str:
+    """Every metric, by the name under which queries find it."""
+    rows = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for metric in metrics.METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+        rows.append(f"| `{metric.shown}` | {metric.kind} | {labels} | {metric.help} |")
+    return "\n".join(rows)
+
+
 REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "packages": ("architecture.md", packages),
     "settings": ("configuration.md", settings),
@@ -208,6 +221,7 @@ REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "routes": ("pools.md", lambda: keys("routes")),
     "records": ("worker-protocol.md", record_tables),
     "rules": ("conform.md", rules),
+    "metrics": ("metrics.md", metric_table),
 }
 
 
@@ -217,6 +231,9 @@ def size(count: int) -> str:
 
 
 NUMBERS: Final = {
+    "admin-connections": f"{admin_server.MOST_CONNECTIONS}",
+    "admin-fresh": f"{admin_run.FRESH_FOR * 1000:g} ms",
+    "admin-longest": f"{admin_server.LONGEST_REQUEST:g} s",
     "accept-pause": f"{listener.ACCEPT_PAUSE:g} s",
     "batch-bytes": size(batches.LARGEST_BATCH),
     "batch-bytes-remote": size(batches.LARGEST_REMOTE_BATCH),

@@ -50,6 +50,10 @@ def main() -> int:
             supervisor,
         )
     die_with(parent)
+    if kind == "admin":
+        from wsraw.admin import process as admin
+
+        return admin.main(settings, (supervisor.line() or b"").decode(), supervisor)
     if kind == "check-tls":
         from wsraw.gateway.tls import check
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -169,3 +170,25 @@ def test_a_listener_has_its_own_proxy_protocol() -> None:
     )
     asked = [parse_listen(text, settings).proxy_protocol for text in settings.listen]
     assert asked == ["required", "off"]
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"admin": "9100"}, "admin: '9100': write HOST:PORT"),
+        ({"admin": ":9100"}, "admin: ':9100': write HOST:PORT"),
+        ({"admin": "127.0.0.1:99999"}, "admin: '127.0.0.1:99999': write HOST:PORT"),
+        ({"admin": "0.0.0.0:9100"}, "admin: '0.0.0.0:9100' can be reached from other machines"),
+        ({"admin": "[::]:9100"}, "can be reached from other machines: give admin_token"),
+        ({"admin": "example.org:9100"}, "can be reached from other machines"),
+        ({"admin_token": "file"}, "admin_token needs admin"),
+    ],
+)
+def test_an_admin_address_is_checked(values: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(line)):
+        from_options(values)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "[::1]", "localhost"])
+def test_an_admin_address_of_this_machine_alone_needs_no_token(host: str) -> None:
+    assert from_options({"admin": f"{host}:9100"}).admin == f"{host}:9100"

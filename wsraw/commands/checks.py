@@ -22,6 +22,7 @@ def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
             where = "--workers " if name == DEFAULT_POOL else f"--pool {name}="
             check_program(entry.program, where)
     check_keys(found.settings)
+    check_admin_token(found.settings)
     try:
         sources.check_tls_files(found)
     except sources.ConfigurationError as error:
@@ -56,6 +57,19 @@ def _check_file(file: str) -> None:
         raise WrongUse(f"{file} is not a file; name the Python file with the handlers")
     if not os.access(file, os.R_OK):
         raise WrongUse(f"{file} cannot be read; check its permissions")
+
+
+def check_admin_token(settings: Settings) -> None:
+    """Whether the file with the token of the admin address can be read. Raises WrongUse."""
+    if not settings.admin_token:
+        return
+    try:
+        with open(settings.admin_token, encoding="utf-8", errors="replace") as file:
+            is_empty = not file.readline().strip()
+    except OSError as error:
+        raise WrongUse(f"admin_token: {settings.admin_token}: {error.strerror}") from error
+    if is_empty:
+        raise WrongUse(f"admin_token: {settings.admin_token} is empty: write a secret into it")
 
 
 def check_keys(settings: Settings) -> None:

@@ -241,6 +241,20 @@ def tls_pairs(listen: Listen) -> list[TlsPair]:
     return pairs
 
 
+def parse_admin(text: str) -> Listen:
+    """Read the setting `admin`. Raises ValueError that begins with `admin: `."""
+    host, port = split_host_port(text) or ("", None)
+    if not host or port is None:
+        raise ValueError(f"admin: {text!r}: write HOST:PORT, as in 127.0.0.1:9100 or [::1]:9100")
+    return Listen(name=text, host=host, port=port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address of that name."""
+    address = parse_address(host)
+    return address.is_loopback if address is not None else host.lower() == "localhost"
+
+
 def is_loopback_endpoint(text: str) -> bool:
     """Whether only this machine can reach that `worker_listen` value.
 

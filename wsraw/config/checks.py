@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from wsraw.config import options, pools
-from wsraw.config.addresses import Listen, Networks, is_loopback_endpoint, parse_listen
+from wsraw.config.addresses import (
+    Listen,
+    Networks,
+    is_loopback,
+    is_loopback_endpoint,
+    parse_admin,
+    parse_listen,
+)
 from wsraw.config.origins import Hosts, Origins
 from wsraw.config.settings import KIB, LARGEST_REMOTE_MESSAGE, MIB, Settings
 from wsraw.config.units import show_size
@@ -38,6 +45,7 @@ def check(settings: Settings) -> None:
     _check_list("hosts", Hosts, settings.hosts)
     _check_list("trusted_proxies", Networks, settings.trusted_proxies)
     pools.check(settings)
+    _check_admin(settings)
     _check_link(settings)
 
 
@@ -52,6 +60,19 @@ def _check_sizes(settings: Settings) -> None:
         raise ValueError(
             f"memory_limit ({settings.memory_limit} bytes) must be at least 1MiB; write a unit, as "
             "in 512MiB"
+        )
+
+
+def _check_admin(settings: Settings) -> None:
+    """Whoever reaches it sees what the run does."""
+    if not settings.admin:
+        if settings.admin_token:
+            raise ValueError("admin_token needs admin, as in 127.0.0.1:9100")
+        return
+    if not (is_loopback(parse_admin(settings.admin).host) or settings.admin_token):
+        raise ValueError(
+            f"admin: {settings.admin!r} can be reached from other machines: give admin_token, a "
+            "file with a secret, or write 127.0.0.1:PORT"
         )
 
 

@@ -33,6 +33,7 @@ SECTIONS: Final = {
     "ping_interval": "Connections",
     "deflate": "Compression",
     "run_dir": "Processes",
+    "admin": "Metrics and health checks",
     "worker_listen": "Workers on other machines",
 }
 """The headings in `--help` and in the docs, by the first setting of each."""

@@ -260,6 +260,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     restart_intensity: Count = 5
     """A pool is in a crash loop if, within 30 s, more than this many of its workers die while
     starting. At the start of a run, a crash loop ends the run; later, wsraw keeps trying."""
+    admin: str = ""
+    """Where metrics (/metrics) and health checks (/healthz, /readyz) are served over HTTP:
+    HOST:PORT, as in 127.0.0.1:9100. Default: nowhere."""
+    admin_token: PathText = ""
+    """File with a secret that requests to `admin` must carry: Authorization: Bearer SECRET. Health
+    checks need none. Required if other machines can reach the address."""
     worker_listen: tuple[str, ...] = ()
     """Where workers on other machines connect: tcp://ADDRESS:PORT. May be repeated. Needs link_key
     and worker_keys, except on loopback addresses."""

@@ -85,8 +85,9 @@ def of_run(
     return {"problems": problems(data), **data}
 
 
-def problems(data: dict[str, Any]) -> list[str]:
-    """Why the run does not serve all its clients, in words; empty: it is healthy."""
+def problems(data: dict[str, Any], *, with_loops: bool = True) -> list[str]:
+    """Why the run does not serve all its clients, in words; empty: it is healthy. `with_loops`:
+    crash loops count, too, while other workers of the pool serve."""
     gateway = data["gateway"]
     found = []
     if data["phase"] != "running":
@@ -96,7 +97,7 @@ def problems(data: dict[str, Any]) -> list[str]:
     elif not gateway["answers"]:
         found.append("the gateway does not answer")
     looping = [f"the pool {pool['name']}" for pool in data["pools"] if pool["crash_loop"]]
-    if data["crash_loop"]:
+    if data["crash_loop"] and with_loops:
         found.append(f"crash loop of {' and '.join(looping) or 'the gateway'}")
     ready = {who["pool"] for who in (*data["workers"], *data["by_hand"]) if who["state"] == "ready"}
     for pool in data["pools"]:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from wsraw.config import pools, programs
 from wsraw.config import settings as settings_module
-from wsraw.config.addresses import Listen, parse_listen
+from wsraw.config.addresses import Listen, parse_admin, parse_listen
 from wsraw.config.settings import Settings
 from wsraw.config.units import human_size, human_time
 from wsraw.link.records import (
@@ -50,6 +50,7 @@ from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.link.server import LOOPBACK, endpoint_of
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.supervisor import session_end, status
+from wsraw.supervisor.admin import Admin
 from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.control.requests import CERTIFICATES, Requests
 from wsraw.supervisor.decisions import actions as a
@@ -154,6 +155,7 @@ class Supervisor:
         self._link: socket.socket | None = None
         """Where workers find each gateway, if there are no unix sockets. So nobody else can listen
         there between two gateways, and be told the workers' tokens."""
+        self._admin: Admin | None = None
         with ExitStack() as opened:
             try:
                 # Before anything else is opened: its descriptors are told from ours.
@@ -167,7 +169,7 @@ class Supervisor:
                 self.control = Control(self.loop, self._folder.path, log)
                 opened.callback(self.control.close)
                 self._listen()
-                opened.callback(self._stop_listening)
+                opened.callback(self._close_sockets)
                 if not HAS_UNIX:
                     self._link = listening.bind(LOOPBACK)
             except FolderError as error:
@@ -228,6 +230,9 @@ class Supervisor:
                     given = self._passed.get(listen.name)
                     sock = given.dup() if given is not None else listening.bind(listen)
                     self._sockets.append((sock, listen))
+                if self._settings.admin:
+                    address = parse_admin(self._settings.admin)
+                    self._admin = Admin(address, self.loop, self.log)
                 return
             except OSError as error:
                 self._stop_listening()
@@ -245,6 +250,13 @@ class Supervisor:
         for sock, listen in self._sockets:
             listening.close(sock, listen)
         self._sockets = []
+
+    def _close_sockets(self) -> None:
+        self._stop_listening()
+        if self._admin is not None:
+            self._admin.close()
+        if self._link is not None:
+            self._link.close()
 
     # --- the run ---
 
@@ -271,6 +283,8 @@ class Supervisor:
             self.loop.call_later(keeper.LOOK, self._look_at_folder)
             if self._notifier.watchdog_interval:
                 self._keep_alive()
+            if self._admin is not None:
+                self._admin.begin(self._children)
             self._decide()
             self.loop.run()
         except FolderError as error:
@@ -285,9 +299,7 @@ class Supervisor:
         return self.policy.exit_code
 
     def _close(self) -> None:
-        self._stop_listening()
-        if self._link is not None:
-            self._link.close()
+        self._close_sockets()
         self.control.close()
         self.loop.close()
         for kept in self._keeper.close():
@@ -461,6 +473,9 @@ class Supervisor:
             self.control.tell(Spawned(child.n, child.token, pid))
 
     def _handle_death(self, child: Child, code: int, why: str) -> None:
+        if self._admin is not None and child is self._admin.child:
+            self._admin.exited(why)
+            return
         if child is self.policy.gateway:
             self._is_relinking = self._is_reading_certificates = False
             # The next gateway reads them at its start.
@@ -614,6 +629,7 @@ class Supervisor:
             "pid": os.getpid(),
             "age": self.loop.now - self._begun,
             "listen": self._urls(),
+            "admin": self._admin.url if self._admin is not None else None,
             **status.of_run(self.policy, self._children, report, letters, self.loop.now),
         }
 

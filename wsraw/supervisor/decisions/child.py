@@ -58,7 +58,7 @@ class Child:
     """A slot of the run: the gateway, or one worker. `n` is the number of its present process."""
 
     program: Program | None
-    """None for the gateway, which has no pool either."""
+    """None for what is not a worker, and has no pool either."""
     pool: str = DEFAULT_POOL
     state: ChildState = ChildState.DEAD
     n: int = 0
@@ -84,6 +84,8 @@ class Child:
     """Whether the present process was killed by us."""
     is_aborted: bool = False
     """Whether the present process was aborted because something took too long."""
+    title: str = "gateway"
+    """Name in the log of what is not a worker."""
     outdated: str = ""
     """Why its process is to be replaced; "" if it is not."""
     replace_at: float = 0.0
@@ -91,7 +93,7 @@ class Child:
     @property
     def name(self) -> str:
         """Name in the log."""
-        return f"worker {self.n}" if self.program is not None else "gateway"
+        return f"worker {self.n}" if self.program is not None else self.title
 
     @property
     def alive(self) -> bool:

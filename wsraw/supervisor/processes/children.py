@@ -32,6 +32,7 @@ from wsraw.supervisor.processes.process import (
 
 MEANINGS: Final = {
     "gateway": {3: "it cannot listen"},
+    "admin": {},
     "worker": {
         1: "it could not start",
         3: "its handlers file does not load",
@@ -111,6 +112,15 @@ class Children:
             return self._said + f"{shared}\n".encode()
 
         return self._spawn(child, "gateway", own_command("gateway"), variables, say, keep_open)
+
+    def spawn_admin(self, child: Child, sock: socket.socket) -> int | None:
+        """Start an admin process on this listening socket. Returns its pid, as above."""
+
+        def say(pid: int) -> bytes:
+            return self._said + f"{share(sock, pid)}\n".encode()
+
+        variables = self._own_variables
+        return self._spawn(child, "admin", own_command("admin"), variables, say, [sock.fileno()])
 
     def spawn_worker(self, child: Child, endpoint: str) -> int | None:
         """Start a worker that has a token, as above."""

@@ -1,0 +1,206 @@
+"""The HTTP server of the admin address, over real sockets; here there is no run to ask."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+
+from tests.deadline import DEADLINE, eventually
+from wsraw.admin import server as server_module
+from wsraw.admin.routes import ROUTES, Answer, Request, Route, text
+from wsraw.admin.run import Run
+from wsraw.admin.server import MOST_BODY, MOST_CONNECTIONS, Server
+
+
+def _repeat(request: Request) -> Answer:
+    return text(HTTPStatus.OK, request.query, request.body.decode())
+
+
+def _break(request: Request) -> Answer:
+    raise RuntimeError("a bug")
+
+
+def _pieces(request: Request) -> Answer:
+    return Answer(HTTPStatus.OK, iter([b"one\n", b"two\n"]), "text/event-stream")
+
+
+TRIED = {
+    **ROUTES,
+    "/repeat": Route(_repeat, ("GET", "HEAD", "POST")),
+    "/break": Route(_break),
+    "/pieces": Route(_pieces),
+}
+
+
+class Served:
+    """A server in a thread, and one who asks it."""
+
+    def __init__(self, folder: Path, token_file: str = "") -> None:
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.address = sock.getsockname()
+        self.server = Server(sock, Run(str(folder)), token_file, TRIED)
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, DEADLINE)
+
+    def ask(self, request: bytes) -> bytes:
+        """Send this, and read until the end."""
+        with self.connect() as sock:
+            sock.sendall(request)
+            answer = b""
+            while data := sock.recv(65536):
+                answer += data
+            return answer
+
+    def get(self, path: str, *headers: str, method: str = "GET", body: bytes = b"") -> bytes:
+        lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1:1", *headers, "", ""]
+        return self.ask("\r\n".join(lines).encode() + body)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    open_: list[Served] = []
+
+    def begin(token_file: str = "") -> Served:
+        open_.append(Served(tmp_path, token_file))
+        return open_[-1]
+
+    yield begin
+    for each in open_:
+        each.close()
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+Serve = Callable[..., Served]
+
+
+def test_without_a_run_every_page_says_so(serve: Serve) -> None:
+    served = serve()
+    for path in ROUTES:
+        answer = served.get(path)
+        assert status(answer) == 503
+        assert b"the run does not answer" in answer
+
+
+def test_a_page_that_is_not_there_names_those_that_are(serve: Serve) -> None:
+    answer = serve().get("/metric")
+    assert status(answer) == 404
+    assert b"/metrics" in answer
+
+
+def test_a_method_that_a_page_does_not_take_is_refused(serve: Serve) -> None:
+    served = serve()
+    assert status(served.get("/metrics", "Content-Length: 0", method="POST")) == 405
+    assert status(served.get("/metrics", method="BREW")) == 501
+
+
+def test_the_head_of_a_page_comes_without_it(serve: Serve) -> None:
+    answer = serve().get("/repeat?hello", method="HEAD")
+    assert status(answer) == 200
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 7\r\n" in answer
+
+
+def test_a_body_reaches_its_page_and_has_a_limit(serve: Serve) -> None:
+    served = serve()
+    answer = served.get("/repeat?q", "Content-Length: 3", method="POST", body=b"abc")
+    assert answer.endswith(b"q\nabc\n")
+    for header in (f"Content-Length: {MOST_BODY + 1}", "Content-Length: -1", "Content-Length: ²",
+                   f"Content-Length: {'9' * 5000}", "Transfer-Encoding: chunked"):  # fmt: skip
+        assert status(served.get("/repeat", header, method="POST")) == 413
+
+
+def test_an_answer_in_pieces_ends_with_its_last_one(serve: Serve) -> None:
+    answer = serve().get("/pieces")
+    assert answer.endswith(b"\r\n\r\none\ntwo\n")
+    assert b"Content-Length" not in answer
+
+
+def test_a_bug_in_a_page_ends_its_request_alone(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve()
+    assert served.get("/break") == b""
+    assert "ended by a bug" in caplog.text
+    assert status(served.get("/repeat")) == 200
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"\r\n\r\n", b"\x16\x03\x01\x00\xa5\x01\x00", b"GET", bytes(range(256)) * 400,
+     b"GET /metrics HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + b"a" * 70_000 + b"\r\n\r\n",
+     b"GET /metrics HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n", b"GET //[ HTTP/1.1\r\n\r\n",
+     b"GET http://[::1/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"],
+)  # fmt: skip
+def test_garbage_ends_its_connection_alone(serve: Serve, garbage: bytes) -> None:
+    served = serve()
+    with served.connect() as sock:
+        sock.sendall(garbage)
+        sock.shutdown(socket.SHUT_WR)
+        try:
+            while sock.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+    assert status(served.get("/repeat")) == 200
+
+
+def test_more_connections_than_there_may_be_are_answered_at_once(serve: Serve) -> None:
+    served = serve()
+    silent = [served.connect() for _ in range(MOST_CONNECTIONS)]
+    try:
+        eventually(lambda: len(served.server._until) == MOST_CONNECTIONS)
+        assert b"too many connections" in served.ask(b"")
+    finally:
+        for sock in silent:
+            sock.close()
+    eventually(lambda: status(served.get("/repeat")) == 200)
+
+
+def test_a_client_that_is_too_slow_is_ended(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "LONGEST_REQUEST", 0.05)
+    served = serve()
+    with served.connect() as sock:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\n")
+        assert sock.recv(100) == b"", "in the middle of its request"
+
+
+def test_with_a_token_only_health_checks_are_open(serve: Serve, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret\nmore\n")
+    served = serve(str(token))
+    assert status(served.get("/repeat")) == 401
+    assert status(served.get("/repeat", "Authorization: Bearer wrong")) == 401
+    assert status(served.get("/repeat", "Authorization: Basic s3cret")) == 401
+    assert status(served.get("/repeat", "Authorization: bearer s3cret")) == 200
+    assert status(served.get("/healthz")) == 503, "there is no run, and the token is not asked for"
+    token.write_text("changed")
+    assert status(served.get("/repeat", "Authorization: Bearer s3cret")) == 401
+    token.unlink()
+    assert status(served.get("/repeat", "Authorization: Bearer changed")) == 503
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1:9100", 200), ("localhost:9100", 200), ("[::1]:9100", 200), ("[::1]", 200),
+     ("127.0.0.1", 200), ("LOCALHOST", 200), ("evil.example:9100", 403), ("", 403)],
+)  # fmt: skip
+def test_without_a_token_a_web_page_cannot_ask_under_a_name_of_its_own(
+    serve: Serve, host: str, expected: int
+) -> None:
+    assert status(serve().ask(f"GET /repeat HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())) == expected

@@ -1,0 +1,29 @@
+"""I/O. The admin process: a child of the supervisor that serves HTTP and holds nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from wsraw.admin.run import Run
+from wsraw.admin.server import Server
+from wsraw.config.settings import Settings
+from wsraw.runtime.launch import Parent
+from wsraw.runtime.sockets import adopt
+
+
+def main(settings: Settings, shared: str, supervisor: Parent) -> int:
+    """Serve until the supervisor is gone. `shared`: the listening socket. Returns the exit code."""
+    # Ctrl-C reaches the whole process group; the supervisor decides what happens.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
+    server = Server(adopt(shared), Run(settings.run_dir), settings.admin_token)
+    server.serve_forever()
+    return 0
+
+
+def _end_with(supervisor: Parent) -> None:
+    while supervisor.line() is not None:
+        pass
+    os._exit(0)

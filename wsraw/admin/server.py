@@ -1,0 +1,226 @@
+"""I/O. The HTTP server of the admin address. Few, short connections; whatever comes, it goes on."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from wsraw.admin.routes import ROUTES, Answer, Request, Route, text
+from wsraw.admin.run import Run
+from wsraw.link.rules import split_host_port
+from wsraw.runtime.printable import printable
+
+log = logging.getLogger("wsraw.admin")
+
+MOST_CONNECTIONS: Final = 32
+"""Connections at the same time; further ones are answered with 503, each by a thread less."""
+
+SILENT_FOR: Final = 10.0
+"""Seconds that a client may neither send nor read anything."""
+
+LONGEST_REQUEST: Final = 30.0
+"""Seconds from the accept to the end of the answer, but for one that goes on piece by piece: a
+client that sends a byte now and then must not keep a thread."""
+
+MOST_BODY: Final = 64 * 1024
+"""Bytes of the body of a request."""
+
+BUSY: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n"
+    b"Connection: close\r\n\r\ntoo many connections\r\n"
+)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `routes` on a socket that listens."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        run: Run,
+        token_file: str = "",
+        routes: Mapping[str, Route] = ROUTES,
+    ) -> None:
+        """`token_file`: the file with the token that requests must carry; none without one."""
+        super().__init__(("", 0), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = sock
+        self.server_address = sock.getsockname()
+        self.run = run
+        self.routes = routes
+        self.token_file = token_file
+        self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._until: dict[socket.socket, float] = {}
+        """The open connections that must end in time, and when."""
+
+    def token(self) -> str:
+        """The token that requests must carry, read anew so that it can be changed; "" without one.
+        Raises OSError."""
+        return read_token(self.token_file) if self.token_file else ""
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, if there may be one more."""
+        if not self._free.acquire(blocking=False):
+            request.setblocking(False)
+            with suppress(OSError):
+                request.send(BUSY)
+            self.shutdown_request(request)
+            return
+        self._until[request] = time.monotonic() + LONGEST_REQUEST
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._release(request)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._release(request)
+
+    def _release(self, request: socket.socket) -> None:
+        self._until.pop(request, None)
+        self._free.release()
+
+    def keep(self, request: socket.socket) -> None:
+        """Let the answer on this connection take as long as it likes."""
+        self._until.pop(request, None)
+
+    def service_actions(self) -> None:
+        """About twice a second: end the connections whose time is over."""
+        now = time.monotonic()
+        for request, until in list(self._until.items()):
+            if now > until:
+                self._until.pop(request, None)
+                with suppress(OSError):
+                    # Its thread finds the end, and closes it.
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has left, or was too slow, is no error."""
+        log.debug("a connection of the admin address has failed", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request, as each answer ends its connection."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "wsraw"
+    sys_version = ""
+    timeout = SILENT_FOR
+    server: Server
+
+    def do_GET(self) -> None:
+        self._send(self._answer())
+
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_GET  # noqa: N815
+
+    def _answer(self) -> Answer:
+        url = urlsplit(self.path)
+        route = self.server.routes.get(url.path)
+        if route is None:
+            there = ", ".join(self.server.routes)
+            return text(HTTPStatus.NOT_FOUND, f"there is no such page; there are {there}")
+        if self.command not in route.methods:
+            allowed = " and ".join(route.methods)
+            return text(HTTPStatus.METHOD_NOT_ALLOWED, f"this page takes {allowed} alone")
+        try:
+            token = self.server.token()
+        except OSError as error:
+            log.error("admin_token: %s: %s", self.server.token_file, error.strerror)
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "the token of the run cannot be read")
+        if not token and not _is_address(self.headers.get("Host", "")):
+            # A web page can make a browser ask this address by a name of its own (DNS rebinding).
+            return text(HTTPStatus.FORBIDDEN, "ask for it by its IP address, or as localhost")
+        if token and not route.is_open and not self._has(token):
+            return text(HTTPStatus.UNAUTHORIZED, "it needs the header Authorization: Bearer TOKEN")
+        body = self._body()
+        if body is None:
+            return text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BODY} bytes")
+        headers = dict(self.headers.items())
+        return route.answer(Request(self.command, url.query, headers, body, self.server.run))
+
+    def _has(self, token: str) -> bool:
+        scheme, _, given = self.headers.get("Authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode())
+
+    def _body(self) -> bytes | None:
+        """The body of the request; None if it is too long, or does not say how long it is."""
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
+            return None
+        if len(length) > 10 or int(length) > MOST_BODY:
+            return None
+        return self.rfile.read(int(length))
+
+    def _send(self, answer: Answer) -> None:
+        body = answer.body
+        self.close_connection = True
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Connection", "close")
+        if isinstance(body, bytes):
+            self.send_header("Content-Length", str(len(body)))
+        if answer.status is HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if isinstance(body, bytes):
+            self.wfile.write(body)
+        else:
+            self._send_pieces(body)
+
+    def _send_pieces(self, pieces: Iterator[bytes]) -> None:
+        self.server.keep(self.connection)
+        for piece in pieces:
+            self.wfile.write(piece)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """What the library would print to stderr."""
+        log.debug("%s: %s", self.address_string(), printable(format % args))
+
+    def handle_one_request(self) -> None:
+        """As ever, but a bug of ours costs this request alone, and is logged."""
+        try:
+            super().handle_one_request()
+        except OSError:
+            raise
+        except Exception:
+            log.exception("a request for %s was ended by a bug", printable(str(self.path)[:200]))
+            self.close_connection = True
+
+
+def _is_address(host: str) -> bool:
+    """Whether a Host header is an IP address, or localhost."""
+    name = (split_host_port(host) or (host.strip("[]"), None))[0]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.lower() == "localhost"
+    return True
+
+
+def read_token(path: str) -> str:
+    """The token in a file: its first line. Raises OSError, with advice if there is none."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        token = file.readline(4096).strip()
+    if not token:
+        raise OSError(0, "it is empty; write a secret into it")
+    return token

@@ -1,0 +1,64 @@
+"""I/O. The admin process, as the supervisor sees it: beside the run, and never in its way.
+
+It is no part of what the policy decides: nothing waits for its start, and its death is logged and
+repaired, and changes nothing else. It lives until the last moment, so that a stop can be watched.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from typing import Final
+
+from wsraw.config.addresses import Listen
+from wsraw.runtime import sockets as listening
+from wsraw.runtime.loop import Loop
+from wsraw.supervisor.decisions.child import Child
+from wsraw.supervisor.decisions.restarts import PERIOD, Restarts
+from wsraw.supervisor.log import Log
+from wsraw.supervisor.processes.children import Children
+
+INTENSITY: Final = 5
+"""Deaths at the start within PERIOD after which it is only tried every half minute."""
+
+
+class Admin:
+    """Its socket, which stays bound while it is replaced, and its process. Raises OSError if the
+    address cannot be bound."""
+
+    def __init__(self, listen: Listen, loop: Loop, log: Log) -> None:
+        self._socket: socket.socket = listening.bind(listen)
+        self._loop = loop
+        self._log = log
+        self._children: Children | None = None
+        self.child = Child(None, title="admin")
+        self._restarts = Restarts(INTENSITY, random.random)
+        self.url = f"http://{listening.printable(self._socket.getsockname())}"
+
+    def begin(self, children: Children) -> None:
+        """Start the process."""
+        self._children = children
+        paths = "/metrics, /healthz and /readyz"
+        self._log.say("info", f"admin: {paths} at {self.url}")
+        self._spawn()
+
+    def _spawn(self) -> None:
+        assert self._children is not None
+        self.child.n += 1
+        self.child.spawned_at = self.child.ready_at = self._loop.now
+        self._children.spawn_admin(self.child, self._socket)
+
+    def exited(self, why: str) -> None:
+        """It has died: start another, after a pause that grows while it dies again and again."""
+        now = self._loop.now
+        began = self._restarts.record_death(self.child, self.child.ready_at, now)
+        wait = self.child.spawn_at - now
+        self._log.say("warning", f"admin {why}; starting another in {wait:.1f} s")
+        if began:
+            text = f"more than {INTENSITY} early deaths of admin within {PERIOD:g} s"
+            self._log.say("error", f"{text}; clients are served all the same")
+        self._loop.call_at(self.child.spawn_at, self._spawn)
+
+    def close(self) -> None:
+        """Give the address back."""
+        self._socket.close()
