@@ -134,6 +134,7 @@ for command in (
     clients.connections,
     clients.connection,
     clients.kick,
+    clients.trace,
     clients.publish,
     clients.send,
     worker.worker,

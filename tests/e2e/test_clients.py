@@ -318,3 +318,154 @@ def test_a_large_message_is_published() -> None:
         )
         assert [each.data for each in answers] == [{"sent": 1}]
         assert web.recv(DEADLINE) == "x" * MOST_DATA
+
+
+# --- trace ---
+
+
+class Trace:
+    """`wsraw trace` beside a run, and what it shows."""
+
+    def __init__(self, serving: Serving, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            command("trace", *arguments, "--run-dir", str(serving.folder)),
+            env=environment() | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self.lines: list[str] = []
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    def until(self, text: str) -> str:
+        """Wait for a line with this."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if text in line:
+                return self.lines[-1]
+        raise AssertionError(f"no {text!r}\n{self}")
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end: its exit code, and its last words."""
+        out, err = self.process.communicate(timeout=DEADLINE)
+        self.lines += out.splitlines()
+        return self.process.returncode, err
+
+
+def test_a_connection_is_traced_by_its_id_until_it_ends(handlers: Write) -> None:
+    with (
+        serve(handlers(IN_GROUPS)) as serving,
+        serving.ws(path="/a") as one,
+        serving.ws(path="/b") as two,
+    ):
+        (row,) = rows(serving, "--path=/a")
+        with Trace(serving, str(row["id"])) as trace:
+            trace.until("trace from here on: websocket, open")
+            one.send("a\n\x1b[2J")
+            two.send("of another")
+            assert one.recv(DEADLINE) == "a\n\x1b[2J"
+            line = trace.until("< on_message")
+            assert line.endswith(r"< on_message text, 6 bytes: a\n\x1b[2J")
+            trace.until("events worker 1: 1 in flight, 0 parked")
+            trace.until(r"> send text, 6 bytes: a\n\x1b[2J")
+            trace.until("events worker 1: 0 in flight, 0 parked")
+            assert done(serving, "publish", "/a", "to all") == "published to 1 connection\n"
+            trace.until("> published text, 6 bytes: to all")
+            one.close(4000, "bye")
+            trace.until("< frame close 4000, 5 bytes: bye")
+            assert trace.end() == (0, "")
+            assert trace.lines[-1].endswith("= end")
+            assert "of another" not in str(trace)
+        two.send("x")
+        assert two.recv(DEADLINE) == "of another"
+        assert two.recv(DEADLINE) == "x"
+
+
+def test_the_next_connection_with_a_path_is_traced_without_secrets(handlers: Write) -> None:
+    with serve(handlers(IN_GROUPS)) as serving, Trace(serving, "/rooms/{room}", "--json") as trace:
+        assert json.loads(trace.until("waiting"))["con"] == 0
+        with (
+            serving.ws(path="/other"),
+            serving.ws(
+                path="/rooms/1?token=geheim", additional_headers={"Cookie": "a=geheim"}
+            ) as web,
+        ):
+            line = json.loads(trace.until("on_connect"))
+            assert "GET /rooms/1?...; " in line["text"]
+            assert line["time"].startswith("20")
+            web.send("hello")
+            web.recv(DEADLINE)
+            assert json.loads(trace.until("on_message"))["data"] == "hello"
+        assert trace.end() == (0, "")
+        assert "geheim" not in str(trace)
+        assert len({json.loads(line)["con"] for line in trace.lines}) == 2
+
+
+def test_a_trace_ends_after_so_many_lines_and_shows_so_many_bytes() -> None:
+    with serve(ECHO) as serving, serving.tcp() as raw:
+        raw.sendall(b"x")
+        assert raw.recv(1) == b"x"
+        address = "{}:{}".format(*raw.getsockname())
+        with Trace(serving, address, "--limit=3", "--bytes=4") as trace:
+            trace.until("trace from here on: raw, open")
+            raw.sendall(b"0123456789")
+            assert trace.end() == (0, "")
+            assert len(trace.lines) == 3
+            assert trace.lines[-1].endswith("< on_message raw, 10 bytes: 0123…")
+        # What is traced no more goes on.
+        assert receive_exactly(raw, 10) == b"0123456789"
+        assert len(rows(serving)) == 1
+
+
+@posix
+def test_a_trace_ends_with_ctrl_c_and_with_the_gateway() -> None:
+    with serve(ECHO) as serving, serving.tcp() as raw:
+        raw.sendall(b"x")
+        assert raw.recv(1) == b"x"
+        with Trace(serving, "127.0.0.1") as trace:
+            trace.until("trace from here on")
+            trace.process.send_signal(signal.SIGINT)
+            assert trace.end() == (130, "")
+        with Trace(serving, "127.0.0.1") as trace:
+            trace.until("trace from here on")
+            os.kill(serving.gateway, signal.SIGKILL)
+            assert trace.end() == (
+                1, "wsraw: trace: the gateway has ended, or does not answer any more\n",
+            )  # fmt: skip
+        serving.run.line("gateway started", 2)
+
+
+@posix
+def test_a_trace_that_is_stopped_or_killed_holds_nobody_up() -> None:
+    with serve(ECHO) as serving, serving.tcp() as raw:
+        raw.sendall(b"x")
+        assert raw.recv(1) == b"x"
+        with Trace(serving, "127.0.0.1", "--bytes=65536") as trace:
+            trace.until("trace from here on")
+            trace.process.send_signal(signal.SIGSTOP)
+            data = bytes(65536)
+            for _ in range(100):
+                raw.sendall(data)
+                assert receive_exactly(raw, len(data)) == data
+            trace.process.send_signal(signal.SIGCONT)
+            assert "not read in time" in trace.until("lines lost")
+            raw.sendall(b"after")
+            assert receive_exactly(raw, 5) == b"after"
+            trace.until("on_message raw, 5 bytes: after")
+            trace.process.kill()
+        raw.sendall(data)
+        assert receive_exactly(raw, len(data)) == data
+        assert len(rows(serving)) == 1

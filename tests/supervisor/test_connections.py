@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.gateway.harness import Harness
 from wsraw.gateway.inspection import facts
-from wsraw.supervisor.connections import details, table
+from wsraw.supervisor.connections import details, table, trace_line, visible
 
 ROW: dict[str, Any] = {
     "id": 68719476737,
@@ -140,3 +142,59 @@ def test_what_a_gateway_tells_of_any_connection_can_be_shown() -> None:
         told = facts.whole(con, flow) | {"tcp": {}}
         assert details(told).startswith(f"connection {con.id}: ")
         assert str(con.id) in table([facts.summary(con, flow)], 1)
+
+
+# --- trace ---
+
+LINE: dict[str, Any] = {
+    "time": 0.0,
+    "con": 68719476737,
+    "about": "<",
+    "what": "on_message",
+    "size": 5,
+    "data": b"hello",
+    "text": "text",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, "< on_message text, 5 bytes: hello"),
+        ({"size": 1, "data": b"x"}, "< on_message text, 1 byte: x"),
+        ({"size": 5000}, "< on_message text, 5,000 bytes: hello…"),
+        ({"size": 5000, "data": b""}, "< on_message text, 5,000 bytes"),
+        ({"size": 0, "data": b"", "about": "=", "what": "end", "text": ""}, "= end"),
+        ({"size": 0, "data": b"", "text": "a\nb\x1b"}, "< on_message a\\nb\\x1b"),
+    ],
+)
+def test_a_line_of_a_trace_shows_what_there_is(changes: dict[str, Any], shown: str) -> None:
+    assert trace_line(LINE | changes, "12:00:00", with_id=False) == f"12:00:00 {shown}"
+
+
+def test_a_line_may_say_of_which_connection_it_is() -> None:
+    assert trace_line(LINE, "t", with_id=True).startswith("t 68719476737 < on_message")
+    assert trace_line(LINE | {"con": 0}, "t", with_id=True).startswith("t - < on_message")
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"plain", "plain"),
+        ("grüße".encode(), "grüße"),
+        (b"a\r\nb\tc", r"a\r\nb\tc"),
+        (b"\x1b[2J\x00\x07", r"\x1b[2J\x00\x07"),
+        (b"a\\n", r"a\\n"),
+        (b"\xff\xc3", r"\xff\xc3"),
+        ("\u202e\u2028".encode(), r"\u202e\u2028"),
+    ],
+)
+def test_a_payload_is_shown_on_one_line(data: bytes, shown: str) -> None:
+    assert visible(data) == shown
+
+
+def test_no_two_payloads_look_the_same() -> None:
+    """A backslash of the client is not taken for one of ours."""
+    shown = [visible(bytes([each])) for each in range(256)] + [visible(b"\\n"), visible(b"\\x00")]
+    assert len(set(shown)) == len(shown)
+    assert all(text.isprintable() for text in shown)

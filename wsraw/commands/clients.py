@@ -1,4 +1,4 @@
-"""Commands about connections: list them, look at one, close them, send to them."""
+"""Commands about connections: list them, look at one, close, send to and trace them."""
 
 from __future__ import annotations
 
@@ -293,3 +293,75 @@ def send(
     options = {"id": con_id, "data": _read(data, file, binary), "binary": binary}
     count = _only(run_dir, "send", options, timeout).data["sent"]
     show(f"sent to {_connections(count)}")
+
+
+@click.command()
+@click.argument("which", metavar="ID|ADDRESS|PATH")
+@click.option(
+    "--new", is_flag=True, help="Only connections that are made from now on. Default: any."
+)
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Trace so many connections with this address or path.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="End after so many lines.")
+@click.option(
+    "--bytes",
+    "most_bytes",
+    type=click.IntRange(0, 65536),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Show so many bytes of each payload.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs.")
+@run_dir_option
+def trace(
+    which: str,
+    new: bool,
+    connections: int,
+    limit: int | None,
+    most_bytes: int,
+    as_json: bool,
+    run_dir: str,
+) -> None:
+    """Show what happens to a connection, as it happens: its events, commands and frames.
+
+    Ends when the connection has ended, or with Ctrl-C. With an address, a network or a path
+    (/rooms/{room}), it takes a connection that is there, or the next one that comes.
+
+    Payloads are shown, whatever they hold. Of a request only the path and harmless headers are.
+    """
+    options: dict[str, Any] = {"bytes": most_bytes, "new": new, "connections": connections}
+    if which.isascii() and which.isdigit():
+        options = {"bytes": most_bytes, "id": int(which)}
+    else:
+        options["path" if which.startswith("/") else "address"] = which
+    left = limit
+    try:
+        for done in pages(run_dir, "trace", options, 0):
+            rows = done.data["rows"][:left]
+            for row in rows:
+                click.echo(_line(row, as_json, with_id=connections > 1))
+            if left is not None:
+                left -= len(rows)
+                if not left:
+                    break
+    except KeyboardInterrupt:
+        raise click.Abort from None
+
+
+def _line(row: dict[str, Any], as_json: bool, with_id: bool) -> str:
+    import datetime
+
+    from wsraw.supervisor.connections import trace_line, visible
+
+    time = datetime.datetime.fromtimestamp(row["time"]).astimezone()
+    if as_json:
+        facts = row | {"time": time.isoformat(), "data": visible(row["data"])}
+        return json.dumps(facts)
+    return trace_line(row, f"{time:%H:%M:%S.%f}", with_id=with_id)

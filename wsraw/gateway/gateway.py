@@ -94,7 +94,7 @@ class Gateway:
         self.sockets = Sockets(self.loop, self.registry, settings, descriptors)
         self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)
         self.inspection = Inspection(
-            self.registry, kernel.look, self.loop.clock, self._tell_supervisor
+            self.registry, kernel.look, self.loop.clock, time.time, self._tell_supervisor
         )
         self.collector = Collector()
         self._times: TurnTimes | None = None
@@ -105,6 +105,7 @@ class Gateway:
         self._links = Links(self.loop, self.registry, self.sessions, folder, link)
         self._link_trouble = ""
         """Why the link's socket could not be made again the last time."""
+        self.sockets.newcomer = self.inspection.tracer.newcomer
         self._control: ControlLink | None = None
         if control:
             self._control = ControlLink(self.loop, control, token, self.inspection.forget)
@@ -200,6 +201,8 @@ class Gateway:
             self.inspection.go_on()
         self._links.send(now)
         sockets.flush()
+        if self.inspection.tracer.taps:
+            self.inspection.look()
         if self.stopping.phases and self.stopping.advance(now):
             self.loop.stop()
         sockets.update_listeners()

@@ -1,7 +1,8 @@
-"""Sans-I/O. Connections for people: a table of many, and all that is known of one."""
+"""Sans-I/O. Connections for people: a table of many, all that is known of one, and its trace."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -201,6 +202,40 @@ DETAILS: Final[dict[str, Callable[[Facts], str]]] = {
     "memory": lambda facts: _size(facts.get("memory")),
 }
 """Lines of `details`; those without a text are left out."""
+
+
+# --- trace ---
+
+
+def trace_line(line: Facts, time: str, *, with_id: bool) -> str:
+    """A line of a trace; `time` is when it happened, `with_id` whether to show of which connection.
+
+    A payload is shown as it is, but on one line: control characters, line breaks and bytes that are
+    not UTF-8 as escapes, and a backslash as two.
+    """
+    parts = [time]
+    if with_id:
+        parts.append(str(line["con"] or "-"))
+    size, data, text = line["size"], line["data"], line["text"]
+    told = f"{line['about']} {line['what']}"
+    if text:
+        told += f" {printable(text)}"
+    if size or data:
+        told += f", {size:,} byte{'' if size == 1 else 's'}"
+    if data:
+        more = "…" if size > len(data) else ""
+        told += f": {visible(data)}{more}"
+    return " ".join([*parts, told])
+
+
+def visible(data: bytes) -> str:
+    """Bytes as text on one line; what cannot be shown, and each backslash, is escaped."""
+    text = data.decode("utf-8", "surrogateescape").replace("\\", "\\\\")
+    text = _NOT_UTF_8.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+    return printable(text).replace("\t", "\\t")
+
+
+_NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
 
 
 def _time(seconds: float | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection import actions, requests
 from wsraw.gateway.inspection.steps import Answer, Look, Steps
+from wsraw.gateway.inspection.traces import IDLE, Tracer
 from wsraw.link.records import Ask, Enough, FromGateway, More, Page
 
 log = logging.getLogger("wsraw.gateway")
@@ -39,8 +40,10 @@ class Inspection:
         registry: Registry,
         look: Look,
         clock: Callable[[], float],
+        wall: Callable[[], float],
         tell: Callable[[FromGateway], object],
     ) -> None:
+        self.tracer = Tracer(registry, wall)
         self._registry = registry
         self._look = look
         self._clock = clock
@@ -49,15 +52,20 @@ class Inspection:
         """Requests whose next page nobody has asked for yet."""
         self.running: dict[int, Steps] = {}
         """Requests that have something to do, in the order of their turn."""
+        self._idle: dict[int, Steps] = {}
+        """Traces of connections to which nothing happens."""
 
     def ask(self, ask: Ask) -> None:
         """Begin a request."""
         begin = KNOWN.get(ask.what)
-        if begin is None:
+        if begin is None and ask.what != "trace":
             self._end(ask.ref, Answer(False, f"this gateway does not know the request {ask.what}"))
             return
         try:
-            self.running[ask.ref] = begin(self._registry, ask.options, self._look)
+            if begin is None:
+                self.running[ask.ref] = self.tracer.trace(ask.options)
+            else:
+                self.running[ask.ref] = begin(self._registry, ask.options, self._look)
         except ValueError as error:
             self._end(ask.ref, Answer(False, str(error)))
 
@@ -69,14 +77,22 @@ class Inspection:
 
     def enough(self, enough: Enough) -> None:
         """Nobody waits for a request any more."""
-        steps = self._waiting.pop(enough.ref, None) or self.running.pop(enough.ref, None)
-        if steps is not None:
-            steps.close()
+        for each in (self._waiting, self.running, self._idle):
+            steps = each.pop(enough.ref, None)
+            if steps is not None:
+                steps.close()
 
     def forget(self) -> None:
         """Nobody waits for any of them: the link to the supervisor was lost."""
-        for ref in [*self._waiting, *self.running]:
+        for ref in [*self._waiting, *self.running, *self._idle]:
             self.enough(Enough(ref))
+
+    def look(self) -> None:
+        """At the end of a turn, while there are taps: let traces have what it has changed."""
+        if self.tracer.look() and self._idle:
+            self.running |= self._idle
+            self._idle.clear()
+            self.go_on()
 
     def go_on(self) -> None:
         """Once a turn: work on requests, in turn, for a slice of time."""
@@ -87,6 +103,8 @@ class Inspection:
             page, answer = self._step(ref, steps)
             if answer is not None:
                 self._end(ref, answer)
+            elif page is IDLE:
+                self._idle[ref] = steps
             elif page is not None:
                 self._waiting[ref] = steps
                 self._tell(Page(ref, True, "", {"rows": page}, more=True))

@@ -35,7 +35,7 @@ _OPCODE: Final = 0x0F
 _WHOLE_TEXT: Final = FINAL | TEXT
 _WHOLE_BINARY: Final = FINAL | BINARY
 
-_KINDS: Final = {
+KINDS: Final = {
     CONTINUATION: "continuation",
     TEXT: "text",
     BINARY: "binary",
@@ -188,7 +188,7 @@ class FrameReader:
             elif first == _WHOLE_BINARY:
                 frames.append((payload, "binary", True))
             else:
-                frames.append((payload, _KINDS[first], first >= FINAL))
+                frames.append((payload, KINDS[first], first >= FINAL))
                 if self.may_compress and not first & CLOSE:
                     self.more = at < end
                     break
@@ -224,7 +224,7 @@ class FrameReader:
         self._rest = rest
         first = rest[0]
         payload = self.begun(0)
-        frames.append((payload, _KINDS[first], first >= FINAL))
+        frames.append((payload, KINDS[first], first >= FINAL))
         if first == _WHOLE_TEXT:
             self.special = self.special or not (payload.isascii() or is_utf8(payload))
         elif first != _WHOLE_BINARY:
@@ -240,7 +240,7 @@ class FrameReader:
         """Say what is wrong with the first two bytes of a frame, or with its length."""
         self.special = True
         opcode = first & _OPCODE
-        if FINAL | opcode not in _KINDS:
+        if FINAL | opcode not in KINDS:
             why = "invalid opcode"
         elif second & 0x80 != self._mask_bit:
             why = "incorrect masking"
@@ -260,7 +260,7 @@ class FrameReader:
     @property
     def begun_head(self) -> tuple[str, int]:
         """The kind of the incomplete frame, and the bytes of its payload when it is complete."""
-        return _KINDS[self._rest[0]], self.needed - self._payload_at
+        return KINDS[self._rest[0]], self.needed - self._payload_at
 
     def begun(self, at: int) -> bytes:
         """What has arrived of its payload, without the first `at` bytes."""
@@ -312,8 +312,8 @@ def _limits(limit: int, may_compress: bool) -> dict[int, int]:
     """Bytes of the longest payload by a frame's first byte; all other bytes are invalid."""
     # Data that does not shrink grows a little (zlib's deflateBound).
     compressed = limit + (limit >> 3) + 64
-    limits = dict.fromkeys(_KINDS, limit)
-    for first in _KINDS:
+    limits = dict.fromkeys(KINDS, limit)
+    for first in KINDS:
         if first & CLOSE:
             limits[first] = MAX_CONTROL
         elif may_compress and (first & COMPRESSED or not first & _OPCODE):

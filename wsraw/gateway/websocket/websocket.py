@@ -50,7 +50,6 @@ class WebSocket:
         "_close_received",
         "_close_sent",
         "_codec",
-        "_frames",
         "_held_pong",
         "_is_plain",
         "_messages",
@@ -68,6 +67,7 @@ class WebSocket:
         "opened",
         "output",
         "parsed",
+        "reader",
         "subprotocol",
         "writer",
     )
@@ -77,7 +77,7 @@ class WebSocket:
         self.is_client = is_client
         self.handshake: ServerHandshake | ClientHandshake | None = None
         """Dropped once it is `opened`."""
-        self._frames = FrameReader(not is_client, settings.max_message_size)
+        self.reader = FrameReader(not is_client, settings.max_message_size)
         self._messages = MessageReader(settings)
         self._codec: deflate.Codec | None = None
         self.writer = MessageWriter(is_client)
@@ -185,14 +185,14 @@ class WebSocket:
             self._codec = codec = deflate.Codec(terms, self._settings)
             self._messages.use(codec)
             self.writer.use(codec)
-            self._frames.allow_compressed()
+            self.reader.allow_compressed()
 
     # --- receiving ---
 
     def receive_data(self, data: bytes) -> list[DataFrame]:
         """Return data frames, in order. See also `output`, `ended`, `opened` and `busy`."""
         if self._is_plain:
-            reader = self._frames
+            reader = self.reader
             frames = reader.read(data)
             self.parsed = len(frames)
             if reader.special:
@@ -204,9 +204,9 @@ class WebSocket:
             return []
         if self.opened:
             if self._messages.inflating:
-                self._frames.add(data)
+                self.reader.add(data)
                 return self._take([])
-            frames = self._frames.read(data)
+            frames = self.reader.read(data)
             self.parsed = len(frames)
             return self._take(frames)
         handshake = self.handshake
@@ -215,7 +215,7 @@ class WebSocket:
 
     def _take(self, frames: list[Frame]) -> list[DataFrame]:
         """Take frames that are not all whole messages."""
-        reader, messages = self._frames, self._messages
+        reader, messages = self.reader, self._messages
         reader.special = False
         received: list[DataFrame] = []
         room = deflate.STEP
@@ -276,13 +276,13 @@ class WebSocket:
         """Receive no more, and free what was received."""
         self.ended = True
         self.busy = self._is_plain = False
-        self._frames.clear()
+        self.reader.clear()
         self._messages.clear()
 
     def skip_data(self) -> None:
         self._skips_data = True
         self._messages.clear()
-        self.busy = self._frames.more
+        self.busy = self.reader.more
 
     def receive_eof(self) -> None:
         """The peer sends no more. Sets `ended`; without a close frame the code is 1006."""
@@ -307,7 +307,7 @@ class WebSocket:
         handshake = self.handshake
         if isinstance(handshake, ClientHandshake):
             return handshake.unfinished
-        return self._frames.unfinished + self._messages.unfinished
+        return self.reader.unfinished + self._messages.unfinished
 
     @property
     def terms(self) -> deflate.Terms | None:

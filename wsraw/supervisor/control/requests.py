@@ -26,7 +26,7 @@ CERTIFICATES: Final = "(certificates)"
 """The part of a reload that the gateway does; a pool cannot have this name."""
 
 
-OF_GATEWAY: Final = ("connections", "connection", "kick", "publish", "send")
+OF_GATEWAY: Final = ("connections", "connection", "kick", "publish", "send", "trace")
 """What the gateway is asked."""
 
 
