@@ -32,7 +32,7 @@ def main() -> int:
         return 1
     settings = settings_module.from_json(line.decode())
     kind, *rest = sys.argv[1:]
-    if kind in ("gateway", "worker"):
+    if kind in ("gateway", "worker", "admin"):
         _log_to_supervisor(settings.log_level)
     if kind == "gateway":
         # An abort makes a gateway that hangs log its stack.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
+import re
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from wsraw.admin.routes import ROUTES, Answer, Request, Route, text
 from wsraw.admin.run import Run
 from wsraw.link.rules import split_host_port
-from wsraw.runtime.printable import printable
+from wsraw.runtime.printable import printable, shown_url
 
 log = logging.getLogger("wsraw.admin")
 
@@ -194,7 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """What the library would print to stderr."""
-        log.debug("%s: %s", self.address_string(), printable(format % args))
+        told = re.sub(r"[?#]\S*", "?...", format % args)
+        log.debug("%s: %s", self.address_string(), printable(told))
 
     def handle_one_request(self) -> None:
         """As ever, but a bug of ours costs this request alone, and is logged."""
@@ -203,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             raise
         except Exception:
-            log.exception("a request for %s was ended by a bug", printable(str(self.path)[:200]))
+            log.exception("a request for %s was ended by a bug", shown_url(str(self.path)))
             self.close_connection = True
 
 
