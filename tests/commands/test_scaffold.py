@@ -10,6 +10,7 @@ import pytest
 
 from tests import authority
 from tests.deadline import COMMAND_DEADLINE
+from tests.needs import signals, unix_sockets
 from tests.running import ROOT, Running, environment, wsraw
 from wsraw.commands import scaffold
 
@@ -136,6 +137,7 @@ def test_handlers_are_loaded_as_in_a_worker_and_not_called(tmp_path: Path) -> No
     assert "handlers.py: on_start, 1 timers (async)" in told
 
 
+@signals
 def test_handlers_that_never_load_are_given_up_with_what_they_have_started(
     tmp_path: Path,
 ) -> None:
@@ -164,6 +166,7 @@ def test_a_port_that_your_own_run_uses_is_not(tmp_path: Path) -> None:
     assert f"{where}: in use by your run" in done.stdout
 
 
+@unix_sockets
 def test_nothing_stays_bound(tmp_path: Path) -> None:
     listen = f"--listen=unix:{tmp_path / 'app.sock'}"
     for _ in range(2):

@@ -250,7 +250,7 @@ def _child(
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """With what it has started."""
-    if sys.platform != "win32":
+    if hasattr(signal, "SIGKILL"):
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()

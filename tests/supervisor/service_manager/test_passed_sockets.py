@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import unix_sockets
 from wsraw.config.addresses import Listen, parse_listen
 from wsraw.supervisor.service_manager import passed_sockets
 from wsraw.supervisor.service_manager.passed_sockets import PassedSocketError, PassedSockets
@@ -92,6 +93,7 @@ def test_sockets_are_taken_by_number_and_by_name(passing: Passing) -> None:
     assert found == {"raw://fd:feed": addresses[1], f"fd:{number}?plain_http=health": addresses[0]}
 
 
+@unix_sockets
 def test_a_socket_with_the_address_of_a_listener_is_taken_over(
     passing: Passing, tmp_path: Path
 ) -> None:

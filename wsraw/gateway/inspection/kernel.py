@@ -31,7 +31,7 @@ def look(con: Connection) -> dict[str, Any]:
         return {}
     sock = endpoint.sock
     try:
-        if sock.family == socket.AF_UNIX:
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return {}
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
     except OSError:

@@ -109,7 +109,7 @@ class PassedSockets:
                 f"{what}: descriptor {number} is not a listening stream socket; in a socket unit, "
                 "give ListenStream= and Accept=no"
             )
-        if sock.family != socket.AF_UNIX:
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
             # Connections inherit the options.
             tune(sock)
         return sock
