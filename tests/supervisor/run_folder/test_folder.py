@@ -184,6 +184,42 @@ def test_a_folder_that_is_being_created_is_not_removed(own_base: Path) -> None:
     assert path.exists()
 
 
+# --- cleaners ---
+
+
+cleaner = pytest.mark.skipif(
+    not shutil.which("systemd-tmpfiles"), reason="no systemd-tmpfiles here"
+)
+
+
+def clean(folder: Path) -> None:
+    """What systemd does once a day with all that is old; here everything is."""
+    rules = folder.parent / "rules.conf"
+    rules.write_text(f"d {folder} 0755 - - 0\n")
+    subprocess.run(["systemd-tmpfiles", "--clean", rules], check=True)
+
+
+@cleaner
+def test_systemd_tmpfiles_leaves_the_folder_of_a_run_alone(tmp_path: Path) -> None:
+    place = tmp_path / "tmp"
+    place.mkdir()
+    folder = Folder(str(place / "run"), print)
+    folder.set_file("token", "abc\n")
+    folder.restore()
+    (place / "old").touch()
+    clean(place)
+    assert not (place / "old").exists()
+    assert (folder.path / "token").exists()
+    assert not folder.restore(), "nothing is missing"
+    shutil.rmtree(folder.path)
+    folder.restore()
+    clean(place)
+    assert not folder.restore(), "the new one is left alone, too"
+    folder.close()
+    clean(place)
+    assert not folder.path.exists(), "no run is in it any more"
+
+
 # --- who is there ---
 
 

@@ -92,6 +92,7 @@ class Folder:
         except FolderError:
             self._remove_ours()
             raise
+        self._shield = _shield(self.path)
 
     def _wait_for_lock(self) -> int:
         """Take the lock, if need be after the gateway of a killed supervisor has exited."""
@@ -197,6 +198,8 @@ class Folder:
             # Under the same number, which children inherit.
             os.dup2(fresh, self.lock, inheritable=False)
             os.close(fresh)
+            self._close_shield()
+            self._shield = _shield(self.path)
         error: FolderError | None = None
         for name in missing:
             file = self.path / name
@@ -249,6 +252,7 @@ class Folder:
         if not self._holds_lock() and (self.path / "lock").exists():
             # The folder was emptied, and another run uses it now.
             os.close(self.lock)
+            self._close_shield()
             return None
         for name in (place.TOKEN, place.ENDPOINT, place.SOCKET, CONTROL, LONGEST_NAME):
             try:
@@ -259,9 +263,15 @@ class Folder:
         letters = self.path / DEAD_LETTERS
         kept = letters if self._is_ours and letters.exists() else None
         os.close(self.lock)
+        self._close_shield()
         if kept is None:
             self._remove_ours()
         return kept
+
+    def _close_shield(self) -> None:
+        if self._shield is not None:
+            os.close(self._shield)
+            self._shield = None
 
     def _remove_ours(self) -> None:
         if self._is_ours:
@@ -287,6 +297,20 @@ def base() -> Path:
             # Nothing is writable; creating the folder reports that.
             place = "/tmp"
     return Path(place, f"wsraw-{user}")
+
+
+def _shield(path: Path) -> int | None:
+    """Lock the folder itself, until the descriptor is closed: systemd-tmpfiles, which removes old
+    files, leaves a locked folder and all that is in it alone (tmpfiles.d(5))."""
+    if sys.platform == "win32":
+        return None
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except OSError:
+        # Files that are removed are made again.
+        return None
+    _take(folder, shared=True)
+    return folder
 
 
 def _check_length(path: Path) -> None:
