@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import PurePath
 
 import pytest
 
@@ -138,3 +139,58 @@ def test_no_setting_has_the_name_of_a_variable_for_workers(name: str) -> None:
     """A worker that starts a run of its own has these in its environment (WSRAW_TOKEN, …)."""
     assert name not in {option.name for option in options.options()}
     assert options.nearest(name, 0.9) is None
+
+
+PROJECT = {"chat/__init__.py", "chat/rooms/__init__.py", "chat/main.py", "chat/rooms/one.py"}
+
+
+def is_file(name: str) -> bool:
+    return PurePath(name).as_posix() in {*PROJECT, "loose/main.py", "tool"}
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "count"),
+    [
+        ("chat.main", "chat/main.py", 1),
+        ("chat.main:4", "chat/main.py", 4),
+        ("chat.rooms.one:2", "chat/rooms/one.py", 2),
+        ("chat.rooms", "chat/rooms/__init__.py", 1),
+    ],
+)
+def test_a_module_of_a_package_is_its_file(text: str, file: str, count: int) -> None:
+    program, number = programs.parse(text, is_file)
+    assert program.file is not None
+    assert PurePath(program.file).as_posix() == file
+    assert (program.label, program.name, number) == (text.partition(":")[0],) * 2 + (count,)
+
+
+@pytest.mark.parametrize(
+    "text", ["chat.other", "chat", "tool", "python3.11", "chat.main x", "a..b"]
+)
+def test_what_is_no_module_is_a_command(text: str) -> None:
+    assert programs.parse(text, is_file).program.is_foreign
+
+
+def test_a_folder_that_is_not_a_package_is_refused_with_what_to_do() -> None:
+    with pytest.raises(
+        ValueError, match=r"^workers: 'loose.main': the folder loose .* __init__.py"
+    ):
+        programs.parse("loose.main", is_file)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "module"),
+    [
+        ("chat/main.py", ".", "chat.main"),
+        ("chat/rooms/one.py", ".", "chat.rooms.one"),
+        ("chat/rooms/__init__.py", ".", "chat.rooms"),
+        ("chat/my-main.py", "chat", ""),
+        ("loose/main.py", "loose", ""),
+        ("main.py", ".", ""),
+    ],
+)
+def test_a_file_in_a_package_is_imported_from_the_folder_of_that(
+    file: str, folder: str, module: str
+) -> None:
+    found = programs.place(PurePath(file), is_file)
+    assert found == (PurePath(folder), module)

@@ -220,3 +220,14 @@ def test_files_of_other_languages_are_watched(tmp_path: Path) -> None:
             path.write_text("22")
     root = tmp_path.resolve()
     assert watch.changed() == [root / "a.mjs", root / "lib/b.mjs", root / "tool"]
+
+
+def test_of_a_file_in_a_package_the_whole_project_is_watched(project: Path) -> None:
+    (project / "package" / "__init__.py").touch()
+    (project / "beside" / "inner").mkdir(parents=True)
+    other = project / "beside" / "inner" / "other.py"
+    other.touch()
+    watch = watching(project / "package" / "part.py")
+    touch(other, 10)
+    touch(project / "package" / "part.py", 10)
+    assert watch.changed() == [other, project / "package" / "part.py"]

@@ -8,7 +8,7 @@ import shutil
 
 from wsraw.commands.failures import WrongUse
 from wsraw.config import pools, sources
-from wsraw.config.programs import Entry, Program
+from wsraw.config.programs import Entry, Program, is_module
 from wsraw.config.settings import Settings
 from wsraw.link.records import DEFAULT_POOL
 
@@ -16,7 +16,11 @@ from wsraw.link.records import DEFAULT_POOL
 def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
     """Whether the programs, and the files that settings name, are there; returns what each pool
     runs. Raises WrongUse."""
-    in_pools = pools.entries(found.settings, os.path.isfile)
+    try:
+        in_pools = pools.entries(found.settings, os.path.isfile)
+    except ValueError as error:
+        # Of what can only be said when the files are looked at.
+        raise WrongUse(str(error)) from error
     for name, entries in in_pools.items():
         for entry in entries:
             where = "--workers " if name == DEFAULT_POOL else f"--pool {name}="
@@ -39,6 +43,9 @@ def check_program(program: Program, where: str = "--workers ") -> None:
         hint = "is it installed, and in PATH?"
         if os.path.isfile(first):
             hint = "the file is not executable (chmod +x); or write its interpreter before it"
+        elif is_module(first):
+            file = os.path.join(*first.split(".")) + ".py"
+            hint = f"there is no {file} in this folder either"
         elif ":" in first and "/" not in first:
             hint = "a handlers file is given by its name, as in handlers.py:4"
         elif program.name.endswith(".py"):

@@ -1,8 +1,9 @@
 """Sans-I/O. What workers run: a handlers file in Python, or a command in any language.
 
 An entry of the setting `workers` ends with the number of processes, `:N`. One word that ends in
-`.py` is a handlers file, and so are several words if a file has exactly that name. Everything else
-is a command. The word `none` alone means that the run starts no workers.
+`.py` is a handlers file, and so are several words if a file has exactly that name. A module such as
+`chat.handlers` is the file `chat/handlers.py`, if there is one. Everything else is a command. The
+word `none` alone means that the run starts no workers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Final, NamedTuple
 
 NONE: Final = "none"
 """Instead of entries: start no workers."""
+
+INIT: Final = "__init__.py"
+"""The file that makes a folder a package."""
 
 MOST: Final = 1000
 """Processes of a run."""
@@ -70,6 +74,9 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
         raise ValueError(f"workers: {text!r}: the number of processes must be from 1 to {MOST}")
     if is_handlers_file(name, is_file):
         return Entry(Program(name, file=name, label=PurePath(name).name), int(count))
+    file = _module_file(name, is_file)
+    if file:
+        return Entry(Program(name, file=file, label=name), int(count))
     file, number = _python_file(text)
     if file and not is_file(text):
         raise ValueError(
@@ -84,6 +91,48 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
     if not words or not words[0]:
         raise ValueError(f"workers: {text!r}: write FILE or COMMAND, or with a number FILE:N")
     return Entry(Program(name, words=words, label=name), int(count))
+
+
+class Place(NamedTuple):
+    """Where Python imports a file from."""
+
+    folder: PurePath
+    """What is on sys.path: the folder of the file, or the one that its package is in."""
+    module: str
+    """Its name within a package, such as `chat.handlers`; empty if it is in none."""
+
+
+def place(file: PurePath, is_file: Callable[[str], bool]) -> Place:
+    """Where to import a file from. Folders with an `__init__.py` are packages."""
+    folder, names = file.parent, [] if file.name == INIT else [file.stem]
+    while is_file(str(folder / INIT)) and folder != folder.parent:
+        names.insert(0, folder.name)
+        folder = folder.parent
+    if folder == file.parent or not all(name.isidentifier() for name in names):
+        return Place(file.parent, "")
+    return Place(folder, ".".join(names))
+
+
+def is_module(name: str) -> bool:
+    """Whether a name can be that of a module in a package."""
+    return "." in name and all(part.isidentifier() for part in name.split("."))
+
+
+def _module_file(name: str, is_file: Callable[[str], bool]) -> str:
+    """The file of a module in a package; empty if it is not one. Raises ValueError for a folder
+    that is not a package."""
+    if not is_module(name):
+        return ""
+    path = PurePath(*name.split("."))
+    files = [str(path.with_name(f"{path.name}.py")), str(path / INIT)]
+    file = next(filter(is_file, files), "")
+    for folder in [*path.parents][:-1] if file else ():
+        if not is_file(str(folder / INIT)):
+            raise ValueError(
+                f"workers: {name!r}: the folder {folder} is not a package; "
+                f"put an empty file {INIT} into it"
+            )
+    return file
 
 
 def _python_file(text: str) -> tuple[str, str]:

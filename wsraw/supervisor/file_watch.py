@@ -6,8 +6,10 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
+
+from wsraw.config import programs
 
 MOST_ENTRIES: Final = 50_000
 """Files and folders that a scan reads below one folder: about 0.1 s."""
@@ -18,7 +20,7 @@ INSTALLED: Final = {"__pycache__", "node_modules", "site-packages", "venv"}
 
 class Watch:
     """Watches files, and all files of the same suffix in and below their folders, which they may
-    import.
+    import; of a file in a package, in and below the folder that the package is in.
 
     Each scan follows links anew, so a link with a new target is a change. `warn` is called with a
     line for each folder that is too large to be scanned whole.
@@ -42,12 +44,16 @@ class Watch:
         seen: dict[str, tuple[object, ...]] = {}
         walked = set()
         for file in self._files:
-            # sys.path[0] is the folder of the resolved file.
             place = os.path.realpath(file)
-            folder = os.path.dirname(place)
             _note(seen, file, place)
             # A file without a suffix is a program; its folder may be /usr/bin.
             top, suffix = os.path.dirname(file), os.path.splitext(file)[1]
+            # sys.path[0] is that of the resolved file.
+            folder = os.path.dirname(place)
+            if suffix == ".py":
+                project = os.fspath(programs.place(PurePath(place), os.path.isfile).folder)
+                if project != folder:
+                    top = folder = project
             if suffix and (top, folder, suffix) not in walked:
                 walked.add((top, folder, suffix))
                 for path, real in self._below(top, folder, suffix):

@@ -39,8 +39,8 @@ class Source:
         if not isinstance(self._source, str | os.PathLike):
             handlers_module.offer([])
             return Handlers(self._source)
+        self._forget()
         loaded = handlers_module.load(os.fspath(self._source))
-        self._forget(but=loaded.module)
         self.module = loaded.module
         return loaded
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -254,3 +255,73 @@ def test_a_decorator_hides_no_async_def(load_text: Load, word: str) -> None:
         f"{word} on_message(msg, con): pass\n",
     )
     assert loaded.is_async is (word == "async def")
+
+
+@pytest.fixture
+def package(tmp_path: Path, clean_modules: None) -> Path:
+    """A project with a package; returns the package's folder."""
+    folder = tmp_path / "somechat"
+    for name, text in {
+        "somechat/__init__.py": "",
+        "somechat/names.py": "NAME = 'ann'\n",
+        "somechat/logging.py": "raise RuntimeError('this is not the logging of Python')\n",
+        "someshared/__init__.py": "",
+        "someshared/things.py": "THING = 'thing'\n",
+        "somechat/main.py": """
+            from dataclasses import dataclass
+            from logging import getLogger
+            import someshared.things
+            import names
+            from . import names as ours
+            from somechat.names import NAME
+
+            @dataclass
+            class Seen:
+                name: str
+
+            def on_message(msg, con):
+                return (__name__, ours.NAME, NAME, names.NAME, someshared.things.THING)
+        """,
+    }.items():
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(textwrap.dedent(text), "utf-8")
+    return folder
+
+
+def test_a_file_in_a_package_has_relative_imports_and_those_of_its_project(package: Path) -> None:
+    loaded = load(str(package / "main.py"))
+    assert loaded.on_message is not None
+    assert loaded.on_message({}, None) == ("somechat.main", "ann", "ann", "ann", "thing")
+    assert sys.modules["somechat.main"] is sys.modules["somechat"].main is loaded.module
+
+
+def test_a_package_may_be_the_handlers_file(package: Path) -> None:
+    (package / "__init__.py").write_text(
+        "from .names import NAME\ndef on_message(msg, con): return __name__, NAME\n"
+    )
+    loaded = load(str(package / "__init__.py"))
+    assert loaded.on_message is not None
+    assert loaded.on_message({}, None) == ("somechat", "ann")
+
+
+def test_a_file_that_its_package_imports_runs_once(package: Path) -> None:
+    (package / "__init__.py").write_text("from . import main\nruns = main.runs\n")
+    (package / "main.py").write_text("runs = []\nruns.append(1)\ndef on_message(msg, con): pass\n")
+    loaded = load(str(package / "main.py"))
+    assert loaded.module.runs == sys.modules["somechat"].runs == [1]  # type: ignore[attr-defined]
+    assert loaded.on_message is not None
+
+
+def test_an_error_of_the_package_is_shown_from_its_file_on(package: Path) -> None:
+    (package / "__init__.py").write_text("import nothing_of_that_name\n")
+    with pytest.raises(LoadError) as raised:
+        load(str(package / "main.py"))
+    lines = str(raised.value).splitlines()
+    assert str(package / "__init__.py") in lines[1]
+    assert "nothing_of_that_name" in lines[-1]
+
+
+def test_a_relative_import_without_a_package_says_what_to_do(load_text: Load) -> None:
+    with pytest.raises(LoadError, match=r"is not a package: .* put an empty file __init__.py"):
+        load_text("from . import other\n")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from types import TracebackType
+from pathlib import Path, PurePath
+from types import ModuleType, TracebackType
 from typing import Any, Final, TypeVar
 
+from wsraw.config import programs
 from wsraw.link.records import GROUP_LIMIT
 from wsraw.workers import values
 from wsraw.workers.loading import source
@@ -238,7 +240,8 @@ def _where(function: Handler) -> str:
 def load(file: str | None) -> Handlers:
     """Run a handlers file and take its functions; without a file, functions that print each event.
 
-    The file's folder comes first on sys.path, as for a script. Raises LoadError.
+    The file's folder comes first on sys.path, as for a script; or, if the file is in a package, the
+    folder that the package is in, as for ``python -m``. Raises LoadError.
     """
     offer([])
     if file is None:
@@ -248,29 +251,72 @@ def load(file: str | None) -> Handlers:
     path = Path(file).resolve()
     if not path.is_file():
         raise LoadError(f"there is no handlers file {file}")
-    name = _module_name(path)
-    if path.stem in sys.stdlib_module_names:
+    place = programs.place(path, os.path.isfile)
+    if not place.module and path.stem in sys.stdlib_module_names:
         # A json.py that imports json means Python's.
         with suppress(Exception):
             importlib.import_module(path.stem)
-    sys.path.insert(0, str(path.parent))
-    loader = source.Loader(name, str(path))
-    spec = importlib.util.spec_from_loader(name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    # Before it runs, because dataclasses, pickle and typing look up their module by name.
-    sys.modules[name] = module
+    sys.path.insert(0, str(place.folder))
     try:
         if not path.read_bytes().strip():
             # It may be half written, and would load as no handlers.
             raise LoadError(f"{file} is empty: is it the right file, has it been written whole?")
-        loader.exec_module(module)
+        if place.module:
+            module = _run_in_package(path, place.module)
+        else:
+            module = _run(_module_name(path), path)
         # Inside the try, as a __getattr__ or properties of the module may raise.
         return Handlers(module)
     except (LoadError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise LoadError(_traceback(error, str(path))) from error
+        hint = _hint(error, path)
+        raise LoadError(_traceback(error, place.folder) + hint) from error
+
+
+def _run_in_package(path: Path, name: str) -> ModuleType:
+    """Run a file that is in a package, so that its relative imports work."""
+    # For those that import their neighbours as a script does; last, or a neighbour called logging
+    # would hide Python's.
+    sys.path.append(str(path.parent))
+    sys.modules.pop(name, None)
+    parent, _, own = name.rpartition(".")
+    if parent:
+        package = importlib.import_module(parent)
+        if name in sys.modules:
+            # The package imports it itself.
+            return sys.modules[name]
+    module = _run(name, path)
+    if parent:
+        setattr(package, own, module)
+    return module
+
+
+def _run(name: str, path: Path) -> ModuleType:
+    """Run a file as the module of that name."""
+    folders = [str(path.parent)] if path.name == programs.INIT else None
+    spec = importlib.util.spec_from_file_location(
+        name,
+        path,
+        loader=source.Loader(name, str(path)),
+        submodule_search_locations=folders,
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Before it runs, because dataclasses, pickle and typing look up their module by name.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _hint(error: BaseException, path: Path) -> str:
+    if isinstance(error, ImportError) and "no known parent package" in str(error):
+        return (
+            f"\nThe folder {path.parent} is not a package: for relative imports, put an empty file "
+            f"{programs.INIT} into it"
+        )
+    return ""
 
 
 def _module_name(path: Path) -> str:
@@ -282,9 +328,13 @@ def _module_name(path: Path) -> str:
     return name
 
 
-def _traceback(error: BaseException, path: str) -> str:
-    """The traceback from the user's file on."""
+def _traceback(error: BaseException, folder: PurePath) -> str:
+    """The traceback from the first of the user's files on."""
     own: TracebackType | None = error.__traceback__
-    while own is not None and own.tb_frame.f_code.co_filename != path:
+    while own is not None and not _is_in(own.tb_frame.f_code.co_filename, folder):
         own = own.tb_next
     return "".join(traceback.format_exception(type(error), error, own)).rstrip()
+
+
+def _is_in(file: str, folder: PurePath) -> bool:
+    return PurePath(file).is_relative_to(folder) and file != __file__
