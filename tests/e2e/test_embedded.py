@@ -73,6 +73,7 @@ def test_an_embedded_worker_without_handlers_sends_and_takes_no_events(chat: Ser
                 await worker.leave("all", second)
                 await worker.join("all", first)
                 await worker.publish("all", "to the first")
+                assert await worker.members("all") == [first]
                 await worker.close(second, 4000, "enough")
                 assert one.recv(TIMEOUT) == "to one"
                 assert one.recv(TIMEOUT) == "to the first"
@@ -205,6 +206,8 @@ def test_several_threads_send_through_one_embedded_worker(chat: Server) -> None:
         for thread in senders:
             thread.join()
         assert sorted(int(client.recv(TIMEOUT)) for _ in range(10)) == list(range(10))
+        assert con in worker.members("all", timeout=TIMEOUT)
+        assert worker.count("all", timeout=TIMEOUT) == len(worker.members("all"))
         worker.call_soon_threadsafe(wsraw.publish, "all", "from within")
         assert client.recv(TIMEOUT) == "from within"
         tasks: list[Any] = []

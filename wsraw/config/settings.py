@@ -78,10 +78,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     workers: PathTexts = ()
-    """What to run, and in how many processes: a handlers file (handlers.py:4) or the command of a
-    worker in another language ('node chat.mjs:4'). May be repeated; all of them serve the same
-    clients. none: start no workers. Default if there are no pools: one worker that prints every
-    event."""
+    """What to run, and in how many processes: a handlers file (handlers.py:4), a module of a
+    package (chat.main:4), or the command of a worker in another language ('node chat.mjs:4'). May
+    be repeated; all of them serve the same clients. none: start no workers. Default if there are no
+    pools: one worker that prints every event."""
     pools: tuple[PoolSettings, ...] = ()
     """A separate group of workers for some of the clients: NAME=WORKERS, such as chat=chat.py:4, or
     NAME alone for workers that are started by hand. May be repeated. [[pools]] in the settings file
@@ -120,7 +120,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_memory: Size = 0
     """Replace a worker that uses more memory (RSS) than this (Linux, Windows). 0: never."""
     reload: bool = False
-    """Reload when the handlers file, or a *.py file in its folder or a subfolder, changes."""
+    """Reload when the handlers file, or a *.py file in its folder or a subfolder, changes. Of a
+    module in a package: in the folder that the package is in."""
     listen: tuple[str, ...] = ("127.0.0.1:8000",)
     """Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH; fd:NUMBER or fd:NAME is a socket
     that a service manager passes. May be repeated. A prefix fixes the protocol: raw:// or ws://,

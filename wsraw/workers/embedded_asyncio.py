@@ -191,6 +191,17 @@ class Worker:
         number, name = to_id(con), values.group(group)
         await self._do(lambda runtime: runtime.connection(number).leave(name))
 
+    async def members(self, group: str) -> list[int]:
+        """The ids of all connections of a group, in the order in which they joined. Raises
+        ConnectionError if the gateway is lost before it has answered."""
+        name = values.group(group)
+        return await (await self._ready_shell()).runtime.questions.members(name)
+
+    async def count(self, group: str) -> int:
+        """How many connections are in a group; otherwise like `members`."""
+        name = values.group(group)
+        return await (await self._ready_shell()).runtime.questions.count(name)
+
     async def open(self, target: str, **options: Any) -> Connection:
         """Open a connection; arguments as for `open_client_connection`. For workers with handlers,
         which get its events."""

@@ -108,6 +108,12 @@ class Worker:
     def leave(self, group: str, con: Connection | int, *, timeout: float | None = None) -> None:
         self._wait(self._worker.leave(group, con), timeout)
 
+    def members(self, group: str, *, timeout: float | None = None) -> list[int]:
+        return self._wait(self._worker.members(group), timeout)
+
+    def count(self, group: str, *, timeout: float | None = None) -> int:
+        return self._wait(self._worker.count(group), timeout)
+
     def open(self, target: str, *, timeout: float | None = None, **options: Any) -> Connection:
         return self._wait(self._worker.open(target, **options), timeout)
 
