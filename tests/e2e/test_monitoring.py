@@ -1,0 +1,147 @@
+"""examples/monitoring: its names are metrics, and a real Prometheus loads, scrapes and alerts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deadline import DEADLINE, eventually
+from tests.needs import KILL
+from tests.running import ROOT, Running
+from wsraw.admin.metrics import METRICS
+
+FOLDER = ROOT / "examples/monitoring"
+MUST = os.environ.get("WSRAW_TEST_PROMETHEUS") == "must"
+prometheus = pytest.mark.skipif(
+    not MUST and not shutil.which("prometheus"), reason="no Prometheus here"
+)
+
+SUFFIXES = ("_bucket", "_sum", "_count")
+
+
+def known() -> set[str]:
+    """The names that a query may use."""
+    names = {metric.shown for metric in METRICS}
+    histograms = [metric.name for metric in METRICS if metric.kind == "histogram"]
+    return names | {name + suffix for name in histograms for suffix in SUFFIXES}
+
+
+def queries() -> list[str]:
+    """The queries of the dashboard, with what Grafana puts in for its variables."""
+    board = json.loads((FOLDER / "grafana.json").read_text("utf-8"))
+    return [
+        target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
+        for panel in board["panels"]
+        for target in panel["targets"]
+    ]
+
+
+def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() -> None:
+    alerts = re.findall(r"expr: (.*)", (FOLDER / "alerts.yml").read_text("utf-8"))
+    assert len(alerts) > 10
+    for expression in [*queries(), *alerts]:
+        names = re.findall(r"\bwsraw_\w+", expression)
+        assert names or "up{" in expression
+        assert set(names) <= known(), expression
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+    board = json.loads((FOLDER / "grafana.json").read_text("utf-8"))
+    places = [
+        (at["x"] + x, at["y"] + y)
+        for at in (panel["gridPos"] for panel in board["panels"])
+        for x in range(at["w"])
+        for y in range(at["h"])
+    ]
+    assert len(set(places)) == len(places)
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+@prometheus
+def test_promtool_finds_nothing_wrong_with_rules_and_configuration() -> None:
+    for what, file in (("rules", "alerts.yml"), ("config", "prometheus.yml")):
+        found = subprocess.run(
+            ["promtool", "check", what, file], cwd=FOLDER, capture_output=True, encoding="utf-8"
+        )
+        assert found.returncode == 0, found.stderr + found.stdout
+
+
+def ask(address: str, path: str, **query: str) -> Any:
+    """What the API of Prometheus answers; None while it does not."""
+    url = f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+    try:
+        with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
+            return json.load(answer)["data"]
+    except OSError:
+        return None
+
+
+@contextmanager
+def scraping(folder: Path, target: str) -> Iterator[str]:
+    """A Prometheus with our files, in a hurry; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = "{}:{}".format(*free.getsockname())
+    config = (FOLDER / "prometheus.yml").read_text("utf-8")
+    config = config.replace("15s", "1s").replace("127.0.0.1:9100", target)
+    (folder / "prometheus.yml").write_text(config, "utf-8")
+    alerts = (FOLDER / "alerts.yml").read_text("utf-8")
+    (folder / "alerts.yml").write_text(re.sub(r"for: \w+", "for: 1s", alerts), "utf-8")
+    arguments = [
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+    with open(folder / "prometheus.log", "wb") as log:
+        process = subprocess.Popen(arguments, stdout=log, stderr=log)
+    try:
+        eventually(lambda: ask(address, "status/runtimeinfo"), "Prometheus")
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+@prometheus
+@pytest.mark.long
+def test_prometheus_scrapes_a_run_and_alerts_when_a_pool_has_no_worker(tmp_path: Path) -> None:
+    handlers = tmp_path / "echo.py"
+    handlers.write_text("def on_message(msg, con):\n    return msg\n")
+    with Running("--workers", f"{handlers}:2", "--admin", "127.0.0.1:0") as run:
+        run.ready()
+        target = run.line(r"admin: /metrics, .* at http://([^ ]+)")[1]
+        with scraping(tmp_path, target) as address:
+
+            def value(query: str) -> float | None:
+                found = (ask(address, "query", query=query) or {}).get("result")
+                return float(found[0]["value"][1]) if found else None
+
+            def firing() -> set[str]:
+                alerts = (ask(address, "alerts") or {}).get("alerts", [])
+                return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
+
+            eventually(lambda: value("wsraw_workers_ready") == 2)
+            for query in queries():
+                assert ask(address, "query", query=query) is not None, query
+            assert firing() == set()
+            # A file that cannot be loaded: the workers die, and none takes their place.
+            handlers.write_text("raise SystemExit(1)\n")
+            for name in ("worker 1", "worker 2"):
+                os.kill(run.pid(name), KILL)
+            eventually(lambda: "WsrawPoolWithoutWorker" in firing())
+            handlers.write_text("def on_message(msg, con):\n    return msg\n")
+            eventually(lambda: "WsrawPoolWithoutWorker" not in firing())
+        with scraping(tmp_path, "127.0.0.1:1") as address:
+            eventually(lambda: "WsrawDown" in firing())
