@@ -110,6 +110,26 @@ def test_the_mode_of_a_socket_file_may_let_others_in(listen: Open, tmp_path: Pat
 
 
 @unix_only
+def test_nobody_can_connect_before_the_mode_is_set(
+    listen: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "s")
+    tried = []
+
+    def try_it(*arguments: Any) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            tried.append(client.connect_ex(path))
+        chmod(*arguments)
+
+    chmod = os.chmod
+    monkeypatch.setattr(os, "chmod", try_it)
+    listen(path=path, mode=0o600)
+    assert tried == [errno.ECONNREFUSED]
+    with socket.socket(socket.AF_UNIX) as client:
+        assert client.connect_ex(path) == 0
+
+
+@unix_only
 @pytest.mark.parametrize("group", ["no-such-group", "4294967296", "9" * 30])
 def test_an_unknown_group_is_refused(listen: Open, tmp_path: Path, group: str) -> None:
     path = tmp_path / "s"

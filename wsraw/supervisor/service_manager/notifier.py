@@ -55,7 +55,7 @@ class Notifier:
         lines = [state.value]
         if state is ServiceState.RELOADING:
             # Type=notify-reload tells by the time which reload this is.
-            lines.append(f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+            lines.append(f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         if self._send(*lines):
             self._state = state
 
