@@ -27,3 +27,14 @@ def test_commands_hear_which_run_is_meant_from_the_environment(
     cli.main([*arguments, "--run-dir", str(tmp_path / "two")])
     told = capsys.readouterr()
     assert str(tmp_path / "two") in told.out + told.err
+
+
+def test_every_command_with_a_run_folder_hears_it_from_the_environment() -> None:
+    """Those with settings read all of them there, and the drill only with --connect."""
+    silent = {
+        name
+        for name, command in cli.cli.commands.items()
+        for option in command.params
+        if "--run-dir" in option.opts and option.envvar != "WSRAW_RUN_DIR"
+    }
+    assert silent == {"run", "settings", "check", "drill"}

@@ -209,6 +209,13 @@ def test_an_option_that_is_missing_is_named(tmp_path: Path) -> None:
     assert "unexpected extra argument (b.py)" in done.stderr
 
 
+def test_a_socket_of_a_service_manager_is_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "handlers.py").write_text("def on_message(msg, con):\n    return msg\n")
+    done = wsraw("check", "--workers=handlers.py", "--listen=fd:web", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fd:web: a service manager passes it to the run" in done.stdout
+
+
 # --- the unit ---
 
 EXAMPLES = ROOT / "examples" / "systemd"

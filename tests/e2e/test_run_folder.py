@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.serving import ECHO, TIMEOUT, serve
-from tests.needs import KILL, signals
+from tests.e2e.serving import ECHO, TIMEOUT, receive_exactly, serve
+from tests.needs import KILL, signals, unix_sockets
 from tests.running import Running, wsraw
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed")
@@ -73,6 +73,21 @@ def test_an_unusable_run_folder_does_not_stop_the_restart_of_the_gateway() -> No
             assert serving.run.wait() == 0
         finally:
             folder.unlink()
+
+
+@unix_sockets
+def test_a_socket_file_of_a_listener_that_was_removed_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "app.sock"
+    with serve(ECHO, listen=[f"unix:{path}", "127.0.0.1:0"]) as serving:
+        with serving.tcp() as client:
+            path.unlink()
+            serving.run.line(r"error wsraw: the socket file of unix:\S+ was removed or replaced")
+            client.sendall(b"still served")
+            assert receive_exactly(client, 12) == b"still served"
+        with serving.tcp(1) as other:
+            other.sendall(b"this one, too")
+            assert receive_exactly(other, 13) == b"this one, too"
+        assert str(serving).count("was removed or replaced") == 1
 
 
 @signals

@@ -152,6 +152,8 @@ class Supervisor:
         self.log = log
         self.policy = p.Policy(entries, settings, random.random)
         self._sockets: list[tuple[socket.socket, Listen]] = []
+        self._missing: set[str] = set()
+        """Listeners whose file is gone, as the log tells."""
         self._link: socket.socket | None = None
         """Where workers find each gateway, if there are no unix sockets. So nobody else can listen
         there between two gateways, and be told the workers' tokens."""
@@ -517,9 +519,26 @@ class Supervisor:
         self._keep_folder()
         self._notifier.enter(self._service_state())
         self._notifier.describe(status.summary(self.policy))
+        self._look_at_unix_sockets()
         if os.getpid() == 1:
             self._children.reap_orphans()
         self.loop.call_later(keeper.LOOK, self._look_at_folder)
+
+    def _look_at_unix_sockets(self) -> None:
+        """Tell once of a listener whose file somebody has removed: nobody finds it any more."""
+        for sock, listen in self._sockets:
+            is_ours = listen.path and listen.name not in self._passed
+            if (
+                is_ours
+                and listen.name not in self._missing
+                and not listening.is_intact(sock, listen)
+            ):
+                self._missing.add(listen.name)
+                self.log.say(
+                    "error",
+                    f"the socket file of {listen.name} was removed or replaced: no new client can "
+                    "connect there until the run is started again",
+                )
 
     def _keep_folder(self) -> None:
         self._keeper.keep()
