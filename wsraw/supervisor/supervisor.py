@@ -152,8 +152,7 @@ class Supervisor:
         self.log = log
         self.policy = p.Policy(entries, settings, random.random)
         self._sockets: list[tuple[socket.socket, Listen]] = []
-        self._missing: set[str] = set()
-        """Listeners whose file is gone, as the log tells."""
+        self._told_missing: set[str] = set()
         self._link: socket.socket | None = None
         """Where workers find each gateway, if there are no unix sockets. So nobody else can listen
         there between two gateways, and be told the workers' tokens."""
@@ -530,10 +529,10 @@ class Supervisor:
             is_ours = listen.path and listen.name not in self._passed
             if (
                 is_ours
-                and listen.name not in self._missing
+                and listen.name not in self._told_missing
                 and not listening.is_intact(sock, listen)
             ):
-                self._missing.add(listen.name)
+                self._told_missing.add(listen.name)
                 self.log.say(
                     "error",
                     f"the socket file of {listen.name} was removed or replaced: no new client can "
