@@ -159,7 +159,6 @@ class Supervisor:
         self._admin: Admin | None = None
         with ExitStack() as opened:
             try:
-                # Before anything else is opened: its descriptors are told from ours.
                 self._passed = self._take_passed(passed or PassedSockets({}))
                 opened.callback(self._close_passed)
                 self._folder = Folder(settings.run_dir, log.say)
@@ -211,7 +210,8 @@ class Supervisor:
     # --- listening sockets, which are shared with each gateway ---
 
     def _take_passed(self, passed: PassedSockets) -> dict[str, socket.socket]:
-        """Raises PassedSocketError."""
+        """To be called before anything else is opened: its descriptors are told from ours. Raises
+        PassedSocketError."""
         settings = self._settings
         return passed.assign([parse_listen(text, settings) for text in settings.listen])
 
