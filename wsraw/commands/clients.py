@@ -101,7 +101,7 @@ def pages(run_dir: str, what: str, options: dict[str, Any], timeout: float) -> I
 @click.option(
     "--sort",
     metavar="[age|idle|output|events|sent]",
-    help="Show the largest first. Default: in the order in which they connected.",
+    help="Show the largest first. Default: in the order of their first data.",
 )
 @click.option(
     "--limit",
