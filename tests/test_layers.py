@@ -100,6 +100,7 @@ DOORS = {
         *(f"tools.connect.{name}" for name in ("channels", "dialing", "problems", "session")),
         "tools.drill.load.clients",
     },
+    "h11": {"gateway.connection.requests.exchange"},
     "msgspec": {
         "config.addresses",
         "link.records",
@@ -362,6 +363,7 @@ NO_MIRROR = {
     "admin.run": "e2e/test_admin.py",
     "supervisor.admin": "e2e/test_admin.py",
     "gateway.connection.phases": "gateway/connection/test_connection.py",
+    "gateway.connection.requests.exchange": "gateway/connection/requests/test_phases.py",
     "gateway.delivery.entry": "gateway/delivery/test_accounts.py",
     "gateway.inspection.steps": "gateway/inspection/test_requests.py",
     "gateway.sockets.descriptors": "runtime/test_descriptors.py",
@@ -397,6 +399,7 @@ NO_MIRROR = {
     "workers.loading.print_events": "workers/loading/test_handlers.py",
     "workers.reporting.worker_log": "workers/reporting/test_output.py",
     "workers.shells.asyncio_shell": "testing/test_app.py",
+    "workers.static.files": "e2e/test_http.py",
     **dict.fromkeys(
         ["workers.shells.local_dealer", "workers.shells.remote_dealer"],
         "workers/shells/test_dealer.py",

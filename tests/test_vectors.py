@@ -32,6 +32,7 @@ from wsraw.link.records import (
     OnConnect,
     OnError,
     OnMessage,
+    OnRequest,
     Open,
     Opened,
     Part,
@@ -41,6 +42,7 @@ from wsraw.link.records import (
     Record,
     Refused,
     Reject,
+    Respond,
     Send,
     Splice,
     State,
@@ -61,6 +63,7 @@ CON = 1 << ID_EPOCH_SHIFT | 1
 LAST = (1 << 53) - 1
 SESSION = (1 << 40) + 7
 ASTRAL = "Grüße, 世界 😀"
+REQUEST = {"method": "POST", "url": "/a?b=1", "Host": "example.org", "Protocol": "http"}
 INF = {"method": "GET", "url": "/chat?x=1", "Host": "example.org", "Protocol": "websocket server"}
 ABOUT = {"peer": "192.0.2.1:4711", "listener": "0.0.0.0:8000"}
 
@@ -111,6 +114,11 @@ def vectors() -> list[Vector]:
             "on_message, fields of a later version", down,
             [7, ["on_message", 2, CON, b"x", "text", True, 1, "later", {"a": [None, 1.5]}]],
             [OnMessage(2, CON, b"x", "text")],
+        ),
+        of("on_request", down, OnRequest(2, CON, REQUEST, b"a=1", 1, ABOUT)),
+        entry(
+            "on_request, fields left out", down, [7, ["on_request", 2, CON, REQUEST]],
+            [OnRequest(2, CON, REQUEST)],
         ),
         of("on_error", down, OnError(3, CON, "frame above the limit", 1)),
         of(
@@ -169,6 +177,9 @@ def vectors() -> list[Vector]:
         of("commands of a part", up, Send(CON, b"HI", "text"), State(CON, b"\x01"), Part(3)),
         of("accept", up, Accept(CON, "chat", {"Set-Cookie": "a=b"})),
         entry("accept, fields left out", up, [7, ["accept", CON]], [Accept(CON)]),
+        of("respond", up, Respond(CON, 201, [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], b"ok")),
+        of("respond, a body in pieces", up, Respond(CON, 200, [], b"one", False)),
+        entry("respond, fields left out", up, [7, ["respond", CON]], [Respond(CON)]),
         of("reject", up, Reject(CON, 403, "not you", {"Retry-After": "60"}, b"no\n")),
         of("send, text", up, Send(CON, ASTRAL.encode(), "text")),
         of("send, binary", up, Send(CON, b"\x00\xff")),

@@ -67,7 +67,8 @@ def test_options_know_their_kind_and_bounds() -> None:
     assert options["max_deliveries"].kind == "count"
     assert options["max_deliveries"].minimum == 1
     assert [option.name for option in o.options() if option.is_path] == [
-        "workers", "tls_cert", "tls_key", "tls_client_ca", "run_dir", "admin_token", "link_key",
+        "workers", "static", "tls_cert", "tls_key", "tls_client_ca", "run_dir", "admin_token",
+        "link_key",
         "worker_keys",
     ]  # fmt: skip
     assert options["dispatch"].choices == ("any", "sticky")

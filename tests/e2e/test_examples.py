@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import re
 import socket
 import subprocess
@@ -386,3 +387,29 @@ def test_a_proxy_whose_target_is_down_closes_its_client() -> None:
             assert closed.value.rcvd is not None
             assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "connect-failed")
         serving.run.line("refused")
+
+
+# --- site ---
+
+
+def test_the_site_has_a_page_an_api_and_a_websocket() -> None:
+    folder = EXAMPLES / "site"
+    options = ("--plain-http=handlers", f"--static={folder / 'public'}")
+    with serve(folder / "handlers.py", *options) as serving, serving.ws() as page:
+        con = http.client.HTTPConnection("127.0.0.1", serving.run.port, timeout=TIMEOUT)
+
+        def ask(method: str, target: str, body: str = "") -> tuple[int, bytes]:
+            con.request(method, target, body or None)
+            response = con.getresponse()
+            return response.status, response.read()
+
+        eventually(lambda: ask("GET", "/")[0] == 200)
+        assert b"<script>" in ask("GET", "/")[1]
+        assert ask("GET", "/style.css")[0] == 200
+        assert ask("POST", "/api/votes", "tea") == (201, b"counted\n")
+        assert page.recv(TIMEOUT) == "tea"
+        assert ask("GET", "/api/votes") == (200, b'{"tea": 1}')
+        assert ask("POST", "/api/votes", "<b>")[0] == 400
+        assert ask("PUT", "/api/votes", "tea")[0] == 405
+        assert ask("GET", "/api/none")[0] == 404
+        con.close()

@@ -27,6 +27,9 @@ def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
             check_program(entry.program, where)
     check_keys(found.settings)
     check_admin_token(found.settings)
+    static = found.settings.static
+    if static and not os.path.isdir(static):
+        raise WrongUse(f"static: {static}: there is no such folder")
     try:
         sources.check_tls_files(found)
     except sources.ConfigurationError as error:
@@ -36,6 +39,8 @@ def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
 
 def check_program(program: Program, where: str = "--workers ") -> None:
     """Whether the file or the command is there. Raises WrongUse."""
+    if program.module:
+        return
     if program.file is not None or os.path.isdir(program.name):
         _check_file(program.file or program.name)
     elif program.is_foreign and shutil.which(program.words[0]) is None:

@@ -134,6 +134,9 @@ def _check_program(program: Program, settings: Settings, report: _Report) -> Non
     if program.is_foreign:
         show(f"{program.label}: the program was found; it is not started")
         return
+    if program.module:
+        show(f"static: the files of {settings.static}")
+        return
     if program.file is None:
         show(program.label)
         return

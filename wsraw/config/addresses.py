@@ -44,7 +44,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """Name or number of the group of the socket's file; empty: the group of the process."""
     protocol: Literal["any", "raw", "websocket"] = "any"
     first_byte_timeout: float = 0.0
-    plain_http: Literal["raw", "reject", "health"] = "raw"
+    plain_http: Literal["raw", "reject", "health", "handlers", "static"] = "raw"
     proxy_protocol: Literal["off", "optional", "required"] = "off"
     tls: Literal["off", "optional", "required"] = "off"
     tls_cert: tuple[str, ...] = ()
@@ -116,6 +116,8 @@ def _parse_listen(text: str, settings: Settings) -> Listen:
         raise ValueError(f"the prefix is raw://, ws://, tls:// or wss://, not {f'{scheme}://'!r}")
     address, _, query = rest.partition("?")
     found: dict[str, Any] = {name: getattr(settings, name) for name in OF_LISTENER}
+    if settings.static and settings.plain_http == "raw":
+        found["plain_http"] = "static"
     found |= _parse_place(address)
     known = (*OF_LISTENER, *OF_UNIX) if "path" in found else OF_LISTENER
     given = parse_qsl(query, keep_blank_values=True)

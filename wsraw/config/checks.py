@@ -40,7 +40,10 @@ def check(settings: Settings) -> None:
     if settings.tls_key and not settings.tls_cert:
         raise ValueError("tls_key needs tls_cert, which may be the same file")
     for text in settings.listen:
-        _check_proxies(parse_listen(text, settings), settings)
+        listen = parse_listen(text, settings)
+        _check_proxies(listen, settings)
+        if listen.plain_http == "static" and not settings.static:
+            raise ValueError("plain_http: 'static' needs the setting static, the folder")
     _check_list("origins", Origins, settings.origins)
     _check_list("hosts", Hosts, settings.hosts)
     _check_list("trusted_proxies", Networks, settings.trusted_proxies)

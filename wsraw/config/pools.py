@@ -18,10 +18,10 @@ from wsraw.config.origins import Hosts
 from wsraw.config.patterns import Pattern
 from wsraw.config.programs import Entry
 from wsraw.config.settings import PoolSettings, RouteSettings, Settings, replaced
-from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL
+from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL, STATIC_POOL
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_KINDS: Final = ("any", "websocket", "raw")
+_KINDS: Final = ("any", "websocket", "raw", "http")
 _OWN: Final = ("dispatch", "delivery", "verdict", "subprotocols")
 """Settings that a pool may override: they belong to the handlers, which differ by pool."""
 
@@ -67,6 +67,8 @@ def shown(route: RouteSettings) -> str:
 def in_force(settings: Settings) -> dict[str, Settings]:
     """Each pool's name, and the settings of the run with its overrides; `default` first."""
     found = {DEFAULT_POOL: settings} if has_default(settings) else {}
+    if settings.static:
+        found[STATIC_POOL] = replaced(settings, delivery="at-least-once", dispatch="any")
     for pool in settings.pools:
         own = {name: getattr(pool, name) for name in _OWN if getattr(pool, name) is not None}
         found[pool.name] = replaced(settings, **own) if own else settings
@@ -98,6 +100,8 @@ def entries(
     found: dict[str, tuple[Entry, ...]] = {}
     if has_default(settings):
         found[DEFAULT_POOL] = programs.parse_all(settings.workers, **look)
+    if settings.static:
+        found[STATIC_POOL] = (Entry(programs.STATIC, 1),)
     for pool in settings.pools:
         try:
             found[pool.name] = programs.parse_all(pool.workers, **look) if pool.workers else ()
@@ -135,6 +139,8 @@ def _check_name(name: str, earlier: set[str]) -> None:
         why = "is not a pool name: write at most 100 letters, digits, - _ and ."
     elif name == DEFAULT_POOL:
         why = "is the pool of the setting workers: set its workers there"
+    elif name == STATIC_POOL:
+        why = "is the pool of the setting static: choose another name"
     elif name == PUSHING_POOL:
         why = "is reserved for workers without handlers: choose another name"
     elif name in earlier:
@@ -168,6 +174,9 @@ def _check_route(settings: Settings, known: Sequence[str], route: RouteSettings)
     kind = "websocket" if of_websocket else route.kind
     for text in matching:
         protocol = parse_listen(text, settings).protocol
+        # A listener for WebSockets alone has requests, too.
+        if kind == "http" and protocol == "websocket":
+            continue
         if "any" not in (kind, protocol) and kind != protocol:
             raise ValueError(f"{where}{route.listener!r} has no {kind} clients")
 

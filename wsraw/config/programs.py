@@ -36,12 +36,17 @@ class Program(NamedTuple):
     """A command. Without a file and a command: handlers that print."""
     label: str = ""
     """A short name, unique in its pool."""
+    module: str = ""
+    """Handlers of wsraw's own."""
 
     @property
     def is_foreign(self) -> bool:
         """Whether it is a command."""
         return bool(self.words)
 
+
+STATIC: Final = Program("static", label="files", module="wsraw.workers.static.files")
+"""Serves the folder of the setting `static`."""
 
 PRINTS: Final = Program("", label="no handlers: events are printed")
 

@@ -57,12 +57,12 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     pool: str
     """The pool that serves clients of this route."""
     path: str = ""
-    """The path of the WebSocket request: a pattern such as /rooms/{room}, where {room} is one
-    segment, or /files/{path...}, where {path...} is the rest of the path."""
-    kind: Literal["any", "websocket", "raw"] = "any"
+    """The path of the request: a pattern such as /rooms/{room}, where {room} is one segment, or
+    /files/{path...}, where {path...} is the rest of the path."""
+    kind: Literal["any", "websocket", "raw", "http"] = "any"
     """The kind of connection."""
     host: str = ""
-    """The Host header of the WebSocket request: example.org, *.example.org, 127.0.0.1:8000."""
+    """The Host header of the request: example.org, *.example.org, 127.0.0.1:8000."""
     subprotocol: str = ""
     """A subprotocol that the WebSocket client offers. It is then the one that is selected."""
     listener: str = ""
@@ -88,9 +88,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     has more options."""
     routes: tuple[RouteSettings, ...] = ()
     """Which pool serves a client: PATTERN=POOL, such as /rooms/{room}=chat, raw=feed,
-    websocket=chat or any=chat. May be repeated; the first match wins. Clients that match no route
-    go to the default pool, which `workers` defines. Without a default pool they are refused (404,
-    raw: reset). [[routes]] in the settings file has more options."""
+    websocket=chat, http=api or any=chat. May be repeated; the first match wins. Clients that match
+    no route go to the default pool, which `workers` defines. Without a default pool they are
+    refused (404, raw: reset). [[routes]] in the settings file has more options."""
     dispatch: Dispatch = "any"
     """Whether a connection may change workers. any: while idle, it may move to a less busy worker,
     with its state. sticky: it stays with its worker as long as that worker lives."""
@@ -128,9 +128,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     with TLS tls:// or wss://. Settings for this listener alone follow a ?, as in
     HOST:PORT?plain_http=health. They are first_byte_timeout, plain_http, proxy_protocol and the tls
     settings."""
-    plain_http: Literal["raw", "reject", "health"] = "raw"
+    plain_http: Literal["raw", "reject", "health", "handlers", "static"] = "raw"
     """What to do with an HTTP request that does not ask for a WebSocket. raw: treat it as raw data.
-    reject: answer 426. health: answer 200, for health checks."""
+    reject: answer 426. health: answer 200, for health checks. handlers: on_request answers it.
+    static: answer it with a file of the setting static; the default where that is set."""
+    static: PathText = ""
+    """Folder whose files are served to GET and HEAD requests, beside the sockets. With plain_http =
+    handlers, on_request comes first, and what it does not answer is looked for there."""
     first_byte_timeout: Seconds = 0.0
     """Treat a client as raw if it sends nothing for this long after connecting. Set it for
     protocols in which the server speaks first."""

@@ -25,6 +25,7 @@ from wsraw.link.records import (
     OnConnect,
     OnError,
     OnMessage,
+    OnRequest,
     Part,
     Record,
     Refused,
@@ -36,7 +37,7 @@ from wsraw.link.records import (
 from wsraw.link.states import NEW, READY, LinkState, LinkStep, after
 from wsraw.link.window import WINDOW_BYTES, InFlight, Owner, Window
 
-EVENTS: Final = (OnConnect, OnMessage, OnError, OnClose)
+EVENTS: Final = (OnConnect, OnMessage, OnRequest, OnError, OnClose)
 
 MOST_OWED: Final = 10_000
 """Refusals, and values in answers, that a worker can cause in a turn."""

@@ -22,6 +22,9 @@ PROTOCOL_VERSION: Final = 1
 DEFAULT_POOL: Final = "default"
 """The pool of the setting `workers`."""
 
+STATIC_POOL: Final = "static"
+"""The pool of the setting `static`."""
+
 PUSHING_POOL: Final = "push"
 """The pool of workers without handlers: in another one they would be given events."""
 
@@ -69,6 +72,18 @@ class OnMessage(Record, tag="on_message"):
     delivery: int = 1
 
 
+class OnRequest(Record, tag="on_request"):
+    """Event: an HTTP request, with `plain_http = handlers`. It is the only event of its connection
+    but for an on_close. `inf` and `about` as in on_connect."""
+
+    seq: int
+    con: int
+    inf: dict[str, str]
+    body: bytes = b""
+    delivery: int = 1
+    about: dict[str, Any] = {}
+
+
 class OnError(Record, tag="on_error"):
     """Event: something went wrong; on_close follows. `about` is filled if no on_connect came
     before, for an opened connection that has failed."""
@@ -92,7 +107,7 @@ class OnClose(Record, tag="on_close"):
     about: dict[str, Any] = {}
 
 
-Event: TypeAlias = OnConnect | OnMessage | OnError | OnClose
+Event: TypeAlias = OnConnect | OnMessage | OnRequest | OnError | OnClose
 
 # --- gateway → worker: notices. No seq, no ack; a worker ignores those it does not know. ---
 
@@ -232,6 +247,19 @@ class Reject(Record, tag="reject"):
     body: bytes = b""
 
 
+class Respond(Record, tag="respond"):
+    """Answer an HTTP request. `headers` are pairs of name and value. Without `final` the rest of
+    the body follows in `send`, the last of which is final. An ack without it passes the request
+    on."""
+
+    con: int
+    status: int = 200
+    headers: list[tuple[str, str]] = []
+    body: bytes = b""
+    final: bool = True
+    reason: str = ""
+
+
 class Send(Record, tag="send"):
     """Send data. `type` is `text` or `binary`; a raw connection takes both as bytes."""
 
@@ -331,6 +359,7 @@ Command: TypeAlias = (
     | Part
     | Accept
     | Reject
+    | Respond
     | Send
     | Open
     | Close
@@ -648,7 +677,7 @@ def _in_words(tag: Any, con: int | None) -> str:
     return str(tag) if con is None else f"{tag} of connection {con}"
 
 
-_DATA_FIELD: Final = {"send": 2, "state": 2, "publish": 2, "reject": 5}
+_DATA_FIELD: Final = {"send": 2, "state": 2, "publish": 2, "reject": 5, "respond": 4}
 
 
 def _with_binary_data(raw: msgspec.Raw) -> bytes:

@@ -29,6 +29,11 @@ OF_REQUESTS: Final = frozenset(
 OF_ANSWERS: Final = OF_REQUESTS | {"sec-websocket-accept"}
 """Those that it writes itself in an answer to a handshake."""
 
+OF_RESPONSES: Final = frozenset(
+    ("connection", "keep-alive", "trailer", "transfer-encoding", "upgrade")
+)
+"""Those that it writes itself in a response to a request for handlers."""
+
 _CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
 """Those below 3000 that may be sent (RFC 6455, section 7.4.1, and its registry)."""
 

@@ -7,6 +7,7 @@ worker. One thread does it all, so that all consequences of a call have happened
 from __future__ import annotations
 
 import asyncio
+import http.client
 import itertools
 import time
 from collections.abc import Coroutine, Iterable, Mapping
@@ -19,6 +20,7 @@ from wsraw.testing.gateway import MemoryGateway
 from wsraw.testing.memory import AdvancingLoop
 from wsraw.testing.peers import RawPeer, WebSocketPeer, client
 from wsraw.testing.pipe import Pipe
+from wsraw.testing.responses import HttpResponse, read_response, request_bytes
 from wsraw.testing.worker import MemoryWorker, Source
 from wsraw.workers import api
 
@@ -180,6 +182,32 @@ class App:
         if data:
             made.send(data, wait=wait)
         return made
+
+    def request(
+        self,
+        method: str = "GET",
+        target: str = "/",
+        body: bytes | str = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        host: str = "testserver",
+        peer: str = "",
+    ) -> HttpResponse:
+        """The response to an HTTP request, of on_request or of the gateway.
+
+        Needs the setting ``plain_http="handlers"``. Raises what the handler raises, and
+        ConnectionError if the connection ends without a whole response.
+        """
+        data = body.encode() if isinstance(body, str) else body
+        client = self.raw(peer=peer)
+        client.send(request_bytes(method, target, headers or {}, data, host))
+        try:
+            return read_response(client.data, method)
+        except http.client.HTTPException as error:
+            why = "plain_http is not 'handlers'" if not client.closed else "it was cut short"
+            raise ConnectionError(
+                f"{method} {target}: there is no whole response: {why}"
+            ) from error
 
     def _accept(self, peer: str) -> Pipe:
         if self._closed:

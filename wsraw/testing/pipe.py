@@ -134,6 +134,18 @@ class Pipe:
 
     def _finish(self, now: float) -> None:
         con = self.con
+        if con.ending.is_answered:
+            successor = self._registry.follow(con, now)
+            if successor is not None:
+                self.con, successor.endpoint = successor, self
+                self._registry.flow.weigh(successor)
+                self._registry.take(successor, successor.first_events(now), now)
+                if self._eof:
+                    self._registry.receive_eof(successor, now)
+                self.update_reading()
+                return
+            if con.ending.successor is not None and con.output.size:
+                return
         if con.output.reset or (not con.output.size and (self._eof or con.output.ends_with_reset)):
             self._close()
             return

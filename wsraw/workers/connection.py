@@ -27,7 +27,7 @@ from wsraw.link.records import (
 )
 from wsraw.link.rules import is_close_code
 from wsraw.runtime.printable import printable
-from wsraw.workers import values
+from wsraw.workers import responses, values
 from wsraw.workers.asking import Asked
 from wsraw.workers.request import Inf, Request
 
@@ -71,6 +71,8 @@ CLOSED: Final = 4
 """Its on_close has come."""
 UNDECIDED: Final = 8
 """Its on_connect is running and may accept or reject it."""
+RESPONDED: Final = 16
+"""It is a request, and has a response."""
 
 
 FORKED: Final = (
@@ -173,10 +175,10 @@ class Connection:
 
     @property
     def request(self) -> Request | None:
-        """The HTTP request of a WebSocket client: method, path, query, headers, cookies. None for
-        raw connections, for opened ones, and if not known here."""
+        """The HTTP request of a WebSocket client, or the one to answer: method, path, query,
+        headers, cookies. None for raw connections, for opened ones, and if not known here."""
         request, inf = self._request, self.inf
-        if inf.get("Protocol") != "websocket server":
+        if inf.get("Protocol") not in ("websocket server", "http"):
             return None
         if request is None or request.inf is not inf:
             request = self._request = Request(inf, self.about)
@@ -327,6 +329,37 @@ class Connection:
         size = values.size_of_headers(fields) + values.size(line) + len(data)
         self._owner.command(Reject(self.id, number, line, fields, data), size)
         self._flags |= CLOSING
+
+    def respond(
+        self,
+        status: int = 200,
+        headers: Mapping[str, str | list[str]] | None = None,
+        body: str | bytes | dict[str, Any] | list[Any] = b"",
+        final: bool = True,
+    ) -> None:
+        """Answer the request of on_request.
+
+        `status` is from 200 to 599. A `str` is sent as UTF-8 text, a dict or list as JSON, and
+        bytes as they are, unless `headers` have another Content-Type. A header that comes several
+        times has a list of values. With ``final=False`` the rest of the body follows:
+        ``con.send(piece, final=False)``, and at last ``con.send(piece)``. Raises RuntimeError if
+        this connection is not a request or has a response, TypeError or ValueError for a response
+        that cannot be sent.
+        """
+        if self.kind != "http" and self._owner.serves(self):
+            raise RuntimeError(f"{self!r} is not an HTTP request; respond() is for on_request")
+        if self._flags & RESPONDED:
+            raise RuntimeError(f"{self!r} has a response already")
+        record, size = responses.respond(self.id, status, headers, body, final)
+        self._owner.command(record, size)
+        self._flags |= RESPONDED
+
+    def _answer(self, value: object) -> None:
+        """Respond with what on_request has returned."""
+        if self._flags & RESPONDED:
+            raise RuntimeError(f"{self!r}: on_request has called respond() and returned a value")
+        self._owner.command(*responses.from_value(self.id, value))
+        self._flags |= RESPONDED
 
     def _may_decide(self, what: str) -> None:
         # If another worker serves the connection, only the gateway knows.

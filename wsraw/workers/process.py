@@ -21,6 +21,8 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from wsraw.config import programs
+from wsraw.config.addresses import parse_listen
 from wsraw.config.settings import Settings
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime import launch
@@ -84,9 +86,13 @@ def main(
         # `connect` needs it; later a zmq.py beside the handlers file would be taken for libzmq's.
         import wsraw.workers.shells.remote_dealer  # noqa: F401
     try:
-        loaded = _load(file)
+        loaded = _load(file, settings.static)
     except handlers.LoadError as error:
         log.error("%s", printable_lines(str(error)), extra=HAS_LINES)
+        return EXIT_DOES_NOT_LOAD
+    why = _never_asked(loaded, settings) if is_spawned else ""
+    if why:
+        print(f"{file}: {why}", file=sys.stderr, flush=True)
         return EXIT_DOES_NOT_LOAD
     for slip in handlers.slips(loaded):
         log.warning("%s", slip)
@@ -123,8 +129,12 @@ def main(
     return code
 
 
-def _load(file: str | None) -> handlers.Handlers:
+def _load(file: str | None, folder: str) -> handlers.Handlers:
     """Raises LoadError."""
+    if file == programs.STATIC.module:
+        from wsraw.workers.static import files
+
+        files.serve(folder)
     source.install()
     ours = os.getpid()
     loaded = handlers.load(file)
@@ -132,6 +142,17 @@ def _load(file: str | None) -> handlers.Handlers:
         # The file has forked, and there is one worker only.
         fork.end(None)
     return loaded
+
+
+def _never_asked(loaded: handlers.Handlers, settings: Settings) -> str:
+    """Why on_request would not be called in this run."""
+    texts = [parse_listen(text, settings).plain_http for text in settings.listen]
+    if loaded.on_request is None or "handlers" in texts or loaded.is_static:
+        return ""
+    return (
+        "on_request would never be called: HTTP requests go to it only where plain_http is "
+        "'handlers' (--plain-http handlers)"
+    )
 
 
 def check(file: str, settings: Settings) -> int:
@@ -149,7 +170,8 @@ def check(file: str, settings: Settings) -> int:
         os.close(null)
         found: dict[str, Any] = {"error": "", "handlers": [], "slips": []}
         try:
-            loaded = _load(file)
+            loaded = _load(file, "")
+            found["error"] = _never_asked(loaded, settings)
             found["handlers"] = loaded.names
             found["slips"] = handlers.slips(loaded)
             found["timers"] = len(loaded.timers)

@@ -32,12 +32,14 @@ from wsraw.link.records import (
     OnConnect,
     OnError,
     OnMessage,
+    OnRequest,
     Open,
     Opened,
     Reached,
     Record,
     Refused,
     Reject,
+    Respond,
     State,
     Welcome,
     encode,
@@ -60,7 +62,7 @@ from wsraw.workers.connection import (
 )
 from wsraw.workers.reporting.stacks import where
 from wsraw.workers.reporting.worker_log import log
-from wsraw.workers.request import Inf
+from wsraw.workers.request import Inf, Request
 
 if TYPE_CHECKING:
     from wsraw.workers.loading.handlers import Handlers
@@ -72,9 +74,14 @@ MOST_SHOWN: Final = 5
 EVENTS: Final[dict[type, str]] = {
     OnConnect: "on_connect",
     OnMessage: "on_message",
+    OnRequest: "on_request",
     OnError: "on_error",
     OnClose: "on_close",
 }
+
+FAILED_HEADERS: Final = [("Content-Type", "text/plain; charset=utf-8")]
+FAILED_BODY: Final = b"the server has failed\n"
+"""What the client gets if on_request raises."""
 
 INTERNAL_ERROR: Final = 1011
 """Close code after a handler raised (RFC 6455, section 7.4.1)."""
@@ -291,6 +298,8 @@ class Runtime:
                 returned = self._call(event, con)
                 if returned is not None:
                     check_returned(returned)
+                    if type(event) is OnRequest:
+                        con._answer(returned)
             if turn.seen:
                 self._save(turn)
         except BaseException as error:
@@ -310,7 +319,7 @@ class Runtime:
         try:
             if con._flags & ATTACHED:
                 con._flags &= ~ATTACHED
-                if self.handlers.on_attach is not None:
+                if self.handlers.on_attach is not None and con.kind != "http":
                     returned = self.handlers.on_attach(con)
                     if hasattr(returned, "__await__"):
                         con._handling = returned
@@ -320,8 +329,11 @@ class Runtime:
                 if hasattr(reply, "__await__"):
                     con._handling = reply
                     reply = await reply
-                if reply is not None and type(event) is OnMessage:
-                    con.send(reply)
+                if reply is not None:
+                    if type(event) is OnMessage:
+                        con.send(reply)
+                    elif type(event) is OnRequest:
+                        con._answer(reply)
             if turn.seen:
                 self._save(turn)
         except BaseException as error:
@@ -344,7 +356,7 @@ class Runtime:
         """Handle the unusual states; True if the handler must not be called."""
         if con._flags & ATTACHED:
             con._flags &= ~ATTACHED
-            if self.handlers.on_attach is not None:
+            if self.handlers.on_attach is not None and con.kind != "http":
                 check_returned(self.handlers.on_attach(con))
         con._flags &= ~UNDECIDED
         return bool(con._flags & CLOSING) and type(event) is not OnClose
@@ -359,8 +371,15 @@ class Runtime:
             if event.verdict:
                 con._flags |= UNDECIDED
             return function(con.inf, con) if function is not None else None
+        if isinstance(event, OnRequest):
+            con.inf, con.about = Inf(event.inf), event.about
+            request = Request(con.inf, con.about, event.body)
+            return function(request, con) if function is not None else None
         if event.about:
             con.about = event.about
+        if con.kind == "http":
+            # The end of a request is no event for handlers, who would not know its beginning.
+            function = None
         if isinstance(event, OnError):
             return function(event.message, con) if function is not None else None
         con._flags |= CLOSED
@@ -386,6 +405,9 @@ class Runtime:
 
     def _end(self, event: Event, con: Connection) -> list[Record]:
         """The commands for a connection whose handler has failed."""
+        if type(event) is OnRequest:
+            con._flags |= CLOSING
+            return [Respond(con.id, 500, FAILED_HEADERS, FAILED_BODY)]
         if type(event) is OnConnect and event.verdict:
             # Also with on_exception = keep: without a verdict the client must not get in.
             con._flags |= CLOSING

@@ -85,11 +85,9 @@ class AdmissionPolicy:
         told = self._read_client(client, headers)
         if told and told.scheme:
             client.about["scheme"] = "wss" if told.scheme == "https" else "ws"
-        if told and told.peer:
-            client.identify(told.address, told.peer)
-            limit = self.claim_place(client)
-            if limit:
-                return Refusal(429, "too many connections from your address", limit)
+        refusal = self._identify(client, told)
+        if refusal is not None:
+            return refusal
         hosts = _hosts_of(headers, told)
         host = hosts[-1]
         refusal = self._check_host(client, hosts, now)
@@ -105,11 +103,46 @@ class AdmissionPolicy:
             return Refusal(404, "nothing is served here")
         return found
 
-    def check_request(self, client: Client, headers: dict[str, str], now: float) -> Refusal | None:
+    def _identify(self, client: Client, told: Forwarded | None) -> Refusal | None:
+        """A trusted proxy has told who its client is: that one counts."""
+        if told is None or not told.peer:
+            return None
+        client.identify(told.address, told.peer)
+        limit = self.claim_place(client)
+        return Refusal(429, "too many connections from your address", limit) if limit else None
+
+    def route_request(
+        self, client: Client, listen: Listen, target: str, headers: dict[str, str], now: float
+    ) -> list[Found] | Refusal:
+        """The pools that may answer an HTTP request, in order, or why it is refused. `headers` has
+        lower-case names."""
+        told = self._read_client(client, headers)
+        if told and told.scheme:
+            client.about["scheme"] = told.scheme
+        refusal = self._identify(client, told)
+        if refusal is not None:
+            return refusal
+        hosts = _hosts_of(headers, told)
+        refusal = self._check_host(client, hosts, now) if hosts[-1] else None
+        if refusal is not None:
+            return refusal
+        found = self._routes.request(listen, target, hosts[-1])
+        if not found:
+            why = f"no route for the request {shown_url(target)} (Host {shown_url(hosts[-1])})"
+            self.refuse("routes", client.about, why, now)
+            return Refusal(404, "nothing is served here")
+        return found
+
+    def check_request(
+        self, client: Client, headers: dict[str, str], now: float, may_link: bool = False
+    ) -> Refusal | None:
         """Why an HTTP request that is not a handshake is refused for its Origin, or None; `headers`
         has lower-case names. Any web page can make a browser send such a request, with a body that
-        a raw handler would take for its client's data."""
+        a raw handler would take for its client's data. `may_link`: pages of other sites may link
+        here, as anywhere in the web."""
         if "origin" not in headers and "sec-fetch-site" not in headers:
+            return None
+        if may_link and "origin" not in headers and headers.get("sec-fetch-mode") == "navigate":
             return None
         hosts = _hosts_of(headers, self._read_client(client, headers))
         return self._check_origin(client, headers, hosts, now)

@@ -9,6 +9,7 @@ from wsraw.config import patterns, pools
 from wsraw.config.addresses import Listen
 from wsraw.config.origins import Hosts
 from wsraw.config.settings import RouteSettings, Settings
+from wsraw.link.records import STATIC_POOL
 
 
 class Found(NamedTuple):
@@ -29,15 +30,16 @@ _NONE: Final[dict[str, str]] = {}
 class _Rule:
     """One route, ready to be matched."""
 
-    __slots__ = ("_host", "_path", "_route", "_settings", "for_raw", "for_websocket")
+    __slots__ = ("_host", "_path", "_route", "_settings", "for_raw", "for_request", "for_websocket")
 
     def __init__(self, route: RouteSettings, settings: Settings) -> None:
         self._route = route
         self._settings = settings
         self._path = patterns.Pattern(route.path) if route.path else None
         self._host = Hosts((route.host,)) if route.host else None
-        self.for_websocket = route.kind != "raw"
-        self.for_raw = route.kind != "websocket" and not (
+        self.for_websocket = route.kind in ("any", "websocket")
+        self.for_request = route.kind in ("any", "http") and not route.subprotocol
+        self.for_raw = route.kind in ("any", "raw") and not (
             route.path or route.host or route.subprotocol
         )
 
@@ -67,13 +69,25 @@ class Routes:
         rules = [_Rule(route, in_force[route.pool]) for route in settings.routes]
         self._for_raw = [rule for rule in rules if rule.for_raw]
         self._for_websocket = [rule for rule in rules if rule.for_websocket]
+        self._for_request = [rule for rule in rules if rule.for_request]
         rest = pools.fallback(settings)
         self._rest = Found(rest, in_force[rest], _NONE) if rest is not None else None
+        static = in_force.get(STATIC_POOL)
+        self._static = Found(STATIC_POOL, static, _NONE) if static is not None else None
 
     def raw(self, listen: Listen) -> Found | None:
         """The pool of a raw client of that listener, or None."""
         found = (rule.match(listen.name, None, "", ()) for rule in self._for_raw)
         return next(filter(None, found), self._rest)
+
+    def request(self, listen: Listen, target: str, host: str) -> list[Found]:
+        """The pools that may answer an HTTP request, in order."""
+        found = None
+        if listen.plain_http == "handlers":
+            segments = patterns.split(target) if self._for_request else None
+            matches = (r.match(listen.name, segments, host, ()) for r in self._for_request)
+            found = next(filter(None, matches), self._rest)
+        return [each for each in (found, self._static) if each is not None]
 
     def websocket(
         self, listen: Listen, target: str, host: str, offered: Sequence[str]

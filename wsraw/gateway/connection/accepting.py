@@ -6,6 +6,7 @@ endpoint; then the first bytes say whether it is raw or a WebSocket.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from wsraw.config.addresses import Address, Listen
@@ -22,6 +23,7 @@ from wsraw.gateway.admission.routes import Found
 from wsraw.gateway.admission.sniffer import Finding, Sniffer, speaks_http
 from wsraw.gateway.connection.connection import Connection, Ending, Phase, Step
 from wsraw.gateway.connection.phases import establish, open_raw
+from wsraw.gateway.connection.requests.phases import Receiving
 from wsraw.gateway.connection.verdict import AwaitingVerdict
 from wsraw.gateway.counters import Counters
 from wsraw.gateway.http import answer_for, fields_of, http_answer
@@ -191,10 +193,15 @@ class _Accepting(Phase):
     def _take_request(self, con: Connection, now: float) -> list[Event]:
         """A request that is not a WebSocket's."""
         sniffer, listen = self._sniffer, self._listen
-        fields = fields_of(bytes(sniffer.buffer[: sniffer.head_size]))
-        refusal = self._policy.check_request(self._client, fields, now)
+        head = bytes(sniffer.buffer[: sniffer.head_size])
+        fields = fields_of(head)
+        is_for_handlers = listen.plain_http in ("handlers", "static")
+        may_link = is_for_handlers and head.startswith((b"GET ", b"HEAD "))
+        refusal = self._policy.check_request(self._client, fields, now, may_link)
         if refusal is not None:
             return self._answer(con, *refusal)
+        if is_for_handlers:
+            return self._pass_request(con, head, fields, now)
         if listen.plain_http == "health":
             return self._answer(con, 200, "ok")
         if listen.plain_http == "reject" or self._only_websocket:
@@ -203,6 +210,30 @@ class _Accepting(Phase):
         if refusal is not None:
             return self._answer(con, *refusal)
         return self._become_raw(con, bytes(sniffer.buffer), now)
+
+    def _pass_request(
+        self, con: Connection, head: bytes, fields: dict[str, str], now: float
+    ) -> list[Event]:
+        """A request for handlers. Behind a proxy each one has a client of its own."""
+        # Few gateways need it.
+        from wsraw.gateway.connection.requests.exchange import Exchange, RequestError
+
+        before, settings = self._client, con.settings
+        about = dict(before.about)
+        about["scheme"] = "https" if "tls" in about or about.get("scheme") == "tls" else "http"
+        client = self._client = Client(about, before.address, before.address_key)
+        try:
+            exchange = Exchange(head, con.settings.max_message_size)
+        except RequestError as error:
+            return self._answer(con, error.status, str(error))
+        found = self._policy.route_request(client, self._listen, exchange.target, fields, now)
+        con.about, con.address_key = about, client.address_key
+        if isinstance(found, Refusal):
+            return self._answer(con, *found)
+        _assign(con, found[0])
+        following = partial(_following, self._listen, settings, self._policy, before)
+        phase = Receiving(exchange, found, following)
+        return phase.begin(con, bytes(self._sniffer.buffer[self._sniffer.head_size :]), now)
 
     def _become_raw(self, con: Connection, data: bytes, now: float) -> list[Event]:
         found = self._policy.route_raw(self._client, self._listen, now)
@@ -288,6 +319,73 @@ class _Accepting(Phase):
 
     def close(self, con: Connection, code: int, reason: str, cause: str, now: float) -> list[Event]:
         return con.end(code, reason, cause)
+
+
+class _NextRequest(_Accepting):
+    """What comes on a connection behind a request: another one, or a WebSocket, but no raw data."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(
+        self,
+        listen: Listen,
+        settings: Settings,
+        policy: AdmissionPolicy,
+        client: Client,
+        begun: bytes,
+    ) -> None:
+        super().__init__(listen, settings, policy, client)
+        self._awaits_tls = False
+        self._proxy = None
+        self._begun = begun
+
+    @property
+    def _only_websocket(self) -> bool:
+        return True
+
+    def arm(self, con: Connection, now: float) -> None:
+        con.keepalive.arm(con.settings.silence_timeout, now)
+
+    def first_events(self, con: Connection, now: float) -> list[Event]:
+        begun, self._begun = self._begun, b""
+        return self.receive_data(con, begun, now) if begun else []
+
+    def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
+        sniffer = self._sniffer
+        if sniffer.finding is Finding.UNKNOWN and not sniffer.buffer:
+            # Empty lines between requests are ignored (RFC 9112, section 2.2).
+            data = data.lstrip(b"\r\n")
+            if not data:
+                return []
+        events = super().receive_data(con, data, now)
+        if sniffer.finding is Finding.RAW and con.output.reset:
+            con.output.reset = False
+            con.output.append(http_answer(400, "the request is not valid HTTP/1.1"))
+        return events
+
+    def handle_timeout(self, con: Connection, now: float) -> list[Event]:
+        if self._sniffer.buffer:
+            return super().handle_timeout(con, now)
+        return con.end(1000, "", "handshake-timeout")
+
+
+def _following(
+    listen: Listen,
+    settings: Settings,
+    policy: AdmissionPolicy,
+    client: Client,
+    con_id: int,
+    now: float,
+    begun: bytes,
+) -> Connection:
+    """The connection that goes on with the socket of a request."""
+    about = dict(client.about)
+    again = Client(about, client.address, client.address_key)
+    phase = _NextRequest(listen, settings, policy, again, begun)
+    con = Connection(con_id, settings, about, phase, opened=False)
+    con.address_key = client.address_key
+    phase.arm(con, now)
+    return con
 
 
 class _OverLimit(Phase):

@@ -8,7 +8,7 @@ opened one is, phases.py from then on. Its states are in states.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from wsraw.config.settings import Settings
@@ -34,7 +34,16 @@ from wsraw.gateway.websocket.heads import Head
 from wsraw.gateway.websocket.shared import RAW_KEY
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening
-from wsraw.link.records import DEFAULT_POOL, Event, OnClose, OnConnect, OnError, OnMessage, Reject
+from wsraw.link.records import (
+    DEFAULT_POOL,
+    Event,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Reject,
+    Respond,
+)
 from wsraw.runtime.log.line import Subject
 from wsraw.runtime.printable import without_secrets
 
@@ -58,7 +67,7 @@ PONGS_BELOW: Final = 64 * 1024
 class Ending:
     """Why and how a connection ends or has ended."""
 
-    __slots__ = ("cause", "code", "is_told", "limit", "reason")
+    __slots__ = ("cause", "code", "is_answered", "is_told", "limit", "reason", "successor")
 
     def __init__(self, code: int = 0, reason: str = "", cause: str = "", limit: str = "") -> None:
         self.code = code
@@ -68,6 +77,10 @@ class Ending:
         """The setting that has ended it; the endpoint counts it."""
         self.is_told = False
         """The on_error has been told, and the on_close is still to come."""
+        self.is_answered = False
+        """It was a request, and no event tells its end."""
+        self.successor: Callable[[int, float], Connection] | None = None
+        """Makes the connection that goes on with its socket, from an id and the time."""
 
 
 _NOT_ENDED: Final = Ending()
@@ -154,8 +167,15 @@ class Connection:
 
     @property
     def kind(self) -> str:
-        """`raw` or `websocket`, once it is known."""
-        return "websocket" if self.websocket is not None else "raw" if self.inf else ""
+        """`raw`, `websocket` or `http` (a request for handlers), once it is known."""
+        if self.websocket is not None:
+            return "websocket"
+        return self.inf["Protocol"] if self.inf else ""
+
+    @property
+    def can_be_told(self) -> bool:
+        """Whether its peer can be told why it ends: in a close frame, or a response."""
+        return self.websocket is not None or self.kind == "http"
 
     @property
     def target(self) -> str:
@@ -180,7 +200,8 @@ class Connection:
     @property
     def unfinished(self) -> int:
         """Bytes that have come and are not an event yet."""
-        parser = self.websocket.unfinished if self.websocket is not None else 0
+        ws = self.websocket
+        parser = ws.unfinished if ws is not None else self.phase.unfinished
         return parser + len(self.intake.unparsed)
 
     # --- until it is open: what the socket's side tells ---
@@ -480,6 +501,28 @@ class Phase:
         return []
 
     def connect_failed(self, con: Connection, message: str) -> list[Event]:
+        return []
+
+    # --- requests/phases.py ---
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a request that is not complete."""
+        return 0
+
+    def respond(
+        self, con: Connection, respond: Respond, now: float
+    ) -> tuple[list[Event], str | None]:
+        """A handler answers a request. Also returns why it cannot."""
+        return [], None
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a response has begun and is not whole."""
+        return False
+
+    def pass_on(self, con: Connection, now: float) -> list[Event]:
+        """Handlers have a request, and do not answer it."""
         return []
 
     # --- verdict.py ---

@@ -107,9 +107,12 @@ class Deadlines:
         for entry, (known, since) in unwritten.items():
             taken = entry.taken
             con = entry.con
-            if taken != known or con.state is CONNECTING:
+            is_request = con.kind == "http"
+            if taken != known or (con.state is CONNECTING and not is_request):
                 unwritten[entry] = (taken, now)
-            elif 0 < timeout <= now - since and (con.state is OPEN or con.intake.half_closed):
+            elif 0 < timeout <= now - since and (
+                con.state is OPEN or con.intake.half_closed or is_request
+            ):
                 late.append(entry)
         return late
 
@@ -133,7 +136,7 @@ class Deadlines:
                 entry.idle_since = now
             elif now - max(entry.idle_since, entry.carried_at) >= timeout:
                 con = entry.con
-                if con.state is OPEN and not con.opened:
+                if (con.state is OPEN or con.kind == "http") and not con.opened:
                     late.append(entry)
         return late
 
@@ -178,7 +181,7 @@ class Deadlines:
             return
         con = entry.con
         self._registry.counters.hit("worker_wait_timeout", now, con.subject)
-        if con.kind == "websocket":
+        if con.can_be_told:
             con.close(1013, "no worker is ready", "no-worker", now)
         else:
             con.abort(1013, "", "no-worker", "no worker is ready", now)

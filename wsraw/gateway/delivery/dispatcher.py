@@ -22,7 +22,7 @@ from typing import Final
 from wsraw.gateway.delivery.accounts import Flow, size_of
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Pool, Queue, Worker, held_size
 from wsraw.gateway.delivery.suspects import Suspects
-from wsraw.link.records import Ack, Attach, Detach, Event, OnClose, OnConnect, OnMessage
+from wsraw.link.records import Ack, Attach, Detach, Event, OnClose, OnConnect, OnMessage, OnRequest
 from wsraw.link.states import GONE
 from wsraw.link.window import InFlight
 
@@ -82,6 +82,8 @@ class Dispatcher:
             entry.totals.notices += 1
             if type(event) is OnClose and entry.is_open:
                 self.count_end(entry, event.cause)
+            if type(event) is OnRequest:
+                size += len(event.body)
             response = entry.con.about.get("response")
             if response is not None:
                 # The end of a connection brings what a server has answered.
@@ -173,8 +175,8 @@ class Dispatcher:
 
     def _deliver(self, entry: Entry, worker: Worker, event: Event, size: int, now: float) -> None:
         if entry.holder is not worker:
-            # on_connect brings all that is known, unless its opener has set the state before.
-            known = type(event) is OnConnect and not entry.version
+            # These bring all that is known, unless its opener has set the state before.
+            known = type(event) in (OnConnect, OnRequest) and not entry.version
             self._move(entry, worker, attach=entry.heard and not known)
         entry.in_flight += 1
         worker.session.deliver(event, entry, size, now)

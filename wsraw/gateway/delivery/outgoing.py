@@ -163,7 +163,7 @@ class Outgoing:
     def _must_wait(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> bool:
         """Whether a frame was put behind another worker's message, or one that is compressed. Else
         it may have begun a message of several frames."""
-        if entry.con.kind == "raw":
+        if entry.con.kind in ("raw", "http"):
             return False
         if entry.fragment is None:
             if worker is not None:

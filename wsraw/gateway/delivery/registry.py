@@ -336,6 +336,24 @@ class Registry:
                     self.counters.fault(f"the entry of {entry.con.label}", error, entry.con.subject)
         self.entries.pop(entry.id, None)
 
+    def follow(self, con: Connection, now: float) -> Connection | None:
+        """A request is answered: forget it, and return the connection that goes on with its
+        socket, whose `first_events` come next, if one does."""
+        entry = con.entry
+        if isinstance(entry, Entry) and not entry.gone:
+            self.forget(entry)
+        make = con.ending.successor
+        if make is None or self.stopping or con.output.size:
+            return None
+        successor = make(self.ids.new(), now)
+        successor.rate_limit = con.rate_limit
+        limits = self.policy.address_limits
+        if successor.address_key != con.address_key:
+            limits.leave(con.address_key)
+            limits.enter(successor.address_key)
+        self.flow.socket_closed(con)
+        return successor
+
     def _forget_names(self, entry: Entry) -> None:
         for worker in (entry.opener, entry.owner):
             if worker is not None:

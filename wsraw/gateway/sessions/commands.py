@@ -35,7 +35,7 @@ from wsraw.link.records import (
     Leave,
     Mark,
     OnClose,
-    OnConnect,
+    OnRequest,
     Open,
     Opened,
     Part,
@@ -44,6 +44,7 @@ from wsraw.link.records import (
     Reached,
     Record,
     Reject,
+    Respond,
     Send,
     State,
 )
@@ -65,6 +66,7 @@ class Commands:
         self._on_connection: dict[type, Callable[[Worker, Entry, Any, float], str | None]] = {
             Accept: self._accept,
             Reject: self._reject,
+            Respond: self._respond,
             Close: self._close,
             State: self._state,
             Join: self._join,
@@ -109,8 +111,8 @@ class Commands:
             try:
                 if kind is OnClose:
                     self._registry.forget(entry)
-                elif kind is OnConnect and con.undecided:
-                    self._settle(entry, worker, now)
+                elif con.undecided:
+                    self._settle(entry, kind, worker, now)
                 if con.intake.half_closed:
                     self._registry.end_if_drained(entry, now)
             except Exception as error:
@@ -121,10 +123,16 @@ class Commands:
 
     # --- the verdict of on_connect ---
 
-    def _settle(self, entry: Entry, worker: Worker, now: float) -> None:
-        """on_connect has returned. Without a word it lets the client in; but if the batch had a
-        record that we could not read, that may have been the word."""
-        if worker.unread_batch == worker.session.batches:
+    def _settle(self, entry: Entry, kind: type, worker: Worker, now: float) -> None:
+        """on_connect or on_request has returned. Without a word it lets the client in, or passes
+        the request on; but if the batch had a record that we could not read, that may have been the
+        word."""
+        is_unread = worker.unread_batch == worker.session.batches
+        if kind is OnRequest and is_unread:
+            self._respond(worker, entry, Respond(entry.id, 500), now)
+        elif kind is OnRequest:
+            self._end_request(entry, entry.con.phase.pass_on(entry.con, now), now)
+        elif is_unread:
             self._decided(entry, entry.con.reject(Reject(entry.id, 500), now), now)
         else:
             self._decided(entry, entry.con.accept(None, {}, now), now)
@@ -155,6 +163,26 @@ class Commands:
         registry.flow.changed[entry] = None
         registry.dirty[entry.con] = None
         return why
+
+    def _respond(self, worker: Worker, entry: Entry, respond: Respond, now: float) -> str | None:
+        con = entry.con
+        if con.state is CLOSED:
+            return None
+        if con.kind != "http":
+            return f"connection {con.id} is not an HTTP request: only on_request is answered so"
+        events, why = con.phase.respond(con, respond, now)
+        if con.phase.is_answering:
+            # Nobody else can send the rest of its body.
+            entry.owner = worker
+            worker.ties.add(entry)
+        self._end_request(entry, events, now)
+        return why
+
+    def _end_request(self, entry: Entry, events: list[Event], now: float) -> None:
+        registry = self._registry
+        registry.take(entry.con, events, now)
+        registry.flow.output_changed(entry)
+        registry.dirty[entry.con] = None
 
     def _no_verdict(self, entry: Entry) -> str | None:
         con = entry.con
@@ -236,6 +264,8 @@ class Commands:
         return None
 
     def _join(self, worker: Worker, entry: Entry, join: Join, now: float) -> str | None:
+        if entry.con.kind == "http":
+            return f"connection {entry.id} is an HTTP request, which cannot join a group"
         return self._registry.groups.join(entry, join.group)
 
     def _leave(self, worker: Worker, entry: Entry, leave: Leave, now: float) -> str | None:

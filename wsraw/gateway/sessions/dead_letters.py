@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from wsraw.gateway.delivery.entry import Entry
-from wsraw.link.records import Event, OnClose, OnError, OnMessage
+from wsraw.link.records import Event, OnClose, OnError, OnMessage, OnRequest
 
 FILE_NAME = "dead-letters.jsonl"
 """In the run folder: one JSON object a line."""
@@ -32,6 +32,8 @@ def dead_letter(entry: Entry, event: Event, deaths: int, losses: int = 0) -> dic
             "final": event.final,
             "data": base64.b64encode(event.data).decode(),
         }
+    elif isinstance(event, OnRequest):
+        letter["data"] = base64.b64encode(event.body).decode()
     elif isinstance(event, OnError):
         letter["message"] = event.message
     elif isinstance(event, OnClose):

@@ -464,9 +464,10 @@ class Sessions:
                 registry.fault(entry.con, error, now)
 
     def _fail(self, entry: Entry, cause: str, reason: str, now: float) -> None:
-        """1011 for a WebSocket, a reset for raw: nobody must believe that all is well."""
+        """1011 for a WebSocket, an error for a request, a reset for raw: nobody must believe that
+        all is well."""
         self._registry.dispatcher.drop_messages(entry)
-        if entry.con.kind == "websocket":
+        if entry.con.can_be_told:
             self._registry.close(entry, 1011, reason, cause, now)
         else:
             self._registry.abort(entry, 1011, cause, "", now)

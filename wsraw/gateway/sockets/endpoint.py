@@ -381,6 +381,8 @@ class Endpoint:
         """The connection has ended: write its last bytes, then close."""
         con, shared, transport = self.con, self.shared, self.transport
         self.handshake = None
+        if con.ending.is_answered and self._go_on(con):
+            return
         if con.ending.limit:
             limit, con.ending.limit = con.ending.limit, ""
             shared.registry.counters.hit(limit, shared.loop.now, con.subject)
@@ -407,6 +409,34 @@ class Endpoint:
             self.reading = self._may_read() is Reading.YES
             self._linger()
         self.watch()
+
+    def _go_on(self, con: Connection) -> bool:
+        """A request is answered: begin with what comes next on its socket, if something may. While
+        its response is not written, its peer is not read from."""
+        shared = self.shared
+        now = shared.loop.now
+        successor = shared.registry.follow(con, now)
+        if successor is None:
+            if con.ending.successor is None or shared.registry.stopping:
+                return False
+            self.reading = False
+            if not self.lingering:
+                self.lingering = True
+                self._linger()
+            self.watch()
+            return True
+        self.lingering = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, math.inf
+        self.con, successor.endpoint = successor, self
+        shared.registry.flow.weigh(successor)
+        shared.registry.take(successor, successor.first_events(now), now)
+        if self.eof:
+            shared.registry.receive_eof(successor, now)
+        shared.dirty[successor] = None
+        self.update_reading()
+        return True
 
     def _peer_has_ended(self) -> bool:
         """Whether the peer has already closed its WebSocket: then there is nothing to wait for,

@@ -135,7 +135,8 @@ class Children:
             variables["WSRAW_INSTANCE"] = secrets.token_hex(8)
             line = foreign_command(program.words)
             return self._spawn(child, "foreign", line, variables, lambda pid: b"")
-        line = own_command("worker", *([program.file] if program.file is not None else []))
+        handlers = program.file if program.file is not None else program.module
+        line = own_command("worker", *([handlers] if handlers else []))
         variables = {**self._own_variables, **variables}
         return self._spawn(child, "worker", line, variables, lambda pid: self._said)
 

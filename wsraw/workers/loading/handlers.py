@@ -24,6 +24,7 @@ F = TypeVar("F", bound=Callable[[], Any])
 SIGNATURES: Final = {
     "on_connect": ("inf", "con"),
     "on_message": ("msg", "con"),
+    "on_request": ("request", "con"),
     "on_error": ("error_message", "con"),
     "on_close": ("con",),
     "on_attach": ("con",),
@@ -38,7 +39,6 @@ OTHER_NAMES: Final = {
     "on_accept": "on_connect",
     "on_data": "on_message",
     "on_receive": "on_message",
-    "on_request": "on_message",
     "on_disconnect": "on_close",
     "on_startup": "on_start",
     "on_shutdown": "on_stop",
@@ -165,6 +165,7 @@ class Handlers:
         functions = {name: find(module, name, args) for name, args in SIGNATURES.items()}
         self.on_connect = functions["on_connect"]
         self.on_message = functions["on_message"]
+        self.on_request = functions["on_request"]
         self.on_error = functions["on_error"]
         self.on_close = functions["on_close"]
         self.on_attach = functions["on_attach"]
@@ -176,6 +177,11 @@ class Handlers:
         """Timers of the file; on_start may add others."""
         self.is_async = bool(self.awaited) or any(timer.is_async for timer in self.timers)
         """Whether any handler or timer is async, which needs an asyncio loop."""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether these are the handlers of the setting `static`."""
+        return getattr(self.module, "__name__", "") == programs.STATIC.module
 
     @property
     def names(self) -> list[str]:
@@ -248,6 +254,10 @@ def load(file: str | None) -> Handlers:
         from wsraw.workers.loading import print_events
 
         return Handlers(print_events)
+    if file == programs.STATIC.module:
+        from wsraw.workers.static import files
+
+        return Handlers(files)
     path = Path(file).resolve()
     if not path.is_file():
         raise LoadError(f"there is no handlers file {file}")

@@ -1,0 +1,1 @@
+"""HTTP requests that handlers answer: one request and its response, and a connection meanwhile."""

@@ -1,0 +1,213 @@
+"""Sans-I/O. One HTTP request and its response, read and written by h11.
+
+What h11 would forgive and a proxy in front may read in another way is refused here: folded fields,
+a length beside a transfer coding, and a length that is given twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+import h11
+
+from wsraw.gateway.websocket.handshake import Values, repeated, to_inf
+from wsraw.link.rules import OF_RESPONSES, VALUE, header_problem
+
+SHARE: Final = 64
+"""Chunks of a body that are read at once, so that many small ones do not hold up others."""
+
+LONGEST_CHUNK_LINE: Final = 1024
+"""Bytes of the line before a chunk, and of trailers: nobody needs the extensions in there."""
+
+_FOLDED: Final = re.compile(rb"\n[ \t]")
+_LENGTHS: Final = re.compile(rb"\ncontent-length[ \t]*:([^\n]*)", re.IGNORECASE)
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+_NO_CONTENT: Final = (204, 205, 304)
+"""Statuses of responses without a body (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5)."""
+
+
+class RequestError(ValueError):
+    """The request cannot be taken; `status` says why to the client."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Exchange:
+    """A request as it comes in, then its response as it goes out."""
+
+    def __init__(self, head: bytes, max_body: int) -> None:
+        """Read a complete head. Raises RequestError."""
+        if _FOLDED.search(head):
+            raise RequestError(400, "a header field may not be folded")
+        # Of several lengths that agree h11 would make one.
+        lengths = _LENGTHS.findall(head)
+        if lengths and (len(lengths) > 1 or not lengths[0].strip().isdigit()):
+            raise RequestError(400, "exactly one Content-Length is needed, a number")
+        most = max(len(head), LONGEST_CHUNK_LINE)
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=most)
+        self._max_body = max_body
+        self._body = bytearray()
+        self._without_body = False
+        self.is_complete = False
+        """The request is, with its body."""
+        self.has_more = False
+        """Something that was received is not read yet."""
+        request = self._next(head)
+        if not isinstance(request, h11.Request):
+            raise RequestError(400, "the request is not valid HTTP/1.1")
+        self.method = request.method.decode("ascii")
+        self.target = request.target.decode("latin-1")
+        self.version = request.http_version.decode("ascii")
+        self._fields = [
+            (name.decode("ascii"), value.decode("latin-1"))
+            for name, value in request.headers.raw_items()
+        ]
+        self.values: Values = Values(list)
+        """Values of the head's fields by their lower-case names."""
+        for name, value in self._fields:
+            self.values[name.lower()].append(value)
+        self._check()
+
+    def _check(self) -> None:
+        lengths, codings = self.values["content-length"], self.values["transfer-encoding"]
+        if codings and (lengths or self.version == "1.0"):
+            raise RequestError(400, "Transfer-Encoding contradicts the rest of the head")
+        if self.method == "CONNECT":
+            raise RequestError(501, "this server is not a proxy")
+        if not self.target.startswith("/") and not (
+            self.method == "OPTIONS" and self.target == "*"
+        ):
+            raise RequestError(400, "the target of the request must begin with a slash")
+        if lengths and int(lengths[0]) > self._max_body:
+            raise RequestError(413, "the body is larger than this server accepts")
+        others = [each for each in self.values["expect"] if each.lower() != "100-continue"]
+        if others:
+            raise RequestError(417, "only Expect: 100-continue is supported")
+
+    # --- the request ---
+
+    def receive_data(self, data: bytes) -> None:
+        """Read bytes behind the head, as far as a turn's share goes. Raises RequestError."""
+        self.has_more = False
+        for _ in range(SHARE):
+            event = self._next(data)
+            data = b""
+            if event is h11.NEED_DATA:
+                return
+            if isinstance(event, h11.Data):
+                self._body += event.data
+                if len(self._body) > self._max_body:
+                    raise RequestError(413, "the body is larger than this server accepts")
+            elif isinstance(event, h11.EndOfMessage):
+                self.is_complete = True
+                return
+        self.has_more = True
+
+    def _next(self, data: bytes) -> object:
+        try:
+            if data:
+                self._h11.receive_data(data)
+            return self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            # Its words quote the client, and its hint 431 is about the line of a chunk: heads are
+            # measured before.
+            if error.error_status_hint == 501:
+                raise RequestError(501, "only Transfer-Encoding: chunked is supported") from error
+            if " Host: header" in str(error):
+                raise RequestError(400, "exactly one Host header is needed") from error
+            raise RequestError(400, "the request is not valid HTTP/1.1") from error
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a body that is not complete."""
+        return len(self._body)
+
+    def interim(self) -> bytes:
+        """The 100 that the client waits for before it sends the body; empty if it does not."""
+        if not self._h11.they_are_waiting_for_100_continue:
+            return b""
+        return self._send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue"))
+
+    def take_body(self) -> bytes:
+        """The body of a complete request."""
+        body, self._body = bytes(self._body), bytearray()
+        return body
+
+    def take_rest(self) -> bytes:
+        """What came behind a complete request."""
+        return self._h11.trailing_data[0]
+
+    def inf(self) -> dict[str, str]:
+        """The head for handlers."""
+        ours = {"method": self.method, "url": self.target, "Protocol": "http"}
+        return to_inf(ours, self._fields)
+
+    def facts(self) -> dict[str, object]:
+        """What else the head says, for `about`."""
+        found: dict[str, object] = {"http_version": self.version}
+        several = repeated(self.values)
+        if several:
+            found["repeated"] = several
+        return found
+
+    # --- the response ---
+
+    def respond(
+        self,
+        status: int,
+        reason: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        final: bool,
+    ) -> bytes:
+        """Begin the response, or give it whole. Raises ValueError for one that cannot be sent."""
+        if not 200 <= status <= 599:
+            raise ValueError(f"status {status}: the status of a response is from 200 to 599")
+        why = header_problem(headers, OF_RESPONSES)
+        if why:
+            raise ValueError(why)
+        if not VALUE.fullmatch(reason):
+            raise ValueError("the reason must be one line of Latin-1 characters")
+        known = {name.lower() for name, _ in headers}
+        fields = [*headers]
+        if "date" not in known:
+            # The one look at the clock here, which decides nothing.
+            fields.append(("Date", formatdate(usegmt=True)))
+        if final and "content-length" not in known and status not in _NO_CONTENT:
+            fields.append(("Content-Length", str(len(body))))
+        elif status == 205 and "content-length" not in known:
+            fields.append(("Content-Length", "0"))
+        try:
+            response = h11.Response(
+                status_code=status,
+                headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
+                reason=(reason or _PHRASES.get(status, "")).encode("latin-1"),
+            )
+        except h11.LocalProtocolError as error:
+            raise ValueError(f"the response cannot be sent: {error}") from error
+        self._without_body = self.method == "HEAD" or status in _NO_CONTENT
+        return self._send(response) + self.send(body, final)
+
+    def send(self, data: bytes, final: bool) -> bytes:
+        """More of the body. Raises ValueError if it contradicts the Content-Length of the head."""
+        out = b""
+        if data and not self._without_body:
+            out = self._send(h11.Data(data=data))
+        return out + self._send(h11.EndOfMessage()) if final else out
+
+    def _send(self, event: h11.Event) -> bytes:
+        try:
+            return self._h11.send(event) or b""
+        except h11.LocalProtocolError as error:
+            raise ValueError(f"the response cannot be sent: {error}") from error
+
+    @property
+    def keeps_alive(self) -> bool:
+        """After the response: whether another request may follow."""
+        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE

@@ -1,0 +1,1 @@
+"""The handlers of the setting `static`: they answer requests with files."""
