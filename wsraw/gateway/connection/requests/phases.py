@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wsraw.gateway.admission.routes import Found
-from wsraw.gateway.connection.connection import Connection, Phase, Step
+from wsraw.gateway.connection.connection import SNIFFING, Connection, Phase, Step
 from wsraw.gateway.http import answer_for, http_answer
 from wsraw.link.records import Event, OnRequest, Reject, Respond
 
@@ -43,7 +43,7 @@ class Receiving(Phase):
         con.phase = self
         con.keepalive.arm(con.settings.handshake_timeout, now)
         events = self.receive_data(con, data, now)
-        if con.phase is self:
+        if con.state is SNIFFING:
             con.output.append(self._exchange.interim())
         return events
 
