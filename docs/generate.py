@@ -18,6 +18,7 @@ from wsraw import cli
 from wsraw.admin import metrics
 from wsraw.admin import run as admin_run
 from wsraw.admin import server as admin_server
+from wsraw.admin.page import stream as admin_stream
 from wsraw.config import options, patterns
 from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway, system
@@ -231,6 +232,7 @@ def size(count: int) -> str:
 
 
 NUMBERS: Final = {
+    "admin-streams": f"{admin_stream.MOST_STREAMS}",
     "admin-connections": f"{admin_server.MOST_CONNECTIONS}",
     "admin-fresh": f"{admin_run.FRESH_FOR * 1000:g} ms",
     "admin-longest": f"{admin_server.LONGEST_REQUEST:g} s",

@@ -12,7 +12,8 @@ import pytest
 
 from tests.deadline import DEADLINE, eventually
 from wsraw.admin import server as server_module
-from wsraw.admin.routes import ROUTES, Answer, Request, Route, text
+from wsraw.admin.answers import Answer, Request, Route, text
+from wsraw.admin.routes import ROUTES
 from wsraw.admin.run import Run
 from wsraw.admin.server import MOST_BODY, MOST_CONNECTIONS, Server
 
@@ -26,7 +27,7 @@ def _break(request: Request) -> Answer:
 
 
 def _pieces(request: Request) -> Answer:
-    return Answer(HTTPStatus.OK, iter([b"one\n", b"two\n"]), "text/event-stream")
+    return Answer(HTTPStatus.OK, (line for line in (b"one\n", b"two\n")), "text/event-stream")
 
 
 TRIED = {
@@ -91,7 +92,7 @@ Serve = Callable[..., Served]
 
 def test_without_a_run_every_page_says_so(serve: Serve) -> None:
     served = serve()
-    for path in ROUTES:
+    for path in ("/metrics", "/healthz", "/readyz"):
         answer = served.get(path)
         assert status(answer) == 503
         assert b"the run does not answer" in answer

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final
 
 from wsraw.admin import health, metrics
-from wsraw.admin.run import NoAnswerError, Run
-
-TEXT: Final = "text/plain; charset=utf-8"
-
-
-class Request(NamedTuple):
-    """A request whose path, method and token are good."""
-
-    method: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
-    run: Run
-
-
-class Answer(NamedTuple):
-    """What is answered. A body that is an iterator is sent piece by piece, until it ends."""
-
-    status: HTTPStatus
-    body: bytes | Iterator[bytes]
-    content_type: str = TEXT
-
-
-class Route(NamedTuple):
-    """What is at a path. `is_open`: without the token, too."""
-
-    answer: Callable[[Request], Answer]
-    methods: tuple[str, ...] = ("GET", "HEAD")
-    is_open: bool = False
-
-
-def text(status: HTTPStatus, *lines: str) -> Answer:
-    """An answer of these lines."""
-    return Answer(status, "".join(f"{line}\n" for line in lines).encode())
+from wsraw.admin.answers import Answer, Request, Route, text
+from wsraw.admin.page import actions
+from wsraw.admin.page.document import document
+from wsraw.admin.page.stream import stream
+from wsraw.admin.run import NoAnswerError
 
 
 def _metrics(request: Request) -> Answer:
@@ -69,7 +39,24 @@ def _readyz(request: Request) -> Answer:
     return text(HTTPStatus.OK, "ok")
 
 
+def _page(request: Request) -> Answer:
+    """The page without any data, which its script asks for."""
+    found = document()
+    headers = (
+        ("Content-Security-Policy", found.policy),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+    )
+    return Answer(HTTPStatus.OK, found.body, "text/html; charset=utf-8", headers)
+
+
 ROUTES: Final[dict[str, Route]] = {
+    "/": Route(_page, is_open=True),
+    "/api/stream": Route(stream, ("GET",), needs_token=True),
+    "/api/connection": Route(actions.connection, ("GET",), needs_token=True),
+    "/api/kick": Route(actions.kick, ("POST",), needs_token=True),
+    "/api/reload": Route(actions.reload, ("POST",), needs_token=True),
+    "/api/scale": Route(actions.scale, ("POST",), needs_token=True),
     "/metrics": Route(_metrics),
     "/healthz": Route(_healthz, is_open=True),
     "/readyz": Route(_readyz, is_open=True),

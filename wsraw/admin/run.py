@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from wsraw.link.records import Done
 from wsraw.supervisor.control import client
 
 ANSWER_WITHIN: Final = 5.0
@@ -40,11 +42,48 @@ class Run:
 
     def _ask(self) -> dict[str, Any]:
         self._figures = {}
-        try:
-            done = client.ask(self._folder, "figures", (), ANSWER_WITHIN)
-        except (client.NoRunError, client.RefusedError, TimeoutError) as error:
-            raise NoAnswerError(f"the run does not answer: {error}") from error
+        done = self.ask("figures", (), ANSWER_WITHIN)
         if not done.ok:
             raise NoAnswerError(f"the run does not answer: {done.text}")
         figures: dict[str, Any] = done.data
         return figures
+
+    def status(self) -> dict[str, Any]:
+        """What `wsraw status --json` says. Raises NoAnswerError."""
+        done = self.ask("status", (), ANSWER_WITHIN)
+        if not done.ok:
+            raise NoAnswerError(f"the run does not answer: {done.text}")
+        found: dict[str, Any] = done.data
+        return found
+
+    def connections(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Connections that fit, as `rows`, and how many do, as `matched`. Raises NoAnswerError."""
+        rows: list[Any] = []
+        for done in self._pages("connections", options):
+            if not done.ok:
+                raise NoAnswerError(done.text)
+            rows += done.data["rows"]
+        return {"rows": rows, "matched": done.data["matched"]}
+
+    def log(self, after: int) -> list[tuple[int, str, str]]:
+        """Lines of the log after that number: number, level, text. Raises NoAnswerError."""
+        done = self.ask("log", (str(after),), ANSWER_WITHIN)
+        return [tuple(line) for line in done.data] if done.ok else []
+
+    def ask_gateway(self, what: str, options: dict[str, Any]) -> Done:
+        """A request that has one answer. Raises NoAnswerError."""
+        (done,) = self._pages(what, options)
+        return done
+
+    def ask(self, what: str, args: Sequence[str], timeout: float) -> Done:
+        """A request to the supervisor. Raises NoAnswerError."""
+        try:
+            return client.ask(self._folder, what, args, timeout)
+        except (client.NoRunError, client.RefusedError, TimeoutError) as error:
+            raise NoAnswerError(f"the run does not answer: {error}") from error
+
+    def _pages(self, what: str, options: dict[str, Any]) -> Iterator[Done]:
+        try:
+            yield from client.pages(self._folder, what, options, ANSWER_WITHIN)
+        except (client.NoRunError, client.RefusedError, TimeoutError) as error:
+            raise NoAnswerError(f"the run does not answer: {error}") from error

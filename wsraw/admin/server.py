@@ -9,14 +9,15 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from wsraw.admin.routes import ROUTES, Answer, Request, Route, text
+from wsraw.admin.answers import Answer, Pieces, Request, Route, text
+from wsraw.admin.routes import ROUTES
 from wsraw.admin.run import Run
 from wsraw.link.rules import split_host_port
 from wsraw.runtime.printable import printable, shown_url
@@ -54,8 +55,10 @@ class Server(ThreadingHTTPServer):
         run: Run,
         token_file: str = "",
         routes: Mapping[str, Route] = ROUTES,
+        page_token: str = "",
     ) -> None:
-        """`token_file`: the file with the token that requests must carry; none without one."""
+        """`token_file`: the file with the token that requests must carry; none without one.
+        `page_token`: that of the page, which needs one always."""
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = sock
@@ -63,6 +66,7 @@ class Server(ThreadingHTTPServer):
         self.run = run
         self.routes = routes
         self.token_file = token_file
+        self.page_token = page_token
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._until: dict[socket.socket, float] = {}
         """The open connections that must end in time, and when."""
@@ -126,7 +130,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self._send(self._answer())
+        answer = self._answer()
+        try:
+            self._send(answer)
+        finally:
+            if not isinstance(answer.body, bytes):
+                answer.body.close()
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_GET  # noqa: N815
 
@@ -147,6 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not token and not _is_address(self.headers.get("Host", "")):
             # A web page can make a browser ask this address by a name of its own (DNS rebinding).
             return text(HTTPStatus.FORBIDDEN, "ask for it by its IP address, or as localhost")
+        if route.needs_token:
+            token = token or self.server.page_token
+            if not token:
+                return text(HTTPStatus.SERVICE_UNAVAILABLE, "the run has no token for the page")
         if token and not route.is_open and not self._has(token):
             return text(HTTPStatus.UNAUTHORIZED, "it needs the header Authorization: Bearer TOKEN")
         body = self._body()
@@ -176,9 +189,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Connection", "close")
+        for name, value in answer.headers:
+            self.send_header(name, value)
         if isinstance(body, bytes):
             self.send_header("Content-Length", str(len(body)))
         if answer.status is HTTPStatus.UNAUTHORIZED:
+            # A browser does not ask for it by itself: the page does.
             self.send_header("WWW-Authenticate", "Bearer")
         self.end_headers()
         if self.command == "HEAD":
@@ -188,10 +204,14 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send_pieces(body)
 
-    def _send_pieces(self, pieces: Iterator[bytes]) -> None:
+    def _send_pieces(self, pieces: Pieces) -> None:
         self.server.keep(self.connection)
-        for piece in pieces:
-            self.wfile.write(piece)
+        try:
+            for piece in pieces:
+                self.wfile.write(piece)
+        except OSError:
+            # Whoever has read it has closed the page.
+            pass
 
     def log_message(self, format: str, *args: Any) -> None:
         """What the library would print to stderr."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -65,7 +67,21 @@ def status(run_dir: str, timeout: float, as_json: bool) -> int:
 
     done = _ask(run_dir, "status", (), timeout)
     show(json.dumps(done.data) if as_json else table(done.data))
+    if done.data.get("admin") and sys.stdout.isatty() and not as_json:
+        # Not for a pipe: it has a secret.
+        show(f"admin page: {_admin_link(done.data)}")
     return 1 if done.data["problems"] else 0
+
+
+def _admin_link(data: dict[str, Any]) -> str:
+    """The URL of the admin page, with its token if that is one of the run's own."""
+    from wsraw.supervisor.run_folder.folder import ADMIN_TOKEN
+
+    try:
+        with open(os.path.join(data["run_dir"], ADMIN_TOKEN), encoding="ascii") as file:
+            return f"{data['admin']}/#token={file.readline().strip()}"
+    except (OSError, ValueError):
+        return f"{data['admin']}/"
 
 
 @click.command()

@@ -266,8 +266,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A pool is in a crash loop if, within 30 s, more than this many of its workers die while
     starting. At the start of a run, a crash loop ends the run; later, wsraw keeps trying."""
     admin: str = ""
-    """Where metrics (/metrics) and health checks (/healthz, /readyz) are served over HTTP:
-    HOST:PORT, as in 127.0.0.1:9100. Default: nowhere."""
+    """Where the admin page (/), metrics (/metrics) and health checks (/healthz, /readyz) are
+    served over HTTP: HOST:PORT, as in 127.0.0.1:9100. Default: nowhere."""
     admin_token: PathText = ""
     """File with a secret that requests to `admin` must carry: Authorization: Bearer SECRET. Health
     checks need none. Required if other machines can reach the address."""

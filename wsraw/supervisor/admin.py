@@ -38,7 +38,7 @@ class Admin:
     def begin(self, children: Children) -> None:
         """Start the process."""
         self._children = children
-        paths = "/metrics, /healthz and /readyz"
+        paths = "/metrics, /healthz, /readyz and the admin page"
         self._log.say("info", f"admin: {paths} at {self.url}")
         self._spawn()
 

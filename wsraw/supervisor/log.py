@@ -24,6 +24,7 @@ from wsraw.runtime.log.formats import FORMATS, SUPERVISOR, Format, as_journal, a
 from wsraw.runtime.log.formatters import to_line
 from wsraw.runtime.log.line import MESSAGE_BYTES, Level, LogLine, decode, pieces
 from wsraw.runtime.printable import printable
+from wsraw.supervisor.recent import Line, RecentLines
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 """From which on lines of our own are shown."""
@@ -107,6 +108,7 @@ class Log:
         """Bytes of the lines in memory, up to four for each character."""
         self._lost = 0
         self._closing = False
+        self._recent = RecentLines()
         self._changed = threading.Condition()
         self._writer = threading.Thread(target=self._work, name="log", daemon=True)
         self._writer.start()
@@ -130,6 +132,11 @@ class Log:
             for line in lines_of_output(output):
                 self._write(name, pool, line)
 
+    def recent(self, after: int) -> list[Line]:
+        """The last lines, those with a higher number than that."""
+        with self._changed:
+            return self._recent.after(after)
+
     def close(self, seconds: float = 1.0) -> None:
         """Wait up to `seconds` until all lines are written."""
         with self._changed:
@@ -152,6 +159,7 @@ class Log:
         text = self._format(time.time(), name, pool, line)
         size = sys.getsizeof(text)
         with self._changed:
+            self._recent.add(line.level, text)
             if self._size + size > most:
                 self._lost += 1
                 return

@@ -71,6 +71,8 @@ class Requests:
             case "figures":
                 # The same, for those who ask again and again.
                 self._status(asked, samples=False)
+            case "log":
+                self._log(asked)
             case "more":
                 self.forwarded.more(asked.who, asked.do.ref)
             case what if what in OF_GATEWAY:
@@ -115,6 +117,12 @@ class Requests:
         asked = self._reports.pop(ref, None)
         if asked is not None:
             self._answer(asked, True, "", self._run.status(data))
+
+    def _log(self, asked: Asked) -> None:
+        """The last lines of the log, after the line with the given number."""
+        text = "".join(asked.do.args[:1])
+        after = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+        self._answer(asked, True, "", self._run.log.recent(after))
 
     # --- reload, scale, stop ---
 

@@ -23,6 +23,8 @@ from wsraw.runtime.log.line import Level
 
 LONGEST_NAME: Final = "control.sock"
 
+ADMIN_TOKEN: Final = "admin-token"
+"""File for the operator: the token of the admin page."""
 CONTROL: Final = "control-token"
 """File for the command line: the token, and on a second line the endpoint."""
 
@@ -254,7 +256,7 @@ class Folder:
             os.close(self.lock)
             self._close_shield()
             return None
-        for name in (place.TOKEN, place.ENDPOINT, place.SOCKET, CONTROL, LONGEST_NAME):
+        for name in (place.TOKEN, place.ENDPOINT, place.SOCKET, CONTROL, ADMIN_TOKEN, LONGEST_NAME):
             try:
                 (self.path / name).unlink(missing_ok=True)
             except OSError:

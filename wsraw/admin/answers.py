@@ -1,0 +1,54 @@
+"""Requests of the admin address, and answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Final, NamedTuple, Protocol
+
+from wsraw.admin.run import Run
+
+TEXT: Final = "text/plain; charset=utf-8"
+
+
+class Request(NamedTuple):
+    """A request whose path, method and token are good."""
+
+    method: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    run: Run
+
+
+class Pieces(Protocol):
+    """A body that is sent piece by piece. `close` is called whether it came to its end or not."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+class Answer(NamedTuple):
+    """What is answered. A body in pieces is sent until it ends."""
+
+    status: HTTPStatus
+    body: bytes | Pieces
+    content_type: str = TEXT
+    headers: tuple[tuple[str, str], ...] = ()
+    """Further headers."""
+
+
+class Route(NamedTuple):
+    """What is at a path. `is_open`: without the token, too. `needs_token`: with a token alone, also
+    if the setting admin_token is not set."""
+
+    answer: Callable[[Request], Answer]
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    is_open: bool = False
+    needs_token: bool = False
+
+
+def text(status: HTTPStatus, *lines: str) -> Answer:
+    """An answer of these lines."""
+    return Answer(status, "".join(f"{line}\n" for line in lines).encode())

@@ -1,0 +1,26 @@
+"""I/O. The token of the page, if the setting admin_token names no file: one of the run's own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from wsraw.runtime import private
+from wsraw.supervisor.run_folder.folder import ADMIN_TOKEN
+
+
+def own_token(folder: Path) -> str:
+    """The token in the run folder, made at the first call. Raises OSError."""
+    path = folder / ADMIN_TOKEN
+    try:
+        found = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        found = ""
+    if not found:
+        # Another page that is open keeps its token when this process is replaced.
+        found = secrets.token_urlsafe(24)
+        descriptor = private.open_file(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{found}\n")
+    return found

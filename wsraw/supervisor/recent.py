@@ -1,0 +1,42 @@
+"""Sans-I/O. The last lines of the log, for those who look at a run later than they were written."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+MOST_LINES: Final = 300
+MOST_CHARACTERS: Final = 128 * 1024
+"""In all lines together."""
+LONGEST: Final = 2000
+"""Characters of one line; the log has all of it."""
+
+
+class Line(NamedTuple):
+    """A line as the log has it."""
+
+    number: int
+    level: str
+    text: str
+
+
+class RecentLines:
+    """The lines, oldest first. Older ones make room."""
+
+    def __init__(self) -> None:
+        self._lines: deque[Line] = deque()
+        self._size = 0
+        self._last = 0
+
+    def add(self, level: str, text: str) -> None:
+        """Keep a line."""
+        self._last += 1
+        line = Line(self._last, level, text.rstrip("\n")[:LONGEST])
+        self._lines.append(line)
+        self._size += len(line.text)
+        while len(self._lines) > MOST_LINES or self._size > MOST_CHARACTERS:
+            self._size -= len(self._lines.popleft().text)
+
+    def after(self, number: int) -> list[Line]:
+        """The lines with a higher number; all for 0. Those in between may be gone."""
+        return [line for line in self._lines if line.number > number]
