@@ -58,10 +58,21 @@ TURN_TIME_ALLOWED: Final = 2.0
 """Seconds. In a turn that takes longer, the process was suspended."""
 
 
-TURN_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Seconds: the upper bounds by which the length of turns is counted."""
+SHORT_TURN: Final = 0.001
 
-SHORT_TURN: Final = TURN_BOUNDS[0]
+TURN_BOUNDS: Final[tuple[float, ...]] = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+)
+"""Seconds: the upper bounds by which the length of turns is counted; the first is SHORT_TURN."""
 
 REPORT_ERRORS: Final = (
     getattr(selectors, "EpollSelector", ()),
