@@ -249,7 +249,7 @@ def test_garbage_on_the_control_socket_disturbs_nobody() -> None:
         for _ in range(300):
             sock = silent.enter_context(socket.socket(socket.AF_UNIX))
             sock.connect(path)
-        bad = BadPeer(path, random.Random(1))
+        bad = BadPeer(f"ipc://{path}", random.Random(1))
         for n in range(1000):
             bad.attack()
             if n % 200 == 0:
@@ -354,21 +354,42 @@ def test_only_the_event_that_hangs_is_blamed_when_others_came_in_its_batch(
 
 
 @posix
-def test_an_async_handler_that_hangs_shows_what_it_awaits(handlers: Write) -> None:
+def test_an_async_handler_that_hangs_is_cancelled_and_shows_what_it_awaited(
+    handlers: Write,
+) -> None:
     text = """
         import asyncio
         async def look_up(name):
             await asyncio.Event().wait()
         async def on_message(msg, con):
-            if con.delivery == 1: await look_up(msg["data"])
+            if msg["data"] == "hang": await look_up(msg["data"])
+            return msg
+    """
+    with serve(handlers(text), "--handler-timeout=1") as serving, serving.ws() as client:
+        with serving.ws() as other:
+            other.send("hang")
+            with pytest.raises(ConnectionClosedError, match="1011"):
+                other.recv(TIMEOUT)
+        for name in ("on_message", "look_up"):
+            serving.run.line(rf'error worker 1:   File "[^"]+", line [0-9]+, in {name}$')
+        client.send("x")
+        assert client.recv(TIMEOUT) == "x"
+    assert "aborting worker" not in str(serving)
+
+
+@posix
+def test_an_async_handler_that_cannot_be_cancelled_ends_its_worker(handlers: Write) -> None:
+    text = """
+        import asyncio
+        async def on_message(msg, con):
+            while con.delivery == 1:
+                try: await asyncio.sleep(60)
+                except asyncio.CancelledError: pass
             return "again"
     """
     with serve(handlers(text), "--handler-timeout=1") as serving, serving.ws() as client:
         client.send("x")
         assert client.recv(TIMEOUT) == "again"
-        serving.run.line("error worker 1: an event of connection [0-9]+ takes too long")
-        for name in ("on_message", "look_up"):
-            serving.run.line(rf'error worker 1:   File "[^"]+", line [0-9]+, in {name}$')
         serving.run.line("aborting worker 1: its on_message of connection")
 
 

@@ -54,6 +54,7 @@ from wsraw.link.records import (
 from wsraw.link.window import Window
 from wsraw.link.worker_end import Outbox, WorkerEnd
 from wsraw.runtime import selector
+from wsraw.runtime.log.line import Subject
 
 OURS = os.path.join(os.path.dirname(wsraw.__file__), "")
 
@@ -499,8 +500,10 @@ def play(
             if fault is not None:
                 tell = Counters.fault
 
-                def told(limits: Counters, who: str, error: BaseException) -> None:
-                    tell(limits, who, error)
+                def told(
+                    limits: Counters, who: str, error: BaseException, *subject: Subject
+                ) -> None:
+                    tell(limits, who, error, *subject)
                     injector.go_on()
 
                 fault.setattr(Counters, "fault", told)
