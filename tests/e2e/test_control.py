@@ -365,7 +365,10 @@ def test_an_async_handler_that_hangs_is_cancelled_and_shows_what_it_awaited(
             if msg["data"] == "hang": await look_up(msg["data"])
             return msg
     """
-    with serve(handlers(text), "--handler-timeout=1") as serving, serving.ws() as client:
+    with (
+        serve(handlers(text), "--handler-timeout=1", tracebacks=True) as serving,
+        serving.ws() as client,
+    ):
         with serving.ws() as other:
             other.send("hang")
             with pytest.raises(ConnectionClosedError, match="1011"):
