@@ -147,9 +147,10 @@ def kill_a_run(own_base: Path) -> Path:
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
-        path = Path(child.stdout.readline().strip())
+        path = child.stdout.readline().strip()
         child.kill()
-    return path
+    assert path, "it could not start"
+    return Path(path)
 
 
 @posix
