@@ -49,7 +49,7 @@ WHOLE: dict[str, Any] = ROW | {
     "dropped": 2048,
     "output": 3 * 1024,
     "stalled": 12.0,
-    "paused": ["its account is above high_water_mark"],
+    "paused": ["more than high_water_mark is held for it"],
     "paused_for": 3.0,
     "heard": True,
     "name": "feed",
@@ -110,7 +110,7 @@ def test_all_that_is_known_of_a_connection_is_shown() -> None:
         "output": "100 bytes sent, 3.0 KiB waiting, nothing taken for 12.0 s, 2.0 KiB dropped, "
         "2 commands behind an unfinished message",
         "events": "1 in flight (the oldest for 250 ms), 3 parked, 1.0 KiB",
-        "reading": "paused for 3.0 s: its account is above high_water_mark",
+        "reading": "paused for 3.0 s: more than high_water_mark is held for it",
         "groups": "a, b and 3 more",
         "coupled": "68719476738",
         "state": "20 bytes",

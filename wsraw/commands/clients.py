@@ -115,7 +115,7 @@ def pages(run_dir: str, what: str, options: dict[str, Any], timeout: float) -> I
 def connections(
     run_dir: str, timeout: float, as_json: bool, limit: int | None, **options: Any
 ) -> None:
-    """List connections, those that fit all of the given options.
+    """List the connections that fit all given options.
 
     Queries of paths are not shown, as they may hold secrets.
     """
@@ -178,7 +178,7 @@ def kick(
     timeout: float,
     **options: Any,
 ) -> None:
-    """Close a connection, or those that fit all of the given options.
+    """Close a connection, or those that fit all given options.
 
     Messages that have come from the client are still handled, and on_close follows with the cause
     "kicked". Output that waits for it is dropped.
@@ -269,9 +269,10 @@ def _read(data: str | None, file: str | None, binary: bool) -> bytes:
 def publish(
     group: str, data: str | None, file: str | None, binary: bool, run_dir: str, timeout: float
 ) -> None:
-    """Send a message to all members of a group, as wsraw.publish does.
+    """Send a message to all members of a group.
 
-    Raw clients get the bytes. Whether a client reads them is not waited for.
+    It does what wsraw.publish does in handlers. Raw clients get the bytes. Whether a client reads
+    them is not waited for.
     """
     options = {"group": group, "data": _read(data, file, binary), "binary": binary}
     count = _only(run_dir, "publish", options, timeout).data["sent"]
@@ -329,7 +330,7 @@ def trace(
     as_json: bool,
     run_dir: str,
 ) -> None:
-    """Show what happens to a connection, as it happens: its events, commands and frames.
+    """Show events, commands and frames of a connection, live.
 
     Ends when the connection has ended, or with Ctrl-C. With an address, a network or a path
     (/rooms/{room}), it takes a connection that is there, or the next one that comes.

@@ -104,7 +104,7 @@ def connect(
     cert: str,
     **values: Any,
 ) -> int:
-    """Talk to a server over a WebSocket, TCP, TLS or a unix socket.
+    """Talk to a server: WebSocket, TCP, TLS or unix socket.
 
     URL is ws://HOST:PORT/PATH, wss://HOST/PATH, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH or
     ws+unix:SOCKET:/PATH.

@@ -64,7 +64,7 @@ def init(folder: str) -> None:
     config = Path(folder) / "wsraw.toml"
     lines = [f"{place}: {', '.join(FILES)}", "", "Next:"]
     lines += [f"  wsraw check --config {config}", f"  wsraw run --config {config}"]
-    show("\n".join([*lines, f"  pytest {folder}"]))
+    show("\n".join([*lines, f"  python -m pytest {folder}"]))
 
 
 def _unit(text: str, place: Path) -> str:
@@ -91,9 +91,9 @@ def _quoted(word: str) -> str:
 
 @click.command(cls=GroupedCommand, params=[CONFIG, *setting_options()])
 def check(config: str | None, **values: Any) -> None:
-    """Check settings, handlers, ports and certificates without serving anyone.
+    """Check settings, handlers, ports and certificates.
 
-    The options are those of `wsraw run`. The handlers files are loaded as a worker loads them, in
+    Nobody is served. The options are those of `wsraw run`. The handlers files are loaded as a worker loads them, in
     processes of their own and within start_timeout; on_start is not called. Ports are opened for a
     moment; a port that your own run is using is not a problem.
 

@@ -123,7 +123,7 @@ def test_what_becomes_of_a_connection_is_told_once() -> None:
     lines = tapped.told()
     assert "= join room" in lines
     assert "= con.state 4" in lines
-    assert "= reading paused: its account is above high_water_mark" in lines
+    assert "= reading paused: more than high_water_mark is held for it" in lines
     assert tapped.told() == []
     worker.say(Leave(con.id, "room"))
     harness.registry.flow.resume(entry_of(con), PAUSED_OWN)

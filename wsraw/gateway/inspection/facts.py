@@ -28,7 +28,7 @@ MOST_SHOWN: Final = 100
 """Groups, and coupled connections, that are listed of one connection."""
 
 PAUSES: Final = {
-    PAUSED_OWN: "its account is above high_water_mark",
+    PAUSED_OWN: "more than high_water_mark is held for it",
     PAUSED_COUPLED: "a coupled connection does not take its output",
     PAUSED_STOPPING: "the gateway is stopping",
     PAUSED_RATE: "it has sent more than its rate allows",
