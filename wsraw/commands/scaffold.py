@@ -93,9 +93,9 @@ def _quoted(word: str) -> str:
 def check(config: str | None, **values: Any) -> None:
     """Check settings, handlers, ports and certificates.
 
-    Nobody is served. The options are those of `wsraw run`. The handlers files are loaded as a worker loads them, in
-    processes of their own and within start_timeout; on_start is not called. Ports are opened for a
-    moment; a port that your own run is using is not a problem.
+    Nobody is served. The options are those of `wsraw run`. The handlers files are loaded as a
+    worker loads them, in processes of their own and within start_timeout; on_start is not called.
+    Ports are opened for a moment; a port that your own run is using is not a problem.
 
     Exit code 0: a run could start. 1: it could not, or a function has the name of a misspelt
     handler. 2: the settings are wrong.
