@@ -124,6 +124,7 @@ def show_settings(config: str | None, **values: Any) -> None:
 
 for command in (
     control.status,
+    control.top,
     control.reload,
     control.scale,
     control.stop,

@@ -1,4 +1,4 @@
-"""Commands to a run that is up: status, reload, scale, stop, drain, dead-letters."""
+"""Commands to a run that is up: status, top, reload, scale, stop, drain, dead-letters."""
 
 from __future__ import annotations
 
@@ -82,6 +82,40 @@ def _admin_link(data: dict[str, Any]) -> str:
             return f"{data['admin']}/#token={file.readline().strip()}"
     except (OSError, ValueError):
         return f"{data['admin']}/"
+
+
+@click.command()
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    default=2.0,
+    show_default=True,
+    help="Time between two views.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="End after N views. Default: when you press q or Ctrl-C.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a view, on one line.")
+@run_dir_option
+def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
+    """Show a run as it changes: rates, pools, workers, memory, limits.
+
+    Rates are those since the view before. If the output is not a terminal, views are printed below
+    each other.
+
+    Exit code 1: the run has ended, and the output is not a terminal. 2: there is no run.
+    """
+    from wsraw.supervisor.control import client
+    from wsraw.tools.top import session
+
+    try:
+        return session.main(session.Plan(run_dir, interval, count or 0, as_json))
+    except client.NoRunError as error:
+        raise WrongUse(str(error)) from error
 
 
 @click.command()

@@ -44,6 +44,7 @@ def report(
         "parked": sum(pool.totals.parked for pool in registry.pools.values()),
         "paused": len(flow.paused),
         "paused_longest": now - paused.paused_since if paused is not None else 0.0,
+        "unwritten": len(flow.unwritten),
         "unannounced": len(flow.without_entry),
         "bytes": flow.accounted,
         "memory_limit": flow.memory_limit,

@@ -51,6 +51,7 @@ OF_GATEWAY: Final = (
     "parked",
     "paused",
     "paused_longest",
+    "unwritten",
     "bytes",
     "memory_limit",
     "crowded",

@@ -1,1 +1,1 @@
-"""Programs of their own beside the server: `wsraw connect`, `wsraw drill` and `wsraw conform`."""
+"""Programs of their own beside the server: `wsraw connect`, `top`, `drill` and `conform`."""

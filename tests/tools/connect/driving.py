@@ -1,4 +1,4 @@
-"""`wsraw connect` as a process, a terminal for it, and servers that misbehave."""
+"""`wsraw connect` as a process, a terminal for commands, and servers that misbehave."""
 
 from __future__ import annotations
 
@@ -42,17 +42,26 @@ def told(*arguments: str, code: int = 1) -> str:
 
 
 class Terminal:
-    """The command at a terminal of 60 columns and 12 rows: what is on its screen."""
+    """A command at a terminal: what is on its screen."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        what: str = "connect",
+        columns: int = 60,
+        rows: int = 12,
+    ) -> None:
         import fcntl
         import pty
         import termios
 
-        self.screen = pyte.Screen(60, 12)
+        self.screen = pyte.Screen(columns, rows)
+        self.received = b""
+        """All that the terminal has got."""
         self._stream = pyte.ByteStream(self.screen)
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 60, 0, 0))
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.modes = termios.tcgetattr(theirs)
         self._theirs = theirs
         variables = environment() | {"TERM": "xterm", "LC_ALL": "C.UTF-8"} | (env or {})
@@ -60,7 +69,7 @@ class Terminal:
         for name in ("COLUMNS", "LINES", "INPUTRC"):
             variables.pop(name, None)
         self.process = subprocess.Popen(
-            command("connect", *arguments),
+            command(what, *arguments),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -79,6 +88,7 @@ class Terminal:
                 return
             if not data:
                 return
+            self.received += data
             self._stream.feed(data)
 
     def __enter__(self) -> Terminal:
@@ -96,6 +106,13 @@ class Terminal:
 
         return termios.tcgetattr(self._theirs)
 
+    def resize(self, columns: int, rows: int) -> None:
+        import fcntl
+        import termios
+
+        self.screen.resize(rows, columns)
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
 
@@ -108,7 +125,7 @@ class Terminal:
 
     def text(self) -> str:
         """All rows as one, as a long line goes on in the next row."""
-        return "".join(row.ljust(60) for row in self.rows())
+        return "".join(row.ljust(self.screen.columns) for row in self.rows())
 
     def shows(self, *rows: str) -> None:
         """Wait until these are the last rows."""

@@ -5,21 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
+from wsraw.runtime.printable import cells
+
 SAVE: Final = "\x1b7"
 RESTORE: Final = "\x1b8"
-
-
-def cells(char: str) -> int:
-    """How many cells of a terminal a character takes."""
-    if char.isascii():
-        return 1
-    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def rows(text: str, width: int) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""`wsraw top`: a run as it is now, again and again."""
