@@ -80,7 +80,7 @@ def test_make_run_serves_and_ctrl_c_stops_it(clone: Path, tmp_path: Path) -> Non
         )
         told = output.read_text()
         assert re.search(ready, told), told
-        assert f"nc 127.0.0.1 {port}" in told
+        assert f"wsraw connect tcp://127.0.0.1:{port}" in told
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
             sock.sendall(b"hi\n")
             assert receive_exactly(sock, 3) == b"hi\n"
