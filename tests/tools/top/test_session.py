@@ -85,7 +85,8 @@ def test_programs_get_one_object_a_line_with_rates() -> None:
         first, second = eventually(look, "messages")
     assert first["time"] < second["time"]
     for row in (first, second):
-        assert row["seconds"] >= 0.5
+        # From answer to answer: less than the interval, if the first one came late.
+        assert row["seconds"] > 0
         rates = row["rates"]
         assert rates["received_bytes"] > rates["received"] > 0
         assert rates["sent"] > 0
