@@ -601,8 +601,8 @@ def test_a_gateway_that_does_not_read_stops_a_worker_and_leaves_nothing_to_the_n
     process.welcome(message(1, b"small"), epoch=EPOCH + 1)
     process.pump(process.all_acked, "the ack of the new session")
     assert process.sent() == [b"small"]
-    # With what the system takes, and libzmq ahead of its user.
-    assert handled.stat().st_size < 20
+    # With what the system takes, which is more for TCP, and libzmq ahead of its user.
+    assert handled.stat().st_size < 40
 
 
 @BOTH
