@@ -199,6 +199,16 @@ def test_examples_pass() -> None:
         assert done.returncode == 0, done.stdout
 
 
+def test_a_settings_file_that_is_not_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "wsraw.toml").write_text("")
+    warning = "warning: wsraw.toml in this folder is not used; add --config wsraw.toml"
+    code, told = check(tmp_path, "def on_message(msg, con): return msg")
+    assert code == 0
+    assert warning in told
+    _, told = check(tmp_path, "def on_message(msg, con): return msg", "--config=wsraw.toml")
+    assert warning not in told
+
+
 def test_an_option_that_is_missing_is_named(tmp_path: Path) -> None:
     for command in ("run", "check"):
         done = wsraw(command, "handlers.py:2")

@@ -105,6 +105,8 @@ def check(config: str | None, **values: Any) -> None:
     names = ", ".join(found.sources) or "all at their defaults"
     show(f"settings: {names}")
     report = _Report()
+    if not config and os.path.isfile("wsraw.toml"):
+        report.warning("wsraw.toml in this folder is not used; add --config wsraw.toml")
     programs = {entry.program: None for entries in in_pools.values() for entry in entries}
     for program in programs:
         _check_program(program, found.settings, report)
