@@ -61,7 +61,7 @@ def test_the_metrics_count_what_clients_do(tmp_path: Path) -> None:
                 client.send(f"{number}")
                 assert client.recv() == f"{number}"
             place = "websocket,127.0.0.1:0,default"
-            assert samples(run, "wsraw_connections")[place] == 1
+            eventually(lambda: samples(run, "wsraw_connections")[place] == 1)
             sent = samples(run, "wsraw_messages_total")
             assert (sent[f"in,{place}"], sent[f"out,{place}"]) == (10, 10)
             carried = samples(run, "wsraw_traffic_bytes_total")
@@ -75,7 +75,7 @@ def test_the_metrics_count_what_clients_do(tmp_path: Path) -> None:
         os.kill(run.pid("worker 1"), KILL)
         run.line("worker 3 is ready")
         assert samples(run, "wsraw_events_handled_total")["default"] == handled == 12
-        assert sum(samples(run, "wsraw_restarts_total").values()) == 1
+        eventually(lambda: sum(samples(run, "wsraw_restarts_total").values()) == 1)
         memory = samples(run, "wsraw_worker_resident_memory_bytes")
         assert {"default,2", "default,3"} <= memory.keys()
 

@@ -470,11 +470,15 @@ def test_a_client_that_leaves_ends_the_reading_of_its_file(only_files: Running) 
     if Path("/proc/self/fd").exists():
 
         def nothing_open() -> bool:
-            links = [
-                os.readlink(f"/proc/{pid}/fd/{fd}")
-                for pid in pids
-                for fd in os.listdir(f"/proc/{pid}/fd")
-            ]
+            try:
+                links = [
+                    os.readlink(f"/proc/{pid}/fd/{fd}")
+                    for pid in pids
+                    for fd in os.listdir(f"/proc/{pid}/fd")
+                ]
+            except FileNotFoundError:
+                # One was closed meanwhile.
+                return False
             return not any(link.endswith("/large") for link in links)
 
         eventually(nothing_open, "the file to be closed")

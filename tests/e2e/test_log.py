@@ -72,10 +72,10 @@ def test_in_json_each_line_is_an_object_and_each_record_one_line(
         serving.ws() as client,
         serving.ws() as other,
     ):
+        peers = ["{}:{}".format(*each.socket.getsockname()[:2]) for each in (client, other)]
         client.send("break")
         other.send("fine")
         assert other.recv(TIMEOUT) == "fine"
-        peers = ["{}:{}".format(*each.socket.getsockname()[:2]) for each in (client, other)]
         eventually(lambda: objects(serving, message="an order: fine"))
         eventually(lambda: objects(serving, logger="wsraw.worker"))
     [start] = objects(serving, message="starts\nin two lines")
