@@ -7,6 +7,7 @@ import pytest
 
 from tests.supervisor.policy_run import Run
 from wsraw.config.programs import Entry, Program
+from wsraw.config.units import human_size, human_time
 from wsraw.supervisor import status
 from wsraw.supervisor.decisions.child import Child
 
@@ -207,11 +208,11 @@ def test_the_table_says_that_the_gateway_does_not_answer() -> None:
     ],
 )  # fmt: skip
 def test_times_are_shown_in_one_or_two_units(seconds: float | None, shown: str) -> None:
-    assert status._time(seconds) == shown
+    assert human_time(seconds) == shown
 
 
 @pytest.mark.parametrize(
     ("size", "shown"), [(None, "-"), (0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB")]
 )
 def test_sizes_are_shown_in_one_unit(size: int | None, shown: str) -> None:
-    assert status._size(size) == shown
+    assert human_size(size) == shown

@@ -36,21 +36,17 @@ class Run:
         """The figures of `wsraw status --json`, without percentiles. Raises NoAnswerError."""
         with self._lock:
             if not self._figures or time.monotonic() - self._asked_at > FRESH_FOR:
-                self._figures = self._ask()
+                self._figures = {}
+                self._figures = self._state("figures")
                 self._asked_at = time.monotonic()
             return self._figures
 
-    def _ask(self) -> dict[str, Any]:
-        self._figures = {}
-        done = self.ask("figures", (), ANSWER_WITHIN)
-        if not done.ok:
-            raise NoAnswerError(f"the run does not answer: {done.text}")
-        figures: dict[str, Any] = done.data
-        return figures
-
     def status(self) -> dict[str, Any]:
         """What `wsraw status --json` says. Raises NoAnswerError."""
-        done = self.ask("status", (), ANSWER_WITHIN)
+        return self._state("status")
+
+    def _state(self, what: str) -> dict[str, Any]:
+        done = self.ask(what, (), ANSWER_WITHIN)
         if not done.ok:
             raise NoAnswerError(f"the run does not answer: {done.text}")
         found: dict[str, Any] = done.data

@@ -65,8 +65,10 @@ def show_size(size: int) -> str:
     return str(size)
 
 
-def human_size(size: int) -> str:
-    """A size for people: rounded, with its unit."""
+def human_size(size: int | None) -> str:
+    """A size for people: rounded, with its unit; a dash if it is not known."""
+    if size is None:
+        return "-"
     for unit in ("GiB", "MiB", "KiB"):
         whole = _SIZES[unit.lower()]
         if size >= whole:
@@ -74,8 +76,10 @@ def human_size(size: int) -> str:
     return f"{size} bytes"
 
 
-def human_time(seconds: float) -> str:
-    """A length of time for people: rounded, with its unit."""
+def human_time(seconds: float | None) -> str:
+    """A length of time for people: rounded, with its unit; a dash if it is not known."""
+    if seconds is None:
+        return "-"
     if not seconds:
         return "0"
     for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):

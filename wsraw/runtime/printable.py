@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 MOST: Final = 100
@@ -16,7 +17,6 @@ MOST: Final = 100
 
 _ABSOLUTE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#\\]*)(.*)", re.DOTALL)
 _QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
-
 
 _IN_TEXT: Final = re.compile(
     r"""([A-Za-z][A-Za-z0-9+.-]{0,20}://)(?:[^\s/?#'"<>\\]*@)?([^\s?#'"<>\\]*)(?:[?#][^\s'"<>]*)?"""
@@ -48,6 +48,15 @@ def cells(char: str) -> int:
     if unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table as lines, each column as wide as its longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _escape(found: re.Match[str]) -> str:

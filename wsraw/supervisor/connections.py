@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from wsraw.config.units import human_size, human_time
 from wsraw.link.records import DEFAULT_POOL
-from wsraw.runtime.printable import printable
+from wsraw.runtime.printable import aligned, printable
 
 Facts = dict[str, Any]
 
@@ -26,11 +26,7 @@ def table(rows: Sequence[Facts], matched: int) -> str:
         list(columns),
         *([printable(show(row)) for show in columns.values()] for row in rows),
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
+    lines = aligned(cells)
     if matched > len(rows):
         lines.append(f"… {matched - len(rows):,} more (--limit 0 shows all)")
     return "\n".join(lines)
@@ -57,9 +53,9 @@ COLUMNS: Final[dict[str, Callable[[Facts], str]]] = {
     "path or target": _place,
     "pool": lambda row: row["pool"] or "-",
     "worker": lambda row: row.get("worker") or "-",
-    "age": lambda row: _time(row.get("age")),
-    "last in": lambda row: _time(row.get("last_in")),
-    "last out": lambda row: _time(row.get("last_out")),
+    "age": lambda row: human_time(row.get("age")),
+    "last in": lambda row: human_time(row.get("last_in")),
+    "last out": lambda row: human_time(row.get("last_out")),
     "received": lambda row: _size(row.get("received")),
     "sent": lambda row: _size(row.get("sent")),
     "output": lambda row: _size(row["output"]),
@@ -182,7 +178,7 @@ DETAILS: Final[dict[str, Callable[[Facts], str]]] = {
     "name": lambda facts: facts.get("name", ""),
     "pool": lambda facts: facts["pool"],
     "worker": _worker,
-    "age": lambda facts: _time(facts.get("age")),
+    "age": lambda facts: human_time(facts.get("age")),
     "data": _carried,
     "input": _received,
     "output": _output,
@@ -238,9 +234,5 @@ def visible(data: bytes) -> str:
 _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
 
 
-def _time(seconds: float | None) -> str:
-    return "-" if seconds is None else human_time(seconds)
-
-
 def _size(size: int | None) -> str:
-    return "-" if size is None else human_size(size) if size else "0"
+    return "0" if size == 0 else human_size(size)

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from wsraw.config.units import human_size, human_time
 from wsraw.link.records import DEFAULT_POOL
+from wsraw.runtime.printable import aligned
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.policy import Policy
 
@@ -202,7 +203,7 @@ def table(data: dict[str, Any]) -> str:
     """The status as text for a terminal."""
     gateway = data["gateway"]
     lines = [
-        f"run folder {data['run_dir']}, pid {data['pid']}, up {_time(data['age'])}",
+        f"run folder {data['run_dir']}, pid {data['pid']}, up {human_time(data['age'])}",
         f"listening on {' and '.join(data['listen']) or 'nothing yet'}",
     ]
     if data["problems"]:
@@ -240,8 +241,9 @@ def _pool(pool: dict[str, Any]) -> str:
 
 def _gateway(gateway: dict[str, Any]) -> str:
     return (
-        f"gateway: {gateway['state']}, pid {gateway['pid'] or '-'}, up {_time(gateway['age'])}, "
-        f"restarts {gateway['restarts']}, memory {_size(gateway['rss'])}"
+        f"gateway: {gateway['state']}, pid {gateway['pid'] or '-'}, "
+        f"up {human_time(gateway['age'])}, restarts {gateway['restarts']}, "
+        f"memory {human_size(gateway['rss'])}"
     )
 
 
@@ -252,7 +254,7 @@ def _connections(gateway: dict[str, Any]) -> list[str]:
     return [
         f"  connections: {of_kinds}; {gateway['sockets']} sockets of {gateway['max_connections']}",
         f"  parked events {gateway['parked']}, paused {gateway['paused']}, "
-        f"held {_size(gateway['bytes'])} of {_size(gateway['memory_limit'])}, "
+        f"held {human_size(gateway['bytes'])} of {human_size(gateway['memory_limit'])}, "
         f"unknown ids {gateway['unknown_ids']}",
         *([f"  limits reached: {limits}"] if limits else []),
     ]
@@ -263,12 +265,7 @@ def _workers(data: dict[str, Any]) -> list[str]:
     headings = list(COLUMNS)
     if all(who["pool"] == DEFAULT_POOL for who in workers):
         headings.remove("pool")
-    rows = [headings, *([COLUMNS[name](who) for name in headings] for who in workers)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return aligned([headings, *([COLUMNS[name](who) for name in headings] for who in workers)])
 
 
 def _name(who: dict[str, Any]) -> str:
@@ -288,14 +285,14 @@ COLUMNS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "worker": _name,
     "state": _state,
     "pid": lambda who: _count(who.get("pid")),
-    "up": lambda who: _time(who.get("age")),
+    "up": lambda who: human_time(who.get("age")),
     "restarts": lambda who: _count(who.get("restarts")),
     "in flight": lambda who: _count(who["in_flight"]),
-    "oldest": lambda who: _time(who["oldest"]),
-    "p50": lambda who: _time(who["service_p50"]),
-    "p99": lambda who: _time(who["service_p99"]),
+    "oldest": lambda who: human_time(who["oldest"]),
+    "p50": lambda who: human_time(who["service_p50"]),
+    "p99": lambda who: human_time(who["service_p99"]),
     "window": lambda who: _count(who["window"]),
-    "memory": lambda who: _size(who.get("rss")),
+    "memory": lambda who: human_size(who.get("rss")),
     "pool": lambda who: who["pool"] or "-",
     "runs": lambda who: who.get("runs") or who.get("language") or "-",
 }
@@ -304,11 +301,3 @@ COLUMNS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
 
 def _count(value: int | None) -> str:
     return "-" if value is None else str(value)
-
-
-def _time(seconds: float | None) -> str:
-    return "-" if seconds is None else human_time(seconds)
-
-
-def _size(size: int | None) -> str:
-    return "-" if size is None else human_size(size)

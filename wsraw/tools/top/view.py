@@ -92,7 +92,7 @@ def _title(figures: Figures, clock: str, hint: str) -> list[str]:
     return [
         clock,
         f"pid {figures['pid']}",
-        f"up {_time(figures['age'])}",
+        f"up {human_time(figures['age'])}",
         *figures["listen"],
         *([hint] if hint else []),
     ]
@@ -119,7 +119,7 @@ def _overview(figures: Figures) -> Iterable[tuple[str, list[str]]]:
             else f"sockets {gateway['sockets']:,}",
         ],
     )
-    longest = f" (longest {_time(gateway['paused_longest'])})" if gateway["paused"] else ""
+    longest = f" (longest {human_time(gateway['paused_longest'])})" if gateway["paused"] else ""
     yield (
         "slow clients",
         [f"output waiting {gateway['unwritten']:,}", f"paused {gateway['paused']:,}{longest}"],
@@ -132,7 +132,7 @@ def _overview(figures: Figures) -> Iterable[tuple[str, list[str]]]:
         [
             f"{human_size(gateway['bytes'])} of {human_size(limit)}{share}",
             *([state] if state else []),
-            f"process {_size(gateway['rss'])}",
+            f"process {human_size(gateway['rss'])}",
         ],
     )
     busy = rates["busy"]
@@ -140,7 +140,7 @@ def _overview(figures: Figures) -> Iterable[tuple[str, list[str]]]:
         "loop",
         [
             f"busy {'-' if busy is None else f'{min(busy, 1.0):.0%}'}",
-            f"late by {_time(gateway['loop']['lag'])}",
+            f"late by {human_time(gateway['loop']['lag'])}",
         ],
     )
     reached = figures["limits_reached"] or {}
@@ -185,7 +185,7 @@ POOLS: Final = (
     Column("acked", lambda pool: _rate(pool["acked_per_second"]), 2),
     Column("in flight", lambda pool: _count(pool["in_flight"]), 5),
     Column("parked", lambda pool: _count(pool["parked"]), 3),
-    Column("oldest", lambda pool: _time(_oldest(pool)), 4),
+    Column("oldest", lambda pool: human_time(_oldest(pool)), 4),
     Column("waiting", lambda pool: _count(pool["waiting"]), 7),
     Column("connections", lambda pool: _count(pool["connections"]), 6),
 )
@@ -196,8 +196,8 @@ WORKERS: Final = (
     Column("acked", lambda worker: _rate(worker["acked_per_second"]), 2),
     Column("in flight", lambda worker: _count(worker["in_flight"]), 3),
     Column("window", lambda worker: _count(worker["window"]), 6),
-    Column("oldest", lambda worker: _time(worker["oldest"]), 4),
-    Column("memory", lambda worker: _size(worker.get("rss")), 5),
+    Column("oldest", lambda worker: human_time(worker["oldest"]), 4),
+    Column("memory", lambda worker: human_size(worker.get("rss")), 5),
     Column("restarts", lambda worker: _count(worker.get("restarts")), 8),
     Column("pool", lambda worker: worker["pool"] or "-", 7, False),
     Column("runs", lambda worker: worker.get("runs") or worker.get("language") or "-", 9, False),
@@ -318,11 +318,3 @@ def _rate(value: float | None) -> str:
 
 def _bytes(value: float | None) -> str:
     return "-" if value is None else f"{human_size(round(value))}/s"
-
-
-def _time(seconds: float | None) -> str:
-    return "-" if seconds is None else human_time(seconds)
-
-
-def _size(size: int | None) -> str:
-    return "-" if size is None else human_size(size)
