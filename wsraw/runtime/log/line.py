@@ -5,8 +5,8 @@ language. A line that has the mark (the character RS, as in RFC 7464) and an obj
 is what `logging` was given: it keeps its level, and its traceback belongs to it. JSON escapes
 control characters, so neither the mark nor a line break is inside.
 
-Who forges such a line forges one of its own process: the supervisor knows which pipe it reads. What
-is no such object is text.
+Who forges such a line forges one of its own process: the supervisor knows which pipe it reads. Any
+other line is text.
 """
 
 from __future__ import annotations
