@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
-from tests.deadline import DEADLINE, eventually
+from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
 from tests.e2e.command_line import ask, done, until_ready
 from tests.e2e.serving import ECHO, Serving, linux, posix, receive_exactly, serve
 from tests.running import command, environment
@@ -334,11 +335,14 @@ class Trace:
             encoding="utf-8",
         )
         self.lines: list[str] = []
+        self._deadline = threading.Timer(COMMAND_DEADLINE, self.process.kill)
 
     def __enter__(self) -> Trace:
+        self._deadline.start()
         return self
 
     def __exit__(self, *details: object) -> None:
+        self._deadline.cancel()
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdout, self.process.stderr):
@@ -359,8 +363,10 @@ class Trace:
 
     def end(self) -> tuple[int, str]:
         """Wait for the end: its exit code, and its last words."""
-        out, err = self.process.communicate(timeout=DEADLINE)
-        self.lines += out.splitlines()
+        assert self.process.stdout is not None
+        # Not communicate(): it leaves out what `until` has read ahead.
+        self.lines += (line.rstrip("\n") for line in self.process.stdout)
+        _, err = self.process.communicate()
         return self.process.returncode, err
 
 
