@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,11 @@ def test_what_is_left_out_exists_and_has_a_reason(runs: str) -> None:
 def test_what_is_run_under_wine_exists(half: str) -> None:
     for line in Path(ROOT, "tests", "windows", f"{half}.txt").read_text("utf-8").splitlines():
         assert Path(ROOT, line).exists(), line
+
+
+def test_what_wsraw_needs_is_installed_under_wine() -> None:
+    project = tomllib.loads(Path(ROOT, "pyproject.toml").read_text("utf-8"))["project"]
+    installed = Path(ROOT, "tests", "windows", "requirements.txt").read_text("utf-8")
+    for needed in project["dependencies"]:
+        name = re.split("[<>=;]", needed)[0]
+        assert re.search(rf"^{name}==", installed, re.MULTILINE), needed

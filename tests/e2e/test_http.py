@@ -11,12 +11,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests import authority
 from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
+from tests.e2e.command_line import done
+from tests.e2e.serving import Serving
 from tests.needs import KILL
 from tests.running import Running, is_alive
 
@@ -446,12 +449,12 @@ def test_a_slow_reader_makes_the_file_wait(only_files: Running) -> None:
 
 
 def test_a_reload_lets_a_file_be_sent_to_its_end(public: Path) -> None:
-    with Running(f"--static={public}") as run:
+    with Running(f"--static={public}") as run, ThreadPoolExecutor() as beside:
         run.line("ready .*pool static")
         with socket.create_connection(("127.0.0.1", run.ready().port), DEADLINE) as slow:
             slow.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             data = slow.recv(1000)
-            run.send(1)  # SIGHUP
+            reload = beside.submit(done, Serving(run), "reload")
             run.line("worker [0-9]+ is ready", 4)
             size = len(data) - data.index(b"\r\n\r\n") - 4
             while piece := slow.recv(1 << 20):
@@ -459,6 +462,7 @@ def test_a_reload_lets_a_file_be_sent_to_its_end(public: Path) -> None:
             assert size == 256 * MIB
             assert get(run, "/")[0] == 200
         run.line("worker [0-9]+ has left", 2)
+        assert reload.result() == "default: reloaded: 1 worker; static: reloaded: 1 worker\n"
 
 
 def test_a_client_that_leaves_ends_the_reading_of_its_file(only_files: Running) -> None:

@@ -27,6 +27,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests import authority
 from tests.deadline import DEADLINE, eventually
 from tests.e2e.serving import TIMEOUT, Serving, receive_exactly, serve
+from tests.needs import signals
 from tests.running import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs 127.0.0.2")
@@ -239,6 +240,7 @@ def is_open(port: int) -> bool:
     return True
 
 
+@signals  # By signals the proxies reload.
 def test_a_proxy_passes_on_who_the_client_is_and_does_not_cut_it(proxy: Proxy) -> None:
     forged = {"X-Forwarded-For": "192.0.2.66", "Forwarded": "for=192.0.2.66"}
     with proxy.ws(additional_headers=forged) as client:
