@@ -81,6 +81,7 @@ LARGE_CLASSES = {
     "config.settings.Settings": "each setting is one",
     "gateway.delivery.entry.Entry": "parts would cost look-ups, and memory of each connection",
     "gateway.websocket.websocket.WebSocket": "parts would cost look-ups for each message",
+    "supervisor.decisions.child.Child": "plain facts about one process",
     "supervisor.supervisor.Supervisor": "it owns all parts of a run",
     "workers.runtime.Runtime": "parts would cost look-ups for each message",
 }

@@ -126,6 +126,7 @@ for command in (
     control.status,
     control.top,
     control.reload,
+    control.rollback,
     control.scale,
     control.stop,
     control.drain,

@@ -63,6 +63,34 @@ def test_an_open_connection_is_served_by_the_new_handlers(handlers: Write) -> No
         assert [worker["restarts"] for worker in serving.status()["workers"]] == [0, 0]
 
 
+def test_a_rollback_brings_back_handlers_whose_files_are_gone(handlers: Write) -> None:
+    """Also when a worker dies afterwards."""
+    with (
+        serve(answers(handlers, "old", "er"), workers=2, tracebacks=True) as serving,
+        serving.ws() as client,
+    ):
+        file = answers(handlers, "new")
+        assert done(serving, "reload") == "reloaded: 2 workers\n"
+        file.with_name("helper.py").unlink()
+        file.write_text("import no_such_module")
+        assert done(serving, "rollback") == "rolled back to version 1: 2 workers\n"
+        client.send("x")
+        assert client.recv(TIMEOUT) == "older"
+        for n in (5, 6):
+            os.kill(serving.worker(n), KILL)
+        until_ready(serving, 2)
+        client.send("x")
+        assert client.recv(TIMEOUT) == "older"
+        refused = ask(serving, "rollback")
+        assert refused.returncode == 1
+        assert "the pool default has no version before the present one" in refused.stderr
+        assert ask(serving, "reload").returncode == 1, "it does not load"
+        answers(handlers, "newest")
+        assert done(serving, "reload") == "reloaded: 2 workers\n"
+        client.send("x")
+        assert client.recv(TIMEOUT) == "newest"
+
+
 @posix
 def test_a_sighup_ignored_by_nohup_stays_ignored(handlers: Write) -> None:
     """A hangup neither ends nor reloads what nohup has started; nor does Ctrl-C end what a script

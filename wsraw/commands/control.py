@@ -136,6 +136,25 @@ def reload(pool: str, run_dir: str, timeout: float) -> None:
 
 
 @click.command()
+@click.option(
+    "--pool",
+    metavar="NAME",
+    default="",
+    help="Roll back only the workers of this pool. Default: all pools that were reloaded.",
+)
+@run_dir_option
+@timeout_option(120.0)
+def rollback(pool: str, run_dir: str, timeout: float) -> None:
+    """Go back to the handlers as they were before the last reload.
+
+    The workers are replaced one by one, as with `wsraw reload`. The new ones load the Python files
+    that the earlier ones have loaded, whatever is on disk now. The next `wsraw reload` loads from
+    disk again.
+    """
+    show(_ask(run_dir, "rollback", (pool,) if pool else (), timeout).text)
+
+
+@click.command()
 @click.argument("workers", metavar="N|NAME=N")
 @run_dir_option
 @timeout_option(120.0)

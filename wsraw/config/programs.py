@@ -21,6 +21,13 @@ NONE: Final = "none"
 INIT: Final = "__init__.py"
 """The file that makes a folder a package."""
 
+KEPT: Final = "kept:"
+"""In front of the folder of a version from which a worker loads its handlers; without it the worker
+keeps there what it loads."""
+
+LOADED: Final = "loaded"
+"""A file in the folder of a version: a worker has loaded it, so all that this takes is there."""
+
 MOST: Final = 1000
 """Processes of a run."""
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,7 @@ from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder import keeper
 from wsraw.supervisor.run_folder.folder import Folder, FolderError, count_dead_letters
 from wsraw.supervisor.run_folder.keeper import Keeper
+from wsraw.supervisor.run_folder.versions import VersionFolders
 from wsraw.supervisor.service_manager.notifier import Notifier, ServiceState
 from wsraw.supervisor.service_manager.passed_sockets import PassedSocketError, PassedSockets
 
@@ -126,6 +128,8 @@ class Supervisor:
 
     ended_by = ""
     """What has asked the run to stop first, or now."""
+    _announced = False
+    """Whether the log says that clients are served."""
 
     def __init__(
         self,
@@ -190,6 +194,7 @@ class Supervisor:
             log,
             self.loop.call_soon_threadsafe,
             self._handle_death,
+            VersionFolders(self._folder.path),
             settings_module.to_json(run_settings).encode() + b"\n",
             given,
         )
@@ -205,7 +210,6 @@ class Supervisor:
         """Whether a SIGHUP has come that is not handled yet."""
         self._signals = 0
         self._signalled_at = 0.0
-        self._announced = False
 
     # --- listening sockets, which are shared with each gateway ---
 
@@ -440,7 +444,25 @@ class Supervisor:
         self.log.say("error" if why else "info", why or "certificates reloaded")
         self._requests.pending.settle("reload", CERTIFICATES, not why, why)
 
+    def refusal_to_roll_back(self, names: Sequence[str]) -> str:
+        """Why these pools cannot go back to their previous versions, or ""."""
+        for name in names:
+            pool = self.policy.pools[name]
+            previous = pool.versions.previous
+            if not previous:
+                return f"the pool {name} has no version before the present one"
+            for program in pool.programs:
+                why = self._children.versions.problem(previous, program)
+                if why:
+                    return why
+        return ""
+
     def _settle(self, what: str, ok: bool, text: str, pool: str) -> None:
+        if what == "reload":
+            pools = self.policy.pools.values()
+            self._children.versions.keep(
+                {number for each in pools for number in each.versions.kept}
+            )
         of_pool = f"{pool}: " if len(self.policy.pools) > 1 else ""
         if ok:
             told = text if what == "reload" else f"scaled to {text}"

@@ -32,6 +32,7 @@ from wsraw.runtime.log.formatters import HAS_LINES
 from wsraw.runtime.printable import printable_lines
 from wsraw.workers import api
 from wsraw.workers.loading import handlers, source
+from wsraw.workers.loading.versions import Keeper, Version
 from wsraw.workers.reporting import capture, output
 from wsraw.workers.reporting.ration import Ration, place_of
 from wsraw.workers.reporting.worker_log import log
@@ -86,7 +87,7 @@ def main(
         # `connect` needs it; later a zmq.py beside the handlers file would be taken for libzmq's.
         import wsraw.workers.shells.remote_dealer  # noqa: F401
     try:
-        loaded = _load(file, settings.static)
+        loaded = _load(file, settings.static, os.environ.pop("WSRAW_VERSION", ""))
     except handlers.LoadError as error:
         log.error("%s", printable_lines(str(error)), extra=HAS_LINES)
         return EXIT_DOES_NOT_LOAD
@@ -129,15 +130,28 @@ def main(
     return code
 
 
-def _load(file: str | None, folder: str) -> handlers.Handlers:
-    """Raises LoadError."""
+def _load(file: str | None, folder: str, version: str = "") -> handlers.Handlers:
+    """`folder`: the setting `static`. `version`: the folder in which the sources are kept; or, with
+    KEPT in front, from which they are loaded. Raises LoadError."""
     if file == programs.STATIC.module:
         from wsraw.workers.static import files
 
         files.serve(folder)
-    source.install()
+    keeper = None
+    if version.startswith(programs.KEPT):
+        try:
+            source.install(version=Version(version.removeprefix(programs.KEPT)))
+        except OSError as error:
+            raise handlers.LoadError(f"{error.filename}: {error.strerror}") from error
+    else:
+        keeper = Keeper(version) if version else None
+        source.install(keeper)
     ours = os.getpid()
     loaded = handlers.load(file)
+    if keeper is not None:
+        keeper.loaded()
+        if keeper.why:
+            log.warning("`wsraw rollback` cannot come back to this version: %s", keeper.why)
     if os.getpid() != ours:
         # The file has forked, and there is one worker only.
         fork.end(None)

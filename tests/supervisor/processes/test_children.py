@@ -23,6 +23,7 @@ from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes import children as c
 from wsraw.supervisor.processes import process
+from wsraw.supervisor.run_folder.versions import VersionFolders
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="a shell")
 
@@ -39,7 +40,11 @@ class Nursery:
         monkeypatch.setattr(c, "own_command", lambda *_: ["sh", "-c", self.script])
         self.lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
         self.children = c.Children(
-            self.lock, self.log, self.posted.append, lambda *end: self.ended.append(end)
+            self.lock,
+            self.log,
+            self.posted.append,
+            lambda *end: self.ended.append(end),
+            VersionFolders(folder),
         )
 
     def spawn(self, script: str) -> Child:

@@ -4,6 +4,7 @@ connections, which the gateway answers."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -44,6 +45,9 @@ class Run(Protocol):
     def refusal_to_scale(self, count: int) -> str:
         """Why this many workers in all are too many, or ""."""
 
+    def refusal_to_roll_back(self, names: Sequence[str]) -> str:
+        """Why these pools cannot go back to their previous versions, or ""."""
+
     def read_certificates(self) -> bool:
         """Reload the certificates. False if there are none."""
 
@@ -81,6 +85,8 @@ class Requests:
                 self._answer(asked, False, "the run is stopping")
             case "reload":
                 self._reload(asked)
+            case "rollback":
+                self._roll_back(asked)
             case "scale":
                 self._scale(asked)
             case "stop":
@@ -129,7 +135,20 @@ class Requests:
     def _reload(self, asked: Asked) -> None:
         """Reload all workers and the certificates, or the workers of the given pools."""
         run = self._run
-        pools = run.policy.pools
+        names = self._pools_of(asked)
+        if names is None:
+            return
+        run.log.say("info", f"wsraw reload: reloading {' and '.join(names)}")
+        parts = list(names)
+        if not asked.do.args and run.read_certificates():
+            parts.append(CERTIFICATES)
+        self.pending.begin(asked, "reload", parts)
+        run.act(run.policy.reload(run.loop.now, names))
+
+    def _pools_of(self, asked: Asked) -> list[str] | None:
+        """The pools that are meant: those with these names, or all. None: it is answered, as one
+        has no workers, or there is none of that name."""
+        pools = self._run.policy.pools
         own = [name for name, pool in pools.items() if pool.programs]
         for name in asked.do.args:
             if name not in own:
@@ -137,14 +156,25 @@ class Requests:
                 if name in pools:
                     why = f"the pool {name!r} has {NO_WORKERS}"
                 self._answer(asked, False, why)
-                return
-        names = asked.do.args or own or list(pools)
-        run.log.say("info", f"wsraw reload: reloading {' and '.join(names)}")
-        parts = list(names)
-        if not asked.do.args and run.read_certificates():
-            parts.append(CERTIFICATES)
-        self.pending.begin(asked, "reload", parts)
-        run.act(run.policy.reload(run.loop.now, names))
+                return None
+        return list(asked.do.args) or own or list(pools)
+
+    def _roll_back(self, asked: Asked) -> None:
+        """Let all workers, or those of the given pools, load the version that they had before."""
+        run = self._run
+        names = self._pools_of(asked)
+        if names is None:
+            return
+        if not asked.do.args:
+            # Those that have not changed yet stay as they are.
+            names = [n for n in names if run.policy.pools[n].versions.previous] or names
+        why = run.refusal_to_roll_back(names)
+        if why:
+            self._answer(asked, False, why)
+            return
+        run.log.say("info", f"wsraw rollback: rolling back {' and '.join(names)}")
+        self.pending.begin(asked, "reload", names)
+        run.act(run.policy.roll_back(names, run.loop.now))
 
     def _scale(self, asked: Asked) -> None:
         run = self._run

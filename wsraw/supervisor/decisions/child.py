@@ -16,6 +16,7 @@ from typing import Final
 
 from wsraw.config.programs import Program
 from wsraw.link.records import DEFAULT_POOL
+from wsraw.supervisor.decisions.versions import FIRST, Version
 
 
 class ChildState(Enum):
@@ -89,6 +90,8 @@ class Child:
     outdated: str = ""
     """Why its process is to be replaced; "" if it is not."""
     replace_at: float = 0.0
+    version: Version = FIRST
+    """What its present process has loaded."""
 
     @property
     def name(self) -> str:

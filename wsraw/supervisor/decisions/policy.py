@@ -35,6 +35,7 @@ from wsraw.supervisor.decisions.restarts import (
     Restarts,
     reason_of,
 )
+from wsraw.supervisor.decisions.versions import FIRST
 
 ABORT_GRACE: Final = 1.0
 """Seconds between SIGABRT, at which a worker logs its stack, and SIGKILL."""
@@ -102,6 +103,8 @@ class Policy:
         """Where workers find the gateway."""
         self._listened = False
         self._spawned = 0
+        self._version = FIRST.number
+        """The last one that a reload has begun."""
         self._stop_at = math.inf
         self.exit_code = 0
         self._actions: list[a.Action] = []
@@ -243,9 +246,18 @@ class Policy:
     def reload(self, now: float, names: Iterable[str] | None = None) -> list[a.Action]:
         """Replace all workers of these pools (default: all pools), one after the other."""
         if self.phase is Phase.RUNNING:
+            self._version += 1
             for name in self.pools if names is None else names:
                 self.pools[name].restarts.reset()
-                self.pools[name].reload(now)
+                self.pools[name].reload(self._version, now)
+        return self.decide(now)
+
+    def roll_back(self, names: Iterable[str], now: float) -> list[a.Action]:
+        """The same with the version that each of these pools had before, where it had one."""
+        if self.phase is Phase.RUNNING:
+            for name in names:
+                self.pools[name].restarts.reset()
+                self.pools[name].roll_back(now)
         return self.decide(now)
 
     def scale(self, count: int, now: float, pool: Pool, program: Program) -> list[a.Action]:
@@ -431,6 +443,7 @@ class Policy:
         else:
             self._spawned += 1
             child.n = self._spawned
+            child.version = self.pools[child.pool].versions.wanted
             self._expect_hello(child, now)
         self._do(a.Spawn(child))
 

@@ -21,6 +21,7 @@ from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.restarts import RECYCLED, RELOAD, Restarts
+from wsraw.supervisor.decisions.versions import Versions
 
 SETTLE: Final = 0.1
 """Seconds that a successor must stay ready: on_start runs right after the hello and may fail."""
@@ -64,6 +65,7 @@ class Pool:
         """When a reload was refused while all workers were old. They stay until a worker that
         replaces a dead one shows that the file loads again."""
         self._is_scaling = False
+        self.versions = Versions()
         self._drain_timeout = drain_timeout
         self._do = do
 
@@ -92,9 +94,20 @@ class Pool:
 
     # --- requests ---
 
-    def reload(self, now: float) -> None:
-        """Replace all workers. One that is still starting is stopped at once, as it may have read
-        the old file; a successor that is ready is replaced after the current step."""
+    def reload(self, version: int, now: float) -> None:
+        """Replace all workers by ones that load this version, which is on disk. One that is still
+        starting is stopped at once, as it may have read the old file; a successor that is ready is
+        replaced after the current step."""
+        self.versions.reload(version)
+        self._replace_all(now)
+
+    def roll_back(self, now: float) -> None:
+        """Replace all workers by ones that load the previous version, as it was kept. To be called
+        if there is one."""
+        self.versions.go_back()
+        self._replace_all(now)
+
+    def _replace_all(self, now: float) -> None:
         self.is_reloading = True
         self._is_catching_up = False
         self._refused_at = None
@@ -206,6 +219,7 @@ class Pool:
             for each in old:
                 each.outdated = ""
             self._refused_at = now
+            self.versions.refused()
         return told
 
     def _is_half_way(self, program: Program | None) -> bool:
@@ -232,8 +246,10 @@ class Pool:
             self._let_leave(old, now)
             self._begin(now)
         if (self.is_reloading or self._is_catching_up) and self._is_done():
+            is_back = self.versions.served()
             if self.is_reloading:
-                self._settle(RELOAD, True, f"reloaded: {self.count_in_words()}")
+                what = f"rolled back to version {self.versions.present}" if is_back else "reloaded"
+                self._settle(RELOAD, True, f"{what}: {self.count_in_words()}")
             else:
                 self._do(a.Say("info", f"reloaded after all: {self.count_in_words()}"))
             self._is_catching_up = False

@@ -29,6 +29,7 @@ from wsraw.supervisor.processes.process import (
     reason,
     start_folder,
 )
+from wsraw.supervisor.run_folder.versions import VersionFolders
 
 MEANINGS: Final = {
     "gateway": {3: "it cannot listen"},
@@ -63,6 +64,7 @@ class Children:
         log: Log,
         post: Callable[[Callable[[], object]], object],
         ended: Callable[[Child, int, str], object],
+        versions: VersionFolders,
         said: bytes = b"",
         limit: Any = None,
     ) -> None:
@@ -77,6 +79,8 @@ class Children:
         }
         self.folder = start_folder()
         """Folder in which children start; a link in its name is followed at each start."""
+        self.versions = versions
+        """Where workers keep their handlers."""
         self._said = said
         self._lock = lock
         self._log = log
@@ -135,9 +139,10 @@ class Children:
             variables["WSRAW_INSTANCE"] = secrets.token_hex(8)
             line = foreign_command(program.words)
             return self._spawn(child, "foreign", line, variables, lambda pid: b"")
+        version = self.versions.variable(child.version, program)
         handlers = program.file if program.file is not None else program.module
         line = own_command("worker", *([handlers] if handlers else []))
-        variables = {**self._own_variables, **variables}
+        variables = {**self._own_variables, **variables, "WSRAW_VERSION": version}
         return self._spawn(child, "worker", line, variables, lambda pid: self._said)
 
     def _spawn(

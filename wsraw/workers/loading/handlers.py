@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -259,16 +258,16 @@ def load(file: str | None) -> Handlers:
 
         return Handlers(files)
     path = Path(file).resolve()
-    if not path.is_file():
+    if not source.is_file(str(path)):
         raise LoadError(f"there is no handlers file {file}")
-    place = programs.place(path, os.path.isfile)
+    place = programs.place(path, source.is_file)
     if not place.module and path.stem in sys.stdlib_module_names:
         # A json.py that imports json means Python's.
         with suppress(Exception):
             importlib.import_module(path.stem)
     sys.path.insert(0, str(place.folder))
     try:
-        if not path.read_bytes().strip():
+        if not source.is_kept(str(path)) and not path.read_bytes().strip():
             # It may be half written, and would load as no handlers.
             raise LoadError(f"{file} is empty: is it the right file, has it been written whole?")
         if place.module:

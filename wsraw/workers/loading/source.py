@@ -5,6 +5,8 @@ edit soon after the first, or a file copied with its old time, would be reloaded
 source is compiled each time, which takes about 0.01 s for 1,000 lines.
 
 The standard library and installed packages are not affected.
+
+Workers of a run also keep each source, or load one that was kept (versions.py).
 """
 
 from __future__ import annotations
@@ -15,9 +17,15 @@ from pathlib import PurePath
 from types import CodeType
 from typing import Final
 
+from wsraw.workers.loading.versions import Keeper, Version
+
 INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
 
 _LIBRARY: Final = PurePath(os.__file__).parent
+_OURS: Final = PurePath(__file__).parents[2]
+
+_keeper: Keeper | None = None
+_version: Version | None = None
 
 
 class Loader(SourceFileLoader):
@@ -26,11 +34,21 @@ class Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         """Compile the source. Raises OSError or SyntaxError, as loaders do."""
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+        source = _version.source(path) if _version is not None else None
+        if source is None:
+            source = self.get_data(path)
+        if _keeper is not None and not PurePath(path).is_relative_to(_OURS):
+            _keeper.keep(fullname, path, source, is_package=self.is_package(fullname))
+        return self.source_to_code(source, path)
 
 
-def install() -> None:
-    """Load all modules of this process in this way, however they are imported."""
+def install(keeper: Keeper | None = None, version: Version | None = None) -> None:
+    """Load all modules of this process in this way, however they are imported. `keeper` keeps them;
+    those of `version` are loaded from there."""
+    global _keeper, _version
+    _keeper, _version = keeper, version
+    if version is not None:
+        version.install(Loader)
     usual = SourceFileLoader.get_code
 
     def get_code(loader: SourceFileLoader, fullname: str) -> CodeType | None:
@@ -40,6 +58,16 @@ def install() -> None:
         return usual(loader, fullname)
 
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
+
+
+def is_file(path: str) -> bool:
+    """Whether there is such a file, on disk or in the version that is loaded."""
+    return is_kept(path) or os.path.isfile(path)
+
+
+def is_kept(path: str) -> bool:
+    """Whether it is loaded from a version that was kept."""
+    return _version is not None and path in _version
 
 
 def _is_installed(path: str) -> bool:

@@ -1,0 +1,166 @@
+"""Sources are kept as they were loaded, and loaded again whatever is on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wsraw.config.programs import LOADED
+from wsraw.workers.loading import handlers, source
+from wsraw.workers.loading import versions as module
+from wsraw.workers.loading.versions import INDEX, Keeper, Version, read_index
+
+HANDLERS = """
+from package.part import VALUE
+from pathlib import Path
+
+def on_message(msg, con):
+    import late
+    raise ValueError(f"{VALUE} {late.VALUE} {Path(__file__).name}")  # the first
+"""
+
+
+@pytest.fixture(autouse=True)
+def as_before(clean_modules: None) -> Iterator[None]:
+    usual, finders = source.SourceFileLoader.get_code, list(sys.meta_path)
+    yield
+    source.SourceFileLoader.get_code = usual  # type: ignore[method-assign]
+    sys.meta_path[:] = finders
+    source._keeper = source._version = None
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(textwrap.dedent(text))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    write(folder, "kept_handlers.py", HANDLERS)
+    write(folder, "package/__init__.py", "")
+    write(folder, "package/part.py", "VALUE = 1")
+    write(folder, "late.py", "VALUE = 1")
+    return folder
+
+
+def forget() -> None:
+    for name in ("kept_handlers", "package", "package.part", "late"):
+        sys.modules.pop(name, None)
+
+
+def said(project: Path) -> str:
+    """What the handler says; its file, and the line of the traceback."""
+    loaded = handlers.load(str(project / "kept_handlers.py"))
+    assert loaded.on_message is not None
+    with pytest.raises(ValueError) as caught:
+        loaded.on_message(b"", None)
+    return str(caught.value)
+
+
+def kept(project: Path, folder: Path, *, late: bool = True) -> None:
+    keeper = Keeper(str(folder))
+    source.install(keeper)
+    if late:
+        assert said(project) == "1 1 kept_handlers.py"
+    else:
+        handlers.load(str(project / "kept_handlers.py"))
+    keeper.loaded()
+    assert not keeper.why
+    forget()
+    sys.path.remove(str(project))
+    source.install()
+
+
+def test_a_version_is_loaded_although_its_files_are_gone(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "1"
+    kept(project, folder)
+    assert (folder / LOADED).exists()
+    shutil.rmtree(project)
+    source.install(version=Version(str(folder)))
+    assert said(project) == "1 1 kept_handlers.py"
+
+
+def test_a_version_is_loaded_although_its_files_have_changed(project: Path, tmp_path: Path) -> None:
+    kept(project, tmp_path / "1")
+    write(project, "kept_handlers.py", "raise SystemExit")
+    write(project, "package/part.py", "VALUE = 2")
+    write(project, "late.py", "VALUE = 2")
+    source.install(version=Version(str(tmp_path / "1")))
+    assert said(project) == "1 1 kept_handlers.py"
+
+
+def test_a_module_that_was_never_loaded_is_loaded_from_disk(project: Path, tmp_path: Path) -> None:
+    kept(project, tmp_path / "1", late=False)
+    write(project, "late.py", "VALUE = 2")
+    source.install(version=Version(str(tmp_path / "1")))
+    assert said(project) == "1 2 kept_handlers.py"
+
+
+def test_tracebacks_show_what_runs(project: Path, tmp_path: Path) -> None:
+    kept(project, tmp_path / "1")
+    write(project, "kept_handlers.py", "\n" * 20)
+    source.install(version=Version(str(tmp_path / "1")))
+    loaded = handlers.load(str(project / "kept_handlers.py"))
+    assert loaded.on_message is not None
+    try:
+        loaded.on_message(b"", None)
+    except ValueError as error:
+        assert "# the first" in handlers._traceback(error, project)
+
+
+def test_the_first_worker_decides_what_a_version_is(project: Path, tmp_path: Path) -> None:
+    kept(project, tmp_path / "1")
+    write(project, "package/part.py", "VALUE = 2")
+    keeper = Keeper(str(tmp_path / "1"))
+    source.install(keeper)
+    assert said(project) == "2 1 kept_handlers.py"
+    forget()
+    source.install(version=Version(str(tmp_path / "1")))
+    assert said(project) == "1 1 kept_handlers.py"
+
+
+def test_a_large_project_is_not_kept(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT", 100)
+    keeper = Keeper(str(tmp_path / "1"))
+    source.install(keeper)
+    said(project)
+    keeper.loaded()
+    assert "the project has more than" in keeper.why
+    assert not (tmp_path / "1" / LOADED).exists()
+
+
+def test_a_full_disk_costs_the_way_back_alone(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "1"
+    keeper = Keeper(str(folder))
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
+    source.install(keeper)
+    assert said(project) == "1 1 kept_handlers.py"
+    keeper.loaded()
+    assert keeper.why
+    assert Keeper(str(folder)).why
+
+
+def test_damaged_lines_of_the_index_are_left_out(tmp_path: Path) -> None:
+    good = {"name": "m", "path": "/m.py", "is_package": False, "file": "1-1"}
+    lines = [json.dumps(good), '{"name": "half', "[]", "7", json.dumps({"other": 1})]
+    (tmp_path / INDEX).write_text("\n".join(lines))
+    assert [each.name for each in read_index(str(tmp_path))] == ["m"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes mean nothing there")
+def test_what_is_kept_is_for_this_user_alone(project: Path, tmp_path: Path) -> None:
+    kept(project, tmp_path / "1")
+    assert (tmp_path / "1").stat().st_mode & 0o077 == 0
+    assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "1").iterdir())

@@ -1,0 +1,58 @@
+"""I/O. The folders in which workers keep the versions of their handlers, as they were loaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from wsraw.config.programs import KEPT, LOADED, Program
+from wsraw.supervisor.decisions.versions import Version
+
+FOLDER: Final = "versions"
+"""In the run folder: a folder for each version, by its number."""
+
+
+class VersionFolders:
+    """Where workers keep their versions, and load them from."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self._folder = run_folder / FOLDER
+        self.keep(())
+
+    def variable(self, version: Version, program: Program) -> str:
+        """What a worker of this program is told about its version; "" if it keeps none."""
+        if program.file is None:
+            return ""
+        folder = str(self._place(version.number, program))
+        return KEPT + folder if version.is_kept else folder
+
+    def problem(self, number: int, program: Program) -> str:
+        """Why that version of a program cannot be loaded again, or ""."""
+        if program.file is None and not program.is_foreign:
+            # Handlers of wsraw's own are the same in all versions.
+            return ""
+        if program.file is None:
+            return f"{program.label} is not a Python file: put the old version back, and reload"
+        if not (self._place(number, program) / LOADED).exists():
+            return f"version {number} of {program.label} was not kept; see the log for why"
+        return ""
+
+    def keep(self, numbers: Collection[int]) -> None:
+        """Remove all other versions. Raises nothing: at most they take room."""
+        wanted = {str(number) for number in numbers}
+        try:
+            found = os.listdir(self._folder)
+        except OSError:
+            return
+        for name in found:
+            if name not in wanted:
+                shutil.rmtree(self._folder / name, ignore_errors=True)
+
+    def _place(self, number: int, program: Program) -> Path:
+        # A name of its own for each file: two may be in one pool, and share modules.
+        assert program.file is not None
+        name = program.file.encode(errors="surrogateescape").hex()[-120:]
+        return self._folder / str(number) / name

@@ -1,0 +1,161 @@
+"""I/O. The sources of the handlers, kept as they were loaded, so that they can be loaded again.
+
+`wsraw rollback`, and a worker that starts while a new version is on trial, load a version that is
+not on disk any more. So each worker of a run keeps what it loads of the user's project in a folder
+of its version: a file for each module, and an index of one JSON object a line. Workers of a version
+may write side by side; the first one to load a module decides. Installed packages and data files
+are not kept.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import linecache
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Final, NamedTuple
+
+from wsraw.config import programs
+from wsraw.runtime import private
+
+INDEX: Final = "index.jsonl"
+
+MOST_KEPT: Final = 64 * 1024 * 1024
+"""Bytes of sources that a worker keeps; of a larger project no version can be loaded again."""
+
+
+class Kept(NamedTuple):
+    """A module in the index."""
+
+    name: str
+    path: str
+    """Where it was, as in its `__file__`."""
+    is_package: bool
+    file: str
+    """The name of its file in the folder."""
+
+
+def read_index(folder: str) -> list[Kept]:
+    """The modules of a version. Raises OSError."""
+    found: dict[str, Kept] = {}
+    with open(os.path.join(folder, INDEX), encoding="utf-8") as file:
+        for line in file:
+            try:
+                kept = Kept(**json.loads(line))
+            except (ValueError, TypeError):
+                # A worker was killed while it wrote.
+                continue
+            found.setdefault(kept.path, kept)
+    return list(found.values())
+
+
+class Keeper:
+    """Keeps what this worker loads. A disk that fails costs the way back, and not the worker."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._left = MOST_KEPT
+        self._count = 0
+        self._known: set[str] = set()
+        """The paths that are in the index."""
+        self.why = ""
+        """Why not everything is kept."""
+        try:
+            private.make_folder(Path(folder))
+            self._known = {kept.path for kept in read_index(folder)}
+        except FileNotFoundError:
+            # The first worker of its version.
+            pass
+        except OSError as error:
+            self.why = error.strerror or str(error)
+
+    def keep(self, name: str, path: str, source: bytes, *, is_package: bool) -> None:
+        """Keep the source of a module. Raises nothing."""
+        self._left -= len(source)
+        if self._left < 0:
+            self.why = self.why or f"the project has more than {MOST_KEPT >> 20} MiB of sources"
+        if self.why or path in self._known:
+            return
+        self._known.add(path)
+        self._count += 1
+        file = f"{os.getpid()}-{self._count}"
+        place = os.path.join(self._folder, file)
+        try:
+            with open(private.open_file(place, os.O_WRONLY | os.O_CREAT), "wb") as written:
+                written.write(source)
+            kept = Kept(name, path, is_package, file)
+            self._append(INDEX, json.dumps(kept._asdict()).encode() + b"\n")
+        except OSError as error:
+            self.why = error.strerror or str(error)
+
+    def loaded(self) -> None:
+        """The handlers are loaded: what is kept by now is enough. Raises nothing."""
+        if not self.why:
+            try:
+                self._append(programs.LOADED, b"")
+            except OSError as error:
+                self.why = error.strerror or str(error)
+
+    def _append(self, name: str, line: bytes) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        descriptor = private.open_file(os.path.join(self._folder, name), flags)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+
+class Version:
+    """A version that was kept: modules are loaded from it, wherever their files are now.
+
+    Modules that were not loaded before are loaded from disk. Raises OSError.
+    """
+
+    def __init__(self, folder: str) -> None:
+        modules = read_index(folder)
+        self._folder = folder
+        self._by_path = {kept.path: kept for kept in modules}
+        self._by_name = {kept.name: kept for kept in modules}
+        self._loader: Callable[[str, str], Loader] | None = None
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._by_path
+
+    def source(self, path: str) -> bytes | None:
+        """The source of the file with that path, or None. Raises OSError."""
+        kept = self._by_path.get(path)
+        if kept is None:
+            return None
+        with open(os.path.join(self._folder, kept.file), "rb") as file:
+            source = file.read()
+        # Tracebacks show lines of what runs, and not of what is on disk.
+        lines = importlib.util.decode_source(source).splitlines(keepends=True)
+        linecache.cache[path] = (len(source), None, lines, path)
+        return source
+
+    def install(self, loader: Callable[[str, str], Loader]) -> None:
+        """Find its modules first, also those whose files are gone. `loader` makes one from the name
+        of a module and its path."""
+        self._loader = loader
+        sys.meta_path.insert(0, self)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """As importlib's finders do."""
+        kept = self._by_name.get(name)
+        if kept is None or self._loader is None:
+            return None
+        folders = [os.path.dirname(kept.path)] if kept.is_package else None
+        return importlib.util.spec_from_file_location(
+            name,
+            kept.path,
+            loader=self._loader(name, kept.path),
+            submodule_search_locations=folders,
+        )
