@@ -24,6 +24,7 @@ from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway, system
 from wsraw.gateway.admission import per_address, sniffer
 from wsraw.gateway.delivery import worker
+from wsraw.gateway.delivery.groups import groups
 from wsraw.gateway.remote import transport
 from wsraw.gateway.sessions import commands, links, sessions
 from wsraw.gateway.sockets import listener
@@ -280,6 +281,8 @@ NUMBERS: Final = {
     "most-segments": f"{patterns.MOST_SEGMENTS}",
     "orphan-stop": f"{gateway.ORPHAN_STOP:g} s",
     "page": f"{commands.PAGE}",
+    "group-limit": f"{records.GROUP_LIMIT}",
+    "most-groups": f"{groups.MOST_GROUPS}",
     "session-end": f"{session_end.URGENT:g} s",
     "protocol-version": f"{records.PROTOCOL_VERSION}",
     "receive-queue": f"{transport.RECEIVE_QUEUE}",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         open_client_connection,
         publish,
         send_message,
+        send_to_user,
+        user_connections,
     )
     from wsraw.workers.connection import BinaryMsg, Connection, Message, Msg, RawMsg, TextMsg
     from wsraw.workers.loading.handlers import every
@@ -47,6 +49,8 @@ __all__ = [
     "open_client_connection",
     "publish",
     "send_message",
+    "send_to_user",
+    "user_connections",
 ]
 
 

@@ -88,6 +88,15 @@ def test_pools_and_notes_are_shown_where_there_are_any() -> None:
     assert text.endswith("slow, paused")
 
 
+def test_users_are_shown_where_there_are_any() -> None:
+    assert "user" not in table([ROW], 1).splitlines()[0]
+    heading, first, second = table([ROW, ROW | {"user": "ann"}], 2).splitlines()
+    # "path or target" are three words.
+    assert heading.split().index("user") == 7
+    assert (first.split()[5], second.split()[5]) == ("-", "ann")
+    assert "user        ann" in details(WHOLE | {"user": "ann"})
+
+
 def test_no_client_can_write_control_characters_into_a_table() -> None:
     text = table([ROW | {"path": "/\x1b[2J\n", "peer": "unix:\x07"}], 1)
     assert "\x1b" not in text

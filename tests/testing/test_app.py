@@ -75,6 +75,27 @@ def test_raw_clients_and_groups_are_supported(make: Make) -> None:
     assert three.received[-1] == "lost"
 
 
+def test_users_are_supported(make: Make) -> None:
+    app = make("""
+        import wsraw
+        def on_connect(inf, con):
+            con.user = con.request.query.get("name")
+        def on_message(msg, con):
+            wsraw.send_to_user(msg["data"], f"from {con.user}", exclude=con)
+            con.send(str(len(wsraw.user_connections(msg["data"]).result())))
+    """)
+    names = ("name=ann", "name=ann", "name=bob", "")
+    ann, anns, bob, nobody = (app.websocket(f"/?{name}") for name in names)
+    bob.send("ann")
+    ann.send("ann")
+    nobody.send("ann")
+    app.reload()
+    ann.send("ann")
+    assert ann.received == ["from bob", "2", "from None", "2"]
+    assert anns.received == ["from bob", "from ann", "from None", "from ann"]
+    assert (bob.received, nobody.received) == (["2"], ["2"])
+
+
 def test_a_handler_may_send_more_than_a_batch_carries(make: Make) -> None:
     app = make("""
         def on_message(msg, con):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import wsraw
-from wsraw.link.records import Join, Leave, Open, Publish, Send
+from wsraw.link.records import Join, Leave, Open, Publish, Send, SendToUser
 from wsraw.workers import api
 from wsraw.workers.connection import Connection
 from wsraw.workers.loading import handlers
@@ -284,12 +284,26 @@ def test_publish_sends_to_a_group(pair: MakePair) -> None:
     wsraw.publish("g", "x")
     wsraw.publish("g", {"data": "x", "type": "binary"}, exclude=[con, con_id(2)])
     wsraw.publish("g", b"x", exclude=(c for c in [con]))
+    wsraw.publish("g", b"x", exclude=con)
     with pytest.raises(ValueError, match="final"):
         wsraw.publish("g", {"data": "x", "final": False})
     assert p.commands() == [
         Publish("g", b"x", "text"),
         Publish("g", b"x", "binary", {"except": [con_id(1), con_id(2)]}),
         Publish("g", b"x", "binary", {"except": [con_id(1)]}),
+        Publish("g", b"x", "binary", {"except": [con_id(1)]}),
+    ]
+
+
+def test_send_to_user_sends_to_a_user(pair: MakePair) -> None:
+    p = pair("")
+    wsraw.send_to_user("ann", "x")
+    wsraw.send_to_user("ann", b"x", exclude=con_id(1))
+    with pytest.raises(ValueError, match="final"):
+        wsraw.send_to_user("ann", {"data": "x", "final": False})
+    assert p.commands() == [
+        SendToUser("ann", b"x", "text"),
+        SendToUser("ann", b"x", "binary", {"except": [con_id(1)]}),
     ]
 
 

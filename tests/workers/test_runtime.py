@@ -26,6 +26,7 @@ from wsraw.link.records import (
     Refused,
     Send,
     State,
+    User,
     Who,
     encode,
     gateway_decoder,
@@ -483,6 +484,62 @@ def test_the_state_of_an_opened_connection_can_be_set(pair: MakePair) -> None:
     p.up.state = 5
     (state,) = p.commands()
     assert (state.con, state.data) == (p.up.id, b"\x05")
+
+
+def test_a_user_is_bound_when_the_handler_returns_and_not_if_it_raises(pair: MakePair) -> None:
+    p = pair(
+        """
+        def on_message(msg, con):
+            if msg["data"] == "show":
+                return repr(con.user)
+            con.user = None if msg["data"] == "nobody" else msg["data"]
+            if msg["data"] == "bad":
+                con.user = "worse"
+                raise ValueError
+        """,
+        on_exception="keep",
+    )
+    assert p.run(message(1, b"show"))[0].data == b"None"
+    assert p.run(message(1, b"ann")) == [User(con_id(1), "ann")]
+    assert p.run(message(1, b"bad")) == []
+    assert p.run(message(1, b"show"))[0].data == b"'ann'"
+    assert p.run(message(1, b"nobody")) == [User(con_id(1), "")]
+    assert p.run(message(1, b"bad"), message(1, b"show"))[0].data == b"None"
+
+
+def test_what_was_flushed_of_a_user_stays(pair: MakePair) -> None:
+    p = pair(
+        """
+        from wsraw import flush
+        def on_message(msg, con):
+            if msg["data"] == "show":
+                return con.user
+            con.user = "ann"
+            flush()
+            con.user = "bob"
+            raise ValueError
+        """,
+        on_exception="keep",
+    )
+    assert p.run(message(1, b"x"), message(1, b"show")) == [
+        User(con_id(1), "ann"),
+        Send(con_id(1), b"ann", "text"),
+    ]
+
+
+def test_the_user_of_another_connection_cannot_be_set(pair: MakePair) -> None:
+    p = pair(
+        """
+        from wsraw import connection
+        def on_message(msg, con):
+            try:
+                connection(int(msg["data"])).user = "ann"
+            except RuntimeError as error:
+                con.send(str(error))
+        """
+    )
+    (said,) = p.run(message(1, str(con_id(2)).encode()))
+    assert b"con.user is set in an event of that connection" in said.data
 
 
 def test_flush_also_sends_the_state(pair: MakePair) -> None:

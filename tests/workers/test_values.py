@@ -127,7 +127,16 @@ CALLS: dict[str, tuple[Call, tuple[Any, ...]]] = {
     "publish msg": (lambda con, v: wsraw.publish("g", v), (*NO_MESSAGE, {"data": 1, "final": 0})),
     "publish exclude": (
         lambda con, v: wsraw.publish("g", "x", exclude=v),
-        (None, 5, "12", b"12", [None], *([v] for v in NO_ID)),
+        (None, "12", b"12", [None], *([v] for v in NO_ID)),
+    ),
+    "send_to_user": (
+        lambda con, v: wsraw.send_to_user(v, "x"),
+        (*NO_TEXT, "", "x" * (GROUP_LIMIT + 1)),
+    ),
+    "send_to_user msg": (lambda con, v: wsraw.send_to_user("ann", v), NO_MESSAGE),
+    "con.user": (
+        lambda con, v: setattr(con, "user", v),
+        (*(v for v in NO_TEXT if v is not None), "", "x" * (GROUP_LIMIT + 1)),
     ),
     "connection": (lambda con, v: wsraw.connection(v).send("x"), NO_ID),
     "call_soon": (lambda con, v: wsraw.call_soon(v), (None, 5, "print", object())),

@@ -41,6 +41,7 @@ def _time(context: click.Context, parameter: click.Parameter, text: str | None) 
 FILTERS: Final = (
     click.option("--pool", metavar="NAME", help="Only connections of this pool."),
     click.option("--group", metavar="NAME", help="Only members of this group."),
+    click.option("--user", metavar="NAME", help="Only connections of this user (con.user)."),
     click.option(
         "--address",
         metavar="ADDRESS",

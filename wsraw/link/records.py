@@ -319,6 +319,22 @@ class Publish(Record, tag="publish"):
     options: dict[str, Any] = {}
 
 
+class User(Record, tag="user"):
+    """Bind a connection to a user, instead of the one that it was bound to. "": to none."""
+
+    con: int
+    user: str
+
+
+class SendToUser(Record, tag="send_to_user"):
+    """Send to all connections of a user. Options as in publish."""
+
+    user: str
+    data: bytes
+    type: str = "binary"
+    options: dict[str, Any] = {}
+
+
 class Couple(Record, tag="couple"):
     """Share flow control: while one connection's output is full, the other is not read from."""
 
@@ -341,7 +357,8 @@ class Mark(Record, tag="mark"):
 
 
 class Query(Record, tag="query"):
-    """Ask the gateway for `ids`, `members`, `count`, `buffered` or `turn`; see below."""
+    """Ask the gateway for `ids`, `members`, `count`, `buffered`, `turn` or `user_connections`; see
+    below."""
 
     ref: int
     what: str
@@ -371,6 +388,8 @@ Command: TypeAlias = (
     | Splice
     | Mark
     | Query
+    | User
+    | SendToUser
     | Bye
 )
 
@@ -677,7 +696,14 @@ def _in_words(tag: Any, con: int | None) -> str:
     return str(tag) if con is None else f"{tag} of connection {con}"
 
 
-_DATA_FIELD: Final = {"send": 2, "state": 2, "publish": 2, "reject": 5, "respond": 4}
+_DATA_FIELD: Final = {
+    "send": 2,
+    "state": 2,
+    "publish": 2,
+    "send_to_user": 2,
+    "reject": 5,
+    "respond": 4,
+}
 
 
 def _with_binary_data(raw: msgspec.Raw) -> bytes:

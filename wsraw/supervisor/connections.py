@@ -22,6 +22,8 @@ def table(rows: Sequence[Facts], matched: int) -> str:
         del columns["pool"]
     if not any(_notes(row) for row in rows):
         del columns["notes"]
+    if not any("user" in row for row in rows):
+        del columns["user"]
     cells = [
         list(columns),
         *([printable(show(row)) for show in columns.values()] for row in rows),
@@ -51,6 +53,7 @@ COLUMNS: Final[dict[str, Callable[[Facts], str]]] = {
     "state": lambda row: str(row["state"]),
     "peer": lambda row: row["peer"] or "-",
     "path or target": _place,
+    "user": lambda row: row.get("user") or "-",
     "pool": lambda row: row["pool"] or "-",
     "worker": lambda row: row.get("worker") or "-",
     "age": lambda row: human_time(row.get("age")),
@@ -184,6 +187,7 @@ DETAILS: Final[dict[str, Callable[[Facts], str]]] = {
     "output": _output,
     "events": _of_events,
     "reading": _reading,
+    "user": lambda facts: facts.get("user", ""),
     "groups": lambda facts: _names(facts, "groups"),
     "coupled": lambda facts: _names(facts, "coupled"),
     "state": lambda facts: _size(facts.get("state_bytes")) if facts.get("state_bytes") else "",

@@ -8,7 +8,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 from wsraw.link import open_options
-from wsraw.link.records import Open, Publish
+from wsraw.link.records import Open, Publish, SendToUser
 from wsraw.workers import values
 from wsraw.workers.asking import Asked
 from wsraw.workers.connection import (
@@ -194,26 +194,58 @@ def leave(group: str, con: Connection | int) -> None:
     connection(con).leave(group)
 
 
-def publish(group: str, msg: Message, *, exclude: Iterable[Connection | int] = ()) -> None:
+def publish(
+    group: str,
+    msg: Message,
+    *,
+    exclude: Connection | int | Iterable[Connection | int] = (),
+) -> None:
     """Send a message to all connections of a group, whichever workers serve them.
 
-    `exclude`: connections that do not get it. Raises TypeError or ValueError for anything that is
-    not a whole message.
+    `exclude`: a connection, or connections, that do not get it. Raises TypeError or ValueError for
+    anything that is not a whole message.
     """
     _runtime().command(*publish_command(group, msg, exclude))
 
 
 def publish_command(
-    group: str, msg: Message, exclude: Iterable[Connection | int]
+    group: str, msg: Message, exclude: Connection | int | Iterable[Connection | int]
 ) -> tuple[Publish, int]:
     """The command of `publish`, and the bytes of its data."""
     name = values.group(group)
+    data, type_, options, size = _published(msg, exclude)
+    return Publish(name, data, type_, options), size + values.size(name)
+
+
+def send_to_user(
+    user: str,
+    msg: Message,
+    *,
+    exclude: Connection | int | Iterable[Connection | int] = (),
+) -> None:
+    """Send a message to all connections that are bound to a user by `con.user`, whichever workers
+    serve them; otherwise like `publish`. Nothing is sent to a user who has no connection."""
+    _runtime().command(*send_to_user_command(user, msg, exclude))
+
+
+def send_to_user_command(
+    user: str, msg: Message, exclude: Connection | int | Iterable[Connection | int]
+) -> tuple[SendToUser, int]:
+    """The command of `send_to_user`, and the bytes of its data."""
+    name = values.user(user)
+    data, type_, options, size = _published(msg, exclude)
+    return SendToUser(name, data, type_, options), size + values.size(name)
+
+
+def _published(
+    msg: Message, exclude: Connection | int | Iterable[Connection | int]
+) -> tuple[bytes, str, dict[str, Any], int]:
+    """Data, type and options of a message for many, and the bytes of both."""
     data, type_, final = parse_message(msg)
     if not final:
         raise ValueError("only a whole message can be published; this one has final=False")
     ids = to_ids(exclude)
-    size = len(data) + values.size(name) + 9 * len(ids)
-    return Publish(name, data, type_, {"except": ids} if ids else {}), size
+    return data, type_, {"except": ids} if ids else {}, len(data) + 9 * len(ids)
 
 
 def members(group: str) -> Asked[list[int]]:
@@ -236,6 +268,14 @@ def connections(group: str) -> Asked[Connections]:
     `members`."""
     runtime = _runtime()
     return runtime.questions.members(values.group(group)).map(
+        lambda ids: Connections(ids, runtime.connection)
+    )
+
+
+def user_connections(user: str) -> Asked[Connections]:
+    """The connections of a user, otherwise like `connections`: none if the user is not here."""
+    runtime = _runtime()
+    return runtime.questions.user_connections(values.user(user)).map(
         lambda ids: Connections(ids, runtime.connection)
     )
 

@@ -129,6 +129,13 @@ class Questions:
 
     def members(self, group: str) -> Asked[list[int]]:
         """The ids of the connections in a group, in the order in which they joined."""
+        return self._list("members", group)
+
+    def user_connections(self, user: str) -> Asked[list[int]]:
+        """The ids of the connections of a user, in the order in which they were bound."""
+        return self._list("user_connections", user)
+
+    def _list(self, what: str, name: str) -> Asked[list[int]]:
         asked: Asked[list[int]] = Asked(self.wait)
         ids: dict[int, None] = {}
 
@@ -139,11 +146,11 @@ class Questions:
             # One that left and joined again meanwhile is named twice.
             ids.update(dict.fromkeys(answer.value))
             if answer.next:
-                self._query("members", group, answer.next, take)
+                self._query(what, name, answer.next, take)
             else:
                 asked.set(list(ids))
 
-        self._query("members", group, 0, take)
+        self._query(what, name, 0, take)
         return asked
 
     def count(self, group: str) -> Asked[int]:

@@ -97,6 +97,7 @@ class Owner(Protocol):
     def serves(self, con: Connection) -> bool: ...
     def reads_state(self, con: Connection) -> None: ...
     def sets_state(self, con: Connection, data: bytes) -> None: ...
+    def sets_user(self, con: Connection, user: str) -> None: ...
     def drained(self, con: Connection) -> Asked[bool]: ...
     def buffered(self, con: Connection) -> Asked[int]: ...
 
@@ -431,6 +432,22 @@ class Connection:
         # handlers see the same value whether or not the connection has moved.
         self._owner.sets_state(self, encode_state(value))
 
+    @property
+    def user(self) -> str | None:
+        """The user that handlers have bound the connection to; None at first, and if not known
+        here.
+
+        Set it in a handler of this connection, or in the worker that opened it: the connection then
+        gets what is sent by `wsraw.send_to_user`. A user may have many connections. Set it to None
+        to bind the connection to nobody. Raises TypeError or ValueError for anything that is not a
+        name, and RuntimeError where it cannot be set.
+        """
+        return self.about.get("user")
+
+    @user.setter
+    def user(self, user: str | None) -> None:
+        self._owner.sets_user(self, "" if user is None else values.user(user))
+
     # --- identity ---
 
     def __eq__(self, other: object) -> bool:
@@ -548,9 +565,12 @@ def to_id(con: Connection | int) -> int:
     return con.id if isinstance(con, Connection) else values.connection_id(con)
 
 
-def to_ids(cons: Iterable[Connection | int]) -> list[int]:
-    """The ids of several connections. Raises TypeError or ValueError."""
-    return [to_id(con) for con in values.many(cons, "exclude must be a list of connections")]
+def to_ids(cons: Connection | int | Iterable[Connection | int]) -> list[int]:
+    """The ids of a connection, or of several. Raises TypeError or ValueError."""
+    if isinstance(cons, Connection | int):
+        return [to_id(cons)]
+    what = "exclude must be a connection, or a list of connections"
+    return [to_id(con) for con in values.many(cons, what)]
 
 
 def _substitute(value: Any) -> Any:

@@ -173,9 +173,23 @@ class Worker:
         await self._do(lambda runtime: runtime.connection(number).send(*message))
 
     async def publish(
-        self, group: str, msg: Message, *, exclude: Iterable[Connection | int] = ()
+        self,
+        group: str,
+        msg: Message,
+        *,
+        exclude: Connection | int | Iterable[Connection | int] = (),
     ) -> None:
         command = api.publish_command(group, msg, exclude)
+        await self._do(lambda runtime: runtime.command(*command))
+
+    async def send_to_user(
+        self,
+        user: str,
+        msg: Message,
+        *,
+        exclude: Connection | int | Iterable[Connection | int] = (),
+    ) -> None:
+        command = api.send_to_user_command(user, msg, exclude)
         await self._do(lambda runtime: runtime.command(*command))
 
     async def close(self, con: Connection | int, code: int = 1000, reason: str = "") -> None:

@@ -87,10 +87,20 @@ class Worker:
         group: str,
         msg: Message,
         *,
-        exclude: Iterable[Connection | int] = (),
+        exclude: Connection | int | Iterable[Connection | int] = (),
         timeout: float | None = None,
     ) -> None:
         self._wait(self._worker.publish(group, msg, exclude=exclude), timeout)
+
+    def send_to_user(
+        self,
+        user: str,
+        msg: Message,
+        *,
+        exclude: Connection | int | Iterable[Connection | int] = (),
+        timeout: float | None = None,
+    ) -> None:
+        self._wait(self._worker.send_to_user(user, msg, exclude=exclude), timeout)
 
     def close(
         self,

@@ -41,6 +41,7 @@ from wsraw.link.records import (
     Reject,
     Respond,
     State,
+    User,
     Welcome,
     encode,
 )
@@ -49,6 +50,7 @@ from wsraw.link.worker_end import ONLY_MESSAGES, Outbox, WorkerEnd
 from wsraw.runtime.log.formatters import HAS_LINES
 from wsraw.runtime.log.line import NOTHING, Subject
 from wsraw.runtime.printable import printable_lines, without_secrets
+from wsraw.workers import values
 from wsraw.workers.asking import Asked, Questions
 from wsraw.workers.connection import (
     ATTACHED,
@@ -90,12 +92,15 @@ INTERNAL_ERROR: Final = 1011
 class Turn(Outbox):
     """The outbox of one event, and the connections whose state its handler has read."""
 
-    __slots__ = ("done", "seen")
+    __slots__ = ("done", "seen", "users")
 
     def __init__(self, session: int, event: Event) -> None:
         super().__init__(session, event)
         self.done = False
         self.seen: list[Connection] = []
+        self.users: tuple[Event, list[tuple[Connection, str | None]]] | None = None
+        """Connections that the handler of an event has bound to a user, and to whom they were bound
+        before."""
 
 
 _turn: ContextVar[Turn | None] = ContextVar("wsraw_turn", default=None)
@@ -425,6 +430,10 @@ class Runtime:
         turn.clear()
         for con in turn.seen:
             con._saved, con._state = con._kept, UNREAD
+        if turn.users is not None and turn.users[0] is turn.event:
+            for con, user in reversed(turn.users[1]):
+                _note_user(con, user)
+            turn.users = None
 
     def _undo(self, records: list[Record]) -> None:
         for record in records:
@@ -561,10 +570,15 @@ class Runtime:
         """Send the commands of the current handler so far, before its ack."""
         turn = self._current()
         if turn is not None:
-            if turn.seen:
-                self._save(turn)
-            self.link.flush(turn)
+            self._flush(turn)
         self.send_now()
+
+    def _flush(self, turn: Turn) -> None:
+        """Let the commands of a handler so far leave; they are not undone any more."""
+        if turn.seen:
+            self._save(turn)
+        turn.users = None
+        self.link.flush(turn)
 
     def _ask(self, question: Record) -> bool:
         """Send a question at once, without the commands of the current handler. False without a
@@ -580,9 +594,7 @@ class Runtime:
         written."""
         turn = self._current()
         if turn is not None:
-            if turn.seen:
-                self._save(turn)
-            self.link.flush(turn)
+            self._flush(turn)
         return self.questions.drained(con.id)
 
     def buffered(self, con: Connection) -> Asked[int]:
@@ -620,6 +632,23 @@ class Runtime:
             self.command(State(con.id, data))
         elif con not in turn.seen:
             turn.seen.append(con)
+
+    def sets_user(self, con: Connection, user: str) -> None:
+        """Bind a connection to a user, or with "" to none. Raises RuntimeError where that could
+        overtake another worker."""
+        turn = self._current()
+        if not self._keeps_state(con, turn):
+            raise RuntimeError(
+                f"{con!r}: con.user is set in an event of that connection, "
+                "or by the worker that has opened it"
+            )
+        self.command(User(con.id, user), values.size(user))
+        if turn is not None:
+            # Plain handlers share a turn: there may be something of an event before.
+            if turn.users is None or turn.users[0] is not turn.event:
+                turn.users = (turn.event, [])
+            turn.users[1].append((con, con.user))
+        _note_user(con, user)
 
     def _keeps_state(self, con: Connection, turn: Turn | None) -> bool:
         """Whether the gateway accepts a state from here, in order with those of other workers."""
@@ -676,6 +705,13 @@ class Runtime:
         self.queue.clear()
         if self.is_ready:
             self.link.bye()
+
+
+def _note_user(con: Connection, user: str | None) -> None:
+    if user:
+        con.about["user"] = user
+    else:
+        con.about.pop("user", None)
 
 
 def to_msg(event: OnMessage) -> dict[str, Any]:

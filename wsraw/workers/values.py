@@ -80,6 +80,15 @@ def group(value: object) -> str:
     return name
 
 
+def user(value: object) -> str:
+    name = text(value, "the name of a user")
+    if not 0 < len(name) <= GROUP_LIMIT:
+        raise ValueError(
+            f"the name of a user has 1 to {GROUP_LIMIT} characters; this one has {len(name)}"
+        )
+    return name
+
+
 def size(value: str) -> int:
     """Bytes of a checked text in UTF-8."""
     return len(value) if value.isascii() else len(value.encode())

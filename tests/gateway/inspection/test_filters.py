@@ -66,6 +66,20 @@ def test_members_of_a_group_fit_and_are_the_only_candidates() -> None:
     assert list(Filter({"group": "none"}, harness.registry).each()) == []
 
 
+def test_the_connections_of_a_user_fit_and_are_the_only_candidates() -> None:
+    harness = Harness()
+    anns, bobs, other = (harness.raw() for _ in range(3))
+    harness.registry.groups.bind(entry_of(anns), "ann")
+    harness.registry.groups.bind(entry_of(bobs), "bob")
+    harness.registry.groups.join(entry_of(anns), "room")
+    chosen = Filter({"user": "ann"}, harness.registry)
+    assert not chosen.is_for_all
+    assert list(chosen.each()) == [[anns]]
+    assert [chosen.matches(con) for con in (anns, bobs, other)] == [True, False, False]
+    both = Filter({"user": "bob", "group": "room"}, harness.registry)
+    assert not any(both.matches(con) for cons in both.each() for con in cons)
+
+
 @pytest.mark.parametrize(
     ("peer", "address", "fitting"),
     [

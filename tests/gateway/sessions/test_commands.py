@@ -42,7 +42,7 @@ def test_commands_that_are_not_implemented_are_refused() -> None:
     [
         (Publish("g", b"x", "raw"), "neither text nor binary"),
         (Publish("g", b"x", "text", {"except": "all"}), "a list of connection ids"),
-        (Query(1, "everything"), "ask for ids, members, count, buffered, turn"),
+        (Query(1, "everything"), "ask for ids, members, count, buffered, turn, user_connections"),
         (Send(3, b"x"), "was never given out"),
         (Join(3, "g"), "was never given out"),
         (Couple(3, 4), "was never given out"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import Harness, hello, is_over
-from wsraw.gateway.delivery.registry import MOST_GROUPS
+from wsraw.gateway.delivery.groups.groups import MOST_GROUPS
 from wsraw.gateway.delivery.worker import MOST_RANGES
 from wsraw.gateway.sessions.commands import MOST_MARKS
 from wsraw.gateway.sessions.sessions import (

@@ -120,6 +120,7 @@ class Entry:
         "state",
         "totals",
         "unfinished",
+        "user",
         "version",
         "written",
     )
@@ -179,6 +180,8 @@ class Entry:
         self.state = b""
         self.version = 0
         self.groups: set[str] | None = None
+        self.user = ""
+        """The user that handlers have bound it to."""
         self.name: str | None = None
         self.opener: Worker | None = None
         self.reopening: Reopening | None = None

@@ -31,7 +31,7 @@ from wsraw.gateway.websocket.deflate import Deflation, FramingKey, Packing
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.shared import Framed, frame_message, frame_packed
 from wsraw.link.batches import EVENT_LIMIT, LARGEST_BATCH
-from wsraw.link.records import Close, Publish, Send, gateway_decoder
+from wsraw.link.records import Close, Send, gateway_decoder
 from wsraw.link.states import GONE
 
 FRAME_HEAD: Final = 14
@@ -297,10 +297,9 @@ class Outgoing:
         return [r for r in self.fragmented if now - r.fragment_since > FRAGMENT_TIMEOUT]
 
     def publish(
-        self, members: Collection[Entry], excluded: set[int], publish: Publish, now: float
+        self, members: Collection[Entry], excluded: set[int], data: bytes, kind: str, now: float
     ) -> str | None:
         """Send to all members of a group, framed once for all that take the same frame."""
-        data, kind = publish.data, publish.type
         if kind == "text":
             try:
                 data.decode()

@@ -7,10 +7,6 @@ to finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
 from __future__ import annotations
 
 import math
-import sys
-from bisect import bisect_right
-from collections.abc import Collection
-from itertools import islice
 from typing import Final
 
 from wsraw.config.pools import in_force
@@ -19,15 +15,15 @@ from wsraw.config.units import human_size
 from wsraw.gateway.admission.policy import AdmissionPolicy
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.counters import FAULT, LEFT, Counters
-from wsraw.gateway.delivery.accounts import MARK, MEMBER, Flow
+from wsraw.gateway.delivery.accounts import MARK, Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
 from wsraw.gateway.delivery.entry import PAUSED_STOPPING, Entry, Pool, Worker
+from wsraw.gateway.delivery.groups.groups import Groups
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.worker import ID_RANGE, IdRange
 from wsraw.gateway.totals import UNKNOWN, ConnectionTotals
 from wsraw.link.records import (
     DEFAULT_POOL,
-    GROUP_LIMIT,
     ID_EPOCH_SHIFT,
     Event,
     OnClose,
@@ -38,9 +34,6 @@ from wsraw.link.states import GONE
 
 ALIASES_KEPT: Final = 10_000
 """Ids of `open` commands that were answered with an existing connection; the oldest is dropped."""
-
-MOST_GROUPS: Final = 1000
-"""Groups that one connection may be in."""
 
 
 class Ids:
@@ -79,7 +72,6 @@ class Registry:
         self.flow = Flow(settings, memory_limit)
         self.counters = Counters()
         self.dispatcher = Dispatcher(self.flow, settings.max_deliveries)
-        self.groups = Groups(self.flow)
         self.policy = AdmissionPolicy(settings, self.counters)
         self.entries: dict[int, Entry] = {}
         self._unanswered: dict[Entry, tuple[int, float]] = {}
@@ -95,6 +87,7 @@ class Registry:
         self.outgoing = Outgoing(
             self.flow, settings, self.dirty, self._overflow, self.close, self.fault
         )
+        self.groups = Groups(self.flow, self.outgoing)
         self.stopping = False
         self.unknown_ids = 0
         """Commands for closed connections, which are normal: they cross the close."""
@@ -434,69 +427,3 @@ class Registry:
                 self.close(entry, 1001, "the server is going away", "going-away", now)
             except Exception as error:
                 self.fault(entry.con, error, now)
-
-
-class Groups:
-    """Members by group, in the order they joined. A group exists while it has members."""
-
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
-        self._members: dict[str, dict[Entry, int]] = {}
-        """With a number for each that grows with every join, so that a list can go on where it
-        ended, whoever has left."""
-        self._joins = 0
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def join(self, entry: Entry, group: str) -> str | None:
-        """Add a connection; give why it cannot join. Joining twice does nothing."""
-        if len(group) > GROUP_LIMIT:
-            return f"the name of a group has at most {GROUP_LIMIT} characters"
-        if entry.groups is None:
-            entry.groups = set()
-        if group in entry.groups:
-            return None
-        if len(entry.groups) >= MOST_GROUPS:
-            return f"connection {entry.id} is in {MOST_GROUPS} groups already"
-        entry.groups.add(group)
-        self._joins += 1
-        self._members.setdefault(group, {})[entry] = self._joins
-        self._flow.keep(entry, _weight(group))
-        return None
-
-    def leave(self, entry: Entry, group: str) -> None:
-        """Remove a connection; leaving a group that it is not in does nothing."""
-        if entry.groups is None or group not in entry.groups:
-            return
-        entry.groups.discard(group)
-        self._flow.keep(entry, -_weight(group))
-        members = self._members[group]
-        del members[entry]
-        if not members:
-            del self._members[group]
-
-    def forget(self, entry: Entry) -> None:
-        """Remove a connection from all its groups."""
-        for group in list(entry.groups or ()):
-            self.leave(entry, group)
-
-    def page(self, group: str, after: int, most: int) -> tuple[list[int], int]:
-        """The ids of at most so many members that joined after the one with that number, and the
-        number of the last one if there are more of them, else 0."""
-        members = self._members.get(group)
-        if members is None:
-            return [], 0
-        start = bisect_right(list(members.values()), after) if after else 0
-        page = list(islice(members, start, start + most))
-        if start + len(page) >= len(members):
-            return [entry.id for entry in page], 0
-        return [entry.id for entry in page], members[page[-1]] if page else after
-
-    def members(self, group: str) -> Collection[Entry]:
-        """The members now: a view, not a copy."""
-        return self._members.get(group, {}).keys()
-
-
-def _weight(group: str) -> int:
-    return MEMBER + sys.getsizeof(group)

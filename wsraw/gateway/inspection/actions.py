@@ -150,7 +150,7 @@ def _publish(registry: Registry, message: Publish) -> Steps:
     members = registry.groups.members(message.group)
     while True:
         count = len(members)
-        why = registry.outgoing.publish(members, set(), message, registry.flow.now)
+        why = registry.groups.publish(message, registry.flow.now)
         if why != UNFINISHED:
             return Answer(why is None, why or "", {"sent": count})
         # Too many messages are on their way to large groups.

@@ -52,6 +52,8 @@ def summary(con: Connection, flow: Flow) -> dict[str, Any]:
         "pool": con.pool if entry is None else entry.pool.name,
         "output": con.output.waiting,
     }
+    if "user" in con.about:
+        facts["user"] = _short(con.about["user"])
     if con.opened:
         facts["target"] = _short(without_secrets(con.target))
     if entry is None:

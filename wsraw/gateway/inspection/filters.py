@@ -22,8 +22,8 @@ Test = Callable[[Connection, Entry | None], bool]
 
 
 class Filter:
-    """The connections that fit all of the options `pool`, `group`, `address`, `path`, `kind`,
-    `state`, `worker`, `slow`, `paused`, `idle` and `opened` that are given.
+    """The connections that fit all of the options `pool`, `group`, `user`, `address`, `path`,
+    `kind`, `state`, `worker`, `slow`, `paused`, `idle` and `opened` that are given.
 
     Raises ValueError with a line that says what to write instead.
     """
@@ -33,6 +33,8 @@ class Filter:
         self._flow = registry.flow
         self.group = _text(options, "group")
         """Only its members can fit."""
+        self.user = _text(options, "user")
+        """Only the connections of that user can fit."""
         self._tests: list[Test] = []
         for name, make in self._makers.items():
             value = options.get(name)
@@ -41,6 +43,9 @@ class Filter:
         if self.group:
             group = self.group
             self._tests.append(lambda con, entry: entry is not None and _is_member(entry, group))
+        if self.user:
+            user = self.user
+            self._tests.append(lambda con, entry: entry is not None and entry.user == user)
 
     @property
     def is_for_all(self) -> bool:
@@ -50,10 +55,15 @@ class Filter:
     def each(self) -> Generator[list[Connection]]:
         """The connections that may fit, some at a time: those that there are at the beginning, and
         without those that have ended since."""
-        group = self.group
         registry = self._registry
-        entries = list(registry.groups.members(group) if group else registry.entries.values())
-        others = [] if group else list(registry.flow.without_entry)
+        groups = registry.groups
+        others: list[Connection] = []
+        if self.user:
+            entries = list(groups.users.of(self.user))
+        elif self.group:
+            entries = list(groups.members(self.group))
+        else:
+            entries, others = list(registry.entries.values()), list(registry.flow.without_entry)
         every = chain((entry.con for entry in entries if not entry.gone), others)
         while cons := list(islice(every, STEP)):
             yield [con for con in cons if con.entry is None or not con.entry.gone]

@@ -14,6 +14,7 @@ from wsraw.gateway.connection.connection import CLOSED
 from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.delivery.accounts import MARK, size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening, Worker
+from wsraw.gateway.delivery.groups.table import Table
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.turns import Turns
 from wsraw.gateway.delivery.worker import MOST_RANGES
@@ -46,7 +47,9 @@ from wsraw.link.records import (
     Reject,
     Respond,
     Send,
+    SendToUser,
     State,
+    User,
 )
 
 MOST_MARKS: Final = 1000
@@ -71,6 +74,7 @@ class Commands:
             State: self._state,
             Join: self._join,
             Leave: self._leave,
+            User: self._user,
         }
         """Commands for a connection that is still there."""
         self._by_type: dict[type, Callable[[Worker, Any, float], str | None]] = {
@@ -79,6 +83,7 @@ class Commands:
             Send: self._send,
             Open: self._open,
             Publish: self._publish,
+            SendToUser: self._send_to_user,
             Couple: self._couple,
             Mark: self._mark,
             Query: self._query,
@@ -90,6 +95,7 @@ class Commands:
             "count": self._count,
             "buffered": self._buffered,
             "turn": self._turn,
+            "user_connections": self._user_connections,
         }
 
     def apply(self, worker: Worker, record: Record, now: float) -> str | None:
@@ -256,12 +262,18 @@ class Commands:
         if len(state.data) > STATE_LIMIT:
             most = human_size(STATE_LIMIT)
             return f"state of {human_size(len(state.data))}; at most {most} are kept"
-        if entry.holder is not worker or not (entry.in_flight or entry.opener is worker):
+        if not self._may_keep(worker, entry):
             return "state is taken only while an event of that connection is being handled"
         self._registry.flow.keep(entry, len(state.data) - len(entry.state))
         entry.state = state.data
         entry.version += 1
         return None
+
+    @staticmethod
+    def _may_keep(worker: Worker, entry: Entry) -> bool:
+        """Whether what a worker wants to keep with a connection comes in order with what others
+        have kept there."""
+        return entry.holder is worker and (entry.in_flight > 0 or entry.opener is worker)
 
     def _join(self, worker: Worker, entry: Entry, join: Join, now: float) -> str | None:
         if entry.con.kind == "http":
@@ -272,14 +284,18 @@ class Commands:
         self._registry.groups.leave(entry, leave.group)
         return None
 
+    def _user(self, worker: Worker, entry: Entry, user: User, now: float) -> str | None:
+        if not self._may_keep(worker, entry):
+            return "a user is taken only while an event of that connection is being handled"
+        if entry.con.kind == "http":
+            return f"connection {entry.id} is an HTTP request, which has no user"
+        return self._registry.groups.bind(entry, user.user)
+
     def _publish(self, worker: Worker, publish: Publish, now: float) -> str | None:
-        if publish.type not in ("text", "binary"):
-            return f"type {publish.type!r} is neither text nor binary"
-        excluded = publish.options.get("except", ())
-        if not isinstance(excluded, list | tuple) or not all(isinstance(c, int) for c in excluded):
-            return "the option except must be a list of connection ids"
-        members = self._registry.groups.members(publish.group)
-        return self._registry.outgoing.publish(members, set(excluded), publish, now)
+        return self._registry.groups.publish(publish, now)
+
+    def _send_to_user(self, worker: Worker, send: SendToUser, now: float) -> str | None:
+        return self._registry.groups.send_to_user(send, now)
 
     def _couple(self, worker: Worker, couple: Couple, now: float) -> str | None:
         one, other = self._registry.find(couple.con), self._registry.find(couple.other)
@@ -312,7 +328,8 @@ class Commands:
 
     def _query(self, worker: Worker, query: Query, now: float) -> str | None:
         # Members are asked for again, where the answer leaves off.
-        most = 2 * MOST_OWED if query.what == "members" else MOST_OWED
+        is_list = query.what in ("members", "user_connections")
+        most = 2 * MOST_OWED if is_list else MOST_OWED
         if worker.session.owed >= most:
             return "too many answers at once; ask again later"
         answer = self._queries.get(query.what)
@@ -333,8 +350,15 @@ class Commands:
         return Answer(query.ref, [ids[0], ids[-1]])
 
     def _members(self, worker: Worker, query: Query, now: float) -> Answer:
+        return self._page(worker, query, self._registry.groups.table)
+
+    def _user_connections(self, worker: Worker, query: Query, now: float) -> Answer:
+        return self._page(worker, query, self._registry.groups.users)
+
+    @staticmethod
+    def _page(worker: Worker, query: Query, table: Table) -> Answer:
         most = min(PAGE, max(0, MOST_OWED - worker.session.owed))
-        return Answer(query.ref, *self._registry.groups.page(query.arg, query.number, most))
+        return Answer(query.ref, *table.page(query.arg, query.number, most))
 
     def _count(self, worker: Worker, query: Query, now: float) -> Answer:
         return Answer(query.ref, len(self._registry.groups.members(query.arg)))
