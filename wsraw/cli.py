@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from wsraw.commands import clients, connect, control, keys, scaffold, tools, worker
-from wsraw.commands.checks import check_all
+from wsraw.commands.checks import check_all, unused_file
 from wsraw.commands.failures import CannotStart, Failed, WrongUse, show
 from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
 from wsraw.config import settings as settings_module
@@ -106,7 +106,7 @@ def run(config: str | None, **values: Any) -> int:
         listen = tuple(f"fd:{number}" for number in passed.numbers)
         settings = settings_module.replaced(settings, listen=listen)
     try:
-        return supervisor.run(settings, passed)
+        return supervisor.run(settings, passed, unused_file(config))
     except supervisor.CannotStart as error:
         by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}
         raise by_code[error.code](str(error)) from error

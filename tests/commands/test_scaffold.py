@@ -88,6 +88,13 @@ def test_the_unit_that_init_makes_is_valid(service: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_the_unit_has_the_user_that_is_named(tmp_path: Path) -> None:
+    assert wsraw("init", str(tmp_path), "--user=shop").returncode == 0
+    lines = (tmp_path / "wsraw.service").read_text().splitlines()
+    assert "User=shop" in lines
+    assert "DynamicUser=yes" not in lines
+
+
 def test_words_of_a_unit_are_quoted_as_systemd_reads_them() -> None:
     assert scaffold._quoted("/srv/app") == "/srv/app"
     assert scaffold._quoted('/a b/100%/$x"') == '"/a b/100%%/$$x\\""'
@@ -166,6 +173,21 @@ def test_a_port_that_your_own_run_uses_is_not(tmp_path: Path) -> None:
     assert f"{where}: in use by your run" in done.stdout
 
 
+def test_the_admin_address_is_checked_as_those_of_clients(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        taken = f"127.0.0.1:{sock.getsockname()[1]}"
+        done = wsraw("check", "--workers=none", "--listen=127.0.0.1:0", f"--admin={taken}")
+    assert done.returncode == 1
+    assert f"problem: admin {taken}: " in done.stdout
+    admin = f"--admin=127.0.0.1:{free_port()}"
+    options = ("--workers=none", "--listen=127.0.0.1:0", admin, f"--run-dir={tmp_path / 'run'}")
+    with Running(*options) as run:
+        run.line("listening")
+        done = wsraw("check", *options)
+    assert done.returncode == 0, done.stdout
+    assert f"admin {admin.removeprefix('--admin=')}: in use by your run" in done.stdout
+
+
 @unix_sockets
 def test_nothing_stays_bound(tmp_path: Path) -> None:
     listen = f"--listen=unix:{tmp_path / 'app.sock'}"
@@ -207,6 +229,9 @@ def test_a_settings_file_that_is_not_used_is_named(tmp_path: Path) -> None:
     assert warning in told
     _, told = check(tmp_path, "def on_message(msg, con): return msg", "--config=wsraw.toml")
     assert warning not in told
+    with Running("--workers=handlers.py", cwd=tmp_path) as run:
+        run.line(f"{warning.replace('warning: ', 'warning wsraw: ')}")
+        run.ready()
 
 
 def test_an_option_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -86,8 +86,11 @@ def test_a_run_says_when_it_is_ready_reloads_stops_and_lives(
         assert serving.run.wait() == 0
 
 
-def test_a_refused_reload_ends(manager: Manager, handlers: Write) -> None:
-    file = handlers("def on_message(msg, con): return msg")
+def test_a_refused_reload_ends_and_its_reason_stays_until_one_succeeds(
+    manager: Manager, handlers: Write
+) -> None:
+    good = "def on_message(msg, con): return msg"
+    file = handlers(good)
     with serve(file, env={"NOTIFY_SOCKET": manager.path}, tracebacks=True) as serving:
         manager.wait("READY=1")
         file.write_text("import")
@@ -95,6 +98,13 @@ def test_a_refused_reload_ends(manager: Manager, handlers: Write) -> None:
         manager.wait("RELOADING=1")
         manager.wait("READY=1")
         serving.run.line("refused|the old workers stay")
+        why = "refused: the new worker exited with code 3: its handlers file does not load"
+        told = manager.wait(f"STATUS=1 of 1 workers are ready; last reload: {why}")
+        assert "SyntaxError" in told
+        assert "ago: refused: the new worker" in done(serving, "status")
+        file.write_text(good)
+        done(serving, "reload")
+        assert "refused" not in done(serving, "status")
 
 
 def test_a_run_whose_handlers_do_not_load_is_never_ready(manager: Manager, handlers: Write) -> None:

@@ -59,6 +59,7 @@ WHOLE: dict[str, Any] = ROW | {
     "coupled": [68719476738],
     "coupled_total": 1,
     "memory": 4096,
+    "shared": 2048,
     "tcp": {"received": 2048, "round_trip": 0.0003, "repeated": 2, "unsent": 0},
 }
 
@@ -131,7 +132,7 @@ def test_all_that_is_known_of_a_connection_is_shown() -> None:
         "ping": "waiting for a pong",
         "verdict": "on_connect has not decided yet",
         "end": "handler, code 1001 bye",
-        "memory": "4.0 KiB",
+        "memory": "4.0 KiB; 2.0 KiB of published messages, kept once for all",
     }
 
 

@@ -82,6 +82,7 @@ def test_the_status_shows_restarts_with_the_last_reason() -> None:
     assert worker["starts_in"] == pytest.approx(0.1)
     assert (worker["pid"], worker["age"]) == (None, None)
     assert (worker["restarts"], worker["last_reason"]) == (1, "was killed by SIGSEGV")
+    assert worker["last_death"] == 0.0
     run.pass_time(5)
     run.do(run.policy.ready(2, run.now))
     run.do(run.policy.reload(run.now))
@@ -90,6 +91,7 @@ def test_the_status_shows_restarts_with_the_last_reason() -> None:
     data = told(run)
     assert [each["state"] for each in data["workers"]] == ["ready", "draining"]
     assert data["workers"][0]["restarts"] == 1, "a place keeps its history"
+    assert data["workers"][0]["last_death"] == 6.0
     assert data["reloading"]
 
 
@@ -166,7 +168,7 @@ def test_the_status_is_shown_as_a_table() -> None:
     assert "held 2.0 KiB of 1.0 GiB" in text
     assert "dead, starts in 0 s" in text
     assert "by hand" in text
-    assert "worker 1: the last one was killed by SIGSEGV" in text
+    assert "worker 1: the last one was killed by SIGSEGV (0 ago)" in text
     rows = [line for line in text.splitlines() if line[:1] in "w12b"]
     assert len({line.find("ready") for line in rows if "ready" in line}) == 1, "columns"
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Final
 
 from wsraw.commands.failures import WrongUse
 from wsraw.config import pools, sources
 from wsraw.config.programs import Entry, Program, is_module
 from wsraw.config.settings import Settings
 from wsraw.link.records import DEFAULT_POOL
+
+SETTINGS_FILE: Final = "wsraw.toml"
+"""As `wsraw init` names it."""
 
 
 def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
@@ -35,6 +39,13 @@ def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
     except sources.ConfigurationError as error:
         raise WrongUse(str(error)) from error
     return in_pools
+
+
+def unused_file(config: str | None) -> str:
+    """A warning if there is a settings file here that the command was not given; else ""."""
+    if config or not os.path.isfile(SETTINGS_FILE):
+        return ""
+    return f"{SETTINGS_FILE} in this folder is not used; add --config {SETTINGS_FILE}"
 
 
 def check_program(program: Program, where: str = "--workers ") -> None:

@@ -9,15 +9,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from wsraw.commands.checks import check_all
+from wsraw.commands.checks import check_all, unused_file
 from wsraw.commands.failures import Failed, WrongUse, show
 from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
-from wsraw.config.addresses import Listen, parse_listen
+from wsraw.config.addresses import Listen, parse_admin, parse_listen
 from wsraw.config.programs import Program
 from wsraw.config.settings import Settings
 from wsraw.config.units import show_time
@@ -38,7 +39,14 @@ FILES: Final = {
 
 @click.command()
 @click.argument("folder", default=".", metavar="[FOLDER]")
-def init(folder: str) -> None:
+@click.option(
+    "--user",
+    metavar="NAME",
+    default="",
+    help="The user that the systemd unit starts the service as. Default: you; if you are root, a "
+    "user that systemd makes up (DynamicUser).",
+)
+def init(folder: str, user: str) -> None:
     """Create the files of a new service.
 
     Write wsraw.toml, handlers.py, a test of the handlers and a systemd unit to FOLDER (default: the
@@ -56,7 +64,7 @@ def init(folder: str) -> None:
         for name, template in FILES.items():
             text = (TEMPLATES / template).read_text("utf-8")
             if name == "wsraw.service":
-                text = _unit(text, place)
+                text = _unit(text, place, user)
             with open(place / name, "x", encoding="utf-8") as stream:
                 stream.write(text)
     except OSError as error:
@@ -67,17 +75,31 @@ def init(folder: str) -> None:
     show("\n".join([*lines, f"  python -m pytest {folder}"]))
 
 
-def _unit(text: str, place: Path) -> str:
+def _unit(text: str, place: Path, user: str) -> str:
     own = Path(sys.executable).with_name("wsraw")
     words = [str(own)] if own.is_file() else [sys.executable, "-m", "wsraw"]
-    user = getpass.getuser() if sys.platform != "win32" else "NAME"
     return text.format(
         command=" ".join(map(_quoted, words)),
         config=_quoted(str(place / "wsraw.toml")),
         # This one takes the rest of the line as it is.
         folder=str(place).replace("%", "%%"),
-        user="DynamicUser=yes" if user == "root" else f"User={user}",
+        user=_user_lines(user),
     )
+
+
+def _user_lines(user: str) -> str:
+    if user or sys.platform == "win32":
+        return f"User={user or 'NAME'}"
+    user = getpass.getuser()
+    return DYNAMIC_USER if user == "root" else f"{OWN_USER}\nUser={user}"
+
+
+OWN_USER: Final = "# A user that owns nothing but this service is better: User=NAME."
+
+DYNAMIC_USER: Final = """\
+# systemd makes up a user, who can read what everybody can. To read more, such as the key of a
+# certificate, the service needs a user of its own: `useradd -r NAME`, and User=NAME in this line.
+DynamicUser=yes"""
 
 
 def _quoted(word: str) -> str:
@@ -105,8 +127,9 @@ def check(config: str | None, **values: Any) -> None:
     names = ", ".join(found.sources) or "all at their defaults"
     show(f"settings: {names}")
     report = _Report()
-    if not config and os.path.isfile("wsraw.toml"):
-        report.warning("wsraw.toml in this folder is not used; add --config wsraw.toml")
+    unused = unused_file(config)
+    if unused:
+        report.warning(unused)
     programs = {entry.program: None for entries in in_pools.values() for entry in entries}
     for program in programs:
         _check_program(program, found.settings, report)
@@ -165,24 +188,15 @@ def _check_program(program: Program, settings: Settings, report: _Report) -> Non
 
 
 def _check_listeners(settings: Settings, report: _Report) -> None:
-    from wsraw.runtime import sockets
-
-    ours: set[str] | None = None
+    taken = _Taken(settings.run_dir)
     listens = [parse_listen(text, settings) for text in settings.listen]
     for listen in listens:
         if listen.fd:
             show(f"{listen.name}: a service manager passes it to the run")
-            continue
-        try:
-            sockets.close(sockets.bind(listen), listen)
-        except OSError as error:
-            ours = _served_by_own_runs(settings.run_dir) if ours is None else ours
-            if _place(listen) in ours:
-                show(f"{listen.name}: in use by your run")
-            else:
-                report.problem(f"{listen.name}: {error.strerror or error}")
         else:
-            show(f"{listen.name}: free")
+            _check_address(listen, listen.name, taken, report)
+    if settings.admin:
+        _check_address(parse_admin(settings.admin), f"admin {settings.admin}", taken, report)
     if not any(listen.tls != "off" for listen in listens):
         return
     code, found, output = _child(settings, settings.start_timeout, "check-tls")
@@ -197,23 +211,46 @@ def _check_listeners(settings: Settings, report: _Report) -> None:
         show("certificates: valid")
 
 
+def _check_address(listen: Listen, name: str, taken: _Taken, report: _Report) -> None:
+    """Listen there for a moment."""
+    from wsraw.runtime import sockets
+
+    try:
+        sockets.close(sockets.bind(listen), listen)
+    except OSError as error:
+        if _place(listen) in taken.places:
+            show(f"{name}: in use by your run")
+        else:
+            report.problem(f"{name}: {error.strerror or error}")
+    else:
+        show(f"{name}: free")
+
+
 def _place(listen: Listen) -> str:
     return f"unix:{listen.path}" if listen.path else f"{listen.host}:{listen.port}"
 
 
-def _served_by_own_runs(run_dir: str) -> set[str]:
-    """Where the runs of this user listen, as far as they answer."""
-    from wsraw.supervisor.control import client
-    from wsraw.supervisor.run_folder import folder
+class _Taken:
+    """Where the runs of this user listen, as far as they answer; asked for when it is needed."""
 
-    found: set[str] = set()
-    for path in [*([Path(run_dir)] if run_dir else []), *folder.fresh_folders()]:
-        try:
-            done = client.ask(path, "status", (), 5.0)
-        except (client.NoRunError, client.RefusedError, TimeoutError):
-            continue
-        found.update(url.rpartition("://")[2] for url in done.data["listen"])
-    return found
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = run_dir
+
+    @cached_property
+    def places(self) -> set[str]:
+        from wsraw.supervisor.control import client
+        from wsraw.supervisor.run_folder import folder
+
+        found: set[str] = set()
+        own = [Path(self._run_dir)] if self._run_dir else []
+        for path in [*own, *folder.fresh_folders()]:
+            try:
+                data = client.ask(path, "status", (), 5.0).data
+            except (client.NoRunError, client.RefusedError, TimeoutError):
+                continue
+            urls = [*data["listen"], data.get("admin") or ""]
+            found.update(url.rpartition("://")[2] for url in urls)
+        return found
 
 
 def _child(

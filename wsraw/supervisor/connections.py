@@ -166,6 +166,12 @@ def _tcp(facts: Facts) -> str:
     )
 
 
+def _memory(facts: Facts) -> str:
+    shared = facts.get("shared")
+    also = f"; {human_size(shared)} of published messages, kept once for all" if shared else ""
+    return _size(facts.get("memory")) + also
+
+
 def _end(facts: Facts) -> str:
     ending = facts["ending"]
     if ending is None:
@@ -199,7 +205,7 @@ DETAILS: Final[dict[str, Callable[[Facts], str]]] = {
     "ping": lambda facts: "waiting for a pong" if facts.get("pinged") else "",
     "verdict": lambda facts: "on_connect has not decided yet" if facts["undecided"] else "",
     "end": _end,
-    "memory": lambda facts: _size(facts.get("memory")),
+    "memory": _memory,
 }
 """Lines of `details`; those without a text are left out."""
 

@@ -163,6 +163,7 @@ def _of_child(child: Child, processes: Processes, now: float) -> dict[str, Any]:
         "starts_in": max(0.0, child.spawn_at - now) if child.state is ChildState.DEAD else None,
         "restarts": child.restarts,
         "last_reason": child.last_reason,
+        "last_death": now - child.last_death[0] if child.last_reason else None,
         "rss": processes.memory(child),
     }
 
@@ -190,7 +191,7 @@ def summary(policy: Policy) -> str:
     """The state of the run in one line, without the gateway's part."""
     ready = sum(child.state is ChildState.READY for child in policy.workers)
     parts = [f"{ready} of {len(policy.workers)} workers are ready"]
-    if policy.gateway.state is not ChildState.READY:
+    if policy.gateway.state is not ChildState.READY and policy.phase.value == "running":
         parts.append(f"the gateway is {policy.gateway.state.value}")
     if policy.is_looping:
         parts.append("crash loop")
@@ -215,6 +216,8 @@ def table(data: dict[str, Any]) -> str:
         )
     if data["reloading"]:
         lines.append("reloading")
+    for each in data.get("refused", ()):
+        lines.append(f"last reload, {human_time(each['ago'])} ago: {each['why']}")
     lines += ["", _gateway(gateway)]
     if gateway["answers"]:
         lines += _connections(gateway)
@@ -227,7 +230,8 @@ def table(data: dict[str, Any]) -> str:
     for who in (gateway, *data["workers"]):
         if who["last_reason"]:
             name = "gateway" if who is gateway else f"worker {who['n']}"
-            lines.append(f"{name}: the last one {who['last_reason']}")
+            ago = human_time(who.get("last_death"))
+            lines.append(f"{name}: the last one {who['last_reason']} ({ago} ago)")
     return "\n".join(lines)
 
 

@@ -99,14 +99,16 @@ class CannotStart(Exception):  # noqa: N818
         self.code = code
 
 
-def run(settings: Settings, passed: PassedSockets | None = None) -> int:
+def run(settings: Settings, passed: PassedSockets | None = None, warning: str = "") -> int:
     """Serve until a signal; returns the exit code. `passed`: the sockets of a service manager.
-    Raises CannotStart."""
+    `warning`: a first line of the log. Raises CannotStart."""
     form = format_for(sys.stderr, settings.log_format)
     log = Log(sys.stderr, settings.log_level, form, settings.log_rate)
     shared, handler = logging.getLogger("wsraw"), LogHandler(log)
     shared.addHandler(handler)
     try:
+        if warning:
+            log.say("warning", warning)
         notifier = Notifier(os.environ, log.say)
         return Supervisor(settings, log, passed, notifier).run()
     except CannotStart as error:
@@ -442,6 +444,7 @@ class Supervisor:
         if why:
             why = f"certificates refused, the old ones stay in use: {why}"
         self.log.say("error" if why else "info", why or "certificates reloaded")
+        self._requests.refusals.settled(CERTIFICATES, not why, why, self.loop.now)
         self._requests.pending.settle("reload", CERTIFICATES, not why, why)
 
     def refusal_to_roll_back(self, names: Sequence[str]) -> str:
@@ -469,6 +472,8 @@ class Supervisor:
             self.log.say("info", f"{of_pool}{told}")
         elif self._children.last_output:
             text = f"{text}\n{self._children.last_output}"
+        if what == "reload":
+            self._requests.refusals.settled(pool, ok, f"{of_pool}{text}", self.loop.now)
         self._requests.pending.settle(what, pool, ok, f"{of_pool}{text}")
 
     def _spawn(self, child: Child) -> None:
@@ -539,7 +544,9 @@ class Supervisor:
     def _look_at_folder(self) -> None:
         self._keep_folder()
         self._notifier.enter(self._service_state())
-        self._notifier.describe(status.summary(self.policy))
+        summary = status.summary(self.policy)
+        refused = self._requests.refusals.in_words()
+        self._notifier.describe(f"{summary}; {refused}" if refused else summary)
         self._look_at_unix_sockets()
         if os.getpid() == 1:
             self._children.reap_orphans()
@@ -670,6 +677,7 @@ class Supervisor:
             "age": self.loop.now - self._begun,
             "listen": self._urls(),
             "admin": self._admin.url if self._admin is not None else None,
+            "refused": self._requests.refusals.as_list(self.loop.now),
             **status.of_run(self.policy, self._children, report, letters, self.loop.now),
         }
 

@@ -28,7 +28,7 @@ from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime import launch
 from wsraw.runtime.bell import Bell
 from wsraw.runtime.launch import Parent
-from wsraw.runtime.log.formatters import HAS_LINES
+from wsraw.runtime.log.formatters import HAS_LINES, TRACEBACK
 from wsraw.runtime.printable import printable_lines
 from wsraw.workers import api
 from wsraw.workers.loading import handlers, source
@@ -89,11 +89,12 @@ def main(
     try:
         loaded = _load(file, settings.static, os.environ.pop("WSRAW_VERSION", ""))
     except handlers.LoadError as error:
-        log.error("%s", printable_lines(str(error)), extra=HAS_LINES)
+        extra = HAS_LINES | {TRACEBACK: error.traceback}
+        log.error("%s", printable_lines(error.summary), extra=extra)
         return EXIT_DOES_NOT_LOAD
     why = _never_asked(loaded, settings) if is_spawned else ""
     if why:
-        print(f"{file}: {why}", file=sys.stderr, flush=True)
+        log.error("%s: %s", file, why)
         return EXIT_DOES_NOT_LOAD
     for slip in handlers.slips(loaded):
         log.warning("%s", slip)

@@ -30,7 +30,8 @@ def test_the_answer_is_sent_once_when_all_parts_are_done(order: tuple[str, ...],
         assert pending.new_answers() == []
     last = order[-1]
     pending.settle("reload", last, last != bad, last)
-    assert pending.new_answers() == [("ann", not bad, "a; b; c")]
+    text = "; ".join(sorted("abc", key=lambda part: part != bad))
+    assert pending.new_answers() == [("ann", not bad, text)], "what was refused comes first"
     pending.settle("reload", last, True, last)
     assert pending.new_answers() == [], "once"
 
@@ -40,6 +41,13 @@ def test_parts_without_a_text_are_left_out_of_the_answer() -> None:
     pending.settle("reload", "certificates 1", True)
     pending.settle("reload", "a", True, "done")
     assert pending.new_answers() == [("ann", True, "done")]
+
+
+def test_a_traceback_in_an_answer_stands_in_lines_of_its_own() -> None:
+    pending = Requests("a", "b")
+    pending.settle("reload", "a", True, "reloaded")
+    pending.settle("reload", "b", False, "refused\nTraceback")
+    assert pending.new_answers() == [("ann", False, "refused\nTraceback\nreloaded")]
 
 
 def test_each_request_waits_for_its_own_parts() -> None:

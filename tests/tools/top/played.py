@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+OF_CHILDREN: Final = {
+    "n", "state", "pid", "age", "restarts", "last_reason", "last_death", "rss",
+}  # fmt: skip
+"""What the supervisor knows of its processes by itself."""
 
 
 def totals(**changes: Any) -> dict[str, Any]:
@@ -27,8 +32,9 @@ def pool(**changes: Any) -> dict[str, Any]:
 def worker(n: int = 1, **changes: Any) -> dict[str, Any]:
     found = {
         "n": n, "state": "ready", "pid": 100 + n, "age": 5.0, "starts_in": None, "restarts": 0,
-        "last_reason": "", "rss": 25_000_000, "pool": "default", "runs": "chat.py",
-        "connections": 2, "in_flight": 0, "in_flight_bytes": 0, "oldest": 0.0, "window": 4,
+        "last_reason": "", "last_death": None, "rss": 25_000_000, "pool": "default",
+        "runs": "chat.py", "connections": 2, "in_flight": 0, "in_flight_bytes": 0, "oldest": 0.0,
+        "window": 4,
         "acked": 0, "round_trip": 0.0, "service_p50": None, "service_p99": None,
     }  # fmt: skip
     return found | changes
@@ -46,7 +52,8 @@ def by_hand(**changes: Any) -> dict[str, Any]:
 def gateway(**changes: Any) -> dict[str, Any]:
     found = {
         "n": 1, "state": "ready", "pid": 50, "age": 5.0, "restarts": 0, "last_reason": "",
-        "rss": 31_000_000, "answers": True, "epoch": 1, "sockets": 4, "max_connections": 18000,
+        "last_death": None, "rss": 31_000_000, "answers": True, "epoch": 1, "sockets": 4,
+        "max_connections": 18000,
         "connections": {"websocket": 3, "raw": 1, "opened": 0, "total": 4},
         "accepted": {"127.0.0.1:8000": 0}, "totals": [totals()], "parked": 0, "paused": 0,
         "paused_longest": 0.0, "unwritten": 0, "bytes": 0, "memory_limit": 1 << 30,
@@ -58,7 +65,7 @@ def gateway(**changes: Any) -> dict[str, Any]:
 
 def silent_gateway() -> dict[str, Any]:
     """One that does not answer: only what the supervisor knows."""
-    known = {"n", "state", "pid", "age", "restarts", "last_reason", "rss"}
+    known = OF_CHILDREN
     return {key: value if key in known else None for key, value in gateway().items()} | {
         "answers": False
     }
@@ -70,7 +77,7 @@ def silent_pool() -> dict[str, Any]:
 
 
 def silent_worker(n: int = 1) -> dict[str, Any]:
-    known = {"n", "state", "pid", "age", "restarts", "last_reason", "rss", "pool", "runs"}
+    known = {*OF_CHILDREN, "pool", "runs"}
     return {key: value if key in known else None for key, value in worker(n).items()}
 
 

@@ -127,6 +127,7 @@ def _of_entry(entry: Entry, flow: Flow) -> dict[str, Any]:
         "groups_total": len(entry.groups or ()),
         "coupled": sorted(other.id for other in entry.couples or ())[:MOST_SHOWN],
         "coupled_total": len(entry.couples or ()),
+        "shared": entry.con.output.shared_size,
         "memory": entry.kept + entry.con.kept + entry.output_memory + entry.event_bytes,
     }
 

@@ -17,6 +17,8 @@ that line breaks in it are ours. In messages of handlers line breaks are their o
 HAS_LINES: Final = {"has_lines": True}
 """The `extra` of a message of ours that has several lines."""
 
+TRACEBACK: Final = "traceback"
+"""In the `extra` of a message of ours: a traceback as text, of which there is no exception here."""
 
 _tracebacks: Final = logging.Formatter()
 
@@ -46,6 +48,8 @@ def to_line(record: logging.LogRecord, current: Subject = NOTHING) -> LogLine:
         if "connection" in known:
             current = Subject(known["connection"], known.get("peer", ""))
     stacks = []
+    if is_ours and known.get(TRACEBACK):
+        stacks.append(without_secrets_inside(known[TRACEBACK]))
     if record.exc_info:
         stack = _tracebacks.formatException(record.exc_info)
         stacks.append(without_secrets_inside(stack) if is_ours else stack)

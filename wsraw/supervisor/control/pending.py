@@ -45,5 +45,8 @@ class PendingRequests(Generic[W]):
             if len(known) < len(outcomes):
                 self._pending.append((who, what, outcomes))
                 continue
-            text = "; ".join(text for _, text in known if text)
+            # What was refused comes first: nobody reads on after "reloaded".
+            known.sort(key=lambda outcome: outcome[0])
+            texts = [text for _, text in known if text]
+            text = ("\n" if any("\n" in each for each in texts) else "; ").join(texts)
             self._answer(who, all(ok for ok, _ in known), text)

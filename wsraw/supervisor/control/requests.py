@@ -17,6 +17,7 @@ from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.control.pending import PendingRequests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.policy import Phase, Policy
+from wsraw.supervisor.decisions.refusals import Refusals
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.log import Log
 
@@ -63,6 +64,7 @@ class Requests:
         self._run = run
         self.pending: PendingRequests[Asked] = PendingRequests(self._answer)
         """Requests of which not all is done; the supervisor settles their parts."""
+        self.refusals = Refusals()
         self.forwarded: Forwarded[Link] = Forwarded(run.control.forward, run.control.answer)
         """Requests that the gateway has."""
         self._reports: dict[int, Asked] = {}

@@ -69,8 +69,8 @@ class Child:
     """Early deaths in a row; see restarts.py."""
     restarts: int = 0
     """How often it died unasked and was started again."""
-    last_reason: str = ""
-    """Why it died the last time, as text."""
+    last_death: tuple[float, str] = (0.0, "")
+    """When it died unasked the last time, and why, as text; "" if it never did."""
     spawn_at: float = 0.0
     spawned_at: float = 0.0
     ready_at: float | None = None
@@ -97,6 +97,11 @@ class Child:
     def name(self) -> str:
         """Name in the log."""
         return f"worker {self.n}" if self.program is not None else self.title
+
+    @property
+    def last_reason(self) -> str:
+        """Why it died the last time."""
+        return self.last_death[1]
 
     @property
     def alive(self) -> bool:

@@ -470,7 +470,7 @@ class Policy:
         name = child.name
         if not was_asked:
             child.restarts += 1
-            child.last_reason = reason
+            child.last_death = now, reason
         pool = self.pools[child.pool] if child is not self.gateway else None
         if pool is not None and pool.exited(child):
             if not was_asked:

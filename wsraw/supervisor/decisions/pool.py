@@ -290,7 +290,7 @@ class Pool:
         """Give the slot of `old`, with its history, to `new`."""
         self.workers[self.workers.index(old)] = new
         new.restarts = old.restarts
-        new.last_reason = old.last_reason
+        new.last_death = old.last_death
 
     def _promote_successor(self) -> Child:
         """Give the successor the place of the worker that it replaces, which is returned."""

@@ -49,7 +49,16 @@ LIKENESS: Final = 0.84
 
 
 class LoadError(Exception):
-    """A handlers file does not load. The text is for the user: a sentence or a traceback."""
+    """A handlers file does not load. The text is for the user: a sentence or a traceback.
+
+    For the log a traceback is also apart from what it means: `traceback`, and `summary` in a line,
+    with advice if there is any.
+    """
+
+    def __init__(self, text: str, traceback: str = "", summary: str = "") -> None:
+        super().__init__(text)
+        self.traceback = traceback
+        self.summary = summary or text
 
 
 ASK_AGAIN: Final = 1.0
@@ -279,8 +288,9 @@ def load(file: str | None) -> Handlers:
     except (LoadError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        hint = _hint(error, path)
-        raise LoadError(_traceback(error, place.folder) + hint) from error
+        stack, hint = _traceback(error, place.folder), _hint(error, path)
+        summary = f"{file} does not load: {_in_a_line(error)}{hint}"
+        raise LoadError(stack + hint, stack, summary) from error
 
 
 def _run_in_package(path: Path, name: str) -> ModuleType:
@@ -317,6 +327,16 @@ def _run(name: str, path: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _in_a_line(error: BaseException) -> str:
+    """The type of an exception, and the first line of its text."""
+    try:
+        text = str(error).strip().partition("\n")[0]
+    except Exception:
+        text = ""
+    kind = type(error).__name__
+    return f"{kind}: {text}" if text else kind
 
 
 def _hint(error: BaseException, path: Path) -> str:
