@@ -27,6 +27,8 @@ half() { # NAME TESTS…
   shift
   export WINEPREFIX=$folder/prefix-$name WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml='
   export PYTHONPATH="Z:$here;Z:$folder/site"
+  # Temporary files belong into the prefix: beside each other, one pytest would remove those of the other.
+  unset TMPDIR TEMP TMP
   # The first start makes the prefix.
   [ -d "$WINEPREFIX" ] || python -c '' >/dev/null || true
   python -m pytest -p no:cacheprovider -q -rfE --tb=short --durations=15 -m 'not long' "${left_out[@]}" "$@" \

@@ -304,6 +304,34 @@ def test_a_timer_of_the_pool_is_called_at_its_interval_also_after_a_reload(make:
     assert client.received.count("async") == 2
 
 
+def test_a_timer_of_the_pool_is_not_asked_for_early(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As asyncio calls it, where the clock has steps of 16 ms."""
+    asked = 0
+    turn = Questions.turn
+
+    def count(self: Questions, *args: Any) -> None:
+        nonlocal asked
+        asked += 1
+        assert asked < 50
+        turn(self, *args)
+
+    monkeypatch.setattr(Questions, "turn", count)
+    app = make("""
+        import wsraw
+        @wsraw.every(10, once=True)
+        def plain():
+            wsraw.publish("all", "plain")
+        def on_connect(inf, con):
+            con.join("all")
+    """)
+    monkeypatch.setattr(app._loop, "_clock_resolution", 1 / 64)
+    client = app.websocket()
+    app.advance(31.0)
+    assert client.received == ["plain"] * 3
+
+
 def test_two_timers_of_the_pool_need_two_names(tmp_path: Path) -> None:
     (tmp_path / "twice.py").write_text("""
 import wsraw

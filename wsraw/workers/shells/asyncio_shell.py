@@ -290,6 +290,11 @@ class AsyncioShell(Shell):
             self._timers[timer] = self._loop.call_at(timer.when, self._tick, timer)
 
     def _tick(self, timer: Timer) -> None:
+        if timer.when > self._loop.time():
+            # asyncio is early by up to a step of its clock, which is 16 ms on Windows. The gateway
+            # would say again and again that the timer is not due.
+            self._arm(timer)
+            return
         if not timer.is_ours and (self._is_stopping() or self.runtime.is_draining):
             return
         if self._is_turn(timer, self._arm):
