@@ -14,7 +14,7 @@ from wsraw.gateway.inspection.actions import MOST_DATA
     [
         (["connections", "--idle", "soon"], "wsraw: --idle: 'soon' is not a length of time"),
         (["connections", "--limit", "-1"], "wsraw: Invalid value for '--limit'"),
-        (["connections", "--run-dir", "/none"], "wsraw: no run in /none"),
+        (["connections", "--run-dir", "/none"], f"wsraw: no run in {Path('/none').resolve()}"),
         (["connection", "x"], "wsraw: Invalid value for 'ID'"),
         (["connection"], "wsraw: Missing argument 'ID'"),
         (["kick"], "wsraw: say which connections: an ID, --address, --slow, …, or --all"),

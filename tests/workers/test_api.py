@@ -64,6 +64,7 @@ def only_websockets(msg: TextMsg | BinaryMsg) -> Message:
 
 
 def test_a_type_checker_knows_what_handlers_get(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
     (tmp_path / "typed.py").write_text(TYPED)
     command = [sys.executable, "-m", "mypy", "--strict", tmp_path / "typed.py"]
     told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
