@@ -54,6 +54,7 @@ GATEWAY = (
     {"delivery"},
     {"sessions", "sockets"},
     {"inspection", "remote", "status", "stop"},
+    {"frozen"},
     {"gateway"},
 )
 """The layers of the gateway, from below: each imports from those below it, never from beside it."""
@@ -80,6 +81,10 @@ ATTRIBUTES_OF_A_CLASS = 20
 LARGE_CLASSES = {
     "config.settings.Settings": "each setting is one",
     "gateway.delivery.entry.Entry": "parts would cost look-ups, and memory of each connection",
+    **dict.fromkeys(
+        [f"gateway.frozen.records.{name}State" for name in ("Entry", "WebSocket", "Worker")],
+        "what they are the state of has as many",
+    ),
     "gateway.websocket.websocket.WebSocket": "parts would cost look-ups for each message",
     "supervisor.decisions.child.Child": "plain facts about one process",
     "supervisor.supervisor.Supervisor": "it owns all parts of a run",
@@ -104,6 +109,7 @@ DOORS = {
     "h11": {"gateway.connection.requests.exchange"},
     "msgspec": {
         "config.addresses",
+        "gateway.frozen.records",
         "link.records",
         "config.options",
         "config.settings",
@@ -368,6 +374,8 @@ NO_MIRROR = {
     "gateway.connection.phases": "gateway/connection/test_connection.py",
     "gateway.connection.requests.exchange": "gateway/connection/requests/test_phases.py",
     "gateway.delivery.entry": "gateway/delivery/test_accounts.py",
+    "gateway.frozen.phases": "gateway/frozen/test_connection.py",
+    "gateway.frozen.websocket": "gateway/frozen/test_connection.py",
     "gateway.inspection.steps": "gateway/inspection/test_requests.py",
     "gateway.sockets.descriptors": "runtime/test_descriptors.py",
     "gateway.websocket.heads": "gateway/connection/test_output.py",

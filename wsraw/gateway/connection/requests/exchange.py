@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import h11
 
@@ -38,11 +38,46 @@ class RequestError(ValueError):
         self.status = status
 
 
+class Progress(NamedTuple):
+    """How far an exchange has come: all that is needed to go on with it elsewhere, by `again`."""
+
+    head: bytes
+    max_body: int
+    front: bytes
+    """Before the body: of one in chunks, the line of a chunk as long as all that has come."""
+    body: bytes
+    back: bytes
+    """Behind it: of one in chunks, what has come of the end."""
+    rest: bytes
+    """What has come and is not read."""
+    is_complete: bool
+    has_more: bool
+    waits: bool
+    """The client waits for a 100 before it sends the body."""
+    response: tuple[int, bytes, list[tuple[bytes, bytes]]] | None
+    """The head of the response, once that has begun."""
+    sent: int
+    """Bytes of its body so far."""
+
+
+class _Blank:
+    """So many bytes of a body that was sent; h11 asks for no more than their number."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
 class Exchange:
     """A request as it comes in, then its response as it goes out."""
 
     def __init__(self, head: bytes, max_body: int) -> None:
         """Read a complete head. Raises RequestError."""
+        self._head = head
+        self._response: h11.Response | None = None
+        self._sent = 0
         if _FOLDED.search(head):
             raise RequestError(400, "a header field may not be folded")
         # Of several lengths that agree h11 would make one.
@@ -191,14 +226,21 @@ class Exchange:
             )
         except h11.LocalProtocolError as error:
             raise ValueError(f"the response cannot be sent: {error}") from error
-        self._without_body = self.method == "HEAD" or status in _NO_CONTENT
-        return self._send(response) + self.send(body, final)
+        out = self._begin(response)
+        return out + self.send(body, final)
+
+    def _begin(self, response: h11.Response) -> bytes:
+        out = self._send(response)
+        self._response = response
+        self._without_body = self.method == "HEAD" or response.status_code in _NO_CONTENT
+        return out
 
     def send(self, data: bytes, final: bool) -> bytes:
         """More of the body. Raises ValueError if it contradicts the Content-Length of the head."""
         out = b""
         if data and not self._without_body:
             out = self._send(h11.Data(data=data))
+            self._sent += len(data)
         return out + self._send(h11.EndOfMessage()) if final else out
 
     def _send(self, event: h11.Event) -> bytes:
@@ -211,3 +253,76 @@ class Exchange:
     def keeps_alive(self) -> bool:
         """After the response: whether another request may follow."""
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+
+    # --- to go on elsewhere ---
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come."""
+        front, back = self._frame()
+        response = self._response
+        return Progress(
+            self._head,
+            self._max_body,
+            front,
+            bytes(self._body),
+            back,
+            b"" if self.is_complete else self._h11.trailing_data[0],
+            self.is_complete,
+            self.has_more,
+            self._h11.they_are_waiting_for_100_continue,
+            (response.status_code, response.reason, list(response.headers))
+            if response is not None
+            else None,
+            self._sent,
+        )
+
+    def _frame(self) -> tuple[bytes, bytes]:
+        """What stands around the body, as if all of it had come in one chunk."""
+        if not self.values["transfer-encoding"]:
+            return b"", b""
+        if self.is_complete:
+            return b"", b"0\r\n\r\n"
+        # h11 does not say it in another way.
+        reader: Any = self._h11._reader
+        left: int = reader._bytes_in_chunk
+        missing: bytes = reader._bytes_to_discard
+        size = len(self._body)
+        if not size + left:
+            return b"", b"0\r\n" if reader._reading_trailer else b""
+        front = b"%x\r\n" % (size + left)
+        if left:
+            return front, b""
+        end = b"\r\n"[: 2 - len(missing)]
+        return front, end + (b"0\r\n" if reader._reading_trailer else b"")
+
+    @classmethod
+    def again(cls, progress: Progress) -> Exchange:
+        """An exchange that has come as far. Raises RequestError."""
+        self = cls(progress.head, progress.max_body)
+        if not progress.waits:
+            self.interim()
+        body = progress.body
+        if progress.is_complete and self.values["content-length"]:
+            # It was taken, and only its end counts.
+            body = bytes(int(self.values["content-length"][0]))
+        self._read_again(progress.front + body + progress.back)
+        self.is_complete, self.has_more = progress.is_complete, progress.has_more
+        if self.is_complete:
+            self._body.clear()
+        elif progress.rest:
+            self._h11.receive_data(progress.rest)
+        if progress.response is not None:
+            status, reason, headers = progress.response
+            self._begin(h11.Response(status_code=status, reason=reason, headers=headers))
+            blank: Any = _Blank(progress.sent)
+            if progress.sent:
+                self._h11.send_with_data_passthrough(h11.Data(data=blank))
+            self._sent = progress.sent
+        return self
+
+    def _read_again(self, data: bytes) -> None:
+        event = self._next(data)
+        while isinstance(event, h11.Data):
+            self._body += event.data
+            event = self._next(b"")

@@ -1,0 +1,82 @@
+"""A connection that moves to another process goes on as if it had not: neither side can tell."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.gateway.frozen.lives import Kind, Life
+
+OFFERS = {
+    "takeover": b"permessage-deflate; client_max_window_bits",
+    "small": b"permessage-deflate; client_max_window_bits=9; server_max_window_bits=9",
+    "tiny": b"permessage-deflate; client_max_window_bits=8; server_max_window_bits=8",
+    "ours alone": b"permessage-deflate; client_no_context_takeover",
+    "theirs alone": b"permessage-deflate; server_no_context_takeover",
+    "none": b"permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+}
+KEEP = {"deflate": True, "deflate_context_takeover": True, "deflate_from": 0}
+KINDS = {
+    "raw": Kind("raw"),
+    "raw at once": Kind("raw", listen={"protocol": "raw"}),
+    "rates": Kind("raw websocket", {"message_rate": 5.0, "byte_rate": 3000.0}),
+    "websocket": Kind("websocket", {"ping_interval": 5.0, "ping_timeout": 10.0}),
+    "whole": Kind("websocket", {"messages": "whole", "max_message_size": 10_000}),
+    "verdict": Kind("websocket raw", {"verdict": "handlers"}),
+    "anything": Kind("websocket raw get wrong post"),
+    "health": Kind("websocket wrong get", listen={"plain_http": "health"}),
+    "proxy": Kind(
+        "proxy websocket", {"trusted_proxies": ("unix",)}, {"proxy_protocol": "optional"}
+    ),
+    "requests": Kind("get post chunks expect websocket", {}, {"plain_http": "handlers"}),
+    "opened": Kind("raw", opened="raw"),
+    "opened websocket": Kind("", {"ping_interval": 5.0}, opened="websocket"),
+    "opened deflate": Kind("", KEEP, opened="websocket"),
+    **{
+        f"deflate {name}": Kind(
+            "websocket", KEEP, offer=b"Sec-WebSocket-Extensions: %s\r\n" % offer
+        )
+        for name, offer in OFFERS.items()
+    },
+    "deflate whole": Kind(
+        "websocket",
+        {**KEEP, "messages": "whole", "max_message_size": 100_000},
+        offer=b"Sec-WebSocket-Extensions: %s\r\n" % OFFERS["takeover"],
+    ),
+}
+
+STEPS = (
+    *("freeze", "freeze", "freeze", "hello", "say", "say", "say", "read", "read", "read"),
+    *("write", "write", "resume", "wait", "send", "send", "make", "publish", "decide", "decide"),
+    *("pause", "follow", "drain", "leave", "drop", "close", "lose"),
+)
+
+
+@pytest.fixture(autouse=True)
+def same_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "token_bytes", bytes)
+
+
+lives = st.lists(
+    st.tuples(st.sampled_from(STEPS), st.integers(0, 255), st.integers(0, 255)), max_size=60
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_nobody_notices(name: str) -> None:
+    @settings(max_examples=150, deadline=None)
+    @given(lives, st.integers(0, 9))
+    def live(steps: list[Any], seed: int) -> None:
+        life = Life(KINDS[name], seed)
+        life.step("hello", seed, 0)
+        if seed % 3:
+            life.step("read", 5, 0)
+        for step in steps:
+            life.step(*step)
+        life.finish()
+
+    live()

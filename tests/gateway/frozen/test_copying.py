@@ -1,0 +1,98 @@
+"""Nothing of a gateway's state is forgotten: each attribute is frozen, or left out for a reason."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.test_layers import TREES, attributes
+from wsraw.gateway.frozen import connection, phases, websocket
+from wsraw.gateway.frozen.copying import PLANS, Clock, Plan
+
+assert connection and phases and websocket
+
+PACKAGES = ("gateway.connection", "gateway.websocket")
+"""Where each class has a plan, or a reason to have none."""
+
+NONE = {
+    "gateway.connection.connection.EntryView": "a protocol",
+    "gateway.connection.connection.Phase": "it has no state",
+    "gateway.connection.phases.Connecting": "its subclasses have",
+    "gateway.connection.phases._Closing": "it has no state",
+    "gateway.connection.phases._Open": "it has no state",
+    "gateway.connection.phases._Raw": "it has no state",
+    "gateway.connection.phases._Violated": "it has no state",
+    "gateway.connection.requests.exchange.Exchange": "its `progress` is frozen",
+    "gateway.connection.requests.exchange.Progress": "what is frozen of an Exchange",
+    "gateway.connection.requests.exchange.RequestError": "an exception",
+    "gateway.connection.requests.exchange._Blank": "it lives for a moment",
+    "gateway.connection.states.ConnectionState": "an enum",
+    "gateway.connection.states.Step": "an enum",
+    "gateway.websocket.deflate.Packing": "made again by what it is for",
+    "gateway.websocket.deflate.Terms": "a tuple, frozen as it is",
+    "gateway.websocket.deflate.TooBigError": "an exception",
+    "gateway.websocket.frames.ViolationError": "an exception, kept by its reader",
+    "gateway.websocket.handshake.ClientHandshake": "it is begun anew",
+    "gateway.websocket.handshake.HandshakeError": "an exception",
+    "gateway.websocket.handshake.Response": "what a failed handshake has left",
+    "gateway.websocket.heads.Head": "bytes of a kind",
+    "gateway.websocket.messages.RefusedError": "an exception",
+    "gateway.websocket.shared.Framed": "bytes of a kind",
+    "gateway.websocket.watched.WatchedReader": "traces end with their gateway",
+    "gateway.websocket.watched.WatchedWriter": "traces end with their gateway",
+}
+
+CLASSES = {
+    f"{name}.{node.name}": node
+    for name, tree in TREES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.ClassDef)
+}
+
+
+def name_of(cls: type) -> str:
+    return f"{cls.__module__.removeprefix('wsraw.')}.{cls.__qualname__}"
+
+
+BY_NAME = {name_of(cls): plan for cls, plan in PLANS.items()}
+
+
+def test_each_class_has_a_plan_or_a_reason() -> None:
+    there = {name for name in CLASSES if name.startswith(PACKAGES)}
+    assert not there - set(BY_NAME) - set(NONE), "freeze it, or say here why not"
+    assert set(NONE) <= there - set(BY_NAME), "gone, or frozen by now"
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_a_plan_names_each_attribute(name: str) -> None:
+    named: set[str] = set()
+    found: set[str] = set()
+    for cls in BY_NAME[name].cls.__mro__:
+        plan = PLANS.get(cls)
+        if plan is not None:
+            names = [*plan.copied, *plan.translated, *plan.left_out]
+            assert len(names) == len(set(names))
+            named |= set(names)
+        if name_of(cls) in CLASSES:
+            found |= attributes(CLASSES[name_of(cls)])
+    assert named == found, "freeze it, or say in its plan why not"
+
+
+def test_what_is_copied_comes_back() -> None:
+    from wsraw.gateway.connection.intake import Intake
+
+    plan: Plan[connection.IntakeState] = PLANS[Intake]
+    intake, copy = Intake(), Intake()
+    intake.unparsed, intake.paused, intake.parsed = b"rest", True, 3
+    plan.thaw(plan.freeze(intake), copy)
+    assert (copy.unparsed, copy.paused, copy.parsed) == (b"rest", True, 3)
+    assert not copy.eof
+
+
+def test_times_count_from_the_moment_of_freezing() -> None:
+    here, there = Clock(1000.0), Clock(5.0)
+    assert there.at(here.since(1010.0)) == 15.0
+    assert there.at(here.since(float("inf"))) == float("inf")
+    assert there.when(here.past(990.0)) == -5.0
+    assert there.when(here.past(0.0)) == 0.0

@@ -1,0 +1,801 @@
+"""Sans-I/O. The state of a gateway as plain data: one record for each class that has some.
+
+A record is a MessagePack array, and grows by appending fields with a default only: so a gateway
+understands what an older one has frozen. What a newer one has appended cannot be left out without
+loss, so it is refused. FORMAT is raised only when an old record would be misunderstood.
+
+Fields are named like the attributes that they hold, without an underscore in front. A `Time` counts
+in seconds from the moment of freezing; None stands for 0.0, where that means: never. A `WorkerRef`
+is the place of a worker among those of its gateway.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from wsraw.config.addresses import Listen
+from wsraw.link.open_options import Opening
+from wsraw.link.records import Close, Command, Event, Notice, Send
+
+FORMAT: Final = 1
+
+Time: TypeAlias = float | None
+WorkerRef: TypeAlias = int
+
+COMPRESSOR: Final = -1
+"""The `WorkerRef` of what compresses long messages."""
+
+HEAD: Final = -1
+"""In place of the number of a shared frame: the chunk is the head of one."""
+
+
+class FrozenError(ValueError):
+    """What another gateway has frozen cannot be understood here, or is not complete."""
+
+
+class State(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """What all of them share."""
+
+
+# --- websocket/ ---
+
+
+class ReaderState(State):
+    """A FrameReader."""
+
+    rest: bytes
+    at: int
+    needed: int
+    payload_at: int
+    checked: int
+    more: bool
+    special: bool
+    error: tuple[int, str] | None
+
+
+class MessagesState(State):
+    """A MessageReader."""
+
+    under_way: str
+    inflates: bool
+    inflating: bool
+    final: bool
+    size: int
+    checked: int
+    tail: bytes
+    carried: bytes
+    whole: bytes | None
+
+
+class WriterState(State):
+    """A MessageWriter."""
+
+    under_way: str
+    tail: bytes
+    compresses: bool
+    first_byte: int
+    making: bytes | None
+    """The data of the large frame that is being made: it is begun anew."""
+
+
+class InflationState(State):
+    """A frame that is being inflated: what was, and what is still to come, inflated ahead."""
+
+    done: bytes
+    left: bytes
+    final: bool
+    limit: int
+    is_broken: bool
+    """Behind `left` comes what cannot be inflated."""
+
+
+class CodecState(State):
+    """Compression. Ours begins anew; what the peer refers to is in `window`."""
+
+    terms: tuple[int, int, bool, bool]
+    window: bytes | None
+    inflation: InflationState | None
+
+
+class HandshakeState(State):
+    """A ServerHandshake whose answer is not sent yet."""
+
+    answer: list[tuple[str, str]]
+    offered: list[str]
+    repeated: dict[str, list[str]]
+    terms: tuple[int, int, bool, bool] | None
+
+
+class WebSocketState(State):
+    """A WebSocket. Its parts are None where they are as at the beginning."""
+
+    is_client: bool
+    opened: bool
+    ended: bool
+    is_plain: bool
+    close_sent: bool
+    close_received: bool
+    skips_data: bool
+    busy: bool
+    parsed: int
+    hold_pongs: bool
+    held_pong: bytes | None
+    inf: dict[str, str] | None
+    """None: as in the connection."""
+    subprotocol: str | None
+    error: str
+    close_code: int
+    close_reason: str
+    output: list[bytes]
+    limit: int
+    """Bytes of the longest message, which holds for one that is under way."""
+    reader: ReaderState | None
+    messages: MessagesState | None
+    writer: WriterState | None
+    codec: CodecState | None
+    handshake: HandshakeState | None
+
+
+# --- connection/ ---
+
+
+class OutputState(State):
+    """Output. `kinds` names the chunks that are not simply bytes: by their place, HEAD or the
+    number of a shared frame, whose bytes stand where it comes first."""
+
+    chunks: list[bytes]
+    kinds: list[tuple[int, int]]
+    sent: int
+    headed: bool
+    early: list[tuple[int, bytes, bool]] | None
+    ends_with_reset: bool
+    reset: bool
+
+
+class IntakeState(State):
+    """An Intake."""
+
+    unparsed: bytes
+    has_more: bool
+    parsed: int
+    paused: bool
+    eof: bool
+    half_closed: bool
+
+
+class KeepaliveState(State):
+    """A Keepalive."""
+
+    deadline: float
+    timeout: float
+    heard: Time
+    opened_at: float
+    ping_sent: float
+    ping_unwritten: int
+    holds_pongs: bool
+
+
+class RateState(State):
+    """A RateLimit: for each bucket, its level and when that was."""
+
+    setting: str
+    owes: float
+    messages: tuple[float, float] | None
+    bytes: tuple[float, float] | None
+    overdrawn: bool
+
+
+class ClientState(State):
+    """A Client, as admission sees it; `about` is None where it is that of the connection."""
+
+    about: dict[str, Any] | None
+    address: str | None
+    address_key: bytes | None
+
+
+class AcceptingState(State, tag="accepting"):
+    """Not known yet what it speaks: the bytes so far, to be looked at again."""
+
+    listen: Listen
+    client: ClientState
+    seen: bytes
+    proxy: bytes | None
+    """What has come of a PROXY header; None: none is expected any more."""
+    awaits_tls: bool
+    in_tls: bool
+    begun: bytes | None
+    """Of one that comes behind a request: what had come of it; None: it is the first."""
+
+
+class OverLimitState(State, tag="over limit"):
+    """A client above a limit."""
+
+    answer: bytes
+    seen: bytes
+
+
+class FollowingState(State):
+    """What begins behind a request."""
+
+    listen: Listen
+    client: ClientState
+
+
+class FoundState(State):
+    """A pool that may answer a request."""
+
+    pool: str
+    params: dict[str, str]
+    subprotocol: str
+
+
+class ResponseState(State):
+    """The head of a response that has begun, and how many bytes of its body were sent."""
+
+    status: int
+    reason: bytes
+    headers: list[tuple[bytes, bytes]]
+    sent: int
+
+
+class ExchangeState(State):
+    """An Exchange: its `Progress`."""
+
+    head: bytes
+    max_body: int
+    front: bytes
+    body: bytes
+    back: bytes
+    rest: bytes
+    is_complete: bool
+    has_more: bool
+    waits: bool
+    response: ResponseState | None
+
+
+class ReceivingState(State, tag="receiving"):
+    """A request that is not complete."""
+
+    exchange: ExchangeState
+    pools: list[FoundState]
+    following: FollowingState
+
+
+class AnsweringState(State, tag="answering"):
+    """A request that handlers have."""
+
+    exchange: ExchangeState
+    pools: list[FoundState]
+    following: FollowingState
+    body: bytes
+    is_begun: bool
+
+
+class VerdictState(State, tag="verdict"):
+    """A handshake that waits for the verdict of on_connect."""
+
+    close_wanted: tuple[int, str, str] | None
+
+
+class DialingState(State, tag="dialing"):
+    """An opened connection that is not open: it is dialled anew."""
+
+    opening: Opening
+    close_wanted: tuple[int, str, str] | None
+
+
+class HalfClosedState(State, tag="half closed"):
+    """A raw connection whose peer has shut its side."""
+
+    drained: bool
+
+
+class OpenState(State, tag="open"):
+    """An open connection."""
+
+
+class ClosingState(State, tag="closing"):
+    """A WebSocket that waits for the answer to its close frame."""
+
+
+class ViolatedState(State, tag="violated"):
+    """A WebSocket whose peer has broken the protocol."""
+
+
+class ClosedState(State, tag="closed"):
+    """A connection that has ended."""
+
+
+PhaseState: TypeAlias = (
+    AcceptingState
+    | OverLimitState
+    | ReceivingState
+    | AnsweringState
+    | VerdictState
+    | DialingState
+    | HalfClosedState
+    | OpenState
+    | ClosingState
+    | ViolatedState
+    | ClosedState
+)
+
+
+class NextState(State, tag="next"):
+    """A successor that is the next request of the same peer, of which this has come."""
+
+    following: FollowingState
+    rest: bytes
+
+
+class PassedState(State, tag="passed"):
+    """A successor that is the same request for the next pool."""
+
+    phase: AnsweringState
+    inf: dict[str, str]
+    about: dict[str, Any]
+    rest: bytes
+
+
+class EndingState(State):
+    """An Ending."""
+
+    code: int
+    reason: str
+    cause: str
+    limit: str
+    is_told: bool
+    is_answered: bool
+    successor: NextState | PassedState | None
+
+
+class ConnectionState(State):
+    """A Connection. Its parts are None where they are as at the beginning."""
+
+    id: int
+    opened: bool
+    pool: str
+    state: str
+    about: dict[str, Any]
+    inf: dict[str, str]
+    announced: bool
+    undecided: bool
+    address_key: bytes | None
+    kept: int
+    phase: PhaseState
+    keepalive: KeepaliveState
+    websocket: WebSocketState | None
+    output: OutputState | None
+    intake: IntakeState | None
+    rate_limit: RateState | None
+    ending: EndingState | None
+
+
+# --- delivery/ ---
+
+
+class EventState(State):
+    """An event that waits or is in flight, with its account."""
+
+    event: Event
+    size: int
+    since: float
+    deaths: int | None
+    losses: int | None
+    lost: int | None
+    """Its number among the events of lost links."""
+    shares: int
+    """1: its `inf` is that of the connection, 2: its `about` is, 3: both."""
+
+
+class BurstState(State):
+    """A Burst."""
+
+    until: float
+    batch: tuple[int, int] | None
+    allowance: int
+
+
+class EntryState(State):
+    """An Entry, with what the tables of the delivery say of it."""
+
+    pool: str
+    totals: int
+    """Its place among the totals."""
+    is_open: bool
+    gone: bool
+    heard: bool
+    inherited: bool
+    closed_by_handler: bool
+    over: bool
+    since: float
+    received_at: Time
+    sent_at: Time
+    idle_since: float
+    slow_at: float
+    paused_since: Time
+    dial_at: Time
+    fragment_since: Time
+    left_behind: int
+    output_counted: int
+    output_memory: int
+    kept: int
+    unfinished: int
+    pauses: int
+    written: int
+    skipped: int
+    version: int
+    state: bytes
+    parked: list[EventState]
+    name: str | None
+    burst: BurstState | None
+    reopening: tuple[Opening, int] | None
+    opener: WorkerRef | None
+    owner: WorkerRef | None
+    fragment: WorkerRef | None
+    held_back: list[tuple[WorkerRef | None, Send | Close]] | None
+    marks: list[tuple[int, WorkerRef, int]] | None
+    couples: list[int]
+    is_changed: bool
+    """The sockets are to look at its pauses."""
+    is_unfinished: bool
+    """Its last read did not complete a message."""
+    unwritten: tuple[int, float] | None
+    unanswered: tuple[int, float] | None
+
+
+class TotalsState(State):
+    """The ConnectionTotals of a kind, pool and listener."""
+
+    kind: str
+    pool: str
+    listener: str
+    opened: bool
+    open: int
+    total: int
+    closed: dict[str, int]
+    events: int
+    notices: int
+    sent: int
+    received_bytes: int
+    sent_bytes: int
+
+
+class PoolState(State):
+    """A Pool: connections by their ids, in order."""
+
+    name: str
+    acked: int
+    redelivered: int
+    dead_letters: int
+    workers: list[WorkerRef]
+    isolated: list[WorkerRef]
+    waiting: list[int]
+    unheard: list[int]
+    unheard_left: list[int]
+    suspects: list[int]
+    orphaned: list[int]
+    is_unheard_turn: bool
+    is_behind: bool
+    reassigning: bool
+    expected_workers: int
+    killed_at: float
+
+
+class BroadcastState(State):
+    """A Broadcast, and the members that have not got it. Frames that were made are made anew."""
+
+    data: bytes
+    kind: str
+    members: list[int]
+
+
+class DeliveryState(State):
+    """What connections share."""
+
+    next_id: int
+    unknown_ids: int
+    counts: dict[str, int]
+    crowded: bool
+    crowded_since: Time
+    full: bool
+    paused: list[int]
+    groups: list[tuple[str, list[tuple[int, int]]]]
+    joins: int
+    aliases: list[tuple[int, int]]
+    unanswered: list[int]
+    over_limit: list[int]
+    compressing: list[tuple[int, WorkerRef | None, Send]]
+    broadcasts: list[BroadcastState]
+    work: int
+    dropped: int
+    ended: list[int]
+    look_at: Time
+
+
+# --- link/ and sessions/ ---
+
+
+class WindowState(State):
+    """A Window, without what is in flight."""
+
+    limit: int
+    byte_limit: int
+    largest: int
+    concurrency: int
+    choked: bool
+    next_seq: int
+    acked_events: int
+    service_time: float
+    samples: list[float]
+    round_trip: float
+    last_round_trip: float
+    round_trips: list[float]
+    round_trip_sent_at: Time
+    busy_since: Time
+    last_ack: Time
+    acked: int
+    sample_since: Time
+    was_empty: bool
+    last_acked_seq: int
+    grow_after: int
+
+
+class PartsState(State):
+    """The Parts of a session."""
+
+    kept: list[tuple[int, int, list[Command | None], int]]
+    joined_by: int
+    joined_size: int
+    joined: list[tuple[int, int]]
+
+
+class FlightState(State):
+    """An event in flight, and the id of its connection."""
+
+    con: int
+    event: EventState
+    left: bool
+
+
+class BacklogState(State):
+    """What a worker has sent and is not applied yet."""
+
+    records: list[Command | None]
+    at: int
+    size: int
+    batches: list[bytes]
+    place: int
+    """Whose turn it is: among those of all workers."""
+
+
+class SessionState(State):
+    """A GatewayEnd."""
+
+    state: str
+    number: int
+    pool: str
+    instance: str
+    language: str
+    batches: int
+    batch_acks: int
+    dropped: int
+    owed: int
+    has_large: bool
+    unsent_from: float
+    parts: PartsState | None
+    out: list[int | Event | Notice]
+    """What is to be sent; events in flight by their seq."""
+
+
+class WorkerState(State):
+    """A Worker, and its session."""
+
+    identity: bytes
+    session: SessionState
+    window: WindowState
+    remote: tuple[str, str, list[str] | None] | None
+    number: int
+    since: float
+    asked: bool
+    starting: bool
+    quota: float
+    fresh_acks: bool
+    slow_at: float
+    unread_batch: int
+    is_withdrawn: bool
+    overdue: list[int]
+    hung: bool
+    kill_reason: str
+    ids: list[tuple[int, bytes, int]]
+    in_flight: list[FlightState]
+    connections: list[int]
+    bound: list[int]
+    is_pending: bool
+    has_output: bool
+    backlog: BacklogState | None
+    dying: str | None
+    """What was wrong with its link, if that has ended."""
+
+
+class LossState(State):
+    """A Loss, by the instance of its worker; events by their numbers."""
+
+    instance: str
+    number: int
+    until: float
+    events: list[int]
+    is_counted: bool
+
+
+class SessionsState(State):
+    """What sessions share."""
+
+    last_session: int
+    tokens: list[tuple[str, int]]
+    gone_tokens: list[tuple[str, int]]
+    banned: list[bytes]
+    lost: list[LossState]
+    orphaned: list[int]
+    timers: list[tuple[str, str, float, WorkerRef | None]]
+    gone: list[tuple[WorkerRef, int]]
+    """Workers that have left and are still mentioned, with the numbers of their sessions."""
+
+
+class FrameState(State):
+    """A frame of a link that is not sent whole."""
+
+    data: bytes
+    is_batch: bool
+    sent: int
+
+
+class PeerState(State):
+    """The other end of a link, as ZMTP sees it."""
+
+    limit: int
+    is_ready: bool
+    why: str
+    output: bytes
+    greeted: bool
+    head: bytes
+    part: bytes | None
+    """What has come of a frame of `size` bytes."""
+    size: int
+    is_command: bool
+    longest: int
+    frames: int
+    skip: int
+    between: bool
+
+
+class LinkState(State):
+    """A Link and its socket."""
+
+    identity: bytes
+    pid: int
+    is_admitted: bool
+    has_spoken: bool
+    is_paused: bool
+    left: list[bytes]
+    out: list[FrameState]
+    portion: int
+    has_more: bool
+    ended: bool
+    why: str
+    broken: str
+    peer: PeerState
+
+
+class EndpointState(State):
+    """An Endpoint; its connection and entry come with it."""
+
+    eof: bool
+    lingering: bool
+    linger_until: float
+    portion: int
+    is_busy: bool
+    is_queued: bool
+    """It has more to parse, or to read than others."""
+    is_ended: bool
+    """It is to be closed."""
+    pumped: bool
+    """Its socket leads to the gateway that was before, which has its TLS."""
+
+
+# --- the stream ---
+
+
+class Header(State, tag="header"):
+    """What comes first."""
+
+    format: int
+    version: str
+    """Of wsraw, for people."""
+    epoch: int
+
+
+class Totals(State, tag="totals"):
+    """All ConnectionTotals."""
+
+    totals: list[TotalsState]
+
+
+class Carried(State):
+    """A connection with all that belongs to it."""
+
+    con: ConnectionState
+    entry: EntryState | None
+    endpoint: EndpointState | None
+
+
+class Connections(State, tag="connections"):
+    """Some connections. Each endpoint has a socket."""
+
+    items: list[Carried]
+
+
+class Workers(State, tag="workers"):
+    """Some workers. Each link has a socket."""
+
+    items: list[tuple[WorkerState | None, LinkState | None]]
+
+
+class Shared(State, tag="shared"):
+    """All that belongs to no single one."""
+
+    pools: list[PoolState]
+    delivery: DeliveryState
+    sessions: SessionsState
+    links_accepted: int
+    connections_total: int
+
+
+class End(State, tag="end"):
+    """What comes last: how many there were."""
+
+    connections: int
+    workers: int
+
+
+Record: TypeAlias = Header | Totals | Connections | Workers | Shared | End
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Record)
+_one: Final = msgspec.msgpack.Decoder(Carried)
+
+
+def encode(record: Record | Carried) -> bytes:
+    """One record as bytes."""
+    return _encoder.encode(record)
+
+
+def decode(data: bytes) -> Record:
+    """Raises FrozenError, with the record and the place in it, for what is not one of ours."""
+    try:
+        found: Record = _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise FrozenError(
+            f"cannot read {_name_of(data)} of the running gateway: {error}"
+        ) from error
+    return found
+
+
+def decode_one(data: bytes) -> Carried:
+    """The same for a connection alone."""
+    try:
+        found: Carried = _one.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise FrozenError(f"cannot read a connection of the running gateway: {error}") from error
+    return found
+
+
+def _name_of(data: bytes) -> str:
+    """What a record that cannot be read calls itself."""
+    try:
+        name = msgspec.msgpack.decode(data, type=list[msgspec.Raw])[0]
+        return f"the record {msgspec.msgpack.decode(name, type=str)[:20]!r}"
+    except (msgspec.MsgspecError, UnicodeError, IndexError):
+        return "a record"
