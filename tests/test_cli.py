@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadline import DEADLINE
 from tests.needs import unix_sockets
-from tests.running import environment, wsraw
+from tests.running import command, environment, wsraw
 from wsraw import cli
 from wsraw.cli import is_compiled
 from wsraw.config import options
@@ -60,6 +61,17 @@ def test_a_command_needs_no_output() -> None:
 
 
 # --- help ---
+
+
+def test_a_reader_that_leaves_is_told_nothing() -> None:
+    """`| head -1`, and `| more` of Windows."""
+    with subprocess.Popen(
+        command("settings"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(DEADLINE) == 1
 
 
 def test_help_shows_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -49,7 +50,36 @@ def _prepare_output() -> None:
             is_set = stream.isatty() or bool(os.environ.get("PYTHONIOENCODING"))
             encoding = None if is_set or sys.platform != "win32" else "utf-8"
             errors = "backslashreplace" if stream.errors == "strict" else stream.errors
+            if sys.platform == "win32" and stream is getattr(sys, f"__{name}__"):
+                stream = _with_broken_pipes(stream)
+                setattr(sys, name, stream)
             stream.reconfigure(encoding=encoding, errors=errors)
+
+
+class _Output(io.FileIO):
+    """Standard output on Windows, where EINVAL means that the reader of a pipe has left."""
+
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+            raise
+
+
+def _with_broken_pipes(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """The same stream, but of a terminal, with the exception that everybody handles."""
+    if stream.isatty():
+        return stream
+    output = io.BufferedWriter(_Output(stream.fileno(), "wb", closefd=False))
+    return io.TextIOWrapper(
+        output,
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def is_compiled() -> bool:

@@ -126,6 +126,23 @@ def test_a_client_that_does_not_read_is_counted(tmp_path: Path) -> None:
         )
 
 
+def test_a_reader_that_leaves_ends_it() -> None:
+    with (
+        serve(ECHO) as serving,
+        subprocess.Popen(
+            command("top", "--json", "--interval=0.1", "--run-dir", str(serving.folder)),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(DEADLINE) == 0
+
+
 @posix
 def test_a_gateway_that_dies_is_shown_and_rates_begin_again() -> None:
     with serve(ECHO) as serving, Watching(serving) as watching:
