@@ -23,7 +23,7 @@ from wsraw.config import options, patterns
 from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway, system
 from wsraw.gateway.admission import per_address, sniffer
-from wsraw.gateway.delivery import worker
+from wsraw.gateway.delivery import outgoing, worker
 from wsraw.gateway.delivery.groups import groups
 from wsraw.gateway.remote import transport
 from wsraw.gateway.sessions import commands, links, sessions
@@ -282,6 +282,7 @@ NUMBERS: Final = {
     "orphan-stop": f"{gateway.ORPHAN_STOP:g} s",
     "page": f"{commands.PAGE}",
     "group-limit": f"{records.GROUP_LIMIT}",
+    "broadcast-time": f"{outgoing.BROADCAST_TIME * 1000:g} ms",
     "most-groups": f"{groups.MOST_GROUPS}",
     "session-end": f"{session_end.URGENT:g} s",
     "protocol-version": f"{records.PROTOCOL_VERSION}",

@@ -12,7 +12,15 @@ from websockets.uri import parse_uri
 
 from tests.gateway.harness import Harness, LinkedWorker, entry_of
 from wsraw.gateway.connection.connection import Connection, ConnectionState
-from wsraw.gateway.delivery.outgoing import AT_ONCE, FRAGMENT_TIMEOUT, MOST_BROADCASTS, SHARE
+from wsraw.gateway.delivery.outgoing import (
+    AT_ONCE,
+    BROADCAST_TIME,
+    FRAGMENT_TIMEOUT,
+    LEAST_SHARE,
+    MOST_BROADCASTS,
+    MOST_SHARE,
+    SHARE,
+)
 from wsraw.gateway.websocket.deflate import DEFLATED, DEFLATED_AT_ONCE
 from wsraw.gateway.websocket.shared import Framed
 from wsraw.link.batches import LARGEST_BATCH
@@ -498,6 +506,94 @@ def test_a_large_group_gets_a_message_over_several_turns() -> None:
     assert turns >= 4
     assert not harness.sessions.is_busy or not harness.sessions.backlog.go_on(0.0)
     assert {harness.write(con) for con in cons} == {b"to all"}
+
+
+def go_on(harness: Harness) -> None:
+    """A turn, in which all that is queued is written."""
+    harness.registry.dirty.clear()
+    harness.sessions.backlog.go_on(0.0)
+
+
+def test_a_small_group_does_not_wait_for_a_large_one() -> None:
+    """Order stays for those who are in both."""
+    harness = Slow()
+    cons = [harness.raw() for _ in range(300)]
+    others = [harness.raw() for _ in range(5)]
+    linked = joined(harness, *cons)
+    linked.work()
+    for con in (*others, cons[0], cons[-1]):
+        linked.say(Join(con.id, "small"))
+    linked.say(Publish("g", b"large,"), Publish("small", b"small,"), Publish("g", b"end"))
+    assert [harness.write(con) for con in others] == [b"small,"] * 5
+    assert not cons[-2].output.size
+    assert harness.write(cons[-1]) == b"large,small,"
+    while harness.registry.outgoing.broadcasts:
+        go_on(harness)
+    assert harness.write(cons[-1]) == b"end"
+    assert harness.write(cons[0]) == b"large,small,end"
+    assert harness.write(cons[-2]) == b"large,end"
+
+
+def test_large_groups_take_turns() -> None:
+    """So that one of 200 members does not wait for one of 2,000."""
+    harness = Slow()
+    many, few = [harness.raw() for _ in range(2000)], [harness.raw() for _ in range(200)]
+    linked = joined(harness, *many)
+    for con in few:
+        linked.say(Join(con.id, "few"))
+    linked.say(Publish("g", b"x"), Publish("few", b"y"))
+    turns = 0
+    while not all(con.output.size for con in few):
+        go_on(harness)
+        turns += 1
+    assert turns <= 2 * 200 / SHARE + 2
+    assert not many[-1].output.size
+
+
+def test_a_message_that_waits_for_members_is_counted_once() -> None:
+    harness = Slow()
+    cons = [harness.raw() for _ in range(300)]
+    linked = joined(harness, *cons)
+    before = harness.registry.flow.accounted
+    data = b"x" * 100_000
+    linked.say(Publish("g", data))
+    waiting = harness.registry.flow.accounted - before
+    assert len(data) < waiting < 3 * len(data), "as it came, and as it is sent"
+    while harness.registry.outgoing.broadcasts:
+        go_on(harness)
+    for con in cons:
+        assert harness.write(con) == data
+    assert harness.registry.flow.shared == 0
+
+
+def test_the_share_of_a_turn_follows_the_time_of_a_write() -> None:
+    outgoing = Harness().registry.outgoing
+    for seconds, share in ((BROADCAST_TIME / 64, 64), (1.0, LEAST_SHARE), (0.0, MOST_SHARE)):
+        for _ in range(20):
+            outgoing.pace(seconds)
+        assert share - 1 <= outgoing.share <= share
+    before = outgoing.share
+    outgoing.pace(1.0)
+    assert outgoing.share >= before // 2, "once it may have waited for the core"
+
+
+def test_a_member_whose_kernel_is_full_is_not_written_to() -> None:
+    harness = Harness()
+    cons = [harness.raw() for _ in range(2)]
+    linked = joined(harness, *cons)
+    full = cons[0]
+    for con in cons:
+        con.endpoint = object()
+    linked.say(Publish("g", b"x"))
+    assert set(harness.registry.dirty) >= set(cons)
+    harness.write(cons[1])
+    # Written in part: the rest waits until the kernel has room.
+    harness.registry.dirty.clear()
+    harness.registry.wrote(entry_of(full))
+    linked.say(Publish("g", b"yy"))
+    assert cons[1] in harness.registry.dirty
+    assert full not in harness.registry.dirty
+    assert entry_of(full).output_counted == 3
 
 
 def test_members_may_leave_while_a_message_is_being_published() -> None:

@@ -11,8 +11,9 @@ a connection above the limit is written to first: it is `over_limit` until the e
 is closed then if the kernel has not taken enough.
 
 Large work is done in shares, so that other connections do not wait for it: a message to a large
-group is sent to some members in each turn, and a large message is compressed piece by piece. The
-order for each connection stays: what is sent to a member comes after what was published before
+group is sent to some members in each turn, and a large message is compressed piece by piece. A
+small group does not wait for a large one: its members get a message at once. The order for each
+connection stays: what is sent or published to a member comes after what was published before
 (`catch_up`), and other data waits behind a message that is being compressed.
 """
 
@@ -27,7 +28,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import Burst, Entry, Worker, held_size
-from wsraw.gateway.websocket.deflate import Deflation, FramingKey, Packing
+from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, FramingKey, Packing
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.shared import Framed, frame_message, frame_packed
 from wsraw.link.batches import EVENT_LIMIT, LARGEST_BATCH
@@ -46,26 +47,38 @@ FRAGMENT_TIMEOUT: Final = 30.0
 MOST_BROADCASTS: Final = 16
 """Messages that are being sent to large groups; with more, workers that publish wait."""
 
-SHARE: Final = 64
-"""Members of a group that get a published message at once. In each turn as many others get it,
-less the connections that have something to write anyway."""
+SHARE: Final = 32
+"""Members of a group that get a published message at once, and the connections that get those of
+large groups in a turn, until it is known how long writing takes (see `pace`). Connections that have
+something to write anyway count, too."""
 
 LEAST_SHARE: Final = 16
-"""The fewest members in a turn."""
+MOST_SHARE: Final = 128
+"""The fewest and the most members in a turn."""
 
-MOST_DELIVERED: Final = 256
-"""Messages to all those members in a turn, approximately."""
+BROADCAST_TIME: Final = 0.0004
+"""Seconds of a turn for writing published messages. Whoever wants an answer meanwhile waits for two
+turns, and an echo takes 0.5 ms without them. Shorter shares would cost more turns than they
+gain."""
+
+PER_MEMBER: Final = 5
+"""Messages for each of those members in a turn, on average."""
+
+WAITING: Final = 100
+"""Bytes of memory for each member that has not got a message yet."""
 
 
 class Broadcast:
     """A published message, and the members that have not got it yet."""
 
-    __slots__ = ("data", "deflations", "frames", "kind", "members")
+    __slots__ = ("data", "deflations", "frames", "kind", "members", "size")
 
     def __init__(self, members: dict[Entry, None], data: bytes, kind: str) -> None:
         self.members = members
         self.data = data
         self.kind = kind
+        self.size = 0
+        """Bytes that it counts for while members wait for it."""
         self.frames: dict[FramingKey, Framed] = {}
         """By how connections frame it: once for all with the same key."""
         self.deflations: dict[FramingKey, Deflation] = {}
@@ -121,8 +134,10 @@ class Outgoing:
         """Connections whose next message is large and is being compressed, in turn."""
         self._compressor = Worker(b"", gateway_decoder(), 0.0)
         """Is the worker of an unfinished message while one is compressed: all others wait."""
-        self.broadcasts: deque[Broadcast] = deque()
+        self.broadcasts: list[Broadcast] = []
         """Messages that are being sent to large groups, in order."""
+        self._turn = 0
+        """Which of them had its turn last."""
         self.share = SHARE
         self.work = 0
         """What commands have cost, in units of a small one."""
@@ -305,17 +320,43 @@ class Outgoing:
                 data.decode()
             except UnicodeDecodeError as error:
                 return f"text that is not UTF-8: {error.reason} at byte {error.start}"
-        if len(self.broadcasts) >= MOST_BROADCASTS:
-            return UNFINISHED
         if excluded:
             members = [entry for entry in members if entry.id not in excluded]
-        to = dict.fromkeys(members)
-        if not to:
+        if len(members) <= self.share and len(data) <= DEFLATED_AT_ONCE:
+            # They get it at once, whatever is on its way to large groups.
+            self._deliver_all(Broadcast(dict.fromkeys(members), data, kind), now)
             return None
-        self.broadcasts.append(Broadcast(to, data, kind))
+        if len(self.broadcasts) >= MOST_BROADCASTS:
+            return UNFINISHED
+        broadcast = Broadcast(dict.fromkeys(members), data, kind)
+        self._begin(broadcast)
         if len(self.broadcasts) == 1:
             self._broadcast(self.share, now)
         return None
+
+    def _begin(self, broadcast: Broadcast) -> None:
+        self.broadcasts.append(broadcast)
+        broadcast.size = len(broadcast.data) + WAITING * len(broadcast.members)
+        self._flow.hold(broadcast.size)
+
+    def _deliver_all(self, broadcast: Broadcast, now: float) -> None:
+        """Send a message to all its members, each after what was published to it before."""
+        for entry in broadcast.members:
+            try:
+                if self.broadcasts:
+                    self.catch_up(entry, now)
+                self._deliver_alone(entry, broadcast, now)
+            except Exception as error:
+                # The others get it.
+                self._fault(entry.con, error, now)
+            self.work += 1
+
+    def pace(self, seconds: float) -> None:
+        """Adapt the share of a turn to the time that a write has taken in the last one."""
+        fitting = BROADCAST_TIME / seconds if seconds > 0 else MOST_SHARE
+        # Half of the way: a write may have waited for the core.
+        share = (self.share + min(MOST_SHARE, int(fitting))) // 2
+        self.share = max(LEAST_SHARE, share)
 
     def go_on(self, now: float) -> None:
         """Once a turn: send published messages to some more members, and compress another piece."""
@@ -325,34 +366,49 @@ class Outgoing:
             self._broadcast(max(LEAST_SHARE, self.share - len(self._dirty)), now)
 
     def _broadcast(self, left: int, now: float) -> None:
-        """Send some members all messages that were published to them: it is one write for each."""
-        first = self.broadcasts[0]
-        until = self.work + MOST_DELIVERED
+        """Send some members all messages that were published to them: it is one write for each. The
+        messages take turns, so that a group does not wait for a larger one."""
+        self._turn = (self._turn + 1) % len(self.broadcasts)
+        first = self.broadcasts[self._turn]
+        until = self.work + PER_MEMBER * left
         for entry in list(islice(first.members, left)):
-            for broadcast in self.broadcasts:
-                if entry in broadcast.members:
-                    try:
-                        if not self._deliver(entry, broadcast, now):
-                            # It is being compressed; nobody can have it yet.
-                            return
-                    except Exception as error:
-                        # The others get it.
-                        self._fault(entry.con, error, now)
-                    broadcast.members.pop(entry, None)
-                    self.work += 1
-            if self.work > until:
+            if not self._deliver_waiting(entry, now) or self.work > until:
                 break
-        while self.broadcasts and not self.broadcasts[0].members:
-            self.broadcasts.popleft()
+        self._drop_finished()
+
+    def _deliver_waiting(self, entry: Entry, now: float) -> bool:
+        """Send a member what was published to it, in order; False if a message is being compressed:
+        nobody can have it yet, nor what follows."""
+        for broadcast in self.broadcasts:
+            if entry in broadcast.members:
+                try:
+                    if not self._deliver(entry, broadcast, now):
+                        return False
+                except Exception as error:
+                    # The others get it.
+                    self._fault(entry.con, error, now)
+                broadcast.members.pop(entry, None)
+                self.work += 1
+        return True
+
+    def _drop_finished(self) -> None:
+        for broadcast in self.broadcasts:
+            if not broadcast.members:
+                self._flow.hold(-broadcast.size)
+        self.broadcasts = [broadcast for broadcast in self.broadcasts if broadcast.members]
 
     def catch_up(self, entry: Entry, now: float) -> None:
         """Send a member all that was published to it before."""
         for broadcast in self.broadcasts:
             if entry in broadcast.members:
                 del broadcast.members[entry]
-                if not self._deliver(entry, broadcast, now):
-                    # It is compressed again for this one alone; the others do not wait.
-                    self.send(entry, None, Send(entry.id, broadcast.data, broadcast.kind), now)
+                self._deliver_alone(entry, broadcast, now)
+
+    def _deliver_alone(self, entry: Entry, broadcast: Broadcast, now: float) -> None:
+        """Queue a published message for one member, now. If it takes long to compress, that is done
+        for this one alone, and the others do not wait."""
+        if not self._deliver(entry, broadcast, now):
+            self.send(entry, None, Send(entry.id, broadcast.data, broadcast.kind), now)
 
     def _deliver(self, entry: Entry, broadcast: Broadcast, now: float) -> bool:
         """Queue a published message for one member; False while it is being compressed."""
@@ -375,9 +431,13 @@ class Outgoing:
         con.send_framed(frame)
         entry.sent_at = now
         entry.totals.sent += 1
-        self._dirty[con] = None
-        if con.endpoint is None:
+        if con.endpoint is not None and entry.output_counted:
+            # The kernel is full, and will say when it is not: trying costs more than a message.
             self._flow.output_changed(entry)
+        else:
+            self._dirty[con] = None
+            if con.endpoint is None:
+                self._flow.output_changed(entry)
         if con.output.size > self._limit:
             if self._policy == "drop-oldest":
                 size = con.output.size

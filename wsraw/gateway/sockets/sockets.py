@@ -41,6 +41,9 @@ WRITE_BUDGET: Final = 512
 WRITE_TIME: Final = 0.002
 """Seconds of a turn for writing, and for half of them closing; the rest waits for the next turn."""
 
+MEASURED: Final = 8
+"""Writes in a turn whose time says how long one takes."""
+
 READ_TIME: Final = 0.0015
 """Seconds of a turn for pauses and the read queue."""
 
@@ -347,8 +350,10 @@ class Sockets:
         dirty = self.shared.dirty
         if not dirty and not self.shared.ended:
             return
-        until = self.loop.clock() + WRITE_TIME
+        began = self.loop.clock()
+        until = began + WRITE_TIME
         if dirty:
+            waiting = len(dirty)
             for con in list(islice(dirty, WRITE_BUDGET)):
                 del dirty[con]
                 endpoint = con.endpoint
@@ -359,6 +364,9 @@ class Sockets:
                         endpoint.handle_fault(error)
                     if self.loop.clock() > until:
                         break
+            written = waiting - len(dirty)
+            if written >= MEASURED and self.registry.outgoing.broadcasts:
+                self.registry.outgoing.pace((self.loop.clock() - began) / written)
         if self.shared.ended:
             self._close_ended(max(until, self.loop.clock() + WRITE_TIME / 2))
 
