@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +49,12 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """In a loop that can wait for a link, also on Windows."""
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main)
+
+
 @asynccontextmanager
 async def joined(run_dir: Path | None, handlers: Any = None, **options: Any) -> AsyncIterator[Any]:
     assert run_dir is not None
@@ -82,7 +88,7 @@ def test_an_embedded_worker_without_handlers_sends_and_takes_no_events(chat: Ser
                     two.recv(TIMEOUT)
                 assert two.close_code == 4000
 
-    asyncio.run(main())
+    run(main())
     assert not api.installed()
 
 
@@ -110,7 +116,7 @@ def test_an_embedded_worker_runs_handlers_of_its_program(tmp_path: Path) -> None
     with serve(ECHO, "--dispatch=sticky") as serving, serving.ws() as other:
         other.send("is at the worker that was here before")
         other.recv(TIMEOUT)
-        asyncio.run(main(serving))
+        run(main(serving))
     assert seen == [f"a{n}" for n in range(20)]
     assert stopped == [True]
 
@@ -150,7 +156,7 @@ def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Pa
                     stop(run, folder)
                     assert await asyncio.to_thread(run.wait) == 0
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_embedded_worker_that_is_refused_raises_with_the_reason(chat: Server) -> None:
@@ -163,7 +169,7 @@ def test_an_embedded_worker_that_is_refused_raises_with_the_reason(chat: Server)
             with pytest.raises(ConnectionError, match="token is wrong"):
                 await worker.send(1, "x")
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_embedded_worker_without_an_address_is_refused() -> None:
@@ -180,14 +186,14 @@ def test_an_embedded_worker_without_an_address_is_refused() -> None:
             pass
 
     with pytest.raises(RuntimeError, match="one process, one worker"):
-        asyncio.run(two())
+        run(two())
 
     async def nowhere() -> None:
         async with wsraw_asyncio.Worker(endpoint="nonsense", token="t"):
             pass
 
     with pytest.raises(OSError):
-        asyncio.run(nowhere())
+        run(nowhere())
     with pytest.raises(OSError), embedded_threads.Worker(endpoint="nonsense", token="t"):
         pass
 

@@ -3,6 +3,7 @@ runs."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.deadline import DEADLINE, eventually
 from tests.workers import routers
 from wsraw.link.gateway_end import GatewayEnd, who
 from wsraw.link.records import Publish, gateway_decoder
+from wsraw.workers import embedded_asyncio
 from wsraw.workers.embedded_threads import Worker
 
 from .conftest import EPOCH, TOKEN, con_id
@@ -92,3 +94,22 @@ def test_a_worker_is_not_ready_between_a_lost_link_and_the_next_welcome(
         worker.ready(DEADLINE)
         worker.publish("group", "to the next", timeout=DEADLINE)
         assert made.commands() == [Publish("group", b"to the next", "text")]
+
+
+class Deaf(asyncio.SelectorEventLoop):
+    """What asyncio.run uses on Windows waits for no sockets."""
+
+    add_reader = asyncio.AbstractEventLoop.add_reader  # type: ignore[assignment]
+
+
+def test_a_loop_that_cannot_wait_for_a_link_is_refused_with_advice() -> None:
+    async def enter() -> None:
+        async with embedded_asyncio.Worker(endpoint="tcp://127.0.0.1:9", token="x"):
+            pass
+
+    for loop in (Deaf, getattr(asyncio, "ProactorEventLoop", Deaf)):
+        with (
+            asyncio.Runner(loop_factory=loop) as runner,
+            pytest.raises(RuntimeError, match=f"{loop.__name__} cannot wait .*SelectorEventLoop"),
+        ):
+            runner.run(enter())

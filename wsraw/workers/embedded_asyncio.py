@@ -113,10 +113,17 @@ class Worker:
     async def __aenter__(self) -> Worker:
         if api.installed():
             raise RuntimeError("this process has a wsraw worker already: one process, one worker")
+        loop = asyncio.get_running_loop()
+        if type(loop).add_reader is asyncio.AbstractEventLoop.add_reader:
+            raise RuntimeError(
+                f"{type(loop).__name__} cannot wait for a link. On Windows use "
+                "asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) instead of asyncio.run, "
+                "or wsraw.workers.embedded_threads.Worker"
+            )
         self._leaving = asyncio.Event()
         self._changed = asyncio.Event()
         self._error = ""
-        self._task = asyncio.get_running_loop().create_task(self._live())
+        self._task = loop.create_task(self._live())
         # Let it begin, so that a wrong endpoint raises here.
         await asyncio.sleep(0)
         if self._task.done():
