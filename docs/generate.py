@@ -19,10 +19,12 @@ from wsraw.admin import metrics
 from wsraw.admin import run as admin_run
 from wsraw.admin import server as admin_server
 from wsraw.admin.page import stream as admin_stream
+from wsraw.cluster import core
 from wsraw.config import options, patterns
 from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway, system
 from wsraw.gateway.admission import per_address, sniffer
+from wsraw.gateway.cluster import cluster
 from wsraw.gateway.delivery import outgoing, worker
 from wsraw.gateway.delivery.groups import groups
 from wsraw.gateway.remote import transport
@@ -54,6 +56,7 @@ PAGES: Final = {
     "[Understand restarts](troubleshooting.md#understand-restarts)",
     "Metrics and health checks": "[Watch a run](metrics.md)",
     "Workers on other machines": "[Run workers outside the run](remote-workers.md)",
+    "Several gateways": "[Serve more clients](growing.md)",
 }
 """Where these settings are explained."""
 
@@ -174,10 +177,11 @@ def record_tables() -> str:
         ("Worker → gateway", records.Command),
         ("Supervisor → gateway", records.FromSupervisor),
         ("Gateway → supervisor", records.FromGateway),
+        ("Node ↔ node of a cluster, over NATS", records.Envelope),
         ("Command line ↔ supervisor", records.Do | records.Done),
     ):
         parts.append(f"### {title}\n\n| record | fields | meaning |\n|---|---|---|")
-        for struct in get_args(union):
+        for struct in get_args(union) or (union,):
             fields = ", ".join(map(_field, msgspec.structs.fields(struct)))
             tag = struct.__struct_config__.tag
             meaning = " ".join((struct.__doc__ or "").split())
@@ -245,6 +249,10 @@ NUMBERS: Final = {
     "bye-linger": f"{dealer.BYE_LINGER * 1000:g} ms",
     "cancel-grace": f"{sessions.CANCEL_GRACE:g} s",
     "come-back": f"{sessions.COME_BACK:g} s",
+    "cluster-members": f"{cluster.MOST_MEMBERS:,}",
+    "cluster-silent": f"{cluster.SILENT_FOR:g} s",
+    "cluster-untaken": size(core.MOST_UNTAKEN),
+    "cluster-waiting": size(core.MOST_WAITING),
     "control-unread": size(control.UNREAD_LIMIT),
     "event-bytes": size(batches.EVENT_LIMIT),
     "exit-rejected": f"{shell.EXIT_REJECTED}",

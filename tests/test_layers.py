@@ -36,13 +36,14 @@ ALLOWED = {
     "supervisor": {"config", "link", "runtime", ""},
     "workers": {"config", "link", "runtime"},
     "admin": {"config", "link", "runtime", "supervisor"},
+    "cluster": {"config", "link", "runtime", "workers"},
     "": {"workers"},
     # All of them in one process.
     "testing": {"config", "gateway", "link", "runtime", "supervisor", "workers", ""},
     "tools": {"config", "link", "runtime", "supervisor", ""},
     "commands": {"config", "link", "runtime", "supervisor", "tools", "workers"},
     "cli": {"commands", "config", "link", "runtime", "supervisor"},
-    "child": {"admin", "config", "gateway", "runtime", "workers"},
+    "child": {"admin", "cluster", "config", "gateway", "runtime", "workers"},
     "__main__": {"cli", "child"},
 }
 """Package → packages that it may import; "" is the package's own __init__."""
@@ -52,7 +53,7 @@ GATEWAY = (
     {"admission", "websocket"},
     {"connection"},
     {"delivery"},
-    {"sessions", "sockets"},
+    {"cluster", "sessions", "sockets"},
     {"inspection", "remote", "status", "stop"},
     {"frozen"},
     {"gateway"},
@@ -93,9 +94,11 @@ LARGE_CLASSES = {
 """Classes with more attributes, and why."""
 
 DOORS = {
+    "nats": {"cluster.bus"},
     "prometheus_client": {"admin.metrics"},
     "click": {"cli"} | {f"commands.{name}" for name in COMMANDS},
     "ssl": {
+        "cluster.bus",
         *(f"gateway.tls.{name}" for name in ("check", "client_contexts", "engine")),
         "gateway.tls.server_contexts",
         *(f"tools.connect.{name}" for name in ("dialing", "problems")),
@@ -188,6 +191,8 @@ def test_sans_io_modules_do_no_io(name: str) -> None:
         "link.records",
         "link.gateway_end",
         "link.worker_end",
+        *(f"cluster.{name}" for name in ("core", "nodes", "streams", "subjects")),
+        "gateway.cluster.cluster",
         "config.settings",
         "config.options",
         "config.units",
@@ -371,6 +376,10 @@ NO_MIRROR = {
     "admin.routes": "admin/test_server.py",
     "admin.run": "e2e/test_admin.py",
     "supervisor.admin": "e2e/test_admin.py",
+    **dict.fromkeys(
+        [f"cluster.{name}" for name in ("agent", "bus", "process")] + ["supervisor.agent"],
+        "e2e/cluster/test_cluster.py",
+    ),
     "gateway.connection.phases": "gateway/connection/test_connection.py",
     "gateway.connection.requests.exchange": "gateway/connection/requests/test_phases.py",
     "gateway.delivery.entry": "gateway/delivery/test_accounts.py",

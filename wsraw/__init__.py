@@ -24,7 +24,15 @@ if TYPE_CHECKING:
         send_to_user,
         user_connections,
     )
-    from wsraw.workers.connection import BinaryMsg, Connection, Message, Msg, RawMsg, TextMsg
+    from wsraw.workers.connection import (
+        BinaryMsg,
+        Connection,
+        Message,
+        Msg,
+        RawMsg,
+        RemoteConnection,
+        TextMsg,
+    )
     from wsraw.workers.loading.handlers import every
     from wsraw.workers.request import Inf, Request
 
@@ -35,6 +43,7 @@ __all__ = [
     "Message",
     "Msg",
     "RawMsg",
+    "RemoteConnection",
     "Request",
     "TextMsg",
     "call_soon",

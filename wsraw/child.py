@@ -1,5 +1,5 @@
-"""I/O. The start of a child of the supervisor: `python wsraw gateway`, or `worker [FILE]`; and of
-`wsraw check`: `check FILE`, or `check-tls`.
+"""I/O. The start of a child of the supervisor: `python wsraw gateway`, or `worker [FILE]`, `admin`
+or `agent`; and of `wsraw check`: `check FILE`, or `check-tls`.
 
 The first line of stdin has the settings, the second one of a gateway its listening sockets, and the
 environment everything else; launch.py says what may follow on stdin. Variables that are secret, or
@@ -32,7 +32,7 @@ def main() -> int:
         return 1
     settings = settings_module.from_json(line.decode())
     kind, *rest = sys.argv[1:]
-    if kind in ("gateway", "worker", "admin"):
+    if kind in ("gateway", "worker", "admin", "agent"):
         _log_to_supervisor(settings.log_level)
     if kind == "gateway":
         # An abort makes a gateway that hangs log its stack.
@@ -54,6 +54,11 @@ def main() -> int:
         from wsraw.admin import process as admin
 
         return admin.main(settings, (supervisor.line() or b"").decode(), supervisor)
+    if kind == "agent":
+        from wsraw.cluster import process as agent
+
+        endpoint, token = os.environ.pop("WSRAW_ENDPOINT"), os.environ.pop("WSRAW_TOKEN")
+        return agent.main(settings, endpoint, token, supervisor)
     if kind == "check-tls":
         from wsraw.gateway.tls import check
 

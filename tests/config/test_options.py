@@ -69,7 +69,7 @@ def test_options_know_their_kind_and_bounds() -> None:
     assert [option.name for option in o.options() if option.is_path] == [
         "workers", "static", "tls_cert", "tls_key", "tls_client_ca", "run_dir", "admin_token",
         "link_key",
-        "worker_keys",
+        "worker_keys", "cluster_credentials", "cluster_ca",
     ]  # fmt: skip
     assert options["dispatch"].choices == ("any", "sticky")
 

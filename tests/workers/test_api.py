@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import wsraw
-from wsraw.link.records import Join, Leave, Open, Publish, Send, SendToUser
+from wsraw.link.records import CloseRef, Join, Leave, Open, Publish, Send, SendRef, SendToUser
 from wsraw.workers import api
 from wsraw.workers.connection import Connection
 from wsraw.workers.loading import handlers
@@ -314,7 +314,35 @@ def test_connection_returns_the_connection_of_an_id(pair: MakePair) -> None:
     assert wsraw.connection(con) is con
     assert wsraw.connection(con_id(1)) is con
     with pytest.raises(TypeError):
-        wsraw.connection("1")  # type: ignore[arg-type]
+        wsraw.connection(1.0)  # type: ignore[call-overload]
+
+
+def test_connection_returns_the_connection_of_a_reference(pair: MakePair) -> None:
+    p = pair("")
+    con = wsraw.connection(con_id(1))
+    assert con.ref == f"/{con.id}"
+    assert wsraw.connection(con.ref) is con
+    other = wsraw.connection("elsewhere/7")
+    assert isinstance(other, wsraw.RemoteConnection)
+    assert wsraw.connection(other) is other
+    assert other == wsraw.connection("elsewhere/7") != wsraw.connection("elsewhere/8")
+    assert len({other, wsraw.connection("elsewhere/7")}) == 1
+    assert (other.id, repr(other)) == ("elsewhere/7", "<RemoteConnection elsewhere/7>")
+    for wrong in ("", "1", "a/", "a/b", "a/b/1", "a/-1", "a/٧", f"a/{1 << 53}"):
+        with pytest.raises(ValueError, match="is not the reference of a connection"):
+            wsraw.connection(wrong)
+    with pytest.raises(ValueError, match="only a whole message can be sent there"):
+        other.send({"data": "x", "final": False})
+    with pytest.raises(ValueError, match="not a close code"):
+        other.close(1)
+    other.send("x")
+    other.send(b"y", "text")
+    other.close(4000, "z")
+    assert p.commands() == [
+        SendRef("elsewhere/7", b"x", "text"),
+        SendRef("elsewhere/7", b"y", "text"),
+        CloseRef("elsewhere/7", 4000, "z"),
+    ]
 
 
 def test_call_soon_runs_a_function_in_the_thread_of_the_handlers(pair: MakePair) -> None:

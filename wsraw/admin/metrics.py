@@ -143,6 +143,30 @@ def _turns(data: Data) -> Iterator[Value]:
         yield (), Histogram(TURN_BOUNDS, loop["turns"], loop["seconds"], loop["long"])
 
 
+def _of_cluster(key: str) -> Callable[[Data], Iterable[Value]]:
+    def values(data: Data) -> Iterator[Value]:
+        if data["gateway"]["cluster"]:
+            yield (), data["gateway"]["cluster"][key]
+
+    return values
+
+
+def _cluster_state(data: Data) -> Iterator[Value]:
+    for _, state in _of_cluster("state")(data):
+        yield (), int(state == "connected")
+
+
+def _cluster_nodes(data: Data) -> Iterator[Value]:
+    for _, nodes in _of_cluster("nodes")(data):
+        yield (), len(nodes)
+
+
+def _cluster_counts(data: Data) -> Iterator[Value]:
+    for _, counts in _of_cluster("counts")(data):
+        for outcome, count in counts.items():
+            yield (outcome,), count
+
+
 _PLACE: Final = ("kind", "pool", "listener")
 _WORKER: Final = ("pool", "worker")
 
@@ -349,6 +373,30 @@ METRICS: Final = (
         "wsraw_loop_lag_seconds", "gauge",
         "Seconds by which a timer of the gateway was late, at worst in the last 15 s.",
         (), _gateway("loop", "lag"),
+    ),
+    # --- several gateways ---
+    Described(
+        "wsraw_cluster_connected", "gauge",
+        "1 if this gateway is connected to NATS, 0 if others do not hear it. Without the setting "
+        "cluster there are no metrics of this name.",
+        (), _cluster_state,
+    ),
+    Described(
+        "wsraw_cluster_nodes", "gauge", "Other gateways of the cluster that are alive.",
+        (), _cluster_nodes,
+    ),
+    Described(
+        "wsraw_cluster_subscriptions", "gauge",
+        "Groups and users with connections here, which are subscribed at NATS.",
+        (), _of_cluster("subscriptions"),
+    ),
+    Described(
+        "wsraw_cluster_messages", "counter",
+        "Messages between this gateway and others, by what has become of them: sent; received; "
+        "not_sent: NATS was away or too slow; too_large: above its max_payload; missed: they did "
+        "not come, which the next one has shown; repeated: they came twice or too late, and were "
+        "dropped; undelivered: the gateway was too slow for them; invalid: not understood.",
+        ("outcome",), _cluster_counts,
     ),
     Described(
         "wsraw_tls_handshakes", "counter", "TLS handshakes by outcome.",

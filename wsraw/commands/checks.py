@@ -3,6 +3,7 @@ in a run it would be a crash loop, or a line of a child's log."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from typing import Final
@@ -31,6 +32,7 @@ def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
             check_program(entry.program, where)
     check_keys(found.settings)
     check_admin_token(found.settings)
+    check_cluster(found.settings)
     static = found.settings.static
     if static and not os.path.isdir(static):
         raise WrongUse(f"static: {static}: there is no such folder")
@@ -93,6 +95,25 @@ def check_admin_token(settings: Settings) -> None:
         raise WrongUse(f"admin_token: {settings.admin_token}: {error.strerror}") from error
     if is_empty:
         raise WrongUse(f"admin_token: {settings.admin_token} is empty: write a secret into it")
+
+
+def check_cluster(settings: Settings) -> None:
+    """Whether the agent of a cluster could start: its library, and the files that it reads. Raises
+    WrongUse."""
+    if not settings.cluster:
+        return
+    if importlib.util.find_spec("nats") is None:
+        raise WrongUse("cluster needs nats-py: pip install 'wsraw[cluster]'")
+    if settings.cluster_credentials and importlib.util.find_spec("nkeys") is None:
+        raise WrongUse("cluster_credentials needs nkeys: pip install 'wsraw[cluster]'")
+    for name in ("cluster_credentials", "cluster_ca"):
+        path = getattr(settings, name)
+        if not path:
+            continue
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            raise WrongUse(f"{name}: {path}: {error.strerror}") from error
 
 
 def check_keys(settings: Settings) -> None:

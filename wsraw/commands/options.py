@@ -40,6 +40,11 @@ _METAVARS: Final = {
     "worker_listen": "ENDPOINT",
     "link_key": "FILE",
     "worker_keys": "PATH",
+    "cluster": "URL",
+    "cluster_name": "NAME",
+    "node": "NAME",
+    "cluster_credentials": "FILE",
+    "cluster_ca": "FILE",
 }
 _METAVARS_OF_KINDS: Final = {"count": "N", "number": "N", "size": "SIZE", "time": "TIME"}
 

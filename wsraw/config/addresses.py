@@ -52,6 +52,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     tls_min_version: Literal["1.2", "1.3"] = "1.2"
     tls_client_ca: str = ""
     tls_client_auth: Literal["none", "optional", "required"] = "none"
+    reuse_port: bool = False
 
 
 class TlsPair(NamedTuple):
@@ -118,6 +119,7 @@ def _parse_listen(text: str, settings: Settings) -> Listen:
     found: dict[str, Any] = {name: getattr(settings, name) for name in OF_LISTENER}
     if settings.static and settings.plain_http == "raw":
         found["plain_http"] = "static"
+    found["reuse_port"] = settings.reuse_port
     found |= _parse_place(address)
     known = (*OF_LISTENER, *OF_UNIX) if "path" in found else OF_LISTENER
     given = parse_qsl(query, keep_blank_values=True)

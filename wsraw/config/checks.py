@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from wsraw.config import options, pools
 from wsraw.config.addresses import (
@@ -20,6 +23,9 @@ from wsraw.config.units import show_size
 
 LEAST_MEMORY: Final = MIB
 """Bytes. A number without its unit (512 for 512MiB) would refuse all clients."""
+
+NODE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What a node, or a cluster, may be called: it is part of a subject of NATS, and of a reference."""
 
 ONE_READ: Final = 64 * KIB
 """Most bytes read from a connection in a turn."""
@@ -50,6 +56,7 @@ def check(settings: Settings) -> None:
     pools.check(settings)
     _check_admin(settings)
     _check_link(settings)
+    _check_cluster(settings)
 
 
 def _check_sizes(settings: Settings) -> None:
@@ -102,6 +109,38 @@ def _check_link(settings: Settings) -> None:
         raise ValueError(f"{given} needs {missing}: both sides of the link have keys")
     if settings.link_key and not settings.worker_listen:
         raise ValueError("link_key needs worker_listen, as in tcp://ADDRESS:PORT")
+
+
+def _check_cluster(settings: Settings) -> None:
+    if settings.reuse_port and not sys.platform.startswith("linux"):
+        raise ValueError("reuse_port works on Linux alone; start one run for each port")
+    for name in ("cluster_name", "node"):
+        value = getattr(settings, name)
+        if value and not NODE_NAME.fullmatch(value):
+            raise ValueError(
+                f"{name}: {value!r}: write 1 to 64 letters, digits, - and _, as in gateway-1"
+            )
+    if not settings.cluster_name:
+        raise ValueError("cluster_name: it must not be empty; wsraw is the default")
+    for name in ("node", "cluster_credentials", "cluster_ca"):
+        if getattr(settings, name) and not settings.cluster:
+            raise ValueError(f"{name} needs cluster, as in nats://127.0.0.1:4222")
+    for url in settings.cluster:
+        check_nats(url)
+    if len({url.partition("://")[0] for url in settings.cluster}) > 1:
+        raise ValueError("cluster: write nats:// or tls:// for all servers: they are one cluster")
+
+
+def check_nats(url: str) -> None:
+    """Whether this is the address of a NATS server. Raises ValueError."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("nats", "tls") and parts.hostname and parts.port
+    except ValueError:
+        known = None
+    if not known or parts.path or parts.query or parts.fragment:
+        shown = url.rpartition("@")[2]
+        raise ValueError(f"cluster: {shown!r}: write nats://HOST:4222, or tls://HOST:4222")
 
 
 def _check_proxies(listen: Listen, settings: Settings) -> None:

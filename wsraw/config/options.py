@@ -35,6 +35,7 @@ SECTIONS: Final = {
     "run_dir": "Processes",
     "admin": "Metrics and health checks",
     "worker_listen": "Workers on other machines",
+    "cluster": "Several gateways",
 }
 """The headings in `--help` and in the docs, by the first setting of each."""
 

@@ -128,6 +128,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     with TLS tls:// or wss://. Settings for this listener alone follow a ?, as in
     HOST:PORT?plain_http=health. They are first_byte_timeout, plain_http, proxy_protocol and the tls
     settings."""
+    reuse_port: bool = False
+    """Let several runs listen on the same addresses (Linux: SO_REUSEPORT); the kernel gives each of
+    them a part of the clients. With `cluster`, they serve the same groups, on a core each."""
     plain_http: Literal["raw", "reject", "health", "handlers", "static"] = "raw"
     """What to do with an HTTP request that does not ask for a WebSocket. raw: treat it as raw data.
     reject: answer 426. health: answer 200, for health checks. handlers: on_request answers it.
@@ -282,6 +285,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_heartbeat: Annotated[Seconds, Meta(le=60)] = 2.0
     """Interval between heartbeats on links to other machines. A link is lost after three heartbeats
     without an answer."""
+    cluster: tuple[str, ...] = ()
+    """NATS server that connects this gateway with others, so that groups, users and references of
+    connections reach all of them: nats://HOST:4222, or tls://HOST:4222. May be repeated for the
+    servers of one NATS cluster. Needs `pip install 'wsraw[cluster]'`. Default: this gateway is
+    alone."""
+    cluster_name: str = "wsraw"
+    """Name of the cluster. Gateways with different names do not hear each other, even on the same
+    NATS server."""
+    node: str = ""
+    """Name of this gateway in the cluster: letters, digits, - and _. No other gateway may have it.
+    Default: a random one for each run."""
+    cluster_credentials: PathText = ""
+    """File with the credentials for NATS, as `nsc` makes it: user JWT and seed."""
+    cluster_ca: PathText = ""
+    """File with the certificate authorities (PEM) of the NATS servers. Default: those of the
+    system."""
 
 
 # --- copies, and the way to a child process ---

@@ -29,6 +29,7 @@ from typing import Final
 from wsraw.config.addresses import parse_listen
 from wsraw.config.settings import Settings
 from wsraw.gateway import system
+from wsraw.gateway.cluster.cluster import Cluster
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection import kernel
@@ -103,6 +104,9 @@ class Gateway:
         link = adopt(given[count]) if len(given) > count else None
         folder = folder or settings.run_dir
         self._links = Links(self.loop, self.registry, self.sessions, folder, link)
+        self.cluster: Cluster | None = None
+        if settings.cluster:
+            self.cluster = Cluster(self.registry, settings.node, self._tell_supervisor)
         self._link_trouble = ""
         """Why the link's socket could not be made again the last time."""
         self.sockets.newcomer = self.inspection.tracer.newcomer
@@ -263,6 +267,8 @@ class Gateway:
         if is_tick:
             self._links.tick()
             self.sessions.tick(now)
+            if self.cluster is not None:
+                self.cluster.tick(now)
             self.deadlines.tick(now)
         elif self.deadlines.late:
             self.deadlines.end_late(now)
@@ -341,6 +347,8 @@ class Gateway:
                 data["tls"] = sockets.handshakes.figures()
                 data["accepted"] = {each.listen.name: each.accepted for each in sockets.listeners}
                 data["loop"] = of_loop(self.loop.turns, max(self._lags, default=0.0))
+                if self.cluster is not None:
+                    data["cluster"] = self.cluster.report()
                 if self._times is not None:
                     data["turns"] = self._times.figures()
                 self.sessions.to_supervisor.append(rec.Report(record.ref, data))

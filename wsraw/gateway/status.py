@@ -31,7 +31,11 @@ def report(
     worker."""
     flow = registry.flow
     paused = next(iter(flow.paused), None)
-    workers = [each for each in sessions.workers.values() if each.session.state is not NEW]
+    workers = [
+        each
+        for each in sessions.workers.values()
+        if each.session.state is not NEW and not each.is_agent
+    ]
     by_pool: dict[str, list[Worker]] = {name: [] for name in registry.pools}
     for worker in workers:
         by_pool.setdefault(worker.session.pool, []).append(worker)

@@ -149,7 +149,7 @@ class GatewayEnd(Generic[Owner]):
 
     # --- the dialog ---
 
-    def welcome(self, hello: Hello, session: int, epoch: int, ids: range) -> None:
+    def welcome(self, hello: Hello, session: int, epoch: int, ids: range, node: str = "") -> None:
         """The hello was good: begin the session."""
         self.state = after(self.state, LinkStep.WELCOME)
         self.number = session
@@ -165,7 +165,7 @@ class GatewayEnd(Generic[Owner]):
             "event": EVENT_LIMIT,
         }
         self._out = [
-            Welcome(PROTOCOL_VERSION, session, epoch, ids[0], ids[-1], window.largest, limits)
+            Welcome(PROTOCOL_VERSION, session, epoch, ids[0], ids[-1], window.largest, limits, node)
         ]
 
     def deliver(self, event: Event, owner: Owner, size: int, now: float) -> None:

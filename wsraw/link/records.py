@@ -28,6 +28,9 @@ STATIC_POOL: Final = "static"
 PUSHING_POOL: Final = "push"
 """The pool of workers without handlers: in another one they would be given events."""
 
+AGENT: Final = -1
+"""The number of the agent of a cluster, among those that the supervisor gives to workers."""
+
 ID_EPOCH_SHIFT: Final = 36
 """A connection id is ``epoch << 36 | n``; below 2**53, so that every language can hold it."""
 
@@ -118,7 +121,8 @@ class Who(Record, tag="who"):
 
 class Welcome(Record, tag="welcome"):
     """Notice: the session begins. `first`..`last` are the connection ids that `open` may use;
-    `window` is the most events that will ever be in flight, as agreed with hello."""
+    `window` is the most events that will ever be in flight, as agreed with hello. `node` is the
+    gateway's name in its cluster."""
 
     version: int
     session: int
@@ -127,6 +131,7 @@ class Welcome(Record, tag="welcome"):
     last: int
     window: int
     limits: dict[str, int] = {}
+    node: str = ""
 
 
 class Attach(Record, tag="attach"):
@@ -192,8 +197,40 @@ class Hung(Record, tag="hung"):
     event: int
 
 
+class Watch(Record, tag="watch"):
+    """Notice for the agent of a cluster alone: the group, or the user, of that name has connections
+    here now, or, if `on` is false, no more. `kind` is `group` or `user`."""
+
+    name: str
+    on: bool = True
+    kind: str = "group"
+
+
+class Relay(Record, tag="relay"):
+    """Between a gateway and the agent of its cluster alone, in both directions: what another node
+    is to do, or this one for another. `kind` is `publish`, `user`, `send`, `close`, `ask` or
+    `answer`; `name` is a group, a user, or the reference of a connection."""
+
+    kind: str
+    name: str
+    data: bytes = b""
+    type: str = "binary"
+    options: dict[str, Any] = {}
+
+
 Notice: TypeAlias = (
-    Who | Welcome | Attach | Detach | Drain | Refused | Reached | Answer | Opened | Hung
+    Who
+    | Welcome
+    | Attach
+    | Detach
+    | Drain
+    | Refused
+    | Reached
+    | Answer
+    | Opened
+    | Hung
+    | Watch
+    | Relay
 )
 
 # --- worker → gateway ---
@@ -370,6 +407,30 @@ class Bye(Record, tag="bye"):
     """The last record of a session; what is not acked by then goes to other workers."""
 
 
+class SendRef(Record, tag="send_ref"):
+    """Send a whole message to the connection of that reference, `node/id`, at any gateway of the
+    cluster."""
+
+    ref: str
+    data: bytes
+    type: str = "binary"
+
+
+class CloseRef(Record, tag="close_ref"):
+    """Close the connection of that reference, at any gateway of the cluster; otherwise like
+    `close`."""
+
+    ref: str
+    code: int = 1000
+    reason: str = ""
+
+
+class Figures(Record, tag="figures"):
+    """Of the agent of a cluster alone, once a second: its counters, and what it is connected to."""
+
+    data: dict[str, Any]
+
+
 Command: TypeAlias = (
     Hello
     | Ack
@@ -391,6 +452,10 @@ Command: TypeAlias = (
     | User
     | SendToUser
     | Bye
+    | SendRef
+    | CloseRef
+    | Relay
+    | Figures
 )
 
 # --- supervisor → gateway ---
@@ -549,6 +614,36 @@ FromGateway: TypeAlias = (
     Listening | Ready | Left | Kill | Recycle | Report | Stopped | Reloaded | Alive | Page
 )
 
+# --- node ↔ node of a cluster, over NATS (wsraw/cluster/) ---
+
+
+class Envelope(Record, tag="wsraw1"):
+    """What one node of a cluster says to others. `life` tells one process of the node from the
+    next. `seq` counts, from 1, what the node has said in `stream`, which is all of one subject; 0:
+    it is not counted. The other fields are those of `relay`."""
+
+    node: str
+    life: str
+    kind: str
+    stream: int = 0
+    seq: int = 0
+    name: str = ""
+    data: bytes = b""
+    type: str = "binary"
+    options: dict[str, Any] = {}
+
+
+_envelope_decoder = msgspec.msgpack.Decoder(Envelope)
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """Raises LinkError for anything else."""
+    try:
+        return _envelope_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise LinkError(f"not an envelope: {error}") from error
+
+
 # --- command line ↔ supervisor ---
 
 
@@ -703,6 +798,7 @@ _DATA_FIELD: Final = {
     "send_to_user": 2,
     "reject": 5,
     "respond": 4,
+    "send_ref": 2,
 }
 
 

@@ -135,6 +135,8 @@ class WorkerEnd:
         self.state: LinkState = NEW
         self.session = 0
         self.epoch = 0
+        self.node = ""
+        """The gateway's name in its cluster; "" without one."""
         self.held: set[int] = set()
         """Connections that it knows; a hello lists them."""
         self.room = LARGEST_BATCH - ROOM_FOR_ACKS
@@ -211,6 +213,7 @@ class WorkerEnd:
         self.state = after(self.state, LinkStep.WELCOME)
         self.session = welcome.session
         self.epoch = welcome.epoch
+        self.node = welcome.node
         batch = welcome.limits.get("batch", LARGEST_BATCH)
         self.room = max(1, batch - ROOM_FOR_ACKS)
         # A gateway that has no such limit takes no parts.

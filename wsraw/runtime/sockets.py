@@ -162,6 +162,8 @@ def _bind_tcp(listen: Listen) -> socket.socket:
         else:
             # Connections of an earlier run in TIME_WAIT must not prevent binding.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listen.reuse_port and sys.platform.startswith("linux"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Before clients connect: connections inherit the options that are set by then.
@@ -187,6 +189,11 @@ def _advice(listen: Listen, error: OSError) -> str:
     ):
         return f"{what}: the path exists and is not a socket; remove it, or choose another path"
     if error.errno == errno.EADDRINUSE:
+        if listen.reuse_port:
+            return (
+                f"{what}: the address is in use by a program that does not share it; stop it, or "
+                "give the other run reuse_port, too"
+            )
         return f"{what}: the address is in use; stop the other program or choose another port"
     if error.errno in (errno.EACCES, errno.EPERM):
         if sys.platform == "win32":

@@ -63,6 +63,7 @@ OF_GATEWAY: Final = (
     "tls",
     "loop",
     "turns",
+    "cluster",
 )
 
 
@@ -223,6 +224,8 @@ def table(data: dict[str, Any]) -> str:
         lines += _connections(gateway)
     else:
         lines.append("  the gateway does not answer; its figures are missing")
+    if gateway["cluster"]:
+        lines.append(_cluster(gateway["cluster"]))
     lines.append(f"  dead letters {gateway['dead_letters']}")
     if len(data["pools"]) > 1:
         lines += ["", *(_pool(pool) for pool in data["pools"])]
@@ -248,6 +251,22 @@ def _gateway(gateway: dict[str, Any]) -> str:
         f"gateway: {gateway['state']}, pid {gateway['pid'] or '-'}, "
         f"up {human_time(gateway['age'])}, restarts {gateway['restarts']}, "
         f"memory {human_size(gateway['rss'])}"
+    )
+
+
+def _cluster(cluster: dict[str, Any]) -> str:
+    counts = cluster["counts"]
+    lost = ", ".join(
+        f"{name.replace('_', ' ')} {counts[name]}"
+        for name in ("not_sent", "too_large", "missed", "undelivered")
+        if counts.get(name)
+    )
+    server = f" at {cluster['server']}" if cluster["server"] else ""
+    why = f" ({cluster['why']})" if cluster["why"] else ""
+    return (
+        f"  cluster: node {cluster['node']}, NATS {cluster['state']}{server}{why}, "
+        f"other nodes {len(cluster['nodes'])}, sent {counts.get('sent', 0)}, "
+        f"received {counts.get('received', 0)}{f'; {lost}' if lost else ''}"
     )
 
 

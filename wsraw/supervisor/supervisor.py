@@ -27,6 +27,7 @@ from wsraw.config.addresses import Listen, parse_admin, parse_listen
 from wsraw.config.settings import Settings
 from wsraw.config.units import human_size, human_time
 from wsraw.link.records import (
+    AGENT,
     DEFAULT_POOL,
     DrainWorker,
     Exited,
@@ -52,6 +53,7 @@ from wsraw.runtime.link.server import LOOPBACK, endpoint_of
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.supervisor import session_end, status
 from wsraw.supervisor.admin import Admin
+from wsraw.supervisor.agent import Agent
 from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.control.requests import CERTIFICATES, Requests
 from wsraw.supervisor.decisions import actions as a
@@ -190,14 +192,14 @@ class Supervisor:
         self._standalone_token = secrets.token_hex(16)
         link = endpoint_of(self._link) if self._link is not None else ""
         self._keeper = Keeper(self._folder, self.control, self._standalone_token, log, link)
-        run_settings = settings_module.replaced(settings, run_dir=str(self._folder.path))
+        self._agent = Agent(self.loop, log) if settings.cluster else None
         self._children = Children(
             self._folder.lock,
             log,
             self.loop.call_soon_threadsafe,
             self._handle_death,
             VersionFolders(self._folder.path),
-            settings_module.to_json(run_settings).encode() + b"\n",
+            self._settings_of_run(),
             given,
         )
         self._requests = Requests(self)
@@ -212,6 +214,14 @@ class Supervisor:
         """Whether a SIGHUP has come that is not handled yet."""
         self._signals = 0
         self._signalled_at = 0.0
+
+    def _settings_of_run(self) -> bytes:
+        """What Python children read first: the settings, with what this run has chosen itself."""
+        changes = {"run_dir": str(self._folder.path)}
+        if self._settings.cluster and not self._settings.node:
+            changes["node"] = secrets.token_hex(4)
+        settings = settings_module.replaced(self._settings, **changes)
+        return settings_module.to_json(settings).encode() + b"\n"
 
     # --- listening sockets, which are shared with each gateway ---
 
@@ -504,6 +514,9 @@ class Supervisor:
         if self._admin is not None and child is self._admin.child:
             self._admin.exited(why)
             return
+        if self._agent is not None and child is self._agent.child:
+            self._agent.exited(why, self.policy.phase is p.Phase.RUNNING)
+            return
         if child is self.policy.gateway:
             self._is_relinking = self._is_reading_certificates = False
             # The next gateway reads them at its start.
@@ -609,6 +622,10 @@ class Supervisor:
                 self._announce()
             case Left(n, acked, unfinished):
                 self.act(self.policy.left(n, acked + unfinished, now))
+            case Kill(n, why) if n == AGENT:
+                self.log.say("warning", f"killing the agent of the cluster: {why}")
+                if self._agent is not None:
+                    self._children.end(self._agent.child, a.Ending.KILL)
             case Kill(n, why, abort):
                 self.act(self.policy.kill_asked(n, why, abort, now))
             case Recycle(n, why):
@@ -635,6 +652,8 @@ class Supervisor:
                 if (pid := self._children.pid(child)) is not None
             ),
         )
+        if self._agent is not None:
+            self.control.tell(self._agent.known(self._children, news.endpoint))
         if self._is_reading_certificates:
             # On a new link: what we had told it, or its answer, may be lost with the old one.
             self.control.tell(Reload())
@@ -678,6 +697,7 @@ class Supervisor:
             "listen": self._urls(),
             "admin": self._admin.url if self._admin is not None else None,
             "refused": self._requests.refusals.as_list(self.loop.now),
+            "agent": self._agent.status(self._children) if self._agent is not None else None,
             **status.of_run(self.policy, self._children, report, letters, self.loop.now),
         }
 

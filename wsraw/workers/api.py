@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from wsraw.link import open_options
 from wsraw.link.records import Open, Publish, SendToUser
 from wsraw.workers import values
 from wsraw.workers.asking import Asked
 from wsraw.workers.connection import (
+    AnyConnection,
     Connection,
     Connections,
     Message,
+    RemoteConnection,
     parse_message,
     to_id,
     to_ids,
@@ -56,7 +58,7 @@ def _runtime() -> Runtime:
     return _worker()[0]
 
 
-def send_message(msg: Message, con: Connection | int) -> None:
+def send_message(msg: Message, con: AnyConnection | int | str) -> None:
     """Send to a connection: `str` as text, bytes as binary, or a mapping with data, type, final.
 
     The same as ``con.send(msg)``.
@@ -173,15 +175,20 @@ def _pem(value: str | Path, part: str) -> str:
     return Path(value).read_text("utf-8", "replace")
 
 
-def connection(con: Connection | int) -> Connection:
+@overload
+def connection(con: Connection | int) -> Connection: ...
+@overload
+def connection(con: RemoteConnection | str) -> Connection | RemoteConnection: ...
+def connection(con: AnyConnection | int | str) -> AnyConnection:
     """The connection of that id, whichever worker serves it, so that it can be sent to or closed.
 
-    It may be closed already; only its events tell that. Raises TypeError for anything that is not
-    an id.
+    With a reference (`con.ref`) it may be one of another gateway of the cluster, which can be sent
+    to and closed and nothing else. It may be closed already; only its events tell that. Raises
+    TypeError for anything that is neither, ValueError for a text that is not a reference.
     """
-    if isinstance(con, Connection):
+    if isinstance(con, Connection | RemoteConnection):
         return con
-    return _runtime().connection(to_id(con))
+    return _runtime().reached(values.reference(con) if isinstance(con, str) else to_id(con))
 
 
 def join(group: str, con: Connection | int) -> None:
@@ -248,8 +255,9 @@ def _published(
     return data, type_, {"except": ids} if ids else {}, len(data) + 9 * len(ids)
 
 
-def members(group: str) -> Asked[list[int]]:
-    """The ids of all connections of a group, in the order in which they joined.
+def members(group: str) -> Asked[list[int | str]]:
+    """The ids of all connections of a group, in the order in which they joined; of those at other
+    gateways of the cluster, which come last, the references.
 
     ``await wsraw.members("room")`` in an async handler, ``wsraw.members("room").result()`` in a
     plain one. Joins of the running handler count once it has returned, or has called `flush`.
@@ -268,7 +276,7 @@ def connections(group: str) -> Asked[Connections]:
     `members`."""
     runtime = _runtime()
     return runtime.questions.members(values.group(group)).map(
-        lambda ids: Connections(ids, runtime.connection)
+        lambda ids: Connections(ids, runtime.reached)
     )
 
 
@@ -276,7 +284,7 @@ def user_connections(user: str) -> Asked[Connections]:
     """The connections of a user, otherwise like `connections`: none if the user is not here."""
     runtime = _runtime()
     return runtime.questions.user_connections(values.user(user)).map(
-        lambda ids: Connections(ids, runtime.connection)
+        lambda ids: Connections(ids, runtime.reached)
     )
 
 

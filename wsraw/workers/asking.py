@@ -127,17 +127,18 @@ class Questions:
 
     # --- out ---
 
-    def members(self, group: str) -> Asked[list[int]]:
-        """The ids of the connections in a group, in the order in which they joined."""
+    def members(self, group: str) -> Asked[list[int | str]]:
+        """The ids of the connections in a group, in the order in which they joined; of those at
+        other gateways the references."""
         return self._list("members", group)
 
-    def user_connections(self, user: str) -> Asked[list[int]]:
-        """The ids of the connections of a user, in the order in which they were bound."""
+    def user_connections(self, user: str) -> Asked[list[int | str]]:
+        """The same of the connections of a user, in the order in which they were bound."""
         return self._list("user_connections", user)
 
-    def _list(self, what: str, name: str) -> Asked[list[int]]:
-        asked: Asked[list[int]] = Asked(self.wait)
-        ids: dict[int, None] = {}
+    def _list(self, what: str, name: str) -> Asked[list[int | str]]:
+        asked: Asked[list[int | str]] = Asked(self.wait)
+        ids: dict[int | str, None] = {}
 
         def take(answer: Answer | Reached | None) -> None:
             if not isinstance(answer, Answer):

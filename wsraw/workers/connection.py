@@ -15,6 +15,7 @@ from wsraw.link.records import (
     STATE_LIMIT,
     Accept,
     Close,
+    CloseRef,
     Couple,
     Event,
     Join,
@@ -22,6 +23,7 @@ from wsraw.link.records import (
     Record,
     Reject,
     Send,
+    SendRef,
     decode_value,
     value_encoder,
 )
@@ -93,6 +95,8 @@ class Owner(Protocol):
 
     @property
     def epoch(self) -> int: ...
+    @property
+    def node(self) -> str: ...
     def command(self, record: Record, size: int = 0) -> None: ...
     def serves(self, con: Connection) -> bool: ...
     def reads_state(self, con: Connection) -> None: ...
@@ -239,6 +243,12 @@ class Connection:
         and chosen by the client. Empty without any."""
         value = self.about.get("params")
         return value if isinstance(value, dict) else {}
+
+    @property
+    def ref(self) -> str:
+        """The reference of the connection in a cluster, ``node/id``: other than `id` it is unique
+        among all gateways. ``wsraw.connection(ref)`` gives what can be sent to, at any of them."""
+        return f"{self._owner.node}/{self.id}"
 
     @property
     def closed(self) -> bool:
@@ -465,11 +475,58 @@ class Connection:
         return f"<{' '.join(known)}>"
 
 
-class Connections(Sequence[Connection]):
-    """The connections of a list of ids. Each is made when it is asked for: of a large group, few
-    may be needed at a time."""
+class RemoteConnection:
+    """A connection of another gateway of the cluster; equal to any other of the same reference.
 
-    def __init__(self, ids: Sequence[int], connection: Callable[[int], Connection]) -> None:
+    It can be sent to and closed, as any other. Whether it is still open is not known here: what is
+    sent to one that is closed, or to a gateway that is gone, is dropped.
+    """
+
+    __slots__ = ("_owner", "ref")
+
+    def __init__(self, owner: Owner, ref: str) -> None:
+        self._owner = owner
+        self.ref = ref
+        """Its reference, ``node/id``."""
+
+    @property
+    def id(self) -> str:
+        """The same as `ref`: its number alone would be that of a connection here."""
+        return self.ref
+
+    def send(self, msg: Message, type: str | None = None) -> None:
+        """Send a whole message; otherwise like `Connection.send`."""
+        data, kind, final = parse_message(msg, type)
+        if not final:
+            raise ValueError("only a whole message can be sent there; this one has final=False")
+        self._owner.command(SendRef(self.ref, data, kind), len(data) + len(self.ref))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close it; otherwise like `Connection.close`."""
+        made = close_command(0, code, reason)
+        size = values.size(made.reason) + len(self.ref)
+        self._owner.command(CloseRef(self.ref, made.code, made.reason), size)
+
+    def __eq__(self, other: object) -> bool:
+        return self.ref == other.ref if isinstance(other, RemoteConnection) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.ref)
+
+    def __repr__(self) -> str:
+        return f"<RemoteConnection {self.ref}>"
+
+
+AnyConnection: TypeAlias = Connection | RemoteConnection
+
+
+class Connections(Sequence[AnyConnection]):
+    """The connections of a list of ids and references. Each is made when it is asked for: of a
+    large group, few may be needed at a time."""
+
+    def __init__(
+        self, ids: Sequence[int | str], connection: Callable[[int | str], AnyConnection]
+    ) -> None:
         self._ids = ids
         self._connection = connection
 
@@ -477,16 +534,16 @@ class Connections(Sequence[Connection]):
         return len(self._ids)
 
     @overload
-    def __getitem__(self, index: int) -> Connection: ...
+    def __getitem__(self, index: int) -> AnyConnection: ...
     @overload
     def __getitem__(self, index: slice) -> Connections: ...
 
-    def __getitem__(self, index: int | slice) -> Connection | Connections:
+    def __getitem__(self, index: int | slice) -> AnyConnection | Connections:
         if isinstance(index, slice):
             return Connections(self._ids[index], self._connection)
         return self._connection(self._ids[index])
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[AnyConnection]:
         return map(self._connection, self._ids)
 
     def __repr__(self) -> str:
@@ -563,6 +620,13 @@ def _other_names(msg: Mapping[str, Any]) -> ValueError:
 def to_id(con: Connection | int) -> int:
     """The id of a connection or of an id. Raises TypeError or ValueError."""
     return con.id if isinstance(con, Connection) else values.connection_id(con)
+
+
+def to_place(con: AnyConnection | int | str) -> int | str:
+    """The id of a connection, or its reference. Raises TypeError or ValueError."""
+    if isinstance(con, str | RemoteConnection):
+        return values.reference(con if isinstance(con, str) else con.ref)
+    return to_id(con)
 
 
 def to_ids(cons: Connection | int | Iterable[Connection | int]) -> list[int]:

@@ -26,11 +26,13 @@ from wsraw.runtime.link import place
 from wsraw.workers import api, values
 from wsraw.workers.connection import (
     FORKED,
+    AnyConnection,
     Connection,
     Message,
     close_command,
     parse_message,
     to_id,
+    to_place,
 )
 from wsraw.workers.loading import handlers as handlers_module
 from wsraw.workers.loading.handlers import Handlers
@@ -163,21 +165,24 @@ class Worker:
 
     async def send(
         self,
-        con: Connection | int,
+        con: AnyConnection | int | str,
         msg: Message,
         type: str | None = None,
         final: bool | None = None,
     ) -> None:
-        """Send to a connection, whichever worker serves it; arguments as for ``con.send``.
+        """Send to a connection, whichever worker serves it; arguments as for ``con.send``. With a
+        reference (`con.ref`) also at another gateway of the cluster, then as a whole message.
 
         Like the methods below it waits for a gateway and returns when the link has taken the
         command, so a slow gateway slows the caller. Commands are sent at most once: those under way
         when the link breaks are lost. Within a handler they belong to its event instead.
         """
         # Wrong arguments raise here, also without a gateway.
-        number = to_id(con)
+        number = to_place(con)
         message = parse_message(msg, type, final)
-        await self._do(lambda runtime: runtime.connection(number).send(*message))
+        if not message[2] and isinstance(number, str):
+            raise ValueError("only a whole message can be sent there; this one has final=False")
+        await self._do(lambda runtime: _send(runtime.reached(number), message))
 
     async def publish(
         self,
@@ -199,10 +204,12 @@ class Worker:
         command = api.send_to_user_command(user, msg, exclude)
         await self._do(lambda runtime: runtime.command(*command))
 
-    async def close(self, con: Connection | int, code: int = 1000, reason: str = "") -> None:
-        number = to_id(con)
-        close_command(number, code, reason)
-        await self._do(lambda runtime: runtime.connection(number).close(code, reason))
+    async def close(
+        self, con: AnyConnection | int | str, code: int = 1000, reason: str = ""
+    ) -> None:
+        number = to_place(con)
+        close_command(0, code, reason)
+        await self._do(lambda runtime: runtime.reached(number).close(code, reason))
 
     async def join(self, group: str, con: Connection | int) -> None:
         number, name = to_id(con), values.group(group)
@@ -212,8 +219,9 @@ class Worker:
         number, name = to_id(con), values.group(group)
         await self._do(lambda runtime: runtime.connection(number).leave(name))
 
-    async def members(self, group: str) -> list[int]:
-        """The ids of all connections of a group, in the order in which they joined. Raises
+    async def members(self, group: str) -> list[int | str]:
+        """The ids of all connections of a group, in the order in which they joined; of those at
+        other gateways of the cluster, which come last, the references. Raises
         ConnectionError if the gateway is lost before it has answered."""
         name = values.group(group)
         return await (await self._ready_shell()).runtime.questions.members(name)
@@ -324,3 +332,8 @@ class Worker:
         """Wake every wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _send(con: AnyConnection, message: tuple[bytes, str, bool]) -> None:
+    data, kind, final = message
+    con.send({"data": data, "type": kind, "final": final})

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from wsraw.workers import embedded_asyncio as inner
-from wsraw.workers.connection import Connection, Message
+from wsraw.workers.connection import AnyConnection, Connection, Message
 from wsraw.workers.runtime import log_exception
 from wsraw.workers.shells.asyncio_shell import run
 
@@ -79,7 +79,9 @@ class Worker:
     def is_ready(self) -> bool:
         return self._worker.is_ready
 
-    def send(self, con: Connection | int, msg: Message, *, timeout: float | None = None) -> None:
+    def send(
+        self, con: AnyConnection | int | str, msg: Message, *, timeout: float | None = None
+    ) -> None:
         self._wait(self._worker.send(con, msg), timeout)
 
     def publish(
@@ -104,7 +106,7 @@ class Worker:
 
     def close(
         self,
-        con: Connection | int,
+        con: AnyConnection | int | str,
         code: int = 1000,
         reason: str = "",
         *,
@@ -118,7 +120,7 @@ class Worker:
     def leave(self, group: str, con: Connection | int, *, timeout: float | None = None) -> None:
         self._wait(self._worker.leave(group, con), timeout)
 
-    def members(self, group: str, *, timeout: float | None = None) -> list[int]:
+    def members(self, group: str, *, timeout: float | None = None) -> list[int | str]:
         return self._wait(self._worker.members(group), timeout)
 
     def count(self, group: str, *, timeout: float | None = None) -> int:

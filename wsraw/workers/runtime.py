@@ -60,6 +60,7 @@ from wsraw.workers.connection import (
     UNDECIDED,
     UNREAD,
     Connection,
+    RemoteConnection,
     encode_state,
 )
 from wsraw.workers.reporting.stacks import where
@@ -165,6 +166,11 @@ class Runtime:
     def epoch(self) -> int:
         """The epoch of the present gateway; 0 before the first."""
         return self.link.epoch
+
+    @property
+    def node(self) -> str:
+        """The name of the gateway in its cluster; "" without one."""
+        return self.link.node
 
     # --- bytes in ---
 
@@ -275,6 +281,15 @@ class Runtime:
         if con is None:
             con = self._known[con_id] = Connection(self, con_id)
         return con
+
+    def reached(self, con: int | str) -> Connection | RemoteConnection:
+        """The connection of that id or reference, at whichever gateway."""
+        if isinstance(con, int):
+            return self.connection(con)
+        node, _, number = con.rpartition("/")
+        if node == self.link.node:
+            return self.connection(int(number))
+        return RemoteConnection(self, con)
 
     # --- events ---
 

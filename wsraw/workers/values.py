@@ -122,6 +122,19 @@ def connection_id(value: object) -> int:
     return con
 
 
+def reference(value: str) -> str:
+    """The reference of a connection, at any gateway."""
+    node, slash, number = value.rpartition("/")
+    if (
+        not slash
+        or "/" in node
+        or not (number.isascii() and number.isdigit() and len(number) < 20)
+        or int(number) > LARGEST_ID
+    ):
+        raise ValueError(f"{brief(value)} is not the reference of a connection; con.ref is one")
+    return str.__str__(value)
+
+
 def flag(value: object, what: str) -> bool:
     """True or False, or 1 or 0."""
     if isinstance(value, int) and value in (0, 1):

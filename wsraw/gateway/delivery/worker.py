@@ -97,6 +97,8 @@ class WorkerOf(Generic[Owner]):
         """Events in flight that it was asked to cancel."""
         self.hung = False
         """The process is to be killed; what it still acks counts."""
+        self.is_agent = False
+        """It is no worker: it speaks for the other gateways of a cluster."""
         self.kill_reason = ""
         """Why, until the supervisor is told: until then it can log where it hangs."""
 
@@ -104,6 +106,8 @@ class WorkerOf(Generic[Owner]):
     def name(self) -> str:
         if self.number:
             return f"worker {self.number}"
+        if self.is_agent:
+            return "the agent of the cluster"
         name = f"worker {self.session.instance or self.session.identity.hex()}"
         return f"{name} ({self.remote})" if self.remote is not None else name
 

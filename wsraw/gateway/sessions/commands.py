@@ -30,8 +30,10 @@ from wsraw.link.records import (
     Answer,
     Bye,
     Close,
+    CloseRef,
     Couple,
     Event,
+    Figures,
     Join,
     Leave,
     Mark,
@@ -45,8 +47,10 @@ from wsraw.link.records import (
     Reached,
     Record,
     Reject,
+    Relay,
     Respond,
     Send,
+    SendRef,
     SendToUser,
     State,
     User,
@@ -88,8 +92,12 @@ class Commands:
             Mark: self._mark,
             Query: self._query,
             Bye: self._bye,
+            SendRef: self._reach,
+            CloseRef: self._reach,
+            Relay: self._relay,
+            Figures: self._figures,
         }
-        self._queries: dict[str, Callable[[Worker, Query, float], Answer | str]] = {
+        self._queries: dict[str, Callable[[Worker, Query, float], Answer | str | None]] = {
             "ids": self._ids,
             "members": self._members,
             "count": self._count,
@@ -338,6 +346,10 @@ class Commands:
         found = answer(worker, query, now)
         if isinstance(found, str):
             return found
+        if found is None:
+            # Other gateways are asked first.
+            worker.session.owed += 1
+            return None
         worker.session.owed += max(1, len(found.value)) if isinstance(found.value, list) else 1
         worker.session.notice(found)
         self._registry.dispatcher.with_output.add(worker)
@@ -349,19 +361,25 @@ class Commands:
         ids = self._registry.ids.new_range(worker)
         return Answer(query.ref, [ids[0], ids[-1]])
 
-    def _members(self, worker: Worker, query: Query, now: float) -> Answer:
+    def _members(self, worker: Worker, query: Query, now: float) -> Answer | None:
         return self._page(worker, query, self._registry.groups.table)
 
-    def _user_connections(self, worker: Worker, query: Query, now: float) -> Answer:
+    def _user_connections(self, worker: Worker, query: Query, now: float) -> Answer | None:
         return self._page(worker, query, self._registry.groups.users)
 
-    @staticmethod
-    def _page(worker: Worker, query: Query, table: Table) -> Answer:
+    def _page(self, worker: Worker, query: Query, table: Table) -> Answer | None:
         most = min(PAGE, max(0, MOST_OWED - worker.session.owed))
-        return Answer(query.ref, *table.page(query.arg, query.number, most))
+        found = Answer(query.ref, *table.page(query.arg, query.number, most))
+        return found if found.next else self._with_others(worker, query, found)
 
-    def _count(self, worker: Worker, query: Query, now: float) -> Answer:
-        return Answer(query.ref, len(self._registry.groups.members(query.arg)))
+    def _count(self, worker: Worker, query: Query, now: float) -> Answer | None:
+        found = Answer(query.ref, len(self._registry.groups.members(query.arg)))
+        return self._with_others(worker, query, found)
+
+    def _with_others(self, worker: Worker, query: Query, answer: Answer) -> Answer | None:
+        """The answer with what other gateways say, once they have: None until then."""
+        cluster = self._registry.groups.cluster
+        return answer if cluster is None else cluster.ask(worker, query, answer)
 
     def _buffered(self, worker: Worker, query: Query, now: float) -> Answer | str:
         entry = self._registry.find(query.number)
@@ -380,3 +398,30 @@ class Commands:
 
     def _bye(self, worker: Worker, bye: Bye, now: float) -> None:
         self._leave_session(worker, now)
+
+    # --- other gateways ---
+
+    def _reach(self, worker: Worker, command: SendRef | CloseRef, now: float) -> str | None:
+        cluster = self._registry.groups.cluster
+        if cluster is None:
+            return "references are for a cluster; see the setting cluster"
+        found = cluster.reach(command)
+        return found if found is None or isinstance(found, str) else self.apply(worker, found, now)
+
+    def _relay(self, worker: Worker, relay: Relay, now: float) -> str | None:
+        cluster = self._registry.groups.cluster
+        if cluster is None or worker is not cluster.agent:
+            return "only the agent of a cluster may do that"
+        command = cluster.receive(relay)
+        if isinstance(command, Publish):
+            return self._registry.groups.deliver(command, now)
+        if isinstance(command, SendToUser):
+            return self._registry.groups.deliver_to_user(command, now)
+        return None if command is None else self.apply(worker, command, now)
+
+    def _figures(self, worker: Worker, figures: Figures, now: float) -> str | None:
+        cluster = self._registry.groups.cluster
+        if cluster is None or worker is not cluster.agent:
+            return "only the agent of a cluster may do that"
+        cluster.take_figures(figures)
+        return None

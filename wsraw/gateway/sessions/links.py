@@ -313,6 +313,8 @@ class Links:
                 return
             if worker.session.state is not NEW:
                 text = "%s is gone; its events go to others"
+                if worker.is_agent:
+                    text = "%s is gone; until there is another one, other nodes get nothing"
                 self._registry.counters.say("warning", text, worker.name)
             sessions.link_lost(worker, now)
         except Exception as error:

@@ -25,6 +25,7 @@ from wsraw.gateway.sessions.tokens import Tokens
 from wsraw.link.batches import NO_BATCH
 from wsraw.link.gateway_end import LONGEST_WHY, refusal, who
 from wsraw.link.records import (
+    AGENT,
     DEFAULT_POOL,
     ID_EPOCH_SHIFT,
     PROTOCOL_VERSION,
@@ -245,12 +246,14 @@ class Sessions:
             # Its old session is over, nobody died.
             self.end(other, now, died=True, lost=True)
         registry = self._registry
-        worker.number = number
+        worker.is_agent = number == AGENT and registry.groups.cluster is not None
+        worker.number = max(0, number)
         worker.quota = registry.settings.max_events * (0.9 + self._random() / 5)
         self._pending.pop(worker.session.identity, None)
         self._last_session += 1
         ids = registry.ids.new_range(worker)
-        worker.session.welcome(hello, self._last_session, registry.ids.epoch, ids)
+        node = registry.groups.cluster.node if registry.groups.cluster is not None else ""
+        worker.session.welcome(hello, self._last_session, registry.ids.epoch, ids, node)
         pool = registry.pool(hello.pool)
         pool.sessions += 1
         if not pool.stays and pool.name != PUSHING_POOL:
@@ -262,6 +265,11 @@ class Sessions:
         else:
             self._ready(worker)
         self._end_orphaned(worker, hello.held, now)
+        if worker.is_agent and registry.groups.cluster is not None:
+            before = registry.groups.cluster.agent
+            if before is not None:
+                self.end(before, now, died=True)
+            registry.groups.cluster.begin(worker)
 
     def _of_instance(self, instance: str) -> list[Worker]:
         """Those that have a session; whoever says hello has none yet."""
@@ -415,6 +423,8 @@ class Sessions:
         if session.state is NEW:
             session.end()
             return
+        if worker.is_agent and registry.groups.cluster is not None:
+            registry.groups.cluster.end(worker)
         pool = registry.pool(session.pool)
         registry.dispatcher.leave(pool, worker, died, counts, certain, lost)
         self._end_undelivered(now)

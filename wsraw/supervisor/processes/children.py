@@ -34,6 +34,7 @@ from wsraw.supervisor.run_folder.versions import VersionFolders
 MEANINGS: Final = {
     "gateway": {3: "it cannot listen"},
     "admin": {},
+    "agent": {},
     "worker": {
         1: "it could not start",
         3: "its handlers file does not load",
@@ -125,6 +126,16 @@ class Children:
 
         variables = self._own_variables
         return self._spawn(child, "admin", own_command("admin"), variables, say, [sock.fileno()])
+
+    def spawn_agent(self, child: Child, endpoint: str) -> int | None:
+        """Start the agent of a cluster, which has a token. Returns its pid, as above."""
+        variables = {
+            **self._own_variables,
+            "WSRAW_ENDPOINT": endpoint,
+            "WSRAW_TOKEN": child.token,
+        }
+        line = own_command("agent")
+        return self._spawn(child, "agent", line, variables, lambda pid: self._said)
 
     def spawn_worker(self, child: Child, endpoint: str) -> int | None:
         """Start a worker that has a token, as above."""

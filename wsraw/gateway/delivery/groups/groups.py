@@ -12,9 +12,21 @@ from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol
 
 from wsraw.gateway.delivery.accounts import MEMBER, Flow
-from wsraw.gateway.delivery.entry import Entry
+from wsraw.gateway.delivery.entry import Entry, Worker
 from wsraw.gateway.delivery.groups.table import Table
-from wsraw.link.records import GROUP_LIMIT, Publish, SendToUser
+from wsraw.link.records import (
+    GROUP_LIMIT,
+    Answer,
+    Close,
+    CloseRef,
+    Figures,
+    Publish,
+    Query,
+    Relay,
+    Send,
+    SendRef,
+    SendToUser,
+)
 
 MOST_GROUPS: Final = 1000
 """Groups that one connection may be in."""
@@ -28,6 +40,20 @@ class Sender(Protocol):
     ) -> str | None: ...
 
 
+class Cluster(Protocol):
+    """What the sessions of workers need of this gateway's part in a cluster."""
+
+    node: str
+    agent: Worker | None
+
+    def begin(self, agent: Worker) -> None: ...
+    def end(self, agent: Worker) -> None: ...
+    def reach(self, command: SendRef | CloseRef) -> Send | Close | str | None: ...
+    def receive(self, relay: Relay) -> Publish | SendToUser | Send | Close | None: ...
+    def take_figures(self, figures: Figures) -> None: ...
+    def ask(self, worker: Worker, query: Query, answer: Answer) -> Answer | None: ...
+
+
 class Groups:
     """The members of groups, and the connections of users."""
 
@@ -38,6 +64,8 @@ class Groups:
         self.users = Table()
         self.relay: Callable[[Publish | SendToUser], object] | None = None
         """Called with each message that was published at this gateway, in order."""
+        self.cluster: Cluster | None = None
+        """Set if there are other gateways."""
 
     # --- members ---
 

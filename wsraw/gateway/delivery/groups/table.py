@@ -27,6 +27,10 @@ class Table:
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
+    def names(self) -> Collection[str]:
+        """All that have members."""
+        return self._members.keys()
+
     def add(self, name: str, entry: Entry) -> None:
         """Add a connection that is not there yet."""
         members = self._members.get(name)

@@ -1,0 +1,298 @@
+"""Two gateways, NATS between them, and what happens when one of these goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from tests.deadline import DEADLINE, eventually
+from tests.e2e.cluster.nats_server import NatsServer
+from tests.e2e.serving import Serving, linux, serve
+from tests.needs import KILL, signals
+
+
+def cluster_of(serving: Serving) -> dict[str, Any]:
+    found: dict[str, Any] = serving.status()["gateway"]["cluster"]
+    return found
+
+
+def wait_for(serving: Serving, state: str, others: int) -> None:
+    """Until a node is in that state, and knows so many others."""
+
+    def look() -> bool:
+        found = cluster_of(serving)
+        return found["state"] == state and len(found["nodes"]) == others
+
+    eventually(look, f"{state}, {others} other nodes; {cluster_of(serving)}")
+
+
+@contextmanager
+def nodes(
+    room: Path, nats: NatsServer, *names: str, options: tuple[str, ...] = ()
+) -> Iterator[list[Serving]]:
+    with ExitStack() as stack:
+        made = [
+            stack.enter_context(serve(room, f"--cluster={nats.url}", f"--node={name}", *options))
+            for name in names
+        ]
+        for each in made:
+            wait_for(each, "connected", len(names) - 1)
+        yield made
+
+
+class Client:
+    """A member of the room, which knows its reference."""
+
+    def __init__(self, web: ClientConnection) -> None:
+        self.web = web
+        self.ref = self.hear().removeprefix("ref ")
+
+    def say(self, text: str) -> None:
+        self.web.send(text)
+
+    def hear(self) -> str:
+        return str(self.web.recv(timeout=DEADLINE))
+
+    def ask(self, text: str) -> str:
+        self.say(text)
+        return self.hear()
+
+
+@contextmanager
+def client(serving: Serving) -> Iterator[Client]:
+    with serving.ws() as web:
+        yield Client(web)
+
+
+def join(a: Client, b: Client) -> None:
+    """Until what one publishes reaches the other, and all of that has come."""
+    for one, other in ((a, b), (b, a)):
+
+        def reaches(one: Client = one, other: Client = other) -> bool:
+            one.say("joined?")
+            try:
+                return bool(other.web.recv(timeout=0.2) == "joined?")
+            except TimeoutError:
+                return False
+
+        eventually(reaches, "a publish to come")
+        one.say("joined!")
+        while other.hear() != "joined!":
+            pass
+
+
+def test_a_room_spans_gateways(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
+        join(a, b)
+        for n in range(100):
+            a.say(f"a {n}")
+        assert [b.hear() for _ in range(100)] == [f"a {n}" for n in range(100)]
+        assert a.ask("count") == b.ask("count") == "count 2"
+        own, other = json.loads(a.ask("members").removeprefix("members "))
+        assert f"one/{own}" == a.ref
+        assert other == b.ref
+        # Nothing has come back, or twice.
+        b.say("last")
+        assert a.hear() == "last"
+        counts = cluster_of(two)["counts"]
+        assert [counts[key] for key in ("missed", "repeated", "undelivered", "invalid")] == [0] * 4
+
+
+def test_a_connection_is_reached_by_its_reference(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
+        a.say(f"to {b.ref} hello")
+        assert b.hear() == "hello"
+        a.say(f"to {a.ref} here")
+        assert a.hear() == "here"
+        a.say(f"to nobody/{b.ref.partition('/')[2]} lost")
+        a.say(f"close {b.ref}")
+        with pytest.raises(ConnectionClosed) as closed:
+            b.hear()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4000, "from afar")
+        eventually(lambda: cluster_of(one)["counts"]["not_sent"] == 1, "the lost one to be counted")
+
+
+def test_a_group_is_subscribed_while_it_has_members_here(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a:
+        eventually(lambda: cluster_of(one)["subscriptions"] == 1, "a subscription")
+        assert cluster_of(two)["subscriptions"] == 0
+        a.say("leave")
+        eventually(lambda: cluster_of(one)["subscriptions"] == 0, "no subscription")
+
+
+def test_nats_goes_and_comes_back(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
+        join(a, b)
+        with client(one) as near:
+            nats.kill()
+            wait_for(one, "away", 0)
+            wait_for(two, "away", 0)
+            for n in range(10):
+                a.say(f"alone {n}")
+            assert [near.hear() for _ in range(10)] == [f"alone {n}" for n in range(10)]
+            eventually(lambda: cluster_of(one)["counts"]["not_sent"] == 10, "10 not sent")
+            assert a.ask("count") == "count 2"
+            nats.start()
+            wait_for(one, "connected", 1)
+            wait_for(two, "connected", 1)
+            a.say("together")
+            assert near.hear() == b.hear() == "together"
+            assert a.ask("count") == "count 3"
+        assert cluster_of(two)["counts"]["missed"] == 0
+
+
+@signals
+def test_an_agent_that_dies_is_replaced(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
+        join(a, b)
+        os.kill(one.run.pid("agent"), KILL)
+        one.run.line("warning wsraw: agent was killed by SIGKILL.*; starting another")
+        one.run.line("agent started, pid", 2)
+        wait_for(one, "connected", 1)
+        join(a, b)
+        assert one.status()["agent"]["restarts"] == 1
+
+
+@linux
+def test_a_stopped_agent_holds_up_nobody_and_is_killed(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(one) as near:
+        agent = one.run.pid("agent")
+        os.kill(agent, signal.SIGSTOP)
+        text = "x" * 500_000
+        for _ in range(40):
+            a.say(text)
+        assert [near.hear() == text for _ in range(40)] == [True] * 40
+        eventually(lambda: cluster_of(one)["counts"]["not_sent"] > 0, "some not sent")
+        one.run.line("killing the agent of the cluster: it has said nothing for 15 s")
+        wait_for(one, "connected", 1)
+        with client(two) as b:
+            join(a, b)
+
+
+@linux
+def test_a_stopped_nats_holds_up_nobody(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(one) as near:
+        os.kill(nats.pid, signal.SIGSTOP)
+        try:
+            text = "x" * 500_000
+            for _ in range(60):
+                a.say(text)
+            assert [near.hear() == text for _ in range(60)] == [True] * 60
+            wait_for(one, "away", 0)
+            eventually(lambda: cluster_of(one)["counts"]["not_sent"] > 0, "some not sent")
+        finally:
+            os.kill(nats.pid, signal.SIGCONT)
+        wait_for(one, "connected", 1)
+        wait_for(two, "connected", 1)
+
+
+@signals
+def test_a_gateway_that_dies_comes_back_into_the_cluster(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(two) as b:
+        with client(one) as a:
+            join(a, b)
+            assert b.ask("count") == "count 2"
+            os.kill(one.gateway, KILL)
+            with pytest.raises(ConnectionClosed):
+                a.hear()
+        eventually(lambda: b.ask("count") == "count 1", "its members to be gone")
+        one.run.line("gateway started", 2)
+        wait_for(one, "connected", 1)
+        with client(one) as a:
+            join(a, b)
+
+
+@signals
+def test_the_members_of_a_node_that_dies_are_gone_within_five_seconds(
+    room: Path, nats: NatsServer
+) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(two) as b:
+        with client(one) as a:
+            join(a, b)
+            # All of it: nobody is left to say goodbye.
+            for pid in (one.run.process.pid, one.gateway, *one.run.pids("agent")):
+                os.kill(pid, KILL)
+        eventually(lambda: b.ask("count") == "count 1", "its members to be gone", 5.0)
+        two.run.line("node one is gone")
+
+
+def test_of_two_gateways_with_one_name_the_second_keeps_out(room: Path, nats: NatsServer) -> None:
+    same = (f"--cluster={nats.url}", "--node=same")
+    with nodes(room, nats, "same") as (one,), client(one) as a, serve(room, *same) as late:
+        late.run.line("this node keeps out of the cluster: another one is called 'same', at ")
+        wait_for(late, "name in use", 0)
+        with client(late) as b:
+            b.say("heard by nobody")
+        assert a.ask("count") == "count 1"
+
+
+@linux
+def test_two_runs_on_one_port_are_one_service(room: Path, nats: NatsServer, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        options = (f"--cluster={nats.url}", "--reuse-port")
+        with ExitStack() as stack:
+            one, two = (
+                stack.enter_context(serve(room, *options, listen=[f"127.0.0.1:{port}"]))
+                for _ in range(2)
+            )
+            wait_for(one, "connected", 1)
+            wait_for(two, "connected", 1)
+            assert one.folder != two.folder
+            clients = [stack.enter_context(client(one)) for _ in range(40)]
+            by_node = {each.ref.partition("/")[0] for each in clients}
+            assert by_node == {cluster_of(one)["node"], cluster_of(two)["node"]}
+            eventually(lambda: clients[0].ask("count") == "count 40", "all members")
+            clients[0].say("everybody")
+            assert [each.hear() for each in clients[1:]] == ["everybody"] * 39
+            # Each is controlled by its own folder.
+            one.stop()
+            assert one.run.wait() == 0
+            assert two.status()["phase"] == "running"
+
+
+def test_without_reuse_port_the_address_is_taken(room: Path) -> None:
+    with serve(room) as one:
+        port = one.addresses[0][1]
+        done = refused(room, f"--listen=127.0.0.1:{port}", "--reuse-port")
+        assert done.startswith("error: cannot listen on") or "does not share it" in done
+        assert "give the other run reuse_port, too" in done
+
+
+def refused(room: Path, *options: str) -> str:
+    from tests.running import wsraw
+
+    done = wsraw("run", f"--workers={room}", *options)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_metrics_of_a_cluster(room: Path, nats: NatsServer) -> None:
+    from wsraw.admin import metrics
+
+    with nodes(room, nats, "one", "two") as (one, _):
+        text = metrics.page(one.status(), "")[0].decode()
+    assert "wsraw_cluster_connected 1.0" in text
+    assert "wsraw_cluster_nodes 1.0" in text
+    assert 'wsraw_cluster_messages_total{outcome="missed"} 0.0' in text
+
+
+def test_without_a_cluster_nothing_of_it_is_loaded(room: Path) -> None:
+    with serve(room) as alone:
+        data = alone.status()
+        assert data["agent"] is None
+        assert data["gateway"]["cluster"] is None
+        assert alone.run.pids("agent") == []

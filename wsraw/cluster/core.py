@@ -1,0 +1,351 @@
+"""Sans-I/O. What an agent does: records of its gateway in, messages of NATS in, both out.
+
+The shell (agent.py) calls it, and then carries out what is in `to_bus`, `wanted` and `news`.
+
+Delivery between nodes is at most once. What this node could not say is counted here (`not_sent`);
+what others have said and did not come is counted there (`missed`), as soon as the next one comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from wsraw.cluster.nodes import BEAT, Nodes
+from wsraw.cluster.streams import Heard, Numbers
+from wsraw.cluster.subjects import Subjects
+from wsraw.link.records import (
+    Envelope,
+    LinkError,
+    Record,
+    Relay,
+    Watch,
+    decode_envelope,
+    encode,
+)
+
+LINGER: Final = 1.0
+"""Seconds for which a group without members is still listened to: its members may come back."""
+
+ANSWER_WITHIN: Final = 1.0
+"""Seconds that other nodes have for an answer; then those that have come are given."""
+
+MOST_QUESTIONS: Final = 1000
+"""Questions of this gateway at a time."""
+
+MOST_UNTAKEN: Final = 8 * 1024 * 1024
+"""Bytes that may wait for a gateway that does not read; what NATS brings beyond that is dropped."""
+
+MOST_WAITING: Final = 8 * 1024 * 1024
+"""Bytes that may wait for NATS; what comes beyond that is not sent."""
+
+COUNTS: Final = (
+    "sent",
+    "received",
+    "not_sent",
+    "too_large",
+    "missed",
+    "repeated",
+    "undelivered",
+    "invalid",
+)
+"""What is counted. `sent`: messages handed to NATS. `received`: those of other nodes that were
+given to the gateway. `not_sent`: those for other nodes that NATS was not there for, or too slow.
+`too_large`: those above NATS's limit. `missed`: those that did not come. `repeated`: those that
+came twice, or too late, and were dropped. `undelivered`: those that the gateway was not there for,
+or too slow. `invalid`: what was not understood."""
+
+
+class Question:
+    """What this gateway has asked the others."""
+
+    __slots__ = ("answers", "until", "waiting")
+
+    def __init__(self, waiting: set[str], until: float) -> None:
+        self.waiting = waiting
+        self.answers: dict[str, Any] = {}
+        self.until = until
+
+
+class Core:
+    """The state of one agent."""
+
+    def __init__(
+        self,
+        cluster: str,
+        nodes: Nodes,
+        place: str,
+        refusal: Callable[[int], str],
+        deliver: Callable[[Relay], bool],
+    ) -> None:
+        """`refusal`: why so many bytes cannot be sent over NATS now, as the name of a counter, or
+        "". `deliver`: gives the gateway a record, if it can take it. `place`: this machine and
+        process, for people."""
+        self.nodes = nodes
+        self.subjects = Subjects(cluster, nodes.name)
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self.to_bus: list[tuple[str, bytes]] = []
+        """(subject, data) to be published."""
+        self.wanted: dict[str, bool] = {}
+        """Subjects that are to be subscribed (True) or not any more, in order."""
+        self.news: list[tuple[str, str]] = []
+        """(level, text) for the log."""
+        self._place = place
+        self._refusal = refusal
+        self._deliver = deliver
+        self._numbers = Numbers()
+        self._groups: dict[str, tuple[str, str]] = {}
+        """Subject → what comes there, and for whom: (publish, GROUP) or (user, USER)."""
+        self._heard: dict[str, Heard] = {self.subjects.own: Heard()}
+        """By subject."""
+        self._leaving: dict[str, float] = {}
+        """Subjects without members here, and until when they are listened to."""
+        self._questions: dict[int, Question] = {}
+        self._beat_at = 0.0
+        self._is_out = False
+        """Whether another node has our name."""
+        self.wanted[self.subjects.all] = self.wanted[self.subjects.own] = True
+
+    @property
+    def is_out(self) -> bool:
+        """Whether this node keeps out of the cluster, as another one has its name."""
+        return self._is_out
+
+    @property
+    def subscriptions(self) -> int:
+        """How many groups and users are listened to."""
+        return len(self._groups)
+
+    def all_subjects(self) -> list[str]:
+        """All that are to be subscribed now, for a new connection to NATS."""
+        if self._is_out:
+            return [self.subjects.all]
+        return [self.subjects.all, self.subjects.own, *self._groups]
+
+    # --- the gateway's records ---
+
+    def receive(self, record: Record, now: float) -> None:
+        """A notice of the gateway."""
+        if isinstance(record, Watch):
+            self._watch(record.kind, record.name, record.on, now)
+        elif isinstance(record, Relay):
+            if record.kind in ("publish", "user"):
+                subject = self._subject(record.kind, record.name)
+                said = Envelope("", "", record.kind, 0, 0, "", record.data, record.type)
+                self._say(subject, said)
+            elif record.kind in ("send", "close"):
+                node, _, number = record.name.partition("/")
+                subject = self.subjects.of_node(node)
+                if node not in self.nodes.others:
+                    # Nobody would hear it; and a node may be called anything in a reference.
+                    self.counts["not_sent"] += 1
+                    return
+                said = Envelope("", "", record.kind, 0, 0, number, record.data, record.type)
+                said.options = record.options
+                self._say(subject, said)
+            elif record.kind == "ask":
+                self._ask(record, now)
+            elif record.kind == "answer":
+                self._answer(record)
+
+    def lost(self, now: float) -> None:
+        """The gateway is gone, and with it all members."""
+        for subject in self._groups:
+            self._leaving.setdefault(subject, now + LINGER)
+        self._questions.clear()
+
+    def _subject(self, kind: str, name: str) -> str:
+        of = self.subjects.of_user if kind == "user" else self.subjects.of_group
+        return of(name)
+
+    def _watch(self, kind: str, name: str, on: bool, now: float) -> None:
+        subject = self._subject(kind, name)
+        if not on:
+            if subject in self._groups:
+                self._leaving[subject] = now + LINGER
+            return
+        self._leaving.pop(subject, None)
+        if subject not in self._groups:
+            self._groups[subject] = "user" if kind == "user" else "publish", name
+            self._heard[subject] = Heard()
+            if not self._is_out:
+                self.wanted[subject] = True
+
+    def _say(self, subject: str, said: Envelope) -> None:
+        """Publish what is counted and kept in order."""
+        why = "not_sent" if self._is_out else self._refusal(len(said.data))
+        if why:
+            self.counts[why] += 1
+            return
+        said.node, said.life = self.nodes.name, self.nodes.life
+        said.stream, said.seq = self._numbers.next(subject)
+        self.to_bus.append((subject, encode(said)))
+        self.counts["sent"] += 1
+
+    def _tell(self, subject: str, kind: str, name: str = "", **options: Any) -> None:
+        """Say what is not counted, as it is said again, or somebody waits for it."""
+        nodes = self.nodes
+        if not self._refusal(0):
+            said = Envelope(nodes.name, nodes.life, kind, name=name, options=options)
+            self.to_bus.append((subject, encode(said)))
+
+    # --- questions ---
+
+    def _ask(self, ask: Relay, now: float) -> None:
+        ref = ask.options["ref"]
+        waiting = set(self.nodes.others)
+        if not waiting or self._refusal(0) or len(self._questions) >= MOST_QUESTIONS:
+            self._deliver(Relay("answer", "", options={"ref": ref, "answers": {}}))
+            return
+        self._questions[ref] = Question(waiting, now + ANSWER_WITHIN)
+        self._tell(self.subjects.all, "ask", ask.name, ref=ref, what=ask.type)
+
+    def _answer(self, answer: Relay) -> None:
+        """The gateway says what another node has asked."""
+        to, ref = answer.options.get("to"), answer.options.get("ref")
+        if to in self.nodes.others:
+            value = answer.options.get("value")
+            self._tell(self.subjects.of_node(to), "answer", ref=ref, value=value)
+
+    def _take_answer(self, said: Envelope) -> None:
+        ref = said.options.get("ref")
+        question = self._questions.get(ref) if isinstance(ref, int) else None
+        if question is None or said.node not in question.waiting:
+            return
+        question.waiting.discard(said.node)
+        question.answers[said.node] = said.options.get("value")
+        if not question.waiting:
+            self._end_question(said.options["ref"])
+
+    def _end_question(self, ref: int) -> None:
+        question = self._questions.pop(ref)
+        self._deliver(Relay("answer", "", options={"ref": ref, "answers": question.answers}))
+
+    # --- messages of NATS ---
+
+    def connected(self, now: float) -> None:
+        """NATS is there, or there again."""
+        self._beat_at = now
+        self._beat(is_new=True)
+
+    def heard(self, subject: str, data: bytes, now: float) -> None:
+        """A message has come. It may be anything."""
+        try:
+            said = decode_envelope(data)
+        except LinkError:
+            self.counts["invalid"] += 1
+            return
+        if subject == self.subjects.all:
+            self._take_for_all(said, now)
+        elif said.node == self.nodes.name:
+            # Our own, sent before a reconnect; or that of a node with our name.
+            pass
+        elif said.seq:
+            self._take_counted(subject, said)
+        elif said.kind == "answer" and subject == self.subjects.own:
+            self._take_answer(said)
+
+    def _take_for_all(self, said: Envelope, now: float) -> None:
+        if said.kind == "alive":
+            is_new = self.nodes.heard(said.node, said.life, said.options, now)
+            if is_new:
+                self.news.append(("info", f"node {said.node} is there"))
+            if (is_new or said.options.get("new")) and said.life != self.nodes.life:
+                # So that a new one knows all others at once.
+                self._beat()
+        elif said.kind == "bye":
+            if self.nodes.left(said.node, said.life, now):
+                self._lost_node(said.node, "has left")
+        elif said.kind == "ask" and said.node in self.nodes.others and not self._is_out:
+            options = {"ref": said.options.get("ref"), "to": said.node}
+            what = said.options.get("what")
+            asked = Relay("ask", said.name, type=str(what), options=options)
+            if not self._deliver(asked):
+                # Without a gateway there is nobody here.
+                self._answer(Relay("answer", "", options={**options, "value": None}))
+
+    def _take_counted(self, subject: str, said: Envelope) -> None:
+        heard = self._heard.get(subject)
+        if heard is None:
+            # Unsubscribed, and still under way.
+            return
+        missed = heard.take(said.node, said.life, said.stream, said.seq)
+        if missed is None:
+            self.counts["repeated"] += 1
+            return
+        self.counts["missed"] += missed
+        if subject == self.subjects.own:
+            if said.kind not in ("send", "close"):
+                self.counts["invalid"] += 1
+                return
+            relay = Relay(said.kind, said.name, said.data, said.type, said.options)
+        else:
+            relay = Relay(*self._groups[subject], said.data, said.type)
+        self.counts["received" if self._deliver(relay) else "undelivered"] += 1
+
+    # --- the clock ---
+
+    def tick(self, now: float) -> None:
+        """To be called several times a second."""
+        if now - self._beat_at >= BEAT:
+            self._beat_at = now
+            self._beat()
+        for name in self.nodes.expire(now):
+            self._lost_node(name, "is gone")
+        for name in self.nodes.forget(now):
+            for heard in self._heard.values():
+                heard.forget(name)
+        for ref, question in list(self._questions.items()):
+            if now >= question.until:
+                self._end_question(ref)
+        for subject, until in list(self._leaving.items()):
+            if now >= until:
+                del self._leaving[subject], self._groups[subject], self._heard[subject]
+                if not self._is_out:
+                    self.wanted[subject] = False
+        if self.nodes.must_leave != self._is_out:
+            self._go_out(not self._is_out)
+
+    def _lost_node(self, node: str, why: str) -> None:
+        self.news.append(("warning", f"node {node} {why}"))
+        for ref, question in list(self._questions.items()):
+            question.waiting.discard(node)
+            if not question.waiting:
+                self._end_question(ref)
+
+    def _go_out(self, out: bool) -> None:
+        """Leave the cluster as another node has our name; or come back."""
+        self._is_out = out
+        for subject in (self.subjects.own, *self._groups):
+            self.wanted[subject] = not out
+        twin = self.nodes.clash
+        if out and twin is not None:
+            text = (
+                f"this node keeps out of the cluster: another one is called {self.nodes.name!r}, "
+                f"at {twin.place}. Give each its own name (setting node)"
+            )
+            self.news.append(("error", text))
+        else:
+            self.news.append(("info", "the other node of that name is gone: back in the cluster"))
+
+    def _beat(self, is_new: bool = False) -> None:
+        about: dict[str, Any] = {"began": self.nodes.began, "place": self._place}
+        if is_new:
+            about["new"] = True
+        self._tell(self.subjects.all, "alive", **about)
+
+    def bye(self) -> None:
+        """Say that this node goes."""
+        if not self._is_out:
+            self._tell(self.subjects.all, "bye")
+
+    def figures(self, state: str, server: str, why: str) -> dict[str, Any]:
+        """For the gateway's status."""
+        return {
+            "state": "name in use" if self._is_out else state,
+            "server": server,
+            "why": why,
+            "nodes": sorted(self.nodes.others),
+            "subscriptions": self.subscriptions,
+            "counts": self.counts,
+        }
