@@ -7,15 +7,62 @@ import ast
 import pytest
 
 from tests.test_layers import TREES, attributes
-from wsraw.gateway.frozen import connection, phases, websocket
+from wsraw.gateway.frozen import connection, delivery, links, phases, sessions, websocket
 from wsraw.gateway.frozen.copying import PLANS, Clock, Plan
 
-assert connection and phases and websocket
+assert connection and delivery and links and phases and sessions and websocket
 
-PACKAGES = ("gateway.connection", "gateway.websocket")
+PACKAGES = (
+    "gateway.admission",
+    "gateway.connection",
+    "gateway.counters",
+    "gateway.delivery",
+    "gateway.sessions",
+    "gateway.sockets",
+    "gateway.totals",
+    "gateway.websocket",
+    "link.gateway_end",
+    "link.parts",
+    "link.window",
+    "link.zmtp",
+    "runtime.link.connection",
+    "runtime.link.server",
+)
 """Where each class has a plan, or a reason to have none."""
 
 NONE = {
+    "gateway.admission.forwarded.Forwarded": "it lives for a moment",
+    "gateway.admission.policy.Client": "part of AcceptingState",
+    "gateway.admission.policy.Refusal": "it lives for a moment",
+    "gateway.admission.routes.Found": "part of ReceivingState and AnsweringState",
+    "gateway.admission.routes.Routes": "settings",
+    "gateway.admission.routes._Rule": "settings",
+    "gateway.admission.sniffer.Finding": "an enum",
+    "gateway.counters._Lines": "lines of the log",
+    "gateway.delivery.groups.groups.Sender": "a protocol",
+    "gateway.delivery.read_policy.Reading": "an enum",
+    "gateway.delivery.turns.Session": "a protocol",
+    "gateway.delivery.worker.RemoteWorker": "part of WorkerState",
+    "gateway.sessions.commands.Commands": "it has no state but the timers of Sessions",
+    "gateway.sessions.control.ControlLink": "each gateway has its own",
+    "gateway.sessions.links.RemoteLinks": "a protocol",
+    "gateway.sessions.orphans.Orphans": "each gateway has its own",
+    "gateway.sessions.reports.Reports": "each gateway has its own link to the supervisor",
+    "gateway.sockets.descriptors.Descriptors": "limits of the process",
+    "gateway.sockets.dialer.Dialer": "what is not open is dialled anew",
+    "gateway.sockets.dialer._Attempt": "what is not open is dialled anew",
+    "gateway.sockets.endpoint.Handshake": "a protocol",
+    "gateway.sockets.handshake.TlsHandshake": "one that is not complete cannot be moved",
+    "gateway.sockets.listener.Listener": "listeners are handed over by themselves",
+    "gateway.sockets.resolver.LookUp": "what is not open is dialled anew",
+    "gateway.sockets.resolver.Resolver": "what is not open is dialled anew",
+    "gateway.sockets.transport.PlainTransport": "made anew for each socket",
+    "gateway.sockets.transport.TlsTransport": "TLS stays in its process",
+    "link.parts.Kept": "part of PartsState",
+    "link.zmtp._RefusedError": "an exception",
+    "link.zmtp._WrongError": "an exception",
+    "runtime.link.server.State": "an enum",
+    "runtime.link.server._Waiting": "strangers are not taken over",
     "gateway.connection.connection.EntryView": "a protocol",
     "gateway.connection.connection.Phase": "it has no state",
     "gateway.connection.phases.Connecting": "its subclasses have",

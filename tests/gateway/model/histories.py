@@ -65,6 +65,9 @@ STEPS = {
 """What can happen, and how often it does."""
 
 
+UPGRADE: Step = ("upgrade", 0, 0)
+"""The gateway goes on in another process."""
+
 HARM = {
     "half_close",
     "reset",
@@ -132,11 +135,19 @@ def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]
     """The history of that number; the same for the same seed, wherever it runs."""
     choose = random.Random(f"{seed}.{number}")
     config = random_config(choose)
-    # Of its own, so that the steps of a history stay as they were before there were parts, and
-    # links to other machines.
+    # Each of its own, so that the steps of a history stay as they were before there were parts,
+    # links to other machines, and upgrades.
     room = random.Random(f"{seed}.{number} room").choice((0, 0, 300, 600, 1500))
     remote = random.Random(f"{seed}.{number} remote").random() < 0.5
-    return config._replace(room=room, remote=remote), list(random_steps(choose, length))
+    upgrades = random.Random(f"{seed}.{number} upgrades")
+    # For a worker on another machine each of them is the end of its link.
+    often = upgrades.choice((0.0, 0.01, 0.1, 0.5) if config.spawned or not remote else (0.0, 0.01))
+    steps: list[Step] = []
+    for step in random_steps(choose, length):
+        steps.append(step)
+        if upgrades.random() < often:
+            steps.append(UPGRADE)
+    return config._replace(room=room, remote=remote), steps
 
 
 def shorten(config: Config, steps: list[Step], seconds: float = SHORTEN) -> list[Step]:

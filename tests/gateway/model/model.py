@@ -7,6 +7,7 @@ from tests.gateway.model.peers import Peer
 from tests.gateway.model.processes import Process
 from tests.gateway.model.reference import MARK, Con
 from tests.gateway.model.system import Config, System
+from tests.gateway.model.upgrades import Upgrades
 from tests.gateway.model.workers import Workers
 from wsraw.gateway.connection.connection import CONNECTING, OPEN
 from wsraw.gateway.delivery.entry import Entry
@@ -21,11 +22,12 @@ class Model:
         self.system = System(config)
         self.workers = Workers(self.system)
         self.faults = Faults(self.system, self.workers)
+        self.upgrades = Upgrades(self.system)
 
     def step(self, name: str, a: int, b: int) -> None:
         """Let one thing happen, if it can, and look at everything."""
         self.system.now += 0.0002
-        for part in (self.system, self.workers, self.faults):
+        for part in (self.system, self.workers, self.faults, self.upgrades):
             if hasattr(part, name):
                 getattr(part, name)(a, b)
                 break

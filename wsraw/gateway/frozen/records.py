@@ -489,7 +489,15 @@ class BroadcastState(State):
 
     data: bytes
     kind: str
+    size: int
     members: list[int]
+
+
+class TableState(State):
+    """A Table: its members by name, each with its number."""
+
+    members: list[tuple[str, list[tuple[int, int]]]]
+    added: int
 
 
 class DeliveryState(State):
@@ -502,15 +510,17 @@ class DeliveryState(State):
     crowded_since: Time
     full: bool
     paused: list[int]
-    groups: list[tuple[str, list[tuple[int, int]]]]
-    joins: int
+    groups: TableState
+    users: TableState
+    names: list[tuple[str, str, int]]
     aliases: list[tuple[int, int]]
-    unanswered: list[int]
     over_limit: list[int]
     compressing: list[tuple[int, WorkerRef | None, Send]]
     broadcasts: list[BroadcastState]
     work: int
     dropped: int
+    turn: int
+    """Whose turn it was last among the broadcasts."""
     ended: list[int]
     look_at: Time
 
@@ -676,9 +686,7 @@ class LinkState(State):
 
     identity: bytes
     pid: int
-    is_admitted: bool
     has_spoken: bool
-    is_paused: bool
     left: list[bytes]
     out: list[FrameState]
     portion: int
@@ -749,8 +757,10 @@ class Shared(State, tag="shared"):
     pools: list[PoolState]
     delivery: DeliveryState
     sessions: SessionsState
-    links_accepted: int
-    connections_total: int
+    links: int
+    """Links of workers so far, which their identities count."""
+    accepted: int
+    """Connections so far."""
 
 
 class End(State, tag="end"):

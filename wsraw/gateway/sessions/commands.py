@@ -66,10 +66,15 @@ PAGE: Final = 4096
 class Commands:
     """Applies the records of workers to connections, groups and the flow between them."""
 
-    def __init__(self, registry: Registry, leave: Callable[[Worker, float], None]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        leave: Callable[[Worker, float], None],
+        turns: Turns[GatewayEnd[Entry]],
+    ) -> None:
         self._registry = registry
         self._leave_session = leave
-        self._turns: Turns[GatewayEnd[Entry]] = Turns()
+        self._turns = turns
         self._on_connection: dict[type, Callable[[Worker, Entry, Any, float], str | None]] = {
             Accept: self._accept,
             Reject: self._reject,

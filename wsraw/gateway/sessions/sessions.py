@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.entry import Entry, Worker
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.delivery.turns import Turns
 from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.backlog import Backlog
 from wsraw.gateway.sessions.commands import Commands
@@ -23,7 +24,7 @@ from wsraw.gateway.sessions.dead_letters import dead_letter
 from wsraw.gateway.sessions.reconnect import reopen_ended
 from wsraw.gateway.sessions.tokens import Tokens
 from wsraw.link.batches import NO_BATCH
-from wsraw.link.gateway_end import LONGEST_WHY, refusal, who
+from wsraw.link.gateway_end import LONGEST_WHY, GatewayEnd, refusal, who
 from wsraw.link.records import (
     AGENT,
     DEFAULT_POOL,
@@ -120,7 +121,8 @@ class Sessions:
         """By instance: those that may come back."""
         self._orphaned: set[int] = set()
         """Connections of earlier gateways that have got their on_close."""
-        commands = Commands(registry, self._leave)
+        self.timers: Turns[GatewayEnd[Entry]] = Turns()
+        commands = Commands(registry, self._leave, self.timers)
         self.backlog = Backlog(registry, commands.apply, self._receive, self.fault)
         self.to_supervisor: list[FromGateway] = []
         self.replies: list[tuple[bytes, bytes]] = []

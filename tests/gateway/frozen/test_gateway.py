@@ -1,0 +1,243 @@
+"""A whole gateway that is taken over, or refused with a reason. That nobody notices is looked at by
+tests/gateway/model, and over real sockets by test_links.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.corpus import frame
+from tests.gateway.harness import HANDSHAKE, Harness
+from tests.gateway.model.upgrades import Ends
+from wsraw.config.addresses import Listen
+from wsraw.gateway.connection.accepting import accepted
+from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable, why_not
+from wsraw.gateway.frozen.records import (
+    End,
+    FrozenError,
+    Header,
+    Shared,
+    Workers,
+    decode,
+    encode,
+)
+from wsraw.gateway.frozen.websocket import NOT_FLUSHED
+from wsraw.link.records import Couple, Join, Mark, OnClose, OnMessage, Open, Query, State
+
+NOW, THERE = 10.0, 7000.0
+
+
+class Sockets(Ends):
+    """Of connections that have one, and stay where they are."""
+
+    def __init__(self, cons: list[Connection]) -> None:
+        self.overdrawn = {}
+        self._cons = cons
+
+    def connections(self) -> list[Connection]:
+        return self._cons
+
+    def thaw_endpoint(self, con: Connection, state: object, sock: object) -> object:
+        con.endpoint = sock
+        return sock
+
+
+class Moved:
+    """A gateway and the one after it."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.harness = Harness(**settings)
+        self.harness.now = NOW
+        self.sockets = Sockets([])
+        self.settings = settings
+
+    def connect(self, *data: bytes, **listen: Any) -> Connection:
+        harness = self.harness
+        con = accepted(
+            harness.registry.ids.new(), Listen(name="here", **listen), harness.settings, {}, NOW
+        )
+        con.endpoint = object()
+        harness.registry.flow.weigh(con)
+        self.sockets._cons.append(con)
+        for part in data:
+            harness.registry.take(con, con.receive_data(part, NOW), NOW)
+        harness.turn()
+        return con
+
+    @property
+    def parts(self) -> Parts:
+        harness = self.harness
+        return Parts(harness.registry, harness.sessions, harness.deadlines, self.sockets)
+
+    def records(self) -> list[Any]:
+        return list(freeze(self.parts, NOW))
+
+    def next(self, **settings: Any) -> tuple[Harness, Thawing]:
+        harness = Harness(**{**self.settings, **settings})
+        harness.now = THERE
+        parts = Parts(harness.registry, harness.sessions, harness.deadlines, Sockets([]))
+        return harness, Thawing(parts, THERE)
+
+    def move(self, **settings: Any) -> Harness:
+        harness, thawing = self.next(**settings)
+        for data, sockets in self.records():
+            thawing.take(data, sockets)
+        thawing.finish()
+        return harness
+
+
+def test_all_tables_come_back() -> None:
+    moved = Moved()
+    linked = moved.harness.worker()
+    first, second = moved.connect(b"hello"), moved.connect(HANDSHAKE)
+    moved.harness.turn()
+    linked.work()
+    one = moved.harness.registry.ids.new_range(linked.worker)
+    linked.say(
+        Join(first.id, "room"),
+        Join(second.id, "room"),
+        Join(first.id, "hall"),
+        Couple(first.id, second.id),
+        Open(one[0], "127.0.0.1:1", options={"name": "feed", "reconnect": True}),
+        State(one[0], b"state"),
+        Query(1, "turn", "timer", 1000),
+    )
+    moved.harness.turn()
+    before = moved.harness.registry
+    after = moved.move().registry
+    assert list(after.entries) == list(before.entries)
+    assert [e.id for e in after.groups.members("room")] == [first.id, second.id]
+    assert after.entries[first.id].groups == {"room", "hall"}
+    assert after.entries[first.id].couples == {after.entries[second.id]}
+    named = after.named(after.pool(), "feed")
+    assert named is not None
+    assert named.id == one[0]
+    assert named.state == b"state"
+    assert after.to_dial == [named]
+    assert after.ids.next == before.ids.next
+    assert after.flow.accounted == before.flow.accounted
+    assert after.flow.check_above == before.flow.check_above
+    assert after.pool().connections == before.pool().connections
+    assert after.pool().sessions == 1
+    assert [e.since - THERE for e in after.entries.values()] == [
+        pytest.approx(e.since - NOW) for e in before.entries.values()
+    ]
+
+
+def test_a_changed_setting_holds_for_connections_that_were_there_before() -> None:
+    moved = Moved(ping_interval=20.0)
+    moved.harness.worker()
+    con = moved.connect(HANDSHAKE)
+    after = moved.move(ping_interval=5.0, max_message_size=1000, deflate=False)
+    again = after.registry.entries[con.id].con
+    assert again.settings.ping_interval == 5.0
+    again.receive_data(frame(0x82, bytes(1001)), THERE)
+    assert again.ending.cause == "too-big"
+
+
+def test_a_message_that_is_under_way_keeps_its_limit() -> None:
+    moved = Moved(max_message_size=5000, messages="whole")
+    moved.harness.worker()
+    con = moved.connect(HANDSHAKE, frame(0x02, bytes(3000)))
+    after = moved.move(max_message_size=1000, messages="whole")
+    [event] = after.registry.entries[con.id].con.receive_data(frame(0x80, bytes(1500)), THERE)
+    assert isinstance(event, OnMessage)
+    assert len(event.data) == 4500
+
+
+def test_a_connection_that_cannot_be_moved_ends_for_its_handler() -> None:
+    moved = Moved(deflate=True, deflate_context_takeover=True)
+    linked = moved.harness.worker()
+    con = _in_the_middle_of_a_block(moved)
+    linked.work()
+    assert unmovable(moved.parts) == [(con, NOT_FLUSHED)]
+    after = moved.move()
+    entry = after.registry.entries[con.id]
+    assert entry.con.state is CLOSED
+    [flight] = [parked for parked, _, _ in entry.parked]
+    assert isinstance(flight, OnClose)
+    assert (flight.code, flight.cause) == (1012, "upgrade")
+    assert entry.queue is not None
+
+
+def _in_the_middle_of_a_block(moved: Moved) -> Connection:
+    import random
+    import zlib
+
+    from tests.corpus import OFFER, UPGRADE
+
+    packer = zlib.compressobj(wbits=-12)
+    data = random.Random(1).randbytes(30_000).hex().encode()
+    packed = packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
+    return moved.connect(UPGRADE % OFFER, frame(0x42, packed[:7001]))
+
+
+def test_why_it_is_not_at_rest() -> None:
+    moved = Moved()
+    assert why_not(moved.parts) == ""
+    moved.harness.sessions.replies.append((b"x", b""))
+    assert "answers to workers" in why_not(moved.parts)
+    moved.harness.registry.stop()
+    assert why_not(moved.parts) == "it is stopping"
+
+
+def test_freezing_changes_nothing_and_can_be_given_up() -> None:
+    moved = Moved()
+    linked = moved.harness.worker()
+    con = moved.connect(b"hello")
+    linked.say(Mark(con.id, 1), Join(con.id, "room"))
+    frozen = moved.records()
+    assert [record.data for record in moved.records()] == [record.data for record in frozen]
+    assert [event.data for event in linked.work() if isinstance(event, OnMessage)] == [b"hello"]
+
+
+def changed(moved: Moved, number: int, record: Any) -> list[Any]:
+    records = moved.records()
+    records[number] = records[number]._replace(data=encode(record))
+    return records
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "why"),
+    [
+        (0, lambda record: Header(2, "9.9", 1), "is of wsraw 9.9, whose state has format 2"),
+        (0, lambda record: Header(1, "9.9", 2), "has epoch 2, and this one 1"),
+        (0, lambda record: Workers([]), "does not say who it is"),
+        (-1, lambda record: End(5, 1), "1 of 5 connections and 1 of 1 workers"),
+        (-1, lambda record: Workers([]), "has not told all"),
+        (-2, lambda record: _with(record, paused=[99]), "connection 99 is mentioned"),
+        (-2, lambda record: _with_pool(record, workers=[7]), "worker 7 is mentioned"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(number: int, change: Any, why: str) -> None:
+    moved = Moved()
+    moved.harness.worker()
+    moved.connect(b"hello")
+    _, thawing = moved.next()
+    with pytest.raises(FrozenError, match=why):
+        for data, sockets in changed(moved, number, change(decode(moved.records()[number].data))):
+            thawing.take(data, sockets)
+        thawing.finish()
+
+
+def _with(shared: Shared, **fields: Any) -> Shared:
+    for name, value in fields.items():
+        setattr(shared.delivery, name, value)
+    return shared
+
+
+def _with_pool(shared: Shared, **fields: Any) -> Shared:
+    for name, value in fields.items():
+        setattr(shared.pools[0], name, value)
+    return shared
+
+
+def test_sockets_that_nobody_has_are_refused() -> None:
+    moved = Moved()
+    moved.connect(b"hello")
+    _, thawing = moved.next()
+    with pytest.raises(FrozenError, match="more sockets"):
+        for data, sockets in moved.records():
+            thawing.take(data, [*sockets, object()])
