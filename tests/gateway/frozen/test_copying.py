@@ -14,6 +14,7 @@ assert connection and delivery and links and phases and sessions and websocket
 
 PACKAGES = (
     "gateway.admission",
+    "gateway.cluster",
     "gateway.connection",
     "gateway.counters",
     "gateway.delivery",
@@ -39,6 +40,7 @@ NONE = {
     "gateway.admission.routes._Rule": "settings",
     "gateway.admission.sniffer.Finding": "an enum",
     "gateway.counters._Lines": "lines of the log",
+    "gateway.delivery.groups.groups.Cluster": "a protocol",
     "gateway.delivery.groups.groups.Sender": "a protocol",
     "gateway.delivery.read_policy.Reading": "an enum",
     "gateway.delivery.turns.Session": "a protocol",

@@ -11,6 +11,7 @@ from tests.corpus import frame
 from tests.gateway.harness import HANDSHAKE, Harness
 from tests.gateway.model.upgrades import Ends
 from wsraw.config.addresses import Listen
+from wsraw.gateway.cluster.cluster import Cluster
 from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable, why_not
@@ -24,7 +25,20 @@ from wsraw.gateway.frozen.records import (
     encode,
 )
 from wsraw.gateway.frozen.websocket import NOT_FLUSHED
-from wsraw.link.records import Couple, Join, Mark, OnClose, OnMessage, Open, Query, State
+from wsraw.link.records import (
+    AGENT,
+    Answer,
+    Couple,
+    Figures,
+    Join,
+    Mark,
+    OnClose,
+    OnMessage,
+    Open,
+    Query,
+    Relay,
+    State,
+)
 
 NOW, THERE = 10.0, 7000.0
 
@@ -124,6 +138,40 @@ def test_all_tables_come_back() -> None:
     assert [e.since - THERE for e in after.entries.values()] == [
         pytest.approx(e.since - NOW) for e in before.entries.values()
     ]
+
+
+def clustered(harness: Harness, node: str) -> Cluster:
+    harness.sessions.tokens.add("agent", AGENT)
+    return Cluster(harness.registry, node, lambda record: None)
+
+
+@pytest.mark.parametrize("node", ["here", "elsewhere"])
+def test_the_agent_of_a_cluster_goes_on_if_it_is_the_same_cluster(node: str) -> None:
+    moved = Moved()
+    cluster = clustered(moved.harness, "here")
+    agent, asker = moved.harness.worker(token="agent", pool="cluster"), moved.harness.worker()
+    agent.say(Figures({"nodes": ["there"]}))
+    asker.say(Query(1, "count", "room"))
+    moved.harness.turn()
+    [asked] = agent.take(Relay)
+    assert cluster._questions
+    harness, thawing = moved.next()
+    after = clustered(harness, node)
+    for data, sockets in moved.records():
+        thawing.take(data, sockets)
+    thawing.finish()
+    if node == "elsewhere":
+        assert after.agent is None
+        assert [identity for identity, _ in harness.sessions.cuts] == [agent.identity]
+        assert list(harness.sessions.workers) == [asker.identity]
+        return
+    assert after.agent is harness.sessions.workers[agent.identity]
+    assert not after.agent.session._out
+    ref = asked.options["ref"]
+    after.receive(Relay("answer", "room", options={"ref": ref, "answers": {"there": 5}}))
+    [answer] = harness.sessions.workers[asker.identity].session._out
+    assert isinstance(answer, Answer)
+    assert answer.value == 5
 
 
 def test_a_changed_setting_holds_for_connections_that_were_there_before() -> None:

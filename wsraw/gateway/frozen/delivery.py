@@ -178,7 +178,7 @@ GROUPS: Final = Plan(
     Groups,
     DeliveryState,
     translated="table users",
-    left_out={"_flow": ITS_OWN, "_outgoing": ITS_OWN, "relay": ITS_OWN},
+    left_out=dict.fromkeys(("_flow", "_outgoing", "relay", "cluster"), ITS_OWN),
 )
 DEADLINES: Final = Plan(
     Deadlines,

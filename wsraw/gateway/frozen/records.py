@@ -17,7 +17,7 @@ import msgspec
 
 from wsraw.config.addresses import Listen
 from wsraw.link.open_options import Opening
-from wsraw.link.records import Close, Command, Event, Notice, Send
+from wsraw.link.records import Answer, Close, Command, Event, Notice, Query, Send
 
 FORMAT: Final = 1
 
@@ -616,6 +616,7 @@ class WorkerState(State):
     slow_at: float
     unread_batch: int
     is_withdrawn: bool
+    is_agent: bool
     overdue: list[int]
     hung: bool
     kill_reason: str
@@ -640,6 +641,21 @@ class LossState(State):
     is_counted: bool
 
 
+class ClusterState(State):
+    """This gateway's part in a cluster: the agent, and questions to other nodes, each with its
+    number, who asks, and until when."""
+
+    node: str
+    agent: WorkerRef | None
+    questions: list[tuple[int, WorkerRef, Query, Answer, float]]
+    next: int
+    figures: dict[str, Any]
+    before: dict[str, int]
+    not_sent: int
+    heard_at: Time
+    is_killed: bool
+
+
 class SessionsState(State):
     """What sessions share."""
 
@@ -652,6 +668,7 @@ class SessionsState(State):
     timers: list[tuple[str, str, float, WorkerRef | None]]
     gone: list[tuple[WorkerRef, int]]
     """Workers that have left and are still mentioned, with the numbers of their sessions."""
+    cluster: ClusterState | None
 
 
 class FrameState(State):

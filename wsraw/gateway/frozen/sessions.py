@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from wsraw.gateway.cluster.cluster import Cluster, Question
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
 from wsraw.gateway.delivery.turns import _Timer
 from wsraw.gateway.delivery.worker import IdRange, RemoteWorker, WorkerOf
@@ -12,6 +13,7 @@ from wsraw.gateway.frozen.copying import Clock, Plan
 from wsraw.gateway.frozen.delivery import ITS_OWN, Refs, ThawDelivery
 from wsraw.gateway.frozen.records import (
     BacklogState,
+    ClusterState,
     FlightState,
     FrozenError,
     LossState,
@@ -64,7 +66,8 @@ SESSION: Final = Plan(
 WORKER: Final = Plan(
     WorkerOf,
     WorkerState,
-    copied="number asked starting quota fresh_acks unread_batch is_withdrawn hung kill_reason",
+    copied="number asked starting quota fresh_acks unread_batch is_withdrawn is_agent hung"
+    " kill_reason",
     translated="session window remote since connections bound ids slow_at overdue",
     left_out={"ties": "entries"},
 )
@@ -86,6 +89,18 @@ SESSIONS: Final = Plan(
     left_out=dict.fromkeys(("_registry", "_random", "_decoder", "unsent", "read_out"), ITS_OWN)
     | dict.fromkeys(("to_supervisor", "replies", "cuts", "left", "dead_letters"), SENT_BY_TURN),
 )
+
+CLUSTER: Final = Plan(
+    Cluster,
+    ClusterState,
+    copied="node _next _figures _before _not_sent _is_killed",
+    translated="agent _questions _heard_at",
+    left_out=dict.fromkeys(("_registry", "_tell_supervisor"), ITS_OWN)
+    | dict.fromkeys(("_queued", "_queued_at"), "it lives within a turn"),
+)
+QUESTION: Final = Plan(Question, ClusterState, translated="answer query until worker")
+
+OTHER_CLUSTER: Final = "the settings of the cluster have changed"
 
 _STATES: Final = {state.value: state for state in LinkState}
 
@@ -205,6 +220,23 @@ def freeze_sessions(sessions: Sessions, refs: Refs) -> SessionsState:
             for (pool, name), timer in sessions.timers._timers.items()
         ],
         gone=list(refs.gone.items()),
+        cluster=_freeze_cluster(refs),
+    )
+
+
+def _freeze_cluster(refs: Refs) -> ClusterState | None:
+    cluster = refs.registry.groups.cluster
+    if not isinstance(cluster, Cluster):
+        return None
+    return CLUSTER.freeze(
+        cluster,
+        agent=refs.worker(cluster.agent),
+        questions=[
+            (ref, refs.present(each.worker), each.query, each.answer, refs.clock.since(each.until))
+            for ref, each in cluster._questions.items()
+            if each.worker.session.state is not GONE
+        ],
+        heard_at=refs.clock.past(cluster._heard_at),
     )
 
 
@@ -341,6 +373,26 @@ class ThawSessions:
             timer = sessions.timers._timers[pool, name] = _Timer(clock.at(since))
             if caller is not None:
                 timer.caller = self.workers[caller].session
+        self._thaw_cluster(state.cluster)
+
+    def _thaw_cluster(self, state: ClusterState | None) -> None:
+        cluster, clock = self._delivery.registry.groups.cluster, self._clock
+        if state is not None and isinstance(cluster, Cluster) and cluster.node == state.node:
+            CLUSTER.thaw(state, cluster)
+            cluster._heard_at = clock.when(state.heard_at)
+            cluster.agent = self.workers[state.agent] if state.agent is not None else None
+            for ref, asker, query, answer, until in state.questions:
+                worker = self.workers[asker]
+                cluster._questions[ref] = Question(worker, query, answer, clock.at(until))
+
+    def end_agents(self) -> None:
+        """The delivery is put together: an agent of another cluster begins anew, if there is one
+        now."""
+        cluster = self._delivery.registry.groups.cluster
+        for worker in self.workers:
+            if worker.is_agent and (cluster is None or cluster.agent is not worker):
+                self._sessions.cuts.append((worker.session.identity, OTHER_CLUSTER))
+                self._sessions.end(worker, self._clock.now)
 
     def _thaw_backlog(self, worker: Worker, state: BacklogState) -> None:
         backlog = self._sessions.backlog
