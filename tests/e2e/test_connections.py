@@ -382,6 +382,7 @@ def test_messages_that_are_never_finished_count_as_memory() -> None:
         assert client.recv(TIMEOUT) == "not my fault"
 
 
+@linux
 def test_floods_of_small_messages_hold_no_more_than_the_limit(tmp_path: Path) -> None:
     """Judged by the clock alone, they would have passed it ten times within a second."""
     limit = 16 * MIB

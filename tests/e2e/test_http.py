@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ import pytest
 from tests import authority
 from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
 from tests.e2e.command_line import done
-from tests.e2e.serving import Serving
+from tests.e2e.serving import Serving, linux
 from tests.needs import KILL
 from tests.running import Running, is_alive
 
@@ -409,7 +410,7 @@ def memory(pid: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+@linux
 def test_a_large_file_is_in_memory_nowhere(only_files: Running) -> None:
     pids = [pid for pid in only_files.pids() if is_alive(pid)]
     get(only_files, "/large", {"Range": "bytes=0-1000000"})
@@ -430,7 +431,7 @@ def test_a_large_file_is_in_memory_nowhere(only_files: Running) -> None:
     assert all(most[pid] - before[pid] < 16 * MIB for pid in pids), (before, most)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+@linux
 def test_a_slow_reader_makes_the_file_wait(only_files: Running) -> None:
     """It is not read ahead; and others are served meanwhile."""
     pids = [pid for pid in only_files.pids() if is_alive(pid)]
@@ -471,7 +472,7 @@ def test_a_client_that_leaves_ends_the_reading_of_its_file(only_files: Running) 
         with socket.create_connection(("127.0.0.1", only_files.port), DEADLINE) as con:
             con.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
             con.recv(1000)
-    if Path("/proc/self/fd").exists():
+    if sys.platform.startswith("linux"):
 
         def nothing_open() -> bool:
             try:
