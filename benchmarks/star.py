@@ -1,0 +1,91 @@
+"""Network namespaces around a switch, for a cluster: one for NATS, one for each node. Linux, root.
+
+A link can be cut so that nobody is told: packets just do not arrive. TCP is the kernel's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.netns import CannotMake, missing
+
+NETWORK = "198.51.100"
+HUB_AT = f"{NETWORK}.1"
+
+
+class Star:
+    """`hub` and `nodes`, by name; gone when the block ends. Raises CannotMake."""
+
+    def __init__(self, count: int) -> None:
+        lacks = missing()
+        if lacks:
+            raise CannotMake(lacks)
+        self.hub = f"wsraw-star-{os.getpid()}-hub"
+        self.nodes = [f"wsraw-star-{os.getpid()}-{n}" for n in range(count)]
+
+    def __enter__(self) -> Star:
+        _sweep()
+        try:
+            self._make()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._remove()
+
+    def _make(self) -> None:
+        for namespace in (self.hub, *self.nodes):
+            _do("ip", "netns", "add", namespace)
+            _do("ip", "-n", namespace, "link", "set", "lo", "up")
+        _do("ip", "-n", self.hub, "link", "add", "switch", "type", "bridge")
+        _do("ip", "-n", self.hub, "address", "add", f"{HUB_AT}/24", "dev", "switch")
+        _do("ip", "-n", self.hub, "link", "set", "switch", "up")
+        for n, namespace in enumerate(self.nodes):
+            peer = ("peer", "name", "net", "netns", namespace)
+            _do("ip", "-n", self.hub, "link", "add", f"port{n}", "type", "veth", *peer)
+            self.heal(n)
+            _do("ip", "-n", self.hub, "link", "set", f"port{n}", "up")
+            _do("ip", "-n", namespace, "address", "add", f"{NETWORK}.{n + 2}/24", "dev", "net")
+            _do("ip", "-n", namespace, "link", "set", "net", "up")
+
+    def cut(self, n: int) -> None:
+        """Take the cable of a node out of the switch; both ends still have a carrier."""
+        _do("ip", "-n", self.hub, "link", "set", f"port{n}", "nomaster")
+
+    def heal(self, n: int) -> None:
+        _do("ip", "-n", self.hub, "link", "set", f"port{n}", "master", "switch")
+
+    def _remove(self) -> None:
+        for namespace in (*self.nodes, self.hub):
+            subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
+
+
+def inside(namespace: str) -> tuple[str, ...]:
+    """What runs a command there."""
+    return ("ip", "netns", "exec", namespace)
+
+
+def _sweep() -> None:
+    """Remove what one that was killed has left."""
+    for name in _do("ip", "netns", "list").split():
+        found = re.fullmatch(r"wsraw-star-(\d+)-\w+", name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            _do("ip", "netns", "delete", name)
+
+
+def _do(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotMake(f"{' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,59 @@
+"""The drill of three gateways in network namespaces (benchmarks/cluster.py), and what a message
+costs between two (benchmarks/between.py), in their quick forms.
+
+Where namespaces cannot be, as only root may make them, the drill is skipped with what is missing;
+with WSRAW_TEST_NETWORK=must, as .ci/run sets it, that is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import netns
+from tests.deadline import COMMAND_DEADLINE
+from tests.e2e.cluster import nats_server
+from tests.e2e.serving import linux
+from tests.running import ROOT, environment
+
+pytestmark = linux
+
+
+def run(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=COMMAND_DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("no breach\n")
+    return done.stdout
+
+
+def test_what_is_lost_between_nodes_is_counted_and_nothing_is_doubled_or_reordered() -> None:
+    nats_server.need()
+    missing = netns.missing()
+    if missing:
+        (pytest.fail if os.environ.get("WSRAW_TEST_NETWORK") == "must" else pytest.skip)(missing)
+    told = run("benchmarks.cluster", "--quick")
+    assert "300 members in one group at 3 nodes" in told
+    assert "lost on the way to each node [0, 0, 0]" in told.splitlines()[1]
+    for phase in ("NATS killed", "a cable cut"):
+        (line,) = [line for line in told.splitlines() if line.startswith(phase)]
+        assert " 0 doubled or reordered" in line
+        assert "lost on the way to each node [0, 0, 0]" not in line
+    assert "one node killed: its members were gone after" in told
+
+
+def test_the_cost_of_a_message_between_nodes_can_be_measured() -> None:
+    nats_server.need()
+    told = run("benchmarks.between", "--quick")
+    assert "latency between two: median" in told
+    assert "CPU a message at 200/s with a near and a far member, in µs: gateway of one " in told
