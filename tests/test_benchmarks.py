@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from benchmarks import growing
 from benchmarks.cost import LOADS, STAGES
 from tests.deadline import COMMAND_DEADLINE
 from tests.running import ROOT, environment
@@ -59,3 +61,21 @@ def test_the_cost_sheet_has_all_stages_of_a_message() -> None:
     ]
     for spans, _ in loads:
         assert {stage for stage, _, _ in spans} - {""} == set(STAGES)
+
+
+def test_the_docs_quote_the_calculation_of_a_large_cluster() -> None:
+    text = "\n".join(growing.lines(growing.Assumed(), growing.Measured()))
+    assert f"```text\n{text}\n```" in (ROOT / "docs" / "growing.md").read_text("utf-8")
+
+
+def test_the_calculation_agrees_with_chance() -> None:
+    """Throw rooms at gateways, and count."""
+    chance = random.Random(1)
+    for assumed in (growing.Assumed(gateways=50, room=20), growing.Assumed(gateways=3, room=4)):
+        found = []
+        for _ in range(3000):
+            own, *others = [chance.randrange(assumed.gateways) for _ in range(assumed.room)]
+            found.append(len(set(others) - {own}))
+        assert growing.others(assumed) == pytest.approx(sum(found) / len(found), rel=0.03)
+    assert growing.others(growing.Assumed(together=1.0)) == 0.0
+    assert growing.others(growing.Assumed(gateways=1)) == 0.0
