@@ -279,6 +279,23 @@ def test_a_message_for_a_connection_goes_to_its_node_alone() -> None:
     assert c.given == []
 
 
+def test_a_kick_goes_to_a_node_or_to_those_who_have_the_user() -> None:
+    bus, (a, b, c) = members("a", "b", "c")
+    options = {"code": 4000, "reason": "x"}
+    b.say(Watch("ann", True, "user"))
+    b.watch("ann")
+    a.say(Relay("kick", "c/7", options=options))
+    a.say(Relay("kick_user", "ann", options=options))
+    bus.run()
+    assert [(r.kind, r.name, r.options) for r in c.given] == [("kick", "7", options)]
+    assert [(r.kind, r.name, r.options) for r in b.given] == [("kick_user", "ann", options)]
+    # A group has no kick: whoever sends one there has it taken for a message.
+    a.core._say("c.group.ann", Envelope("", "", "kick", options=options))
+    a.carry_out()
+    bus.run()
+    assert b.given[-1].kind == "publish"
+
+
 def test_a_message_for_a_node_that_is_not_there_is_not_sent() -> None:
     _, (a, _b) = members("a", "b")
     for ref in ("nobody/7", "*/7", ">/7", "a b/7", "/7", "7"):

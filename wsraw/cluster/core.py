@@ -133,7 +133,10 @@ class Core:
                 subject = self._subject(record.kind, record.name)
                 said = Envelope("", "", record.kind, 0, 0, "", record.data, record.type)
                 self._say(subject, said)
-            elif record.kind in ("send", "close"):
+            elif record.kind == "kick_user":
+                said = Envelope("", "", "kick", options=record.options)
+                self._say(self.subjects.of_user(record.name), said)
+            elif record.kind in ("send", "close", "kick"):
                 node, _, number = record.name.partition("/")
                 subject = self.subjects.of_node(node)
                 if node not in self.nodes.others:
@@ -275,12 +278,15 @@ class Core:
             return
         self.counts["missed"] += missed
         if subject == self.subjects.own:
-            if said.kind not in ("send", "close"):
+            if said.kind not in ("send", "close", "kick"):
                 self.counts["invalid"] += 1
                 return
             relay = Relay(said.kind, said.name, said.data, said.type, said.options)
         else:
-            relay = Relay(*self._groups[subject], said.data, said.type)
+            kind, name = self._groups[subject]
+            if said.kind == "kick" and kind == "user":
+                kind = "kick_user"
+            relay = Relay(kind, name, said.data, said.type, said.options)
         self.counts["received" if self._deliver(relay) else "undelivered"] += 1
 
     # --- the clock ---

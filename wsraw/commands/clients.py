@@ -154,7 +154,7 @@ def connection(con_id: int, run_dir: str, timeout: float, as_json: bool) -> None
 
 
 @click.command()
-@click.argument("con_id", metavar="[ID]", type=int, required=False)
+@click.argument("place", metavar="[ID|REF]", required=False)
 @filter_options
 @click.option("--all", is_flag=True, help="Close all that fit, also if that is more than one.")
 @click.option(
@@ -170,7 +170,7 @@ def connection(con_id: int, run_dir: str, timeout: float, as_json: bool) -> None
 @run_dir_option
 @timeout_option(10.0)
 def kick(
-    con_id: int | None,
+    place: str | None,
     all: bool,
     code: int,
     reason: str,
@@ -183,12 +183,20 @@ def kick(
 
     Messages that have come from the client are still handled, and on_close follows with the cause
     "kicked". Output that waits for it is dropped.
+
+    In a cluster, REF is the reference of a connection at any gateway, node/id (con.ref), and --user
+    NAME --all without other options closes the connections of that user at all gateways.
     """
+    con_id = None if place is None or "/" in place else _number(place)
     chosen = {name for name, value in options.items() if _is_given(value)}
-    if con_id is not None and (chosen or all):
+    if place is not None and (chosen or all):
         raise WrongUse("give an ID or options that choose connections, not both")
-    if con_id is None and not (chosen or all):
+    if place is None and not (chosen or all):
         raise WrongUse("say which connections: an ID, --address, --slow, …, or --all")
+    if place is not None and con_id is None:
+        if dry_run:
+            raise WrongUse("--dry-run needs an ID: a connection elsewhere is not known here")
+        options["ref"] = place
     if dry_run:
         _show_chosen(con_id, run_dir, timeout, options)
         return
@@ -203,7 +211,20 @@ def kick(
             raise
         click.confirm(f"Close {count:,} connections?", abort=True, err=True)
         done = _only(run_dir, "kick", options | {"all": True}, timeout)
-    show(f"closed {_connections(done.data['closed'])}")
+    told = done.data.get("told")
+    if told and not done.data["closed"]:
+        show("told the other gateways")
+        return
+    others = ", and told the other gateways" if told else ""
+    show(f"closed {_connections(done.data['closed'])}{others}")
+
+
+def _number(text: str) -> int:
+    """The number of a connection. Raises WrongUse."""
+    try:
+        return int(text)
+    except ValueError:
+        raise WrongUse(f"{text!r} is not the ID of a connection, a number") from None
 
 
 def _show_chosen(con_id: int | None, run_dir: str, timeout: float, options: Any) -> None:

@@ -48,6 +48,10 @@ async def on_message(msg, con):
         wsraw.connection(ref).send(text)
     elif word == "close":
         wsraw.connection(rest).close(4000, "from afar")
+    elif word == "user":
+        con.user = rest
+    elif word == "toann":
+        wsraw.send_to_user("ann", rest)
     elif word == "leave":
         con.leave(ROOM)
     else:

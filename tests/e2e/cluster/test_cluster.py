@@ -19,6 +19,7 @@ from tests.deadline import DEADLINE, eventually
 from tests.e2e.cluster.nats_server import NatsServer
 from tests.e2e.serving import Serving, linux, serve
 from tests.needs import KILL, signals
+from tests.running import wsraw
 
 
 def cluster_of(serving: Serving) -> dict[str, Any]:
@@ -121,6 +122,37 @@ def test_a_connection_is_reached_by_its_reference(room: Path, nats: NatsServer) 
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4000, "from afar")
         eventually(lambda: cluster_of(one)["counts"]["not_sent"] == 1, "the lost one to be counted")
+
+
+def test_an_operator_kicks_at_another_gateway(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
+        a.say("user ann")
+        b.say("user ann")
+        with client(two) as c:
+            done = wsraw("kick", c.ref, "--code=4000", f"--run-dir={one.folder}")
+            assert (done.returncode, done.stdout) == (0, "told the other gateways\n"), done.stderr
+            with pytest.raises(ConnectionClosed) as closed:
+                c.hear()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4000
+        eventually(lambda: cluster_of(one)["subscriptions"] == 2, "a subscription of the user")
+        done = wsraw("kick", "--user=ann", "--all", f"--run-dir={two.folder}")
+        assert done.stdout == "closed 1 connection, and told the other gateways\n", done.stderr
+        for each in (a, b):
+            with pytest.raises(ConnectionClosed):
+                each.hear()
+        two.run.line("wsraw kick: closed connection")
+
+
+def test_a_user_has_connections_at_several_gateways(room: Path, nats: NatsServer) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
+        a.say("user ann")
+        b.say("user ann")
+        eventually(lambda: cluster_of(one)["subscriptions"] == 2, "a subscription of the user")
+        eventually(lambda: cluster_of(two)["subscriptions"] == 2, "a subscription of the user")
+        with client(one) as c:
+            c.say("toann hello")
+            assert a.hear() == b.hear() == "hello"
 
 
 def test_a_group_is_subscribed_while_it_has_members_here(room: Path, nats: NatsServer) -> None:
@@ -273,8 +305,6 @@ def test_without_reuse_port_the_address_is_taken(room: Path) -> None:
 
 
 def refused(room: Path, *options: str) -> str:
-    from tests.running import wsraw
-
     done = wsraw("run", f"--workers={room}", *options)
     assert done.returncode != 0
     return done.stderr

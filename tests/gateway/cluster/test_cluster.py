@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import Harness, LinkedWorker, entry_of
+from tests.gateway.inspection.test_requests import no_kernel, run
 from wsraw.gateway.cluster.cluster import (
     ANSWER_WITHIN,
     MOST_QUESTIONS,
@@ -14,6 +15,8 @@ from wsraw.gateway.cluster.cluster import (
     parse_number,
 )
 from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.inspection.actions import kick
+from wsraw.gateway.inspection.steps import Answer as Steps
 from wsraw.gateway.status import report
 from wsraw.link.records import (
     AGENT,
@@ -305,6 +308,72 @@ def test_what_a_network_brings_may_be_wrong(relay: Relay) -> None:
     assert entry_of(a).con.ending.cause == ""
     node.agent.say(Relay("publish", "g", b"x"))
     assert node.written(a) == b"x"
+
+
+# --- kick ---
+
+
+def kicked(node: Node, **options: Any) -> Steps:
+    _, answer = run(kick(node.harness.registry, options, no_kernel))
+    return answer
+
+
+def test_an_operator_closes_a_connection_at_any_gateway() -> None:
+    node = Node()
+    a = node.member("g")
+    node.others("b")
+    assert kicked(node, ref=f"me/{a.id}") == Steps(True, "", {"matched": 1, "closed": 1})
+    assert a.ending.cause == "kicked"
+    answer = kicked(node, ref="b/7", code=4000, reason="enough")
+    assert answer == Steps(True, "", {"matched": 0, "closed": 0, "told": True})
+    (relay,) = node.relays()
+    assert (relay.kind, relay.name) == ("kick", "b/7")
+    assert relay.options == {"code": 4000, "reason": "enough"}
+
+
+def test_an_operator_closes_the_connections_of_a_user_at_all_gateways() -> None:
+    node = Node()
+    a, b = node.member("g"), node.member("g")
+    node.bind(a, "ann")
+    node.others("b")
+    answer = kicked(node, user="ann", all=True)
+    assert answer == Steps(True, "", {"matched": 1, "closed": 1, "told": True})
+    (relay,) = node.relays()
+    assert (relay.kind, relay.name) == ("kick_user", "ann")
+    assert (a.ending.cause, b.ending.cause) == ("kicked", "")
+    # With another filter only those here are meant, as another gateway does not know the rest.
+    assert "told" not in kicked(node, user="ann", group="g", all=True).data
+    assert "told" not in kicked(node, all=True).data
+    assert node.relays() == []
+
+
+def test_what_an_operator_wants_elsewhere_is_done() -> None:
+    node = Node()
+    a, b, c = node.member("g"), node.member("g"), node.member("g")
+    node.bind(a, "ann")
+    node.bind(b, "ann")
+    options = {"code": 4000, "reason": "enough"}
+    node.agent.say(Relay("kick_user", "ann", options=options), Relay("kick_user", "bob"))
+    assert [each.ending.cause for each in (a, b, c)] == ["kicked", "kicked", ""]
+    node.agent.say(Relay("kick", "999", options=options), Relay("kick", "x", options=options))
+    node.agent.say(Relay("kick", str(c.id), options={"code": 5}))
+    assert c.ending.cause == ""
+    node.agent.say(Relay("kick", str(c.id), options=options))
+    assert (c.ending.code, c.ending.reason, c.ending.cause) == (4000, "enough", "kicked")
+
+
+def test_a_kick_elsewhere_says_why_it_cannot_be() -> None:
+    node = Node()
+    assert "there is no other gateway now" in kicked(node, ref="b/7").text
+    assert kicked(node, user="ann", all=True).data["told"] is False
+    node.others("b")
+    node.agent.worker.window.choked = True
+    assert "is away, or too slow" in kicked(node, ref="b/7").text
+    for ref in ("7", "/7", "b/x", "b/", 7):
+        assert "is not the reference of a connection" in kicked(node, ref=ref).text
+    assert "there is no connection 7" in kicked(node, ref="me/7").text
+    alone = run(kick(Harness().registry, {"ref": "b/7"}, no_kernel))[1]
+    assert "see the setting cluster" in alone.text
 
 
 # --- questions ---

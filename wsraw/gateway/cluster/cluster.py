@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from wsraw.gateway.connection.connection import CLOSED
 from wsraw.gateway.delivery.entry import Worker
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.websocket.websocket import close_refusal
 from wsraw.link.batches import RECORD_COST
 from wsraw.link.gateway_end import MOST_OWED
 from wsraw.link.records import (
@@ -182,6 +184,20 @@ class Cluster:
             self._not_sent += 1
         return None
 
+    def kick(self, ref: str, code: int, reason: str) -> str:
+        """Have another node close a connection for an operator; give why it cannot be told."""
+        return self._kick("kick", ref, code, reason)
+
+    def kick_user(self, user: str, code: int, reason: str) -> str:
+        """The same for all connections of a user at other nodes."""
+        return self._kick("kick_user", user, code, reason)
+
+    def _kick(self, kind: str, name: str, code: int, reason: str) -> str:
+        if not self._figures.get("nodes"):
+            return "there is no other gateway now; see the cluster in `wsraw status`"
+        relay = Relay(kind, name, options={"code": code, "reason": reason})
+        return "" if self._tell(relay) else "the agent of the cluster is away, or too slow"
+
     # --- from other nodes ---
 
     def receive(self, relay: Relay) -> Publish | SendToUser | Send | Close | None:
@@ -192,21 +208,36 @@ class Cluster:
             return Publish(relay.name, relay.data, relay.type)
         if relay.kind == "user":
             return SendToUser(relay.name, relay.data, relay.type)
-        if relay.kind in ("send", "close"):
-            con = parse_number(relay.name.rpartition("/")[2])
-            if con is None:
-                return None
-            if relay.kind == "send":
-                return Send(con, relay.data, relay.type)
-            code, reason = relay.options.get("code"), relay.options.get("reason", "")
-            if isinstance(code, int) and isinstance(reason, str):
-                return Close(con, code, reason)
-        elif relay.kind == "ask":
+        if relay.kind == "send":
+            con = parse_number(relay.name)
+            return None if con is None else Send(con, relay.data, relay.type)
+        if relay.kind in ("close", "kick", "kick_user"):
+            return self._close(relay)
+        if relay.kind == "ask":
             self._answer_node(relay)
         elif relay.kind == "answer":
             ref, answers = relay.options.get("ref"), relay.options.get("answers")
             if isinstance(ref, int) and isinstance(answers, dict):
                 self._answer(ref, answers)
+        return None
+
+    def _close(self, relay: Relay) -> Close | None:
+        code, reason = relay.options.get("code"), relay.options.get("reason", "")
+        if not isinstance(code, int) or not isinstance(reason, str) or close_refusal(code):
+            return None
+        registry = self._registry
+        if relay.kind == "kick_user":
+            for each in list(registry.groups.users.of(relay.name)):
+                registry.kick(each.con, code, reason)
+            return None
+        con = parse_number(relay.name)
+        if con is None:
+            return None
+        if relay.kind == "close":
+            return Close(con, code, reason)
+        entry = registry.entries.get(con)
+        if entry is not None and entry.con.state is not CLOSED:
+            registry.kick(entry.con, code, reason)
         return None
 
     def take_figures(self, figures: Figures) -> None:

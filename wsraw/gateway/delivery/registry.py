@@ -36,6 +36,10 @@ ALIASES_KEPT: Final = 10_000
 """Ids of `open` commands that were answered with an existing connection; the oldest is dropped."""
 
 
+KICKED: Final = "kicked"
+"""The cause of a close that an operator has asked for."""
+
+
 class Ids:
     """Connection ids: one counter, so that none is ever used again while a gateway lives."""
 
@@ -364,6 +368,26 @@ class Registry:
         """Close a connection in order."""
         self.take(entry.con, entry.con.close(code, reason, cause, now), now)
         self.dirty[entry.con] = None
+
+    def kick(self, con: Connection, code: int, reason: str) -> None:
+        """Close a connection for an operator, without writing the output that waits, as the client
+        may not read it. What it has sent is still handled."""
+        flow = self.flow
+        entry = con.entry if isinstance(con.entry, Entry) else None
+        try:
+            if con.state is CLOSING:
+                # It has had its chance to end in order.
+                self.take(con, con.abort(code, reason, KICKED, "", flow.now), flow.now)
+            else:
+                if entry is not None:
+                    self.outgoing.forget(entry)
+                con.output.drop_waiting()
+                self.take(con, con.close(code, reason, KICKED, flow.now), flow.now)
+            if entry is not None and not entry.gone:
+                flow.output_changed(entry)
+        except Exception as error:
+            self.fault(con, error, flow.now)
+        self.dirty[con] = None
 
     def abort(self, entry: Entry, code: int, cause: str, message: str, now: float) -> None:
         """Close a connection without writing the output that waits."""

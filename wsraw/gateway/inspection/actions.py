@@ -23,16 +23,15 @@ log = logging.getLogger("wsraw.gateway")
 MOST_DATA: Final = 1024 * 1024
 """Bytes that an operator may send at once."""
 
-KICKED: Final = "kicked"
-"""The cause of a close that an operator has asked for."""
-
 
 # --- kick ---
 
 
 def kick(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
-    """Close the connection `id`, or those that fit a filter, with a `code` and a `reason`. If that
-    is more than one, `all` must be set, or nothing is done. Answers how many were `closed`.
+    """Close the connection `id`, or that of a reference `ref`, or those that fit a filter, with a
+    `code` and a `reason`. If that is more than one, `all` must be set, or nothing is done. Answers
+    how many were `closed`. In a cluster, those of a `user` are closed at all gateways with `all`
+    and no other filter; `told` says that others were asked to do so.
 
     Raises ValueError for options that cannot be right.
     """
@@ -46,25 +45,50 @@ def kick(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
         raise ValueError(f"a reason has at most {MAX_REASON} bytes")
     if "id" in options:
         return _kick_one(registry, id_of(options), code, reason)
+    if "ref" in options:
+        return _kick_ref(registry, options["ref"], code, reason)
     chosen = Filter(options, registry)
     may_be_many = bool(options.get("all"))
     if chosen.is_for_all and not may_be_many:
         raise ValueError("say which connections: an ID, a filter, or all")
-    return _kick_many(registry, chosen, may_be_many, code, reason)
+    everywhere = ""
+    if may_be_many and not set(options) - {"all", "code", "reason", "user"}:
+        everywhere = chosen.user
+    return _kick_many(registry, chosen, may_be_many, code, reason, everywhere)
 
 
 def _kick_one(registry: Registry, con_id: int, code: int, reason: str) -> Steps:
     con = yield from find(registry, con_id)
     if isinstance(con, str):
         return Answer(False, con)
-    _close(registry, con, code, reason)
+    registry.kick(con, code, reason)
     log.info("wsraw kick: closed %s", con.label, extra=con.subject.extra())
     return Answer(True, "", {"matched": 1, "closed": 1})
 
 
+def _kick_ref(registry: Registry, ref: object, code: int, reason: str) -> Steps:
+    """`ref`: the reference of a connection at any gateway of the cluster."""
+    cluster = registry.groups.cluster
+    node, _, number = ref.rpartition("/") if isinstance(ref, str) else ("", "", "")
+    if cluster is None:
+        return Answer(False, "references are for a cluster; see the setting cluster")
+    if not (node and number.isascii() and number.isdigit() and len(number) < 20):
+        return Answer(False, f"{ref!r} is not the reference of a connection, as con.ref is")
+    if node == cluster.node:
+        return (yield from _kick_one(registry, int(number), code, reason))
+    why = cluster.kick(f"{node}/{number}", code, reason)
+    return Answer(not why, why, {"matched": 0, "closed": 0, "told": not why})
+
+
 def _kick_many(
-    registry: Registry, chosen: Filter, may_be_many: bool, code: int, reason: str
+    registry: Registry,
+    chosen: Filter,
+    may_be_many: bool,
+    code: int,
+    reason: str,
+    everywhere: str = "",
 ) -> Steps:
+    """`everywhere`: the user whose connections at other gateways are to be closed, too."""
     found: list[Connection] = []
     for cons in chosen.each():
         found += [con for con in cons if con.state is not CLOSED and chosen.matches(con)]
@@ -76,7 +100,7 @@ def _kick_many(
     try:
         for con in found:
             if con.state is not CLOSED:
-                _close(registry, con, code, reason)
+                registry.kick(con, code, reason)
                 closed += 1
             yield None
     finally:
@@ -85,28 +109,11 @@ def _kick_many(
             log.info("wsraw kick: closed %s", found[0].label, extra=found[0].subject.extra())
         elif closed:
             log.info("wsraw kick: closed %d connections", closed)
-    return Answer(True, "", {"matched": len(found), "closed": closed})
-
-
-def _close(registry: Registry, con: Connection, code: int, reason: str) -> None:
-    """Close a connection without writing the output that waits, as the client may not read it.
-    What it has sent is still handled."""
-    flow = registry.flow
-    entry = entry_of(con)
-    try:
-        if con.state is CLOSING:
-            # It has had its chance to end in order.
-            registry.take(con, con.abort(code, reason, KICKED, "", flow.now), flow.now)
-        else:
-            if entry is not None:
-                registry.outgoing.forget(entry)
-            con.output.drop_waiting()
-            registry.take(con, con.close(code, reason, KICKED, flow.now), flow.now)
-        if entry is not None and not entry.gone:
-            flow.output_changed(entry)
-    except Exception as error:
-        registry.fault(con, error, flow.now)
-    registry.dirty[con] = None
+    data = {"matched": len(found), "closed": closed}
+    cluster = registry.groups.cluster
+    if everywhere and cluster is not None:
+        data["told"] = not cluster.kick_user(everywhere, code, reason)
+    return Answer(True, "", data)
 
 
 # --- send, publish ---
