@@ -9,16 +9,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import pytest
+
 from tests.corpus import UPGRADE, frame
 from wsraw.config.addresses import Listen
+from wsraw.config.pools import in_force
 from wsraw.config.settings import Settings
+from wsraw.gateway.admission.per_address import OVER_LIMIT
 from wsraw.gateway.admission.policy import AdmissionPolicy
-from wsraw.gateway.connection.accepting import accepted
+from wsraw.gateway.connection.accepting import accepted, refused
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.connection.rate_limit import RateLimit
 from wsraw.gateway.counters import Counters
-from wsraw.gateway.frozen.connection import Frames, Thaw, freeze_connection
+from wsraw.gateway.frozen.connection import Frames, Thaw, check_connection, freeze_connection
 from wsraw.gateway.frozen.copying import Clock
 from wsraw.gateway.frozen.phases import Place
 from wsraw.gateway.frozen.records import Carried, decode_one, encode
@@ -156,6 +160,7 @@ class Life:
         self.kind = kind
         self.random = random.Random(seed)
         self.settings = Settings(**kind.settings)
+        self.pools = in_force(self.settings)
         self.policy = AdmissionPolicy(self.settings, Counters())
         self.now = 100.0
         self.incoming = b""
@@ -174,6 +179,8 @@ class Life:
             con = dialed(7, asked, self.settings, {}, now)
             con.connected(now)
             return con
+        if kind.name.startswith("refused"):
+            return refused(7, self.settings, {"peer": "x"}, OVER_LIMIT, now)
         listen = Listen(name="here", **kind.listen)
         con = accepted(7, listen, self.settings, {"listener": "here"}, now, self.policy, "unix")
         if self.settings.message_rate:
@@ -234,13 +241,18 @@ class Life:
     def freeze(self, a: int, b: int) -> None:
         """The second twin moves to another process."""
         twin = self.twins[1]
-        place = Place(self.settings, lambda pool: self.settings, self.policy, {})
+        place = Place(
+            self.settings, lambda pool: self.pools.get(pool, self.settings), self.policy, {}
+        )
         away = AWAY * (a % 3)
         try:
             twin.con, making = copied(twin.con, place, self.now + twin.away, self.now + away)
         except UnmovableError:
             self.unmovable += 1
+            with pytest.raises(UnmovableError):
+                check_connection(twin.con)
             return
+        check_connection(self.con)
         self.frozen += 1
         twin.away = away
         if twin.con.phase.opening is not None:
@@ -255,6 +267,7 @@ class Life:
     def hello(self, a: int, b: int) -> None:
         """What the peer begins with."""
         starts = {
+            "refused": b"GE",
             "raw": b"hello",
             "websocket": UPGRADE % self.kind.offer,
             "get": b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -326,7 +339,10 @@ class Life:
         terms = con.websocket.terms if con.websocket is not None else None
         text = (TEXTS[a % len(TEXTS)] * (1 + b % 50)).encode()
         if a % 11 == 3:
-            text = self.random.randbytes(3000) + text * 200
+            text = self.random.randbytes(3000 if b % 5 else 60_000) + text * 200
+        if b % 7 == 0:
+            # Perhaps in the middle of a code point.
+            text = text[: len(text) // 2]
         opcode = 2 if a % 11 == 3 or b % 3 else 1
         final = bool(a // 3 % 3)
         if self.fragment:

@@ -10,6 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.frozen.lives import Kind, Life
+from wsraw.gateway.frozen.connection import Frames, Thaw, freeze_connection
+from wsraw.gateway.frozen.copying import Clock
+from wsraw.gateway.frozen.phases import Place
+from wsraw.gateway.frozen.records import Carried, decode_one, encode
+from wsraw.gateway.websocket.shared import Framed
 
 OFFERS = {
     "takeover": b"permessage-deflate; client_max_window_bits",
@@ -33,6 +38,8 @@ KINDS = {
         "proxy websocket", {"trusted_proxies": ("unix",)}, {"proxy_protocol": "optional"}
     ),
     "requests": Kind("get post chunks expect websocket", {}, {"plain_http": "handlers"}),
+    "requests of two pools": Kind("get post", {"static": "."}, {"plain_http": "handlers"}),
+    "refused": Kind("refused get raw"),
     "opened": Kind("raw", opened="raw"),
     "opened websocket": Kind("", {"ping_interval": 5.0}, opened="websocket"),
     "opened deflate": Kind("", KEEP, opened="websocket"),
@@ -80,3 +87,40 @@ def test_nobody_notices(name: str) -> None:
         life.finish()
 
     live()
+
+
+def test_what_tls_has_encrypted_stays_where_that_is() -> None:
+    """The output that goes on begins behind it, with what was begun still whole."""
+    life = Life(KINDS["websocket"], 1)
+    for step in (("hello", 0, 0), ("read", 5, 0), ("write", 2, 0)):
+        life.step(*step)
+    con = life.con
+    for text in (b"a" * 100, b"b" * 100, b"c" * 100):
+        con.send(text, "text", True, 0.0)
+    whole = b"".join(con.output.chunks)
+    con.written(50, 0.0)
+    con.output.encrypted = 100
+    record = freeze_connection(con, Clock(0.0), Frames())
+    assert con.output.encrypted == 100
+    place = Place(life.settings, lambda pool: life.settings, life.policy, {})
+    copy = Thaw(place, Clock(0.0), {}).connection(record)
+    assert bytes(copy.output.data_to_send()) == whole[150:]
+    copy.output.drop_waiting()
+    # The frame that was begun must be whole.
+    assert bytes(copy.output.data_to_send()) == whole[150:204]
+
+
+def test_a_published_message_is_told_once_and_shared_again() -> None:
+    life = Life(KINDS["raw at once"], 1)
+    place = Place(life.settings, lambda pool: life.settings, life.policy, {})
+    framed, frames, shared = Framed(b"x" * 1000), Frames(), []
+    records = []
+    for twin in life.twins:
+        twin.con.send_framed(framed)
+        records.append(freeze_connection(twin.con, Clock(0.0), frames))
+    assert sum(len(bytes(chunk)) for each in records for chunk in each.output.chunks) == 1000
+    thaw = Thaw(place, Clock(0.0), {}, shared.append)
+    one, other = (thaw.connection(decode_one(encode(Carried(r, None, None))).con) for r in records)
+    assert one.output.chunks[0] is other.output.chunks[0]
+    assert one.output.shared_size == 1000
+    assert len(shared) == 1

@@ -3,8 +3,11 @@ tests/gateway/model, and over real sockets by test_links.py."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.corpus import frame
@@ -211,7 +214,6 @@ def test_a_connection_that_cannot_be_moved_ends_for_its_handler() -> None:
 
 
 def _in_the_middle_of_a_block(moved: Moved) -> Connection:
-    import random
     import zlib
 
     from tests.corpus import OFFER, UPGRADE
@@ -289,3 +291,48 @@ def test_sockets_that_nobody_has_are_refused() -> None:
     with pytest.raises(FrozenError, match="more sockets"):
         for data, sockets in moved.records():
             thawing.take(data, [*sockets, object()])
+
+
+def _values(value: Any, place: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """The places of all values in a record."""
+    yield place
+    if isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from _values(each, (*place, number))
+
+
+def _replaced(value: Any, place: tuple[int, ...], by: Any) -> Any:
+    if not place:
+        return by
+    copy = list(value)
+    copy[place[0]] = _replaced(value[place[0]], place[1:], by)
+    return copy
+
+
+def test_records_with_anything_wrong_in_them_are_refused_or_understood() -> None:
+    """Whatever is changed in a record, and wherever: nothing but FrozenError."""
+    moved = Moved()
+    linked = moved.harness.worker()
+    first = moved.connect(b"hello")
+    second = moved.connect(HANDSHAKE, frame(0x81, b"some text"), frame(0x81, b"more")[:7])
+    linked.say(Join(first.id, "room"), Mark(second.id, 1))
+    second.send(b"x" * 50, "text", True, NOW)
+    records = moved.records()
+    choose = random.Random(5)
+    refused = 0
+    for _ in range(600):
+        number = choose.randrange(len(records))
+        plain = msgspec.msgpack.decode(records[number].data)
+        place = choose.choice(list(_values(plain)))
+        by = choose.choice(
+            (None, -1, 0, 1 << 62, 0.5, "", b"", [], [1], {}, True, "x", b"\xff" * 9)
+        )
+        data = msgspec.msgpack.encode(_replaced(plain, place, by))
+        _, thawing = moved.next()
+        try:
+            for at, record in enumerate(records):
+                thawing.take(data if at == number else record.data, record.sockets)
+            thawing.finish()
+        except FrozenError:
+            refused += 1
+    assert refused > 300

@@ -66,6 +66,9 @@ class Ends:
     def thaw_dying(self, worker: Worker, fault: str) -> None:
         raise AssertionError
 
+    def exited(self, worker: Worker) -> None:
+        pass
+
     def thaw_counts(self, state: Shared) -> None:
         pass
 

@@ -10,9 +10,11 @@ from wsraw.gateway.connection.intake import Intake
 from wsraw.gateway.connection.keepalive import Keepalive
 from wsraw.gateway.connection.output import Output
 from wsraw.gateway.connection.rate_limit import Bucket, RateLimit
+from wsraw.gateway.connection.requests.phases import _Again
 from wsraw.gateway.connection.states import ConnectionState as LifeState
 from wsraw.gateway.frozen.copying import Clock, Plan
 from wsraw.gateway.frozen.phases import (
+    BETWEEN_POOLS,
     Place,
     freeze_phase,
     freeze_successor,
@@ -32,7 +34,12 @@ from wsraw.gateway.frozen.records import (
     OverLimitState,
     RateState,
 )
-from wsraw.gateway.frozen.websocket import freeze_websocket, thaw_websocket
+from wsraw.gateway.frozen.websocket import (
+    UnmovableError,
+    check_codec,
+    freeze_websocket,
+    thaw_websocket,
+)
 from wsraw.gateway.websocket.heads import Head
 from wsraw.gateway.websocket.shared import Framed
 from wsraw.gateway.websocket.websocket import WebSocket
@@ -123,6 +130,14 @@ def freeze_connection(con: Connection, clock: Clock, frames: Frames) -> Connecti
         if ending is not _NOT_ENDED
         else None,
     )
+
+
+def check_connection(con: Connection) -> None:
+    """Raises UnmovableError for a connection that cannot be frozen now; takes next to no time."""
+    if isinstance(con.phase, _Again):
+        raise UnmovableError(BETWEEN_POOLS)
+    if con.websocket is not None:
+        check_codec(con.websocket)
 
 
 def _freeze_keepalive(keepalive: Keepalive, encrypted: int, clock: Clock) -> KeepaliveState:

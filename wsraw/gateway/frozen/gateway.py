@@ -22,7 +22,7 @@ from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.frozen.connection import Frames, Thaw, freeze_connection
+from wsraw.gateway.frozen.connection import Frames, Thaw, check_connection, freeze_connection
 from wsraw.gateway.frozen.copying import Clock
 from wsraw.gateway.frozen.delivery import (
     Refs,
@@ -98,6 +98,7 @@ class Sockets(Protocol):
     def begin(self, con: Connection, state: EndpointState, clock: Clock) -> None: ...
     def thaw_link(self, worker: Worker, state: LinkState, sock: object) -> None: ...
     def thaw_dying(self, worker: Worker, fault: str) -> None: ...
+    def exited(self, worker: Worker) -> None: ...
     def thaw_counts(self, state: Shared) -> None: ...
 
 
@@ -154,12 +155,11 @@ def why_not(parts: Parts) -> str:
 
 def unmovable(parts: Parts) -> list[tuple[Connection, str]]:
     """The connections that `freeze` would leave out now, each with the reason."""
-    frames, clock = Frames(), Clock(0.0)
     found = []
     for con in _connections(parts):
         try:
             _check(con, parts)
-            freeze_connection(con, clock, frames)
+            check_connection(con)
         except UnmovableError as why:
             found.append((con, str(why)))
     return found
@@ -411,7 +411,10 @@ class Thawing:
             if entry.parked and entry.queue is None:
                 registry.dispatcher._queue(entry)
         now = self._clock.now
+        running = set(sessions.tokens._numbers.values())
         for worker in present:
+            if worker.number and worker.number not in running:
+                self._parts.sockets.exited(worker)
             if worker.remote is not None and worker.session.state is not NEW:
                 # Its link stays behind; it comes back with its instance.
                 sessions.link_lost(worker, now)

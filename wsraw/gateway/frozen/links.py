@@ -25,7 +25,7 @@ from wsraw.gateway.frozen.records import (
     PeerState,
     Shared,
 )
-from wsraw.gateway.sessions.links import Links
+from wsraw.gateway.sessions.links import HELD_OPEN_FOR, Links
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.endpoint import Shared as SharedByEndpoints
 from wsraw.gateway.sockets.sockets import Sockets
@@ -272,6 +272,11 @@ class Ends:
     def thaw_dying(self, worker: Worker, fault: str) -> None:
         """Its link has ended, and its last batches are being applied."""
         self._links.dying[worker] = fault
+
+    def exited(self, worker: Worker) -> None:
+        """The exit of its process was reported: its link must end."""
+        links = self._links
+        self._sockets.loop.call_later(HELD_OPEN_FOR, partial(links._end_exited, worker))
 
     def thaw_counts(self, state: Shared) -> None:
         """Links and connections so far."""

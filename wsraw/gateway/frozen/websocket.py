@@ -132,6 +132,13 @@ def freeze_websocket(ws: WebSocket, inf: Mapping[str, str]) -> WebSocketState:
     )
 
 
+def check_codec(ws: WebSocket) -> None:
+    """Raises UnmovableError for a WebSocket that cannot be frozen now. Between messages all can."""
+    messages = ws._messages
+    if ws._codec is not None and (messages.under_way or messages.inflating):
+        _freeze_codec(ws._codec)
+
+
 def _is_used(reader: FrameReader) -> bool:
     return bool(reader._rest or reader.special or reader.more or reader.error is not None)
 
