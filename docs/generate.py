@@ -225,6 +225,7 @@ REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "settings": ("configuration.md", settings),
     "pools": ("pools.md", lambda: keys("pools")),
     "routes": ("pools.md", lambda: keys("routes")),
+    "bridges": ("bridges.md", lambda: keys("bridges")),
     "records": ("worker-protocol.md", record_tables),
     "rules": ("conform.md", rules),
     "metrics": ("metrics.md", metric_table),

@@ -88,6 +88,7 @@ class Running:
         cwd: Path | None = None,
         listen: Sequence[str] = (),
         keep_open: Sequence[int] = (),
+        subcommand: str = "run",
     ) -> None:
         """`keep_open`: descriptors that it inherits."""
         # A run that is killed cannot remove its run folder; so it makes it in one of ours.
@@ -97,7 +98,7 @@ class Running:
         named = [word for word in arguments if word.startswith("--run-dir=")]
         self.run_dir = Path(named[0].removeprefix("--run-dir=")) if named else None
         self.process = subprocess.Popen(
-            command("run", "--log-level=debug", *options, *arguments),
+            command(subcommand, "--log-level=debug", *options, *arguments),
             cwd=cwd,
             env=environment() | dict.fromkeys(["TMPDIR", "XDG_RUNTIME_DIR"], str(self.folder)),
             stdin=subprocess.DEVNULL,

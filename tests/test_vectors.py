@@ -212,6 +212,7 @@ def vectors() -> list[Vector]:
         of("publish", up, Publish("room", b"hi", "text", {"except": [CON]})),
         of("couple", up, Couple(CON, CON + 1)),
         of("splice", up, Splice(CON, CON + 1)),
+        of("splice with what has begun", up, Splice(CON, CON + 1, 3, 7, {"framing": "line"})),
         of("mark", up, Mark(CON, 1)),
         of("query", up, Query(1, "members", "room")),
         of("user", up, User(CON, "ann")),

@@ -14,7 +14,14 @@ import click
 from wsraw.commands import clients, connect, control, keys, scaffold, tools, worker
 from wsraw.commands.checks import check_all, unused_file
 from wsraw.commands.failures import CannotStart, Failed, WrongUse, show
-from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
+from wsraw.commands.options import (
+    CONFIG,
+    GroupedCommand,
+    bridge_options,
+    gather,
+    gather_bridge,
+    setting_options,
+)
 from wsraw.config import settings as settings_module
 from wsraw.config import sources
 
@@ -126,7 +133,10 @@ def run(config: str | None, **values: Any) -> int:
     lists in the settings file. Numbers such as (503) and (1013) are the HTTP status or the
     WebSocket close code that the client gets; "raw: reset" means that a raw client gets a reset.
     """
-    found = gather(values, config or "")
+    return _run(gather(values, config or ""), unused_file(config))
+
+
+def _run(found: sources.Configuration, unused: str = "") -> int:
     check_all(found)
     from wsraw.supervisor import supervisor
     from wsraw.supervisor.service_manager.passed_sockets import PassedSockets
@@ -136,10 +146,25 @@ def run(config: str | None, **values: Any) -> int:
         listen = tuple(f"fd:{number}" for number in passed.numbers)
         settings = settings_module.replaced(settings, listen=listen)
     try:
-        return supervisor.run(settings, passed, unused_file(config))
+        return supervisor.run(settings, passed, unused)
     except supervisor.CannotStart as error:
         by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}
         raise by_code[error.code](str(error)) from error
+
+
+@cli.command(cls=GroupedCommand, params=bridge_options())
+def bridge(**values: Any) -> int:
+    """Connect clients to a server, without workers.
+
+    \b
+    wsraw bridge --listen ws://127.0.0.1:6080 --to tcp://127.0.0.1:5900
+    wsraw bridge --listen raw://127.0.0.1:7000 --to wss://example.org/feed --framing line
+
+    The gateway forwards by itself between WebSocket and raw clients and servers, as websockify
+    does, and in the other direction, too. All other options are those of `wsraw run`. For several
+    targets give a file of tokens, or use [[bridges]] in the settings file of `wsraw run`.
+    """
+    return _run(gather_bridge(values))
 
 
 @cli.command("settings", cls=GroupedCommand, params=[CONFIG, *setting_options()])

@@ -6,12 +6,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from wsraw.commands.failures import WrongUse
 from wsraw.config import pools, sources
 from wsraw.config.programs import Entry, Program, is_module
-from wsraw.config.settings import Settings
+from wsraw.config.settings import BridgeSettings, Settings
+from wsraw.link.open_options import check, open_of, parse_target, read_tokens
 from wsraw.link.records import DEFAULT_POOL
 
 SETTINGS_FILE: Final = "wsraw.toml"
@@ -33,6 +36,8 @@ def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
     check_keys(found.settings)
     check_admin_token(found.settings)
     check_cluster(found.settings)
+    for bridge in found.settings.bridges:
+        targets_of(bridge)
     static = found.settings.static
     if static and not os.path.isdir(static):
         raise WrongUse(f"static: {static}: there is no such folder")
@@ -127,3 +132,53 @@ def check_keys(settings: Settings) -> None:
         keys.AllowedKeys(settings.worker_keys)
     except keys.KeyFileError as error:
         raise WrongUse(str(error)) from error
+
+
+# --- bridges ---
+
+TRY_FOR: Final = 3.0
+"""Seconds within which a target of a bridge must take a connection."""
+
+MOST_TRIED: Final = 20
+"""Targets of a file of tokens that are tried."""
+
+
+def targets_of(bridge: BridgeSettings) -> list[str]:
+    """The targets of a bridge. Raises WrongUse for a file of tokens that cannot be used."""
+    if bridge.to:
+        return [bridge.to]
+    where = f"bridges: {bridge.tokens}: "
+    try:
+        with open(bridge.tokens, encoding="utf-8-sig") as file:
+            targets = read_tokens(file.read())
+        for target in targets.values():
+            check(open_of(bridge, target))
+    except OSError as error:
+        raise WrongUse(f"{where}{error.strerror or error}") from error
+    except ValueError as error:
+        raise WrongUse(f"{where}{error}") from error
+    return list(targets.values())
+
+
+def try_target(target: str) -> str:
+    """Connect to a target and close again; why that was not possible, or nothing. Of TLS and of a
+    WebSocket nothing is tried."""
+    found = parse_target(target)
+    try:
+        if found.path:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(TRY_FOR)
+                sock.connect(found.path)
+        else:
+            socket.create_connection((found.host, found.port), TRY_FOR).close()
+    except (OSError, AttributeError) as error:
+        return getattr(error, "strerror", "") or str(error)
+    return ""
+
+
+def try_targets(bridge: BridgeSettings) -> list[tuple[str, str]]:
+    """The targets of a bridge, at most MOST_TRIED, each with what `try_target` says. Raises
+    WrongUse."""
+    targets = targets_of(bridge)[:MOST_TRIED]
+    with ThreadPoolExecutor(MOST_TRIED) as pool:
+        return list(zip(targets, pool.map(try_target, targets), strict=True))

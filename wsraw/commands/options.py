@@ -26,6 +26,7 @@ _METAVARS: Final = {
     "workers": "FILE|COMMAND[:N]",
     "pools": "NAME[=WORKERS]",
     "routes": "PATTERN=POOL",
+    "bridges": "[PATH=]TARGET",
     "subprotocols": "NAME",
     "tls_cert": "[NAMES=]FILE",
     "tls_key": "FILE",
@@ -127,3 +128,52 @@ def gather(values: dict[str, Any], config: str | None = None) -> sources.Configu
         return sources.gather(given, os.environ if config is not None else {}, config or "")
     except sources.ConfigurationError as error:
         raise WrongUse(str(error)) from error
+
+
+_OF_BRIDGE: Final = ("to", "tokens", "path", "framing", "type", "verify", "server_name")
+"""The keys of a table of `bridges` that are options of `wsraw bridge`."""
+
+_NOT_OF_BRIDGE: Final = (
+    *("workers", "pools", "routes", "bridges", "dispatch", "concurrency", "subprotocols"),
+    *("on_exception", "delivery", "max_deliveries", "handler_timeout", "worker_wait_timeout"),
+    *("max_events", "max_memory", "reload", "messages", "verdict", "verdict_timeout"),
+    *("drain_timeout", "start_timeout", "restart_intensity"),
+    *("worker_listen", "link_key", "worker_keys", "worker_heartbeat"),
+)
+"""Settings that matter only where there are workers."""
+
+
+def bridge_options() -> list[click.Parameter]:
+    """The options of `wsraw bridge`: those of one bridge, then those of a run."""
+    metavars = {"to": "TARGET", "tokens": "FILE", "path": "PATTERN", "server_name": "NAME"}
+    own: list[click.Parameter] = []
+    for key in options_module.keys_of("bridges"):
+        if key.name in _OF_BRIDGE:
+            is_switch = key.kind == "switch"
+            own.append(
+                click.Option(
+                    [f"--{key.flag}/--no-{key.flag}" if is_switch else f"--{key.flag}", key.name],
+                    type=bool if is_switch else str,
+                    default=None,
+                    metavar=f"[{'|'.join(key.choices)}]" if key.choices else metavars.get(key.name),
+                    help=key.meaning,
+                )
+            )
+    rest = [each for each in options_module.options() if each.name not in _NOT_OF_BRIDGE]
+    return [*own, *(_click_option(each) for each in rest)]
+
+
+def gather_bridge(values: dict[str, Any]) -> sources.Configuration:
+    """The settings of `wsraw bridge`. Raises WrongUse."""
+    table = {name: values.pop(name) for name in _OF_BRIDGE}
+    table = {name: value for name, value in table.items() if value is not None}
+    if not (table.get("to") or table.get("tokens")):
+        raise WrongUse("--to is missing: the target, as in tcp://127.0.0.1:5900; or --tokens FILE")
+    try:
+        return gather(values | {"bridges": (table,)})
+    except WrongUse as error:
+        text = _BRIDGE_ERROR.sub(lambda found: f"--{found[1].replace('_', '-')}: ", str(error))
+        raise WrongUse(text) from error
+
+
+_BRIDGE_ERROR: Final = re.compile(r"--bridge: table 1: (\w+): ")

@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import click
 
-from wsraw.commands.checks import check_all, unused_file
+from wsraw.commands.checks import check_all, try_targets, unused_file
 from wsraw.commands.failures import Failed, WrongUse, show
 from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
 from wsraw.config.addresses import Listen, parse_admin, parse_listen
 from wsraw.config.programs import Program
 from wsraw.config.settings import Settings
 from wsraw.config.units import show_time
+from wsraw.runtime.printable import without_secrets
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -113,7 +114,7 @@ def _quoted(word: str) -> str:
 
 @click.command(cls=GroupedCommand, params=[CONFIG, *setting_options()])
 def check(config: str | None, **values: Any) -> None:
-    """Check settings, handlers, ports and certificates.
+    """Check settings, handlers, ports, certificates and the targets of bridges.
 
     Nobody is served. The options are those of `wsraw run`. The handlers files are loaded as a
     worker loads them, in processes of their own and within start_timeout; on_start is not called.
@@ -134,6 +135,7 @@ def check(config: str | None, **values: Any) -> None:
     for program in programs:
         _check_program(program, found.settings, report)
     _check_listeners(found.settings, report)
+    _check_bridges(found.settings, report)
     if report.problems:
         count = report.problems
         raise Failed(f"{count} problem{'s' if count > 1 else ''} found")
@@ -224,6 +226,16 @@ def _check_address(listen: Listen, name: str, taken: _Taken, report: _Report) ->
             report.problem(f"{name}: {error.strerror or error}")
     else:
         show(f"{name}: free")
+
+
+def _check_bridges(settings: Settings, report: _Report) -> None:
+    for bridge in settings.bridges:
+        for target, why in try_targets(bridge):
+            where = f"bridge {bridge.name}: {without_secrets(target)}"
+            if why:
+                report.problem(f"{where}: {why}")
+            else:
+                show(f"{where}: takes connections")
 
 
 def _place(listen: Listen) -> str:

@@ -22,7 +22,7 @@ import msgspec
 
 from wsraw.config import pools as pools_module
 from wsraw.config import units
-from wsraw.config.settings import PoolSettings, RouteSettings, Settings
+from wsraw.config.settings import BridgeSettings, PoolSettings, RouteSettings, Settings
 
 SECTIONS: Final = {
     "workers": "Handlers and workers",
@@ -39,13 +39,21 @@ SECTIONS: Final = {
 }
 """The headings in `--help` and in the docs, by the first setting of each."""
 
-TABLES: Final[dict[str, type[msgspec.Struct]]] = {"pools": PoolSettings, "routes": RouteSettings}
+TABLES: Final[dict[str, type[msgspec.Struct]]] = {
+    "pools": PoolSettings,
+    "routes": RouteSettings,
+    "bridges": BridgeSettings,
+}
 """Settings that are tables, and the keys that each of these may have."""
 
-_FLAGS: Final = {"pools": "pool", "routes": "route"}
+_FLAGS: Final = {"pools": "pool", "routes": "route", "bridges": "bridge"}
 """Names on the command line that differ from those of the settings."""
 
-_SHORT_FORMS: Final = {"pools": pools_module.parse_pool, "routes": pools_module.parse_route}
+_SHORT_FORMS: Final = {
+    "pools": pools_module.parse_pool,
+    "routes": pools_module.parse_route,
+    "bridges": pools_module.parse_bridge,
+}
 
 _SWITCHES: Final = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -218,7 +226,8 @@ def _read_tables(name: str, value: Any) -> Any:
         value = (value,)
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name}: write [[{name}]] above each of its tables")
-    return tuple(_read_table(name, number, item) for number, item in enumerate(value, 1))
+    found = tuple(_read_table(name, number, item) for number, item in enumerate(value, 1))
+    return pools_module.named(found) if name == "bridges" else found
 
 
 def _read_table(name: str, number: int, item: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Sans-I/O. The settings `pools` and `routes`: which pools there are, and what is wrong with them.
+"""Sans-I/O. The settings `pools`, `routes` and `bridges`: which pools there are, and what is wrong
+with them.
 
 `default` is the pool of the setting `workers`; without `pools` it is the only one. It serves the
 clients that match no route. If there is no default pool and there are no routes, a single pool
@@ -17,8 +18,18 @@ from wsraw.config.addresses import parse_listen
 from wsraw.config.origins import Hosts
 from wsraw.config.patterns import Pattern
 from wsraw.config.programs import Entry
-from wsraw.config.settings import PoolSettings, RouteSettings, Settings, replaced
+from wsraw.config.settings import (
+    BRIDGE,
+    BridgeSettings,
+    PoolSettings,
+    RouteSettings,
+    Settings,
+    replaced,
+)
+from wsraw.link.open_options import check as check_open
+from wsraw.link.open_options import open_of
 from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL, STATIC_POOL
+from wsraw.link.rules import framing_problem
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _KINDS: Final = ("any", "websocket", "raw", "http")
@@ -50,6 +61,27 @@ def parse_route(text: str) -> RouteSettings:
     )
 
 
+def parse_bridge(text: str) -> BridgeSettings:
+    """Read `TARGET`, or `PATH=TARGET`."""
+    path, equals, target = text.partition("=")
+    if equals and path.startswith("/"):
+        return BridgeSettings(path=path, to=target)
+    return BridgeSettings(to=text)
+
+
+def named(bridges: tuple[BridgeSettings, ...]) -> tuple[BridgeSettings, ...]:
+    """The same bridges, each with a name."""
+    return tuple(
+        bridge if bridge.name else replaced(bridge, name=str(number))
+        for number, bridge in enumerate(bridges, 1)
+    )
+
+
+def is_bridge(pool: str) -> bool:
+    """Whether a pool is a bridge's, which has no workers."""
+    return pool.startswith(BRIDGE)
+
+
 def shown(route: RouteSettings) -> str:
     """A route on one line, for people."""
     named = (("listener ", route.listener), ("host ", route.host), ("", route.path))
@@ -72,12 +104,20 @@ def in_force(settings: Settings) -> dict[str, Settings]:
     for pool in settings.pools:
         own = {name: getattr(pool, name) for name in _OWN if getattr(pool, name) is not None}
         found[pool.name] = replaced(settings, **own) if own else settings
+    for bridge in settings.bridges:
+        # The handshake waits for the target, which has connect_timeout to answer.
+        found[bridge.pool] = replaced(
+            settings,
+            verdict="handlers",
+            verdict_timeout=0.0,
+            subprotocols=bridge.subprotocols,
+        )
     return found
 
 
 def has_default(settings: Settings) -> bool:
     """Whether there is a pool `default`."""
-    return bool(settings.workers) or not settings.pools
+    return bool(settings.workers) or not (settings.pools or settings.bridges)
 
 
 def fallback(settings: Settings) -> str | None:
@@ -126,6 +166,7 @@ def check(settings: Settings) -> None:
     known = list(in_force(settings))
     for route in settings.routes:
         _check_route(settings, known, route)
+    _check_bridges(settings)
     reached = {route.pool for route in settings.routes} | {fallback(settings)}
     for pool in settings.pools:
         if pool.name not in reached:
@@ -179,6 +220,41 @@ def _check_route(settings: Settings, known: Sequence[str], route: RouteSettings)
             continue
         if "any" not in (kind, protocol) and kind != protocol:
             raise ValueError(f"{where}{route.listener!r} has no {kind} clients")
+
+
+def _takes_all(bridge: BridgeSettings) -> bool:
+    return bridge.kind == "any" and not (bridge.path or bridge.host or bridge.listener)
+
+
+def _check_bridges(settings: Settings) -> None:
+    known = list(in_force(settings))
+    names: set[str] = set()
+    for number, bridge in enumerate(settings.bridges, 1):
+        where = f"bridges: table {number}: "
+        if not _NAME.fullmatch(bridge.name) or bridge.name in names:
+            why = "is given twice" if bridge.name in names else "is not a name for a bridge"
+            raise ValueError(f"{where}name: {bridge.name!r} {why}")
+        names.add(bridge.name)
+        if number > 1 and _takes_all(settings.bridges[number - 2]):
+            raise ValueError(
+                f"{where}no client reaches it: the bridge before it takes all; put that one last"
+            )
+        if bool(bridge.to) == bool(bridge.tokens):
+            raise ValueError(f"{where}to: write a target, as in tcp://127.0.0.1:5900, or tokens")
+        if bridge.kind == "raw" and bridge.tokens:
+            raise ValueError(f"{where}tokens: a raw client has no token; write to, a target")
+        why = framing_problem(bridge.framing, bridge.type)
+        if why:
+            raise ValueError(f"{where}{why}")
+        if bridge.to:
+            try:
+                check_open(open_of(bridge, bridge.to))
+            except ValueError as error:
+                raise ValueError(f"{where}to: {error}") from error
+        try:
+            _check_route(settings, known, bridge.route)
+        except ValueError as error:
+            raise ValueError(f"{where}{str(error).removeprefix('routes: ')}") from error
 
 
 def is_listener(name: str, text: str) -> bool:

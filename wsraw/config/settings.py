@@ -33,6 +33,10 @@ Delivery = Literal["at-least-once", "at-most-once"]
 Verdict = Literal["gateway", "handlers"]
 
 
+BRIDGE: Final = "bridge:"
+"""Begins the names of the pools of bridges."""
+
+
 class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One table of `pools`. What it leaves out is as in the settings of the run."""
 
@@ -69,6 +73,57 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The listener, written as in `listen`; the part from ? on may be left out."""
 
 
+class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One table of `bridges`: the gateway connects each of its clients to a target by itself. It
+    has the clients that meet all of its conditions and match no route."""
+
+    to: str = ""
+    """Where to connect: tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss:// or
+    unix:PATH."""
+    tokens: PathText = ""
+    """Instead of `to`: a file with `token: HOST:PORT` on each line. The client names its token as
+    ?token=… or in the path, as the parameter {token}. The file is read again when it changes."""
+    name: str = ""
+    """A name for the status and the metrics. Default: its number."""
+    path: str = ""
+    """The path of the request: a pattern such as /vnc/{token}."""
+    kind: Literal["any", "websocket", "raw"] = "any"
+    """The kind of connection."""
+    host: str = ""
+    """The Host header of the request: example.org, *.example.org, 127.0.0.1:8000."""
+    listener: str = ""
+    """The listener, written as in `listen`; the part from ? on may be left out."""
+    framing: Literal["chunk", "line", "length"] = "chunk"
+    """What is a message in the bytes of a raw side: whatever comes at once, a line, or what follows
+    four bytes with its length."""
+    type: Literal["text", "binary"] | None = None
+    """The type of the messages that a WebSocket gets from a raw side. Default: text for lines, else
+    binary."""
+    subprotocols: tuple[str, ...] = ("binary",)
+    """Subprotocols to select, if a WebSocket client offers one and the target is raw; and to offer
+    to a WebSocket if the client is raw."""
+    verify: bool = True
+    """Whether a target with TLS must have a certificate for its name that this system trusts."""
+    server_name: str = ""
+    """The name that a target with TLS must prove, if it is not that of its host."""
+
+    @property
+    def pool(self) -> str:
+        """The pool that its clients are counted in; no pool with workers has such a name."""
+        return BRIDGE + self.name
+
+    @property
+    def route(self) -> RouteSettings:
+        """The route that leads to it."""
+        return RouteSettings(
+            pool=self.pool,
+            path=self.path,
+            kind=self.kind,
+            host=self.host,
+            listener=self.listener,
+        )
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a run. Times are in seconds, sizes in bytes; a time of 0 switches off.
 
@@ -91,6 +146,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     websocket=chat, http=api or any=chat. May be repeated; the first match wins. Clients that match
     no route go to the default pool, which `workers` defines. Without a default pool they are
     refused (404, raw: reset). [[routes]] in the settings file has more options."""
+    bridges: tuple[BridgeSettings, ...] = ()
+    """Connect clients to a server, without workers: TARGET, such as tcp://127.0.0.1:5900, or
+    PATH=TARGET. May be repeated. [[bridges]] in the settings file has more options."""
     dispatch: Dispatch = "any"
     """Whether a connection may change workers. any: while idle, it may move to a less busy worker,
     with its state. sticky: it stays with its worker as long as that worker lives."""
@@ -305,7 +363,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 # --- copies, and the way to a child process ---
 
-_Any = TypeVar("_Any", Settings, PoolSettings, RouteSettings)
+_Any = TypeVar("_Any", Settings, PoolSettings, RouteSettings, BridgeSettings)
 
 
 def replaced(settings: _Any, **changes: Any) -> _Any:

@@ -191,6 +191,15 @@ def _anchored(option: Option, value: Any, folder: PurePath) -> Any:
         return tuple(
             replaced(route, listener=_anchored_address(route.listener, folder)) for route in value
         )
+    if option.name == "bridges":
+        return tuple(
+            replaced(
+                bridge,
+                listener=_anchored_address(bridge.listener, folder),
+                tokens=str(folder / bridge.tokens) if bridge.tokens else "",
+            )
+            for bridge in value
+        )
     if not option.is_path:
         return value
     if option.name == "tls_cert":

@@ -91,6 +91,11 @@ class Gateway:
         limit = settings.memory_limit or system.quarter()
         self.registry = Registry(settings, epoch, limit)
         self.sessions = Sessions(self.registry, random.random)
+        if settings.bridges:
+            # Few gateways need it.
+            from wsraw.gateway.splices.bridges import Bridges
+
+            Bridges(self.registry, self.sessions.splices, settings)
         self.deadlines = Deadlines(self.registry)
         self.sockets = Sockets(self.loop, self.registry, settings, descriptors)
         self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)
@@ -205,6 +210,8 @@ class Gateway:
             self.inspection.go_on()
         self._links.send(now)
         sockets.flush()
+        if sessions.splices.to_shut:
+            sockets.shut(sessions.splices.take_shut())
         if self.inspection.tracer.taps:
             self.inspection.look()
         if self.stopping.phases and self.stopping.advance(now):

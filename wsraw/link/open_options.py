@@ -1,4 +1,5 @@
-"""Sans-I/O. What `open` may ask for: target, options and the request of a WebSocket, checked.
+"""Sans-I/O. What `open` may ask for: target, options and the request of a WebSocket, checked; and
+what bridges ask for.
 
 The worker checks at the call of the handler, so that a mistake is an exception there. The
 gateway checks the same once more: a worker in another language may send anything.
@@ -11,7 +12,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from wsraw.link.records import Open
@@ -65,6 +66,8 @@ class Opening(NamedTuple):
     """The connection that shares flow control with it; 0: none does, None: that of `during`."""
     name: str = ""
     reconnect: bool = False
+    tells_open: bool = False
+    """A raw connection has an on_connect, too."""
     connect_timeout: float | None = None
     """Seconds until it must be open; None: as the gateway is set."""
     deflate: bool | None = None
@@ -346,3 +349,45 @@ def _check_server_name(name: str) -> None:
         plain = name.encode("idna").decode()
     if not _SERVER_NAME.fullmatch(plain):
         raise ValueError(f"{_brief(name)} cannot be the name of a server: give server_name")
+
+
+# --- bridges ---
+
+
+class BridgeView(Protocol):
+    """What matters here of a table of the setting `bridges`."""
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]: ...
+    @property
+    def verify(self) -> bool: ...
+    @property
+    def server_name(self) -> str: ...
+
+
+def open_of(bridge: BridgeView, target: str, offered: Sequence[str] = ()) -> Open:
+    """The `open` for a target of a bridge; `offered` are the subprotocols of its client, for a
+    target that is a WebSocket."""
+    options: dict[str, Any] = {"verify": bridge.verify, "couple": 0}
+    if bridge.server_name:
+        options["server_name"] = bridge.server_name
+    is_websocket = is_websocket_target(target)
+    if is_websocket:
+        options["subprotocols"] = list(offered or bridge.subprotocols)
+    return Open(0, target, "websocket" if is_websocket else "raw", "/", "", "", options)
+
+
+def read_tokens(text: str) -> dict[str, str]:
+    """The targets of a file of tokens: `token: target` on each line. Raises ValueError with the
+    number of a line that is something else."""
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        token, colon, target = line.partition(":")
+        token, target = token.strip(), target.strip()
+        if not (token and colon and target):
+            raise ValueError(f"line {number}: write token: host:port")
+        found[token] = target
+    return found

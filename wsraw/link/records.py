@@ -380,10 +380,13 @@ class Couple(Record, tag="couple"):
 
 
 class Splice(Record, tag="splice"):
-    """Join two connections inside the gateway (reserved)."""
+    """Join two connections: the gateway forwards between them. Options: `framing`, `type`."""
 
     con: int
     other: int
+    last: int = 0
+    other_last: int = 0
+    options: dict[str, Any] = {}
 
 
 class Mark(Record, tag="mark"):

@@ -46,6 +46,21 @@ def is_close_code(code: int) -> bool:
     return code in _CLOSE_CODES or 3000 <= code < 5000
 
 
+FRAMINGS: Final = ("chunk", "line", "length")
+"""What is a message in the bytes of a raw connection that is spliced with a WebSocket."""
+
+
+def framing_problem(framing: object, type_: object) -> str:
+    """Why a framing or a type of messages cannot be, or nothing. An empty one is the default."""
+    if framing and framing not in FRAMINGS:
+        return f"framing {str(framing)[:QUOTED]!r} is not one of {', '.join(FRAMINGS)}"
+    if type_ and type_ not in ("text", "binary"):
+        return f"type {str(type_)[:QUOTED]!r} is neither text nor binary"
+    if type_ == "text" and framing not in ("line", "length"):
+        return "type text needs framing line or length: a chunk can end within a character"
+    return ""
+
+
 def header_problem(headers: Iterable[tuple[str, str]], reserved: Container[str]) -> str:
     """Why these headers cannot be sent, or nothing. `reserved` are in lower case."""
     for name, value in headers:

@@ -196,6 +196,7 @@ DETAILS: Final[dict[str, Callable[[Facts], str]]] = {
     "user": lambda facts: facts.get("user", ""),
     "groups": lambda facts: _names(facts, "groups"),
     "coupled": lambda facts: _names(facts, "coupled"),
+    "spliced": lambda facts: f"with {facts['spliced']}" if facts.get("spliced") else "",
     "state": lambda facts: _size(facts.get("state_bytes")) if facts.get("state_bytes") else "",
     "subprotocol": lambda facts: facts.get("subprotocol", ""),
     "deflate": _deflate,

@@ -129,6 +129,9 @@ class MemoryGateway:
             registry.flow.changed.pop(entry, None)
             if isinstance(entry.con.endpoint, Pipe):
                 entry.con.endpoint.apply_pause(now)
+        for con in sessions.splices.take_shut():
+            if isinstance(con.endpoint, Pipe):
+                con.endpoint.shut = moved = True
         sessions.backlog.go_on(now)
         registry.outgoing.close_overflowing(now)
         moved |= self._send()

@@ -27,7 +27,7 @@ from wsraw.link.records import (
     decode_value,
     value_encoder,
 )
-from wsraw.link.rules import is_close_code
+from wsraw.link.rules import framing_problem, is_close_code
 from wsraw.runtime.printable import printable
 from wsraw.workers import responses, values
 from wsraw.workers.asking import Asked
@@ -75,6 +75,8 @@ UNDECIDED: Final = 8
 """Its on_connect is running and may accept or reject it."""
 RESPONDED: Final = 16
 """It is a request, and has a response."""
+SPLICED: Final = 32
+"""A handler has spliced it: further messages are acked without a handler."""
 
 
 FORKED: Final = (
@@ -104,6 +106,7 @@ class Owner(Protocol):
     def sets_user(self, con: Connection, user: str) -> None: ...
     def drained(self, con: Connection) -> Asked[bool]: ...
     def buffered(self, con: Connection) -> Asked[int]: ...
+    def splice(self, con: Connection, other_id: int, options: dict[str, Any]) -> None: ...
 
 
 class Response(NamedTuple):
@@ -397,6 +400,27 @@ class Connection:
         Connections opened in a handler are coupled with the connection of its event by default.
         """
         self._owner.command(Couple(self.id, to_id(other)))
+
+    def splice(
+        self,
+        other: Connection | int,
+        framing: Literal["chunk", "line", "length"] = "chunk",
+        type: Literal["text", "binary"] | None = None,
+    ) -> None:
+        """Let the gateway forward between two connections from here on, both ways.
+
+        on_message is not called for them any more; on_error and on_close are. What has come and was
+        not handled yet is forwarded first. When one of them ends, the other one is closed, with
+        cause `spliced`. Between a raw connection and a WebSocket, `framing` says what is a message
+        in the raw bytes: whatever comes at once (chunk), up to a line feed (line), or four bytes
+        with the length in front (length). `type` is that of the messages to the WebSocket: text for
+        lines, else binary. Raises ValueError for other values, and for type text with chunk.
+        """
+        words = {"framing": framing, "type": type or ""}
+        why = framing_problem(framing, type)
+        if why:
+            raise ValueError(why)
+        self._owner.splice(self, to_id(other), {k: word for k, word in words.items() if word})
 
     # --- flow control ---
 

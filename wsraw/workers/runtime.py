@@ -40,6 +40,7 @@ from wsraw.link.records import (
     Refused,
     Reject,
     Respond,
+    Splice,
     State,
     User,
     Welcome,
@@ -57,6 +58,7 @@ from wsraw.workers.connection import (
     CLOSED,
     CLOSING,
     FORKED,
+    SPLICED,
     UNDECIDED,
     UNREAD,
     Connection,
@@ -141,6 +143,8 @@ class Runtime:
         """Whether an exception ends the surrounding program and must not be handled here."""
         self.cancel: Callable[[int], object] = lambda seq: None
         """Cancels the async handler of the event with that number."""
+        self.taken = 0
+        """The number of the last event that a shell with async handlers took out of the queue."""
         self._overdue: set[int] = set()
         """Events whose handlers were cancelled."""
         self._failing: Connection | None = None
@@ -232,6 +236,7 @@ class Runtime:
     def _forget_events(self) -> None:
         """Forget queued events of an old session; the gateway delivers them again."""
         self.questions.lost()
+        self.taken = 0
         self._overdue.clear()
         self.queue.clear()
         for con in self.connections.values():
@@ -379,6 +384,9 @@ class Runtime:
             if self.handlers.on_attach is not None and con.kind != "http":
                 check_returned(self.handlers.on_attach(con))
         con._flags &= ~UNDECIDED
+        if con._flags & SPLICED and type(event) is OnMessage:
+            # The gateway forwards its own copy.
+            return True
         return bool(con._flags & CLOSING) and type(event) is not OnClose
 
     def _call(self, event: Event, con: Connection) -> Any:
@@ -456,6 +464,11 @@ class Runtime:
                 closed = self.connections.get(record.con)
                 if closed is not None:
                     closed._flags &= ~CLOSING
+            elif type(record) is Splice:
+                for con_id in (record.con, record.other):
+                    spliced = self.connections.get(con_id)
+                    if spliced is not None:
+                        spliced._flags &= ~SPLICED
             elif type(record) is Open:
                 self.link.held.discard(record.con)
                 opened = self.connections.pop(record.con, None)
@@ -580,6 +593,28 @@ class Runtime:
             self._undo([record])
             raise
         return con
+
+    def splice(self, con: Connection, other_id: int, options: dict[str, Any]) -> None:
+        """Let the gateway forward between two connections; their messages are not for handlers any
+        more."""
+        other = self.connection(other_id)
+        last, other_last = self._last_begun(con), self._last_begun(other)
+        self.command(Splice(con.id, other.id, last, other_last, options))
+        con._flags |= SPLICED
+        other._flags |= SPLICED
+
+    def _last_begun(self, con: Connection) -> int:
+        """The number of the last event of a connection whose handler has begun, or a higher one
+        that all its later events are above; 0 without a session."""
+        if not self.link.session:
+            return 0
+        for events in (con._waiting or (), self.queue):
+            for event in events:
+                if event.con == con.id:
+                    return event.seq - 1
+        plain = self._plain
+        seq = plain.event.seq if plain.session == self.link.session else 0
+        return max(seq, self.taken)
 
     def flush(self) -> None:
         """Send the commands of the current handler so far, before its ack."""

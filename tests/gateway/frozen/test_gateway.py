@@ -30,6 +30,7 @@ from wsraw.gateway.frozen.records import (
 from wsraw.gateway.frozen.websocket import NOT_FLUSHED
 from wsraw.link.records import (
     AGENT,
+    Ack,
     Answer,
     Couple,
     Figures,
@@ -40,6 +41,7 @@ from wsraw.link.records import (
     Open,
     Query,
     Relay,
+    Splice,
     State,
 )
 
@@ -175,6 +177,43 @@ def test_the_agent_of_a_cluster_goes_on_if_it_is_the_same_cluster(node: str) -> 
     [answer] = harness.sessions.workers[asker.identity].session._out
     assert isinstance(answer, Answer)
     assert answer.value == 5
+
+
+def test_a_splice_goes_on_where_it_was() -> None:
+    """Before it flows, and in the middle of a forwarded line."""
+    moved = Moved()
+    linked = moved.harness.worker()
+    first, second = moved.connect(b"begun"), moved.connect(HANDSHAKE)
+    moved.harness.turn()
+    [begun] = [event for event in linked.events if type(event) is OnMessage]
+    linked.ack(*[event for event in linked.events if type(event) is not OnMessage])
+    options = {"framing": "line"}
+    linked.say(Splice(first.id, second.id, begun.seq, begun.seq, options))
+    registry = moved.harness.registry
+    registry.take(first, first.receive_data(b"one\ntw", NOW), NOW)
+    before = registry.entries[first.id]
+    after = moved.move()
+    entry = after.registry.entries[first.id]
+    assert entry.splice is not None
+    assert before.splice is not None
+    assert [event.data for event in entry.splice.waiting] == [b"one\ntw"]
+    assert [event.seq for event in entry.splice.begun] == [begun.seq]
+    assert entry.event_bytes == before.event_bytes
+    other = after.registry.entries[second.id]
+    size = other.con.output.size
+    after.sessions.splices.go_on(THERE)
+    assert other.con.output.size == size
+    worker = entry.holder
+    assert worker is not None
+    after.registry.dispatcher.acked(worker, Ack(begun.seq, begun.seq))
+    after.sessions.splices.go_on(THERE)
+    assert b"".join(other.con.output.chunks).endswith(b"\x81\x03one")
+    again = Moved()
+    again.harness = after
+    again.sockets = Sockets([entry.con, other.con])
+    third = again.move().registry.entries[first.id]
+    assert third.splice is not None
+    assert (third.splice.buffer, third.splice.flows) == (b"tw", True)
 
 
 def test_a_changed_setting_holds_for_connections_that_were_there_before() -> None:

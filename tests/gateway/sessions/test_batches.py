@@ -357,10 +357,6 @@ def test_refusals_name_batch_and_index_and_the_rest_applies() -> None:
     assert not linked.worker.window.in_flight
 
 
-def test_records_that_are_not_implemented_are_refused() -> None:
-    assert "not supported" in Harness().worker().refused(Splice(OLD, OLD))
-
-
 # --- commands: send, close ---
 
 

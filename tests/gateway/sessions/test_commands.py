@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import Harness, entry_of
+from wsraw.gateway.delivery.turns import Turns
+from wsraw.gateway.sessions.commands import Commands
+from wsraw.gateway.splices.splices import Splices
 from wsraw.link.records import (
     STATE_LIMIT,
     Answer,
     Close,
     Couple,
+    Hung,
     Join,
     Leave,
     Mark,
@@ -31,10 +35,11 @@ def open_(con: int, **options: Any) -> Open:
     return Open(con, "h:1", "raw", "/", "h", "o", options)
 
 
-def test_commands_that_are_not_implemented_are_refused() -> None:
-    assert Harness().worker().refused(Splice(1, 2)) == (
-        "splice of connection 1: not supported in this version"
-    )
+def test_what_is_not_a_command_is_refused() -> None:
+    registry = Harness().registry
+    commands = Commands(registry, Splices(registry), lambda worker, now: None, Turns())
+    worker = Harness().worker().worker
+    assert commands.apply(worker, Hung(1, 2), 0.0) == "not supported in this version"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,7 @@ def test_commands_that_are_not_implemented_are_refused() -> None:
         (Send(3, b"x"), "was never given out"),
         (Join(3, "g"), "was never given out"),
         (Couple(3, 4), "was never given out"),
+        (Splice(3, 4), "was never given out"),
         (Mark(3, 1), "was never given out"),
     ],
     ids=str,

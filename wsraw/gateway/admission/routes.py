@@ -1,4 +1,5 @@
-"""Sans-I/O. Which pool a client belongs to: decided once, before its connection is open."""
+"""Sans-I/O. Which pool a client belongs to, or which bridge: decided once, before its connection is
+open."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ class _Rule:
         self._path = patterns.Pattern(route.path) if route.path else None
         self._host = Hosts((route.host,)) if route.host else None
         self.for_websocket = route.kind in ("any", "websocket")
-        self.for_request = route.kind in ("any", "http") and not route.subprotocol
+        self.for_request = (
+            route.kind in ("any", "http")
+            and not route.subprotocol
+            and not pools.is_bridge(route.pool)
+        )
         self.for_raw = route.kind in ("any", "raw") and not (
             route.path or route.host or route.subprotocol
         )
@@ -67,6 +72,7 @@ class Routes:
     def __init__(self, settings: Settings) -> None:
         in_force = pools.in_force(settings)
         rules = [_Rule(route, in_force[route.pool]) for route in settings.routes]
+        rules += [_Rule(each.route, in_force[each.pool]) for each in settings.bridges]
         self._for_raw = [rule for rule in rules if rule.for_raw]
         self._for_websocket = [rule for rule in rules if rule.for_websocket]
         self._for_request = [rule for rule in rules if rule.for_request]

@@ -395,6 +395,15 @@ class Connection:
             return self.end(1006, "", self.ending.cause)
         return self.end(code, reason, cause, message)
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether its peer was told so."""
+        return self.phase.is_shut
+
+    def shut(self) -> None:
+        """Send nothing more, and go on reading: the socket of a raw connection gets a FIN."""
+        self.phase.shut(self)
+
     # --- what phases do ---
 
     def step(self, step: Step) -> None:
@@ -560,6 +569,13 @@ class Phase:
 
     def send(self, con: Connection, data: bytes, type_: str, final: bool) -> str | None:
         return None
+
+    @property
+    def is_shut(self) -> bool:
+        return False
+
+    def shut(self, con: Connection) -> None:
+        """Only an open raw connection can."""
 
     def written(self, con: Connection, now: float) -> list[Event]:
         """In CLOSING: some output was written."""

@@ -60,7 +60,8 @@ class _Dialing(Connecting):
             return []
         establish(con, now)
         # An opened raw connection has no on_connect; but one that reconnects needs it.
-        events = con.announce() if self._opening.reconnect else []
+        opening = self._opening
+        events = con.announce() if opening.reconnect or opening.tells_open else []
         return events + self.close_as_wanted(con, now)
 
     def connect_failed(self, con: Connection, message: str) -> list[Event]:

@@ -85,7 +85,7 @@ class Connecting(Phase):
         """A handler's close waits for what was sent before it. It also waits where the handler
         could have rejected the client: then it wants a close frame, and that needs the 101."""
         waits = con.undecided or con.output.size or con.output.early
-        if cause == "handler" and waits:
+        if cause in ("handler", "spliced") and waits:
             self._close_wanted = self._close_wanted or (code, reason, cause)
             return []
         return self.give_up(con, code, reason, cause)
@@ -200,6 +200,26 @@ class _Open(_Raw):
         con.keepalive.arm(con.settings.close_timeout, now)
         return _CLOSING.resume(con, now)
 
+    def shut(self, con: Connection) -> None:
+        if con.websocket is None:
+            con.phase = _SHUT
+
+
+class _Shut(_Open):
+    """A raw connection whose peer was told that nothing more comes, and may still send."""
+
+    __slots__ = ()
+
+    def send(self, con: Connection, data: bytes, type_: str, final: bool) -> str | None:
+        return None
+
+    @property
+    def is_shut(self) -> bool:
+        return True
+
+    def shut(self, con: Connection) -> None:
+        pass
+
 
 class _Closing(Phase):
     """A WebSocket that waits for the answer to our close frame. Nothing else that comes is of
@@ -291,6 +311,7 @@ class _Violated(Phase):
 
 
 _OPEN: Final = _Open()
+_SHUT: Final = _Shut()
 _CLOSING: Final = _Closing()
 _VIOLATED: Final = _Violated()
 

@@ -159,7 +159,11 @@ class Flow:
     def check_marks(self, entry: Entry) -> None:
         """Pause a connection above the high-water mark; resume it below the low one, also while
         memory is crowded, perhaps for hours."""
-        waiting = entry.event_bytes + entry.output_counted
+        waiting = entry.event_bytes
+        if entry.splice is None:
+            # Of a spliced one that is what the other side sends: a peer that answers before it
+            # reads on would wait for us for ever.
+            waiting += entry.output_counted
         if waiting > self.high:
             if not entry.pauses & PAUSED_OWN:
                 self.pause(entry, PAUSED_OWN)

@@ -148,7 +148,7 @@ class Deadlines:
     # --- pause_timeout ---
 
     def _is_stalled(self, entry: Entry, now: float) -> bool:
-        if not entry.pool.workers:
+        if not entry.pool.workers and entry.splice is None:
             # Nobody is there to take its events: no fault of the connection's.
             self._registry.flow.restart_pause(entry, now)
         timeout = self._settings.pause_timeout

@@ -17,6 +17,7 @@ The rules (docs/worker-protocol.md gives the reasons):
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 from wsraw.gateway.delivery.accounts import Flow, size_of
@@ -46,6 +47,36 @@ def _id_of(entry: Entry) -> int:
     return entry.id
 
 
+def is_among(event: Event, events: Iterable[Event]) -> bool:
+    """Whether this very event is there: another one may have the same content."""
+    return any(each is event for each in events)
+
+
+class Bridged:
+    """What happens to the clients of bridges, and to their targets: gateway/splices/ overrides
+    it."""
+
+    def tell(self, entry: Entry, event: Event, now: float) -> None:
+        """An event that is not a message."""
+
+
+class Spliced:
+    """What happens to connections that are spliced: gateway/splices/ overrides it all."""
+
+    def take(self, entry: Entry, event: OnMessage, now: float) -> None:
+        """Forward a message."""
+
+    def ended(self, entry: Entry, now: float) -> None:
+        """The connection is closed."""
+
+    def half_closed(self, entry: Entry, now: float) -> bool:
+        """The peer sends nothing more. True: its end is not due yet, or is prepared here."""
+        return False
+
+    def forget(self, entry: Entry) -> None:
+        """The entry goes: what waits is forwarded now or never."""
+
+
 class Dispatcher:
     """Events of connections in, events to workers out."""
 
@@ -67,6 +98,10 @@ class Dispatcher:
         """Bytes of events of clients that have left before any worker heard of them."""
         self.failed_workers: list[tuple[Worker, BaseException]] = []
         """The same for workers' sessions."""
+        self.spliced: Spliced = Spliced()
+        """Takes what does not go to workers."""
+        self.bridged: Bridged = Bridged()
+        """The same of pools that are bridges, which have no workers."""
 
     # --- events in ---
 
@@ -74,6 +109,8 @@ class Dispatcher:
         """Deliver an event, or park it until a worker has room."""
         if type(event) is OnMessage:
             if entry.closed_by_handler:
+                if entry.splice is not None:
+                    self.spliced.take(entry, event, now)
                 return
             size = len(event.data) + EVENT_COST
             entry.received_at = now
@@ -82,6 +119,9 @@ class Dispatcher:
             entry.totals.notices += 1
             if type(event) is OnClose and entry.is_open:
                 self.count_end(entry, event.cause)
+            if entry.pool.is_bridge:
+                self.bridged.tell(entry, event, now)
+                return
             if type(event) is OnRequest:
                 size += len(event.body)
             response = entry.con.about.get("response")
@@ -257,6 +297,8 @@ class Dispatcher:
         have left them wrong."""
         size = sum([size for _, size, _ in entry.parked])
         size += sum([held_size(record) for _, record in entry.held_back or ()])
+        if entry.splice is not None:
+            size += sum([len(event.data) + EVENT_COST for event in entry.splice.waiting])
         holder = entry.holder
         entry.in_flight = 0
         if holder is not None:
@@ -576,7 +618,12 @@ class Dispatcher:
         if deaths or losses:
             self._flow.add(entry, -flight.size)
             self.poisoned.append((entry, event, deaths, losses))
-        elif entry.closed_by_handler and type(event) is OnMessage:
+        elif (
+            entry.closed_by_handler
+            and type(event) is OnMessage
+            and (entry.splice is None or not is_among(event, entry.splice.begun))
+        ):
+            # The other ones of a spliced connection are forwarded.
             self._drop(entry, event, flight.size)
         elif died and flight.left and not pool.repeats and type(event) is not OnClose:
             self._drop(entry, event, flight.size)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NewType, TypeAlias
 from wsraw.gateway.delivery.worker import PoolOf, WorkerOf
 from wsraw.gateway.totals import ConnectionTotals
 from wsraw.link.open_options import Opening
-from wsraw.link.records import Close, Event, Send
+from wsraw.link.records import Close, Event, OnMessage, Send
 
 if TYPE_CHECKING:
     from wsraw.gateway.connection.connection import Connection
@@ -35,6 +35,8 @@ PAUSED_RATE: Final = Pause(16)
 """The peer has sent more in a second than it may."""
 PAUSED_FULL: Final = Pause(32)
 """All connections together hold all that they may."""
+PAUSED_SPLICED: Final = Pause(64)
+"""The connection that it is spliced with is busy with a large message."""
 
 
 class Burst:
@@ -48,6 +50,40 @@ class Burst:
         """Session and number of the batch that has begun it: all of that is queued at once."""
         self.allowance = 0
         """Bytes of output above the limit."""
+
+
+class Splice:
+    """One side of two connections between which the gateway forwards: plain data, which
+    gateway/splices/ acts on."""
+
+    __slots__ = (
+        "begun",
+        "buffer",
+        "flows",
+        "framing",
+        "has_passed_fin",
+        "other",
+        "type",
+        "waiting",
+    )
+
+    def __init__(self, other: int, framing: str, type_: str) -> None:
+        self.other = other
+        """The id of the other connection."""
+        self.framing = framing
+        """What is a message in the bytes of a raw side: `chunk`, `line` or `length`."""
+        self.type = type_
+        """Of the messages that a WebSocket gets from a raw side: `text` or `binary`."""
+        self.begun: list[Event] = []
+        """Events in flight whose handlers may still send: what comes after them waits."""
+        self.waiting: list[OnMessage] = []
+        """Messages that wait for that, counted in the account."""
+        self.flows = False
+        """What comes is forwarded at once."""
+        self.buffer = b""
+        """Bytes of a message that is not whole, on their way to or from a raw side."""
+        self.has_passed_fin = False
+        """That its peer sends no more was passed on."""
 
 
 class Reopening:
@@ -117,6 +153,7 @@ class Entry:
         "since",
         "skipped",
         "slow_at",
+        "splice",
         "state",
         "totals",
         "unfinished",
@@ -157,7 +194,9 @@ class Entry:
         self.left_behind = 0
         """Bytes of its events if its client has left before a worker heard of it."""
         self.closed_by_handler = False
-        """Messages of its peer are dropped from now on."""
+        """Messages of its peer do not go to handlers from now on."""
+        self.splice: Splice | None = None
+        """Where they go instead, if anywhere; else they are dropped."""
         # flow
         self.event_bytes = 0
         """Bytes parked and in flight."""

@@ -134,6 +134,8 @@ class Outgoing:
         """Connections whose next message is large and is being compressed, in turn."""
         self._compressor = Worker(b"", gateway_decoder(), 0.0)
         """Is the worker of an unfinished message while one is compressed: all others wait."""
+        self.forwarder = Worker(b"", gateway_decoder(), 0.0)
+        """Is the worker of an unfinished message that comes from a spliced connection."""
         self.broadcasts: list[Broadcast] = []
         """Messages that are being sent to large groups, in order."""
         self._turn = 0
@@ -185,7 +187,9 @@ class Outgoing:
                 entry.fragment = worker
                 entry.fragment_since = now
                 worker.ties.add(entry)
-                self.fragmented.add(entry)
+                if worker is not self.forwarder:
+                    # A peer may take longer than a handler.
+                    self.fragmented.add(entry)
             return False
         if entry.fragment is worker and entry not in self.compressing:
             return False

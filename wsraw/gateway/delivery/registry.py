@@ -181,6 +181,8 @@ class Registry:
         if entry.marks:
             # Its on_close may wait for the handler that waits for them.
             self._answer_marks(entry, math.inf, is_open=False)
+        if entry.splice is not None:
+            self.dispatcher.spliced.ended(entry, now)
         if entry.heard or entry.gone:
             return
         has_messages = OnMessage in [type(event) for event, _, _ in entry.parked]
@@ -218,6 +220,8 @@ class Registry:
 
     def end_if_drained(self, entry: Entry, now: float) -> None:
         """End a half-closed connection without events parked or in flight or answers to come."""
+        if entry.splice is not None and self.dispatcher.spliced.half_closed(entry, now):
+            return
         if not entry.in_flight and not entry.parked and not self._may_be_answered(entry, now):
             self._unanswered.pop(entry, None)
             self.outgoing.catch_up(entry, now)
@@ -310,6 +314,8 @@ class Registry:
 
     def forget(self, entry: Entry) -> None:
         """Remove a connection whose on_close is acked, or of which no worker ever heard."""
+        if entry.splice is not None:
+            self.dispatcher.spliced.forget(entry)
         entry.gone = True
         if entry.is_open:
             # Its on_close was lost by a fault, or nobody would hear it.

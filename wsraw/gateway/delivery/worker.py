@@ -9,6 +9,7 @@ import math
 from collections import OrderedDict, deque
 from typing import Final, Generic, NamedTuple
 
+from wsraw.config.pools import is_bridge
 from wsraw.config.settings import Settings
 from wsraw.gateway.totals import PoolTotals
 from wsraw.link.gateway_end import GatewayEnd
@@ -126,6 +127,8 @@ class PoolOf(Generic[Owner]):
 
     def __init__(self, name: str, settings: Settings, *, stays: bool = True) -> None:
         self.name = name
+        self.is_bridge = is_bridge(name)
+        """There are no workers: its clients are spliced with connections to targets."""
         self.sticky = settings.dispatch == "sticky"
         self.repeats = settings.delivery == "at-least-once"
         """Messages of a worker that died are delivered to another one."""

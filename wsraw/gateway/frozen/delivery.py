@@ -16,13 +16,15 @@ from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.counters import Counters
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.deadlines import Deadlines
-from wsraw.gateway.delivery.dispatcher import Dispatcher
+from wsraw.gateway.delivery.dispatcher import Dispatcher, is_among
 from wsraw.gateway.delivery.entry import (
+    EVENT_COST,
     Burst,
     Entry,
     Pool,
     Queue,
     Reopening,
+    Splice,
     Worker,
     held_size,
 )
@@ -36,6 +38,7 @@ from wsraw.gateway.delivery.worker import PoolOf
 from wsraw.gateway.frozen.copying import Clock, Plan
 from wsraw.gateway.frozen.records import (
     COMPRESSOR,
+    FORWARDER,
     BroadcastState,
     BurstState,
     DeliveryState,
@@ -44,12 +47,13 @@ from wsraw.gateway.frozen.records import (
     FrozenError,
     PoolState,
     SessionsState,
+    SpliceState,
     TableState,
     TotalsState,
     WorkerRef,
 )
 from wsraw.gateway.totals import ConnectionTotals, PoolTotals
-from wsraw.link.records import Event, OnClose
+from wsraw.link.records import Event, OnClose, OnMessage
 from wsraw.link.states import GONE
 
 OF_A_TURN: Final = "it lives within a turn"
@@ -57,6 +61,12 @@ ITS_OWN: Final = "the gateway has its own"
 COUNTED: Final = "counted anew"
 
 BURST: Final = Plan(Burst, BurstState, copied="batch allowance", translated="until")
+SPLICE: Final = Plan(
+    Splice,
+    SpliceState,
+    copied="other framing type flows buffer has_passed_fin",
+    translated="begun waiting",
+)
 REOPENING: Final = Plan(Reopening, EntryState, translated="asked attempts")
 ENTRY: Final = Plan(
     Entry,
@@ -64,7 +74,8 @@ ENTRY: Final = Plan(
     copied="is_open gone heard inherited closed_by_handler over left_behind output_counted"
     " output_memory kept unfinished pauses written skipped version state name",
     translated="pool totals since received_at sent_at idle_since slow_at paused_since dial_at"
-    " fragment_since parked burst reopening opener owner fragment held_back marks couples",
+    " fragment_since parked burst reopening opener owner fragment held_back marks couples"
+    " splice",
     left_out={
         "con": "it comes with it",
         "id": "the connection's",
@@ -94,6 +105,7 @@ POOL: Final = Plan(
     copied="name is_unheard_turn is_behind reassigning expected_workers",
     translated="totals workers isolated waiting unheard unheard_left suspects orphaned killed_at",
     left_out={
+        "is_bridge": "its name",
         "sticky": "the setting dispatch",
         "repeats": "the setting delivery",
         "stays": "the settings name it",
@@ -156,7 +168,7 @@ DISPATCHER: Final = Plan(
     left_out=dict.fromkeys(
         ("poisoned", "unrepeated", "blamed", "failed", "failed_workers"), OF_A_TURN
     )
-    | {"_flow": ITS_OWN, "left_behind": COUNTED},
+    | {"_flow": ITS_OWN, "left_behind": COUNTED, "spliced": ITS_OWN, "bridged": ITS_OWN},
 )
 SUSPECTS: Final = Plan(
     Suspects,
@@ -170,7 +182,7 @@ OUTGOING: Final = Plan(
     copied="work dropped _turn",
     translated="over_limit fragmented compressing broadcasts",
     left_out=dict.fromkeys(
-        ("_flow", "_dirty", "_overflow", "_close", "_fault", "_compressor"), ITS_OWN
+        ("_flow", "_dirty", "_overflow", "_close", "_fault", "_compressor", "forwarder"), ITS_OWN
     )
     | dict.fromkeys(("_limit", "_policy", "share"), "settings"),
 )
@@ -227,6 +239,8 @@ class Refs:
             return None
         if worker is self.registry.outgoing._compressor:
             return COMPRESSOR
+        if worker is self.registry.outgoing.forwarder:
+            return FORWARDER
         place = self._workers.get(id(worker))
         if place is None:
             place = self._workers[id(worker)] = len(self._workers)
@@ -313,6 +327,7 @@ def freeze_entry(entry: Entry, refs: Refs) -> EntryState:
         if entry.marks
         else None,
         couples=[other.id for other in entry.couples] if entry.couples else [],
+        splice=_freeze_splice(entry),
         is_changed=entry in flow.changed,
         is_unfinished=entry in flow.unfinished,
         unwritten=(unwritten[0], clock.since(unwritten[1])) if unwritten is not None else None,
@@ -320,6 +335,15 @@ def freeze_entry(entry: Entry, refs: Refs) -> EntryState:
     )
     state.written = written
     return state
+
+
+def _freeze_splice(entry: Entry) -> SpliceState | None:
+    splice, holder = entry.splice, entry.holder
+    if splice is None:
+        return None
+    flights = holder.window.in_flight.items() if holder is not None and splice.begun else ()
+    begun = [seq for seq, flight in flights if is_among(flight.event, splice.begun)]
+    return SPLICE.freeze(splice, begun=begun, waiting=splice.waiting)
 
 
 def _ids(entries: Any) -> list[int]:
@@ -479,6 +503,7 @@ class ThawDelivery:
             pool.totals.parked += len(entry.parked)
         if (
             state.couples
+            or state.splice is not None
             or state.opener is not None
             or state.owner is not None
             or state.fragment is not None
@@ -494,6 +519,8 @@ class ThawDelivery:
         flow = registry.flow
         entry.event_bytes = sum([parked.size for parked in state.parked])
         entry.event_bytes += sum([held_size(record) for _, record in state.held_back or ()])
+        if state.splice is not None:
+            entry.event_bytes += sum([len(e.data) + EVENT_COST for e in state.splice.waiting])
         flow.total += entry.event_bytes + entry.output_memory
         flow.weighed += entry.unfinished
         flow.check_above -= entry.unfinished
@@ -528,6 +555,8 @@ class ThawDelivery:
             return None
         if ref == COMPRESSOR:
             return self.registry.outgoing._compressor
+        if ref == FORWARDER:
+            return self.registry.outgoing.forwarder
         if not 0 <= ref < len(self._workers):
             raise FrozenError(f"worker {ref} is mentioned and has not come")
         return self._workers[ref]
@@ -585,7 +614,8 @@ class ThawDelivery:
             if one is not None and one.session.state is not GONE and not entry.gone:
                 one.ties.add(entry)
         outgoing._compressor.ties.discard(entry)
-        if entry.fragment is not None and entry.fragment is not outgoing._compressor:
+        outgoing.forwarder.ties.discard(entry)
+        if entry.fragment not in (None, outgoing._compressor, outgoing.forwarder):
             outgoing.fragmented.add(entry)
         if state.held_back is not None:
             entry.held_back = deque([(worker(ref), record) for ref, record in state.held_back])
@@ -593,6 +623,21 @@ class ThawDelivery:
             entry.marks = [(at, self.present(ref), mark) for at, ref, mark in state.marks]
         if state.couples:
             entry.couples = {self.find(con) for con in state.couples}
+        if state.splice is not None:
+            self._thaw_splice(entry, state.splice)
+
+    def _thaw_splice(self, entry: Entry, state: SpliceState) -> None:
+        splice = entry.splice = Splice(state.other, state.framing, state.type)
+        SPLICE.thaw(state, splice)
+        splice.waiting = state.waiting
+        if not splice.flows:
+            parked = [event for event, _, _ in entry.parked]
+            splice.begun = [event for event in parked if type(event) is OnMessage]
+            holder = entry.holder
+            for seq in state.begun if holder is not None else ():
+                flight = holder.window.in_flight.get(seq) if holder is not None else None
+                if flight is not None and flight.owner is entry:
+                    splice.begun.append(flight.event)
 
     def _thaw_pool(self, state: PoolState) -> None:
         registry = self.registry

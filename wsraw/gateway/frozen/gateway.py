@@ -405,6 +405,7 @@ class Thawing:
         self._sessions.finish(shared.sessions)
         self._delivery.finish(shared.pools, shared.delivery, workers)
         self._sessions.end_agents()
+        sessions.splices.find_again()
         self._connections.forget_frames()
         self._parts.sockets.thaw_counts(shared)
         for entry in self._left_behind:

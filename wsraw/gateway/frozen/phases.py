@@ -20,7 +20,7 @@ from wsraw.gateway.admission.sniffer import Sniffer
 from wsraw.gateway.connection.accepting import _Accepting, _following, _NextRequest, _OverLimit
 from wsraw.gateway.connection.connection import _CLOSED, Connection, Ending, Phase
 from wsraw.gateway.connection.dialing import _Dialing
-from wsraw.gateway.connection.phases import _CLOSING, _OPEN, _VIOLATED, _HalfClosed
+from wsraw.gateway.connection.phases import _CLOSING, _OPEN, _SHUT, _VIOLATED, _HalfClosed
 from wsraw.gateway.connection.requests.phases import Answering, Receiving, _Again, _follow
 from wsraw.gateway.connection.verdict import AwaitingVerdict
 from wsraw.gateway.frozen.copying import Plan
@@ -43,6 +43,7 @@ from wsraw.gateway.frozen.records import (
     PhaseState,
     ReceivingState,
     ResponseState,
+    ShutState,
     VerdictState,
     ViolatedState,
 )
@@ -136,6 +137,7 @@ def freeze_phase(con: Connection) -> PhaseState:
 
 _SIMPLE: Final[dict[int, PhaseState]] = {
     id(_OPEN): OpenState(),
+    id(_SHUT): ShutState(),
     id(_CLOSING): ClosingState(),
     id(_VIOLATED): ViolatedState(),
     id(_CLOSED): ClosedState(),
@@ -245,6 +247,8 @@ def thaw_phase(state: PhaseState, con: Connection, place: Place) -> Phase:
     match state:
         case OpenState():
             return _OPEN
+        case ShutState():
+            return _SHUT
         case ClosedState():
             return _CLOSED
         case ClosingState():

@@ -17,7 +17,7 @@ import msgspec
 
 from wsraw.config.addresses import Listen
 from wsraw.link.open_options import Opening
-from wsraw.link.records import Answer, Close, Command, Event, Notice, Query, Send
+from wsraw.link.records import Answer, Close, Command, Event, Notice, OnMessage, Query, Send
 
 FORMAT: Final = 1
 
@@ -26,6 +26,8 @@ WorkerRef: TypeAlias = int
 
 COMPRESSOR: Final = -1
 """The `WorkerRef` of what compresses long messages."""
+FORWARDER: Final = -2
+"""The same of what forwards parts of messages between spliced connections."""
 
 HEAD: Final = -1
 """In place of the number of a shared frame: the chunk is the head of one."""
@@ -296,6 +298,10 @@ class OpenState(State, tag="open"):
     """An open connection."""
 
 
+class ShutState(State, tag="shut"):
+    """An open raw connection that was told that nothing more comes."""
+
+
 class ClosingState(State, tag="closing"):
     """A WebSocket that waits for the answer to its close frame."""
 
@@ -317,6 +323,7 @@ PhaseState: TypeAlias = (
     | DialingState
     | HalfClosedState
     | OpenState
+    | ShutState
     | ClosingState
     | ViolatedState
     | ClosedState
@@ -398,6 +405,20 @@ class BurstState(State):
     allowance: int
 
 
+class SpliceState(State):
+    """A Splice."""
+
+    other: int
+    framing: str
+    type: str
+    begun: list[int]
+    """The seqs of those that are in flight; the others are the messages that are parked."""
+    waiting: list[OnMessage]
+    flows: bool
+    buffer: bytes
+    has_passed_fin: bool
+
+
 class EntryState(State):
     """An Entry, with what the tables of the delivery say of it."""
 
@@ -438,6 +459,7 @@ class EntryState(State):
     held_back: list[tuple[WorkerRef | None, Send | Close]] | None
     marks: list[tuple[int, WorkerRef, int]] | None
     couples: list[int]
+    splice: SpliceState | None
     is_changed: bool
     """The sockets are to look at its pauses."""
     is_unfinished: bool

@@ -87,6 +87,7 @@ SESSIONS: Final = Plan(
     SessionsState,
     translated="_last_session tokens workers _pending _banned _lost _orphaned backlog timers",
     left_out=dict.fromkeys(("_registry", "_random", "_decoder", "unsent", "read_out"), ITS_OWN)
+    | {"splices": "found again by the entries"}
     | dict.fromkeys(("to_supervisor", "replies", "cuts", "left", "dead_letters"), SENT_BY_TURN),
 )
 

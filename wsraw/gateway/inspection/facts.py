@@ -15,6 +15,7 @@ from wsraw.gateway.delivery.entry import (
     PAUSED_FULL,
     PAUSED_OWN,
     PAUSED_RATE,
+    PAUSED_SPLICED,
     PAUSED_STOPPING,
     Entry,
     entry_of,
@@ -30,6 +31,7 @@ MOST_SHOWN: Final = 100
 PAUSES: Final = {
     PAUSED_OWN: "more than high_water_mark is held for it",
     PAUSED_COUPLED: "a coupled connection does not take its output",
+    PAUSED_SPLICED: "the connection that it is spliced with is busy with a large message",
     PAUSED_STOPPING: "the gateway is stopping",
     PAUSED_RATE: "it has sent more than its rate allows",
     PAUSED_FULL: "memory_limit is reached",
@@ -125,6 +127,7 @@ def _of_entry(entry: Entry, flow: Flow) -> dict[str, Any]:
         "state_bytes": len(entry.state),
         "groups": [_short(name) for name in sorted(entry.groups or ())[:MOST_SHOWN]],
         "groups_total": len(entry.groups or ()),
+        "spliced": entry.splice.other if entry.splice is not None else 0,
         "coupled": sorted(other.id for other in entry.couples or ())[:MOST_SHOWN],
         "coupled_total": len(entry.couples or ()),
         "shared": entry.con.output.shared_size,

@@ -121,6 +121,7 @@ class Seen:
         self._at = ""
         self._pauses = 0
         self._groups: set[str] = set()
+        self._spliced = 0
         self._version = 0
         self._waiting = 0
         self._skipped = 0
@@ -166,6 +167,10 @@ class Seen:
             for name in sorted(self._groups - groups):
                 note(STATE, "leave", 0, b"", name)
             self._groups = set(groups)
+        spliced = entry.splice.other if entry.splice is not None else 0
+        if spliced != self._spliced:
+            self._spliced = spliced
+            note(STATE, "splice", 0, b"", f"with connection {spliced}")
         if entry.version != self._version:
             self._version = entry.version
             note(STATE, "con.state", len(entry.state), b"", "")
@@ -294,6 +299,14 @@ class TappedPhase(Phase):
             self._note(WRONG, "refused", 0, b"", why)
         self._leave(con, [])
         return why
+
+    @property
+    def is_shut(self) -> bool:
+        return self.inner.is_shut
+
+    def shut(self, con: Connection) -> None:
+        self._enter(con).shut(con)
+        self._leave(con, [])
 
     def written(self, con: Connection, now: float) -> list[Event]:
         return self._leave(con, self._enter(con).written(con, now))

@@ -18,6 +18,7 @@ from wsraw.gateway.delivery.groups.table import Table
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.turns import Turns
 from wsraw.gateway.delivery.worker import MOST_RANGES
+from wsraw.gateway.splices.splices import Splices
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.websocket import close_refusal
 from wsraw.link.gateway_end import MOST_OWED, GatewayEnd
@@ -52,6 +53,7 @@ from wsraw.link.records import (
     Send,
     SendRef,
     SendToUser,
+    Splice,
     State,
     User,
 )
@@ -69,10 +71,12 @@ class Commands:
     def __init__(
         self,
         registry: Registry,
+        splices: Splices,
         leave: Callable[[Worker, float], None],
         turns: Turns[GatewayEnd[Entry]],
     ) -> None:
         self._registry = registry
+        self._splices = splices
         self._leave_session = leave
         self._turns = turns
         self._on_connection: dict[type, Callable[[Worker, Entry, Any, float], str | None]] = {
@@ -94,6 +98,7 @@ class Commands:
             Publish: self._publish,
             SendToUser: self._send_to_user,
             Couple: self._couple,
+            Splice: self._splice,
             Mark: self._mark,
             Query: self._query,
             Bye: self._bye,
@@ -315,6 +320,19 @@ class Commands:
         if isinstance(one, Entry) and isinstance(other, Entry):
             self._registry.flow.couple(one, other)
         return next((why for why in (one, other) if isinstance(why, str)), None)
+
+    def _splice(self, worker: Worker, splice: Splice, now: float) -> str | None:
+        one, other = self._registry.find(splice.con), self._registry.find(splice.other)
+        why = next((why for why in (one, other) if isinstance(why, str)), None)
+        if why is not None:
+            return why
+        if isinstance(one, Entry) and isinstance(other, Entry):
+            begun = splice.last, splice.other_last
+            return self._splices.join(one, other, begun, worker, splice.options)
+        for entry in (one, other):
+            if isinstance(entry, Entry):
+                self._splices.close_without(entry, now)
+        return None
 
     def _mark(self, worker: Worker, mark: Mark, now: float) -> str | None:
         entry = self._registry.find(mark.con)

@@ -23,6 +23,7 @@ from wsraw.gateway.sessions.commands import Commands
 from wsraw.gateway.sessions.dead_letters import dead_letter
 from wsraw.gateway.sessions.reconnect import reopen_ended
 from wsraw.gateway.sessions.tokens import Tokens
+from wsraw.gateway.splices.splices import Splices
 from wsraw.link.batches import NO_BATCH
 from wsraw.link.gateway_end import LONGEST_WHY, GatewayEnd, refusal, who
 from wsraw.link.records import (
@@ -121,8 +122,9 @@ class Sessions:
         """By instance: those that may come back."""
         self._orphaned: set[int] = set()
         """Connections of earlier gateways that have got their on_close."""
+        self.splices = Splices(registry)
         self.timers: Turns[GatewayEnd[Entry]] = Turns()
-        commands = Commands(registry, self._leave, self.timers)
+        commands = Commands(registry, self.splices, self._leave, self.timers)
         self.backlog = Backlog(registry, commands.apply, self._receive, self.fault)
         self.to_supervisor: list[FromGateway] = []
         self.replies: list[tuple[bytes, bytes]] = []
@@ -532,6 +534,8 @@ class Sessions:
     def batches(self, now: float) -> list[tuple[Worker, bytes]]:
         """End of a turn: give room to those who wait, then make one batch for each worker."""
         registry, dispatcher = self._registry, self._registry.dispatcher
+        if self.splices.is_pending:
+            self.splices.go_on(now)
         if registry.ended:
             reopen_ended(registry, self._random, now)
         for pool in registry.pools.values():

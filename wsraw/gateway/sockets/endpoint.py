@@ -285,6 +285,16 @@ class Endpoint:
             self.watch()
         return True
 
+    def shut(self) -> None:
+        """Tell a raw peer that nothing more comes: its connection has done so, and goes on
+        reading."""
+        try:
+            if self.transport.shut():
+                self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.lost(error.strerror or str(error))
+        self.shared.dirty[self.con] = None
+
     def write_out(self) -> None:
         """Write as much as the kernel takes, up to WRITES times."""
         output = self.con.output

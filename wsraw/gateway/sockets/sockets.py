@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -369,6 +369,16 @@ class Sockets:
                 self.registry.outgoing.pace((self.loop.clock() - began) / written)
         if self.shared.ended:
             self._close_ended(max(until, self.loop.clock() + WRITE_TIME / 2))
+
+    def shut(self, cons: Iterable[Connection]) -> None:
+        """Shut the sockets of connections that send nothing more."""
+        for con in cons:
+            endpoint = con.endpoint
+            if isinstance(endpoint, Endpoint):
+                try:
+                    endpoint.shut()
+                except Exception as error:
+                    endpoint.handle_fault(error)
 
     def _close_ended(self, until: float) -> None:
         ended, self.shared.ended = self.shared.ended, []

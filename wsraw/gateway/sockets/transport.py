@@ -65,6 +65,10 @@ class PlainTransport:
         """TCP's own end is all there is to send."""
         return True
 
+    def shut(self) -> bool:
+        """Say that nothing more comes; whether TCP's own end says so."""
+        return True
+
 
 class TlsTransport:
     """A socket and the TLS engine above it."""
@@ -170,6 +174,14 @@ class TlsTransport:
             self.engine.close()
             self.unsent += self.engine.data_to_send()
         return self._push()
+
+    def shut(self) -> bool:
+        """Send close_notify, and go on reading. TCP's end would keep TLS from answering."""
+        if not self._has_closed and self.engine.established and not self.engine.error:
+            self._has_closed = True
+            self.engine.close()
+            self.unsent += self.engine.data_to_send()
+        return False
 
     def _push(self) -> bool:
         if self.unsent:

@@ -192,6 +192,7 @@ class AsyncioShell(Shell):
             and not self._is_stopping()
         ):
             event = queue.popleft()
+            runtime.taken = event.seq
             con = meet(event.con)
             if con._waiting is not None:
                 con._waiting.append(event)

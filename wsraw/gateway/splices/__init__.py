@@ -1,0 +1,1 @@
+"""Connections between which the gateway forwards, without a worker."""

@@ -1,0 +1,359 @@
+"""Sans-I/O. Splices: two connections between which the gateway forwards by itself.
+
+What one side sends is queued for the other one as if a worker had sent it, and their flow control
+is coupled. Nothing goes to workers any more but on_error and on_close, and what their handlers had
+begun when they spliced. The gateway waits for those handlers, as they may still send; then it
+forwards its own copies of what came after, in order, before anything new (rule 17).
+
+An end goes through (endings.py). A raw peer that sends nothing more (FIN) is a half-close to a raw
+peer: it gets a FIN, and may answer for as long as it likes. A WebSocket cannot be told that. A
+client that has sent FIN may want the answer of its WebSocket: both are closed once that has brought
+nothing for close_timeout. A target that has sent FIN is at its end: its client is closed (1000).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, Connection
+from wsraw.gateway.delivery.dispatcher import Spliced, is_among
+from wsraw.gateway.delivery.entry import EVENT_COST, PAUSED_SPLICED, Entry, Splice, Worker
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.splices import framing
+from wsraw.gateway.splices.endings import end_for
+from wsraw.link.records import Close, OnClose, OnMessage, Send
+from wsraw.link.rules import framing_problem
+
+CAUSE: Final = "spliced"
+"""Of the end of a connection: the one that it was spliced with has ended."""
+
+
+class Splices(Spliced):
+    """The splices of a gateway."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        registry.dispatcher.spliced = self
+        self._starting: dict[Entry, None] = {}
+        """Connections whose messages wait for handlers that have begun."""
+        self._held: dict[Entry, Entry] = {}
+        """Connections that are paused as long as the other one is busy with a large message."""
+        self.to_shut: dict[Entry, None] = {}
+        """Raw connections that are to get a FIN behind their output."""
+
+    # --- two become one ---
+
+    def join(
+        self,
+        one: Entry,
+        other: Entry,
+        begun: tuple[int, int],
+        worker: Worker | None,
+        options: dict[str, Any],
+    ) -> str | None:
+        """Splice two connections; give why that cannot be. `begun`: the last event of each whose
+        handler has begun at this worker."""
+        ways, type_ = options.get("framing") or "", options.get("type") or ""
+        why = self._problem(one, other) or framing_problem(ways, type_)
+        if why:
+            return why
+        if one.splice is not None:
+            # The handler of an event that was delivered again.
+            return None
+        ways = ways or "chunk"
+        type_ = type_ or framing.DEFAULT_TYPES[ways]
+        one.splice, other.splice = Splice(other.id, ways, type_), Splice(one.id, ways, type_)
+        self._registry.flow.couple(one, other)
+        for entry, last in zip((one, other), begun, strict=True):
+            self._take_over(entry, last, worker)
+        for entry in (one, other):
+            self._start_if_free(entry)
+        return None
+
+    def _problem(self, one: Entry, other: Entry) -> str:
+        if one is other:
+            return f"connection {one.id} cannot be spliced with itself"
+        for entry, partner in ((one, other), (other, one)):
+            if entry.con.kind == "http":
+                return f"connection {entry.id} is an HTTP request, which cannot be spliced"
+            if entry.splice is not None and entry.splice.other != partner.id:
+                return f"connection {entry.id} is spliced with {entry.splice.other} already"
+        return ""
+
+    def _take_over(self, entry: Entry, last: int, worker: Worker | None) -> None:
+        """Note what handlers have begun, and take the rest of the messages from them."""
+        splice = entry.splice
+        assert splice is not None
+        dispatcher = self._registry.dispatcher
+        entry.closed_by_handler = True
+        if entry.owner is not None:
+            # It ends with the other one, and not with its opener.
+            entry.owner.ties.discard(entry)
+            entry.owner = None
+        holder = entry.holder
+        if holder is not None and entry.in_flight:
+            for seq, flight in holder.window.in_flight.items():
+                if flight.owner is not entry or type(flight.event) is OnClose:
+                    continue
+                if holder is not worker or seq <= last:
+                    splice.begun.append(flight.event)
+                elif type(flight.event) is OnMessage:
+                    self._keep(entry, splice, flight.event)
+        for event, size, since in entry.take_parked():
+            if type(event) is OnMessage:
+                dispatcher.suspects.clear(event)
+                self._registry.flow.add(entry, -size)
+                self._keep(entry, splice, event)
+            else:
+                entry.park(event, size, since)
+        if not entry.parked:
+            entry.leave_queue()
+        self._starting[entry] = None
+
+    def _keep(self, entry: Entry, splice: Splice, event: OnMessage) -> None:
+        splice.waiting.append(event)
+        self._registry.flow.add(entry, len(event.data) + EVENT_COST)
+
+    def partner(self, entry: Entry) -> Entry | None:
+        """The other side, unless it is gone."""
+        splice = entry.splice
+        return self._registry.entries.get(splice.other) if splice is not None else None
+
+    # --- messages ---
+
+    def take(self, entry: Entry, event: OnMessage, now: float) -> None:
+        """Forward a message, or keep it until that may be."""
+        splice = entry.splice
+        assert splice is not None
+        entry.received_at = now
+        if not splice.flows:
+            self._keep(entry, splice, event)
+            return
+        other = self._registry.entries.get(splice.other)
+        if other is not None:
+            self._forward(entry, other, splice, event, now)
+
+    def _forward(
+        self, entry: Entry, other: Entry, splice: Splice, event: OnMessage, now: float
+    ) -> None:
+        if other.con.websocket is None:
+            data = event.data
+            if splice.framing != "chunk" and event.type != "raw":
+                data, splice.buffer = framing.join(splice.framing, splice.buffer, data, event.final)
+                self._limit(entry, splice, now)
+            if data:
+                self._send(entry, other, Send(other.id, data), now)
+        elif event.type == "raw":
+            self._send_messages(entry, other, splice, event.data, now)
+        else:
+            self._send(entry, other, Send(other.id, event.data, event.type, event.final), now)
+
+    def _send_messages(
+        self, entry: Entry, other: Entry, splice: Splice, data: bytes, now: float
+    ) -> None:
+        limit = self._registry.settings.max_message_size
+        try:
+            messages, splice.buffer = framing.split(splice.framing, splice.buffer, data, limit)
+        except framing.FramingError as error:
+            self._fail(entry, 1009, str(error), now)
+            return
+        for message in messages:
+            self._send(entry, other, Send(other.id, message, splice.type), now)
+
+    def _limit(self, entry: Entry, splice: Splice, now: float) -> None:
+        """A message that is joined from fragments is bounded as one of a single frame is."""
+        limit = self._registry.settings.max_message_size
+        if len(splice.buffer) > limit:
+            self._fail(entry, 1009, f"a message of more than {limit} bytes", now)
+
+    def _send(self, entry: Entry, other: Entry, send: Send, now: float) -> None:
+        outgoing = self._registry.outgoing
+        if outgoing.broadcasts:
+            outgoing.catch_up(other, now)
+        # Frames of one message belong together; whole ones have no owner.
+        is_part = not send.final or other.fragment is outgoing.forwarder
+        why = outgoing.send(other, outgoing.forwarder if is_part else None, send, now)
+        if why is not None:
+            self._fail(entry, 1007, why, now)
+        elif other.fragment is not None and (other in outgoing.compressing or other.held_back):
+            self._registry.flow.pause(entry, PAUSED_SPLICED)
+            self._held[entry] = other
+
+    def _fail(self, entry: Entry, code: int, why: str, now: float) -> None:
+        """What a peer has sent cannot be forwarded: that ends it, and so the other one."""
+        registry = self._registry
+        registry.counters.say("warning", "%s cannot be forwarded: %s", entry.con.label, why)
+        if entry.con.state is not CLOSED:
+            registry.abort(entry, code, CAUSE, why, now)
+
+    def find_again(self) -> None:
+        """Know what is to be done for the entries that there are: they come from another
+        process."""
+        for entry in self._registry.entries.values():
+            splice, other = entry.splice, self.partner(entry)
+            if splice is None:
+                continue
+            if not splice.flows:
+                self._starting[entry] = None
+            if other is None:
+                continue
+            if entry.pauses & PAUSED_SPLICED:
+                self._held[entry] = other
+            if splice.has_passed_fin and not other.con.is_shut:
+                self.to_shut[other] = None
+
+    # --- once a turn ---
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether `go_on` has something to look at."""
+        return bool(self._starting or self._held)
+
+    def go_on(self, now: float) -> None:
+        """Begin to forward where handlers have returned, and read on where there is room again."""
+        for entry in list(self._starting):
+            self._start_if_free(entry)
+        outgoing = self._registry.outgoing
+        for entry, other in list(self._held.items()):
+            if other.gone or not (other in outgoing.compressing or other.held_back):
+                del self._held[entry]
+                self._registry.flow.resume(entry, PAUSED_SPLICED)
+
+    def _start_if_free(self, entry: Entry) -> None:
+        splice = entry.splice
+        if splice is None or entry not in self._starting:
+            return
+        if splice.begun:
+            holder = entry.holder
+            there = [event for event, _, _ in entry.parked]
+            if holder is not None:
+                flights = holder.window.in_flight.values()
+                there += [flight.event for flight in flights if flight.owner is entry]
+            splice.begun = [event for event in splice.begun if is_among(event, there)]
+        if not splice.begun:
+            self._start(entry, splice)
+
+    def _start(self, entry: Entry, splice: Splice) -> None:
+        """Forward what has waited, then what comes."""
+        registry, now = self._registry, self._registry.flow.now
+        del self._starting[entry]
+        splice.flows = True
+        waiting, splice.waiting = splice.waiting, []
+        other = self.partner(entry)
+        for event in waiting:
+            registry.flow.add(entry, -len(event.data) - EVENT_COST)
+            if other is not None:
+                self._forward(entry, other, splice, event, now)
+        if other is None or other.gone or other.con.state is CLOSED:
+            self._end_orphan(entry, other, now)
+        if entry.con.state is CLOSED:
+            self.ended(entry, now)
+        elif entry.con.state is CLOSING and entry.con.intake.half_closed:
+            registry.end_if_drained(entry, now)
+
+    # --- ends ---
+
+    def _end_orphan(self, entry: Entry, other: Entry | None, now: float) -> None:
+        """The other side had ended before it was spliced."""
+        if entry.con.state is CLOSED:
+            return
+        if other is not None:
+            self._close(entry, *end_for(other.con, entry.con), now)
+        else:
+            self._close(entry, 1001 if entry.con.opened else 1014, "", now)
+
+    def close_without(self, entry: Entry, now: float) -> None:
+        """A connection was to be spliced with one that is forgotten already."""
+        if entry.con.state is not CLOSED:
+            entry.closed_by_handler = True
+            self._end_orphan(entry, None, now)
+
+    def ended(self, entry: Entry, now: float) -> None:
+        """Pass the end on, once all that came before is."""
+        splice, other = entry.splice, self.partner(entry)
+        if splice is None or not splice.flows or other is None or other.gone:
+            return
+        if other.con.state is CLOSED or (other.con.intake.half_closed and splice.has_passed_fin):
+            # Where both have sent FIN, each ends when its output is written.
+            return
+        if entry.con.ending.cause in ("eof", "peer"):
+            self._send_last(entry, other, splice, now)
+        code, reason = end_for(entry.con, other.con)
+        if other.con.state is CONNECTING and entry.con.ending.cause == "lost":
+            # Nobody waits for what it would answer.
+            self._registry.abort(other, code, CAUSE, "", now)
+        else:
+            self._close(other, code, reason, now)
+
+    def _send_last(self, entry: Entry, other: Entry, splice: Splice, now: float) -> None:
+        """What is left of a raw side's bytes may be a message."""
+        if not splice.buffer or other.con.websocket is None:
+            return
+        try:
+            message = framing.last(splice.framing, splice.buffer)
+        except framing.FramingError as error:
+            self._registry.counters.say("warning", "%s: %s", entry.con.label, error)
+            message = None
+        splice.buffer = b""
+        if message is not None:
+            self._send(entry, other, Send(other.id, message, splice.type), now)
+
+    def _close(self, entry: Entry, code: int, reason: str, now: float) -> None:
+        registry, outgoing = self._registry, self._registry.outgoing
+        outgoing.catch_up(entry, now)
+        if not outgoing.hold_close(entry, outgoing.forwarder, Close(entry.id, code, reason)):
+            registry.close(entry, code, reason, CAUSE, now)
+
+    def half_closed(self, entry: Entry, now: float) -> bool:
+        """A raw peer sends nothing more, or a WebSocket has broken the protocol."""
+        splice, other = entry.splice, self.partner(entry)
+        if splice is None or other is None or other.gone:
+            return False
+        if not splice.flows:
+            # `_start` asks again.
+            return True
+        if entry.con.websocket is not None:
+            return False
+        if other.con.websocket is not None:
+            self._send_last(entry, other, splice, now)
+            return False
+        if other.con.state is CLOSING:
+            # Both have: what is on its way is written, then both end.
+            splice.has_passed_fin = True
+            for each in (entry, other):
+                self.to_shut.pop(each, None)
+                events = each.con.drained(now)
+                if events:
+                    self._registry.take(each.con, events, now)
+                self._registry.dirty[each.con] = None
+            return True
+        if not splice.has_passed_fin and other.con.state is not CLOSED:
+            splice.has_passed_fin = True
+            self.to_shut[other] = None
+        return other.con.state is not CLOSED
+
+    def take_shut(self) -> list[Connection]:
+        """The raw connections whose output is written, and whose sockets are to be shut for
+        writing now."""
+        ready = []
+        for entry in list(self.to_shut):
+            con = entry.con
+            if con.state is CLOSED or entry.gone:
+                del self.to_shut[entry]
+            elif con.state is not CONNECTING and not con.output.size and con.endpoint is not None:
+                del self.to_shut[entry]
+                self._registry.groups.forget(entry)
+                con.shut()
+                ready.append(con)
+        return ready
+
+    def forget(self, entry: Entry) -> None:
+        """Handlers are done with a connection: forward what waited for them."""
+        splice = entry.splice
+        if splice is not None and entry in self._starting:
+            splice.begun = []
+            self._start(entry, splice)
+        self._starting.pop(entry, None)
+        self.to_shut.pop(entry, None)
+        if self._held.pop(entry, None) is not None:
+            self._registry.flow.resume(entry, PAUSED_SPLICED)
