@@ -27,6 +27,7 @@ needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="its clients are wr
         pytest.param("reload_latency.py", "idle processes", marks=needs_cc),
         pytest.param("attack.py", "answered 1009", marks=needs_cc),
         ("languages.py", "| Python |"),
+        ("frozen.py", "| 50 | busy |"),
     ],
 )
 def test_a_quick_benchmark_runs_and_finds_no_breach(script: str, said: str) -> None:
