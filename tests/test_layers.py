@@ -87,6 +87,7 @@ LARGE_CLASSES = {
         [f"gateway.frozen.records.{name}State" for name in ("Entry", "WebSocket", "Worker")],
         "what they are the state of has as many",
     ),
+    "gateway.delivery.worker.PoolOf": "parts would cost look-ups in each turn",
     "gateway.websocket.websocket.WebSocket": "parts would cost look-ups for each message",
     "supervisor.decisions.child.Child": "plain facts about one process",
     "supervisor.supervisor.Supervisor": "it owns all parts of a run",

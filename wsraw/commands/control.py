@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from wsraw.commands.failures import Failed, WrongUse, show
+from wsraw.config.units import parse_time
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,13 +36,13 @@ def timeout_option(seconds: float) -> Callable[[F], F]:
     )
 
 
-def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float) -> Any:
+def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float, options: Any = None) -> Any:
     """The answer of the run, a `Done`."""
     from wsraw.supervisor.control import client
 
     try:
         folder = client.find(run_dir)
-        done = client.ask(folder, what, args, timeout)
+        done = client.ask(folder, what, args, timeout, options)
         if what in ("stop", "drain") and done.ok:
             client.wait_until_gone(folder, timeout)
     except client.NoRunError as error:
@@ -125,14 +126,57 @@ def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
     default="",
     help="Replace only the workers of this pool. Default: all pools.",
 )
+@click.option(
+    "--canary",
+    metavar="PERCENT",
+    is_flag=False,
+    flag_value="0",
+    help="First try the new handlers with this share of the connections, as in --canary 10%. If "
+    "they do worse than the old ones, the old workers serve all connections again. Without a "
+    "number: the setting canary_percent.",
+)
+@click.option(
+    "--for",
+    "seconds",
+    metavar="TIME",
+    default="",
+    help="How long to try them. Default: the setting canary_time.",
+)
 @run_dir_option
 @timeout_option(120.0)
-def reload(pool: str, run_dir: str, timeout: float) -> None:
+def reload(pool: str, canary: str | None, seconds: str, run_dir: str, timeout: float) -> None:
     """Replace all workers with new ones, one by one.
 
     The new workers load the handlers file again. If it does not load, the old workers stay.
+
+    With --canary, the command waits until the new handlers were tried; --timeout begins then, and
+    counts if --for is given.
     """
-    show(_ask(run_dir, "reload", (pool,) if pool else (), timeout).text)
+    pools = (pool,) if pool else ()
+    if canary is None:
+        if seconds:
+            raise WrongUse("--for is the time of a canary: give --canary too")
+        show(_ask(run_dir, "reload", pools, timeout).text)
+        return
+    options: dict[str, Any] = {"percent": _percent(canary)}
+    if seconds:
+        try:
+            options["seconds"] = parse_time(seconds)
+        except ValueError as error:
+            raise WrongUse(f"--for: {error}") from error
+        timeout = timeout and timeout + options["seconds"]
+    else:
+        # The run knows.
+        timeout = 0.0
+    show(_ask(run_dir, "canary", pools, timeout, options).text)
+
+
+def _percent(text: str) -> float:
+    """0: the setting."""
+    try:
+        return float(text.removesuffix("%"))
+    except ValueError:
+        raise WrongUse(f"--canary {text}: write a number of percent, as in 10%") from None
 
 
 @click.command()

@@ -321,6 +321,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout: Seconds = 60.0
     """Time limit for a worker to load its handlers file and connect. After it, the worker is killed
     and another one is started."""
+    canary_percent: Annotated[int, msgspec.Meta(ge=1, le=99)] = 10
+    """Share of the connections that new handlers are tried with: `wsraw reload --canary`."""
+    canary_time: Seconds = 60.0
+    """How long they are tried before all workers get them, or until they do worse."""
     gateway_timeout: Seconds = 60.0
     """Kill and restart a gateway that has not answered the supervisor for this long. 0: never."""
     restart_intensity: Count = 5

@@ -31,6 +31,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway import system
 from wsraw.gateway.cluster.cluster import Cluster
 from wsraw.gateway.delivery.deadlines import Deadlines
+from wsraw.gateway.delivery.pools import canary
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection import kernel
 from wsraw.gateway.inspection.inspection import Inspection
@@ -369,6 +370,8 @@ class Gateway:
                 self.sessions.to_supervisor.append(rec.Alive())
             case rec.Stop():
                 self.stopping.begin(record.deadline)
+            case rec.Canary():
+                canary.change(self.registry, record)
             case rec.Relink():
                 self._relink(record.folder)
             case rec.Reload():

@@ -36,9 +36,9 @@ def report(
         for each in sessions.workers.values()
         if each.session.state is not NEW and not each.is_agent
     ]
-    by_pool: dict[str, list[Worker]] = {name: [] for name in registry.pools}
+    by_pool: dict[Pool, list[Worker]] = {pool: [] for pool in registry.pools.values()}
     for worker in workers:
-        by_pool.setdefault(worker.session.pool, []).append(worker)
+        by_pool.setdefault(registry.pool_of(worker), []).append(worker)
     return {
         "epoch": registry.ids.epoch,
         "sockets": sockets,
@@ -57,7 +57,7 @@ def report(
         "unknown_ids": registry.unknown_ids,
         "limits": dict(registry.counters.counts),
         "dropped": registry.outgoing.dropped,
-        "pools": [_pool(pool, by_pool[pool.name], now) for pool in registry.pools.values()],
+        "pools": [_pool(title, pool, by_pool[pool], now) for title, pool in registry.pools.items()],
         "workers": [_worker(worker, now, samples) for worker in workers],
     }
 
@@ -90,11 +90,12 @@ def _totals(totals: ConnectionTotals) -> dict[str, Any]:
     }
 
 
-def _pool(pool: Pool, workers: list[Worker], now: float) -> dict[str, Any]:
+def _pool(title: str, pool: Pool, workers: list[Worker], now: float) -> dict[str, Any]:
+    """A pool, or a canary by its title."""
     windows = [each.window for each in workers]
     oldest = [next(iter(each.in_flight.values())) for each in windows if each.in_flight]
     return {
-        "name": pool.name,
+        "name": title,
         "connections": pool.connections,
         "waiting": len(pool.waiting) + len(pool.unheard) + len(pool.unheard_left),
         "ready": len(pool.workers),
@@ -105,6 +106,7 @@ def _pool(pool: Pool, workers: list[Worker], now: float) -> dict[str, Any]:
         "acked": pool.totals.acked + sum(each.acked_events for each in windows),
         "redelivered": pool.totals.redelivered,
         "dead_letters": pool.totals.dead_letters,
+        "closed": dict(pool.totals.closed),
     }
 
 

@@ -68,9 +68,11 @@ class ConnectionTotals:
 class PoolTotals:
     """What has happened in one pool, whichever of its workers did it."""
 
-    __slots__ = ("acked", "dead_letters", "parked", "redelivered")
+    __slots__ = ("acked", "closed", "dead_letters", "parked", "redelivered")
 
     def __init__(self) -> None:
+        self.closed: dict[str, int] = {}
+        """Connections that have ended, by cause."""
         self.parked = 0
         """Events that wait for a worker now."""
         self.acked = 0
@@ -79,3 +81,12 @@ class PoolTotals:
         """Events that were given out again after a worker's death or a lost link."""
         self.dead_letters = 0
         """Events that were dropped because they kill workers."""
+
+    def add(self, other: PoolTotals) -> None:
+        """Take over what has happened elsewhere."""
+        self.parked += other.parked
+        self.acked += other.acked
+        self.redelivered += other.redelivered
+        self.dead_letters += other.dead_letters
+        for cause, count in other.closed.items():
+            self.closed[cause] = self.closed.get(cause, 0) + count

@@ -486,6 +486,15 @@ class DrainWorker(Record, tag="drain"):
     deadline: float
 
 
+class Canary(Record, tag="canary"):
+    """Let these workers, and no others, serve a share of the pool's connections, from 0 to 1.
+    Without workers: let them and their connections be like the others of the pool again."""
+
+    pool: str
+    workers: list[int]
+    share: float = 0.0
+
+
 class Status(Record, tag="status"):
     """Ask for a `report` with the same `ref`. `samples`: with the percentiles of service times."""
 
@@ -595,7 +604,18 @@ class Reloaded(Record, tag="reloaded"):
 
 
 FromSupervisor: TypeAlias = (
-    Spawned | Exited | DrainWorker | Status | Stop | Reload | Check | Relink | Ask | More | Enough
+    Spawned
+    | Exited
+    | DrainWorker
+    | Status
+    | Stop
+    | Reload
+    | Check
+    | Relink
+    | Ask
+    | More
+    | Enough
+    | Canary
 )
 
 

@@ -129,6 +129,8 @@ def _parts(
                 "name": name,
                 "workers_wanted": len(pool.workers),
                 "reloading": pool.is_reloading,
+                "version": pool.versions.present,
+                "canary": pool.canary.facts(now) if pool.canary is not None else None,
                 "crash_loop": pool.restarts.is_looping,
                 "restarts": dict(pool.restarts.counts),
                 **{key: pools.get(name, {}).get(key) for key in OF_POOL},
@@ -217,6 +219,13 @@ def table(data: dict[str, Any]) -> str:
         )
     if data["reloading"]:
         lines.append("reloading")
+    for pool in data["pools"]:
+        if pool.get("canary"):
+            canary = pool["canary"]
+            what = f"version {canary['version']} is {canary['stage']}"
+            share = f"{100 * canary['share']:g} % of the connections"
+            left = f", {human_time(canary['left'])} left" if canary["left"] is not None else ""
+            lines.append(f"canary in the pool {pool['name']}: {what} with {share}{left}")
     for each in data.get("refused", ()):
         lines.append(f"last reload, {human_time(each['ago'])} ago: {each['why']}")
     lines += ["", _gateway(gateway)]

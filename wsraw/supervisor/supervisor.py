@@ -43,6 +43,7 @@ from wsraw.link.records import (
     Reloaded,
     Report,
     Spawned,
+    Status,
     Stop,
     Stopped,
 )
@@ -58,8 +59,9 @@ from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.control.requests import CERTIFICATES, Requests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
+from wsraw.supervisor.decisions.canary import LOOK, Handled, Plan
 from wsraw.supervisor.decisions.child import Child, ChildState
-from wsraw.supervisor.decisions.pool import in_words
+from wsraw.supervisor.decisions.pool import Pool, in_words
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.file_watch import Watch
 from wsraw.supervisor.log import Log, LogHandler, format_for
@@ -88,6 +90,9 @@ EXIT_CANNOT_LISTEN: Final = 3
 
 FAILURES: Final = (EXIT_TRY_AGAIN, EXIT_WRONG_USE, EXIT_CANNOT_LISTEN)
 """Exit codes of a run that has not ended as somebody wanted."""
+
+OF_CANARIES: Final = 0
+"""The reference of a report that nobody has asked for but we."""
 
 REPEATED_SIGNAL: Final = 0.1
 """Seconds within which a second signal repeats the first one."""
@@ -132,6 +137,8 @@ class Supervisor:
 
     ended_by = ""
     """What has asked the run to stop first, or now."""
+    _is_comparing = False
+    """Whether the gateway is asked again and again what canaries do."""
     _announced = False
     """Whether the log says that clients are served."""
 
@@ -156,7 +163,7 @@ class Supervisor:
             )
         self.most_workers = min(programs.MOST, descriptors.most_workers(limit, count))
         """Limited by the number of open files."""
-        self._settings = settings
+        self.settings = settings
         self.log = log
         self.policy = p.Policy(entries, settings, random.random)
         self._sockets: list[tuple[socket.socket, Listen]] = []
@@ -218,9 +225,9 @@ class Supervisor:
     def _settings_of_run(self) -> bytes:
         """What Python children read first: the settings, with what this run has chosen itself."""
         changes = {"run_dir": str(self._folder.path)}
-        if self._settings.cluster and not self._settings.node:
+        if self.settings.cluster and not self.settings.node:
             changes["node"] = secrets.token_hex(4)
-        settings = settings_module.replaced(self._settings, **changes)
+        settings = settings_module.replaced(self.settings, **changes)
         return settings_module.to_json(settings).encode() + b"\n"
 
     # --- listening sockets, which are shared with each gateway ---
@@ -228,7 +235,7 @@ class Supervisor:
     def _take_passed(self, passed: PassedSockets) -> dict[str, socket.socket]:
         """To be called before anything else is opened: its descriptors are told from ours. Raises
         PassedSocketError."""
-        settings = self._settings
+        settings = self.settings
         return passed.assign([parse_listen(text, settings) for text in settings.listen])
 
     def _close_passed(self) -> None:
@@ -242,13 +249,13 @@ class Supervisor:
         has_said = False
         while True:
             try:
-                for text in self._settings.listen:
-                    listen = parse_listen(text, self._settings)
+                for text in self.settings.listen:
+                    listen = parse_listen(text, self.settings)
                     given = self._passed.get(listen.name)
                     sock = given.dup() if given is not None else listening.bind(listen)
                     self._sockets.append((sock, listen))
-                if self._settings.admin:
-                    address = parse_admin(self._settings.admin)
+                if self.settings.admin:
+                    address = parse_admin(self.settings.admin)
                     self._admin = Admin(address, self.loop, self.log)
                 return
             except OSError as error:
@@ -290,12 +297,12 @@ class Supervisor:
             words = [word for each in self.policy.programs for word in (each.file, *each.words)]
             paths = [Path(self._children.folder, word) for word in words if word]
             files = [path for path in paths if os.path.isfile(path)]
-            if self._settings.reload and not files:
+            if self.settings.reload and not files:
                 self.log.say("warning", "--reload: no worker is given as a file; nothing to watch")
-            elif self._settings.reload:
+            elif self.settings.reload:
                 watch = Watch(files, partial(self.log.say, "warning"))
                 self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
-            if self._settings.max_memory:
+            if self.settings.max_memory:
                 self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
             self.loop.call_later(keeper.LOOK, self._look_at_folder)
             if self._notifier.watchdog_interval:
@@ -377,8 +384,8 @@ class Supervisor:
 
     def stop(self, why: str, seconds: float | None = None) -> None:
         """Stop gracefully; a second time can only make it sooner."""
-        if seconds is not None and self._settings.stop_timeout:
-            seconds = min(seconds, self._settings.stop_timeout)
+        if seconds is not None and self.settings.stop_timeout:
+            seconds = min(seconds, self.settings.stop_timeout)
         self.ended_by = self.ended_by or why
         self.log.say("info", f"{why}: stopping")
         self.act(self.policy.stop(self.loop.now, seconds))
@@ -425,8 +432,8 @@ class Supervisor:
                     self.control.tell(record)
                 case a.End(child, how):
                     self._children.end(child, how)
-                case a.Settled(what, ok, text, pool):
-                    self._settle(what, ok, text, pool)
+                case a.Settled():
+                    self._settle(action)
                 case a.Finish(code):
                     self._requests.finish(code)
                     self.loop.stop()
@@ -457,34 +464,67 @@ class Supervisor:
         self._requests.refusals.settled(CERTIFICATES, not why, why, self.loop.now)
         self._requests.pending.settle("reload", CERTIFICATES, not why, why)
 
+    def try_out(self, names: Sequence[str], plan: Plan) -> None:
+        """Begin a canary in each of these pools."""
+        for name in names:
+            pool = self.policy.pools[name]
+            is_kept = not self._why_not_kept(pool, pool.versions.present)
+            self.act(self.policy.try_out(pool, plan, is_kept=is_kept, now=self.loop.now))
+        if not self._is_comparing:
+            self._is_comparing = True
+            self.loop.call_later(LOOK, self._look_at_canaries)
+
+    def _look_at_canaries(self) -> None:
+        """Ask the gateway what is to be compared."""
+        self._is_comparing = bool(self.policy.canaries)
+        if self._is_comparing:
+            self.control.tell(Status(OF_CANARIES, samples=False))
+            self.loop.call_later(LOOK, self._look_at_canaries)
+
+    def _compare(self, report: dict[str, Any]) -> None:
+        reports = {each["name"]: each for each in report["pools"]}
+        for pool in self.policy.canaries:
+            canary, new = pool.canary, reports.get(f"{pool.name}/canary")
+            if canary is not None and new is not None and pool.name in reports:
+                is_kept = not self._why_not_kept(pool, canary.version.number)
+                old = Handled.of(reports[pool.name])
+                now = self.loop.now
+                self.act(self.policy.compare(pool, old, Handled.of(new), is_kept=is_kept, now=now))
+
+    def _why_not_kept(self, pool: Pool, number: int) -> str:
+        """Why that version of a pool cannot be loaded again, or ""."""
+        whys = [self._children.versions.problem(number, program) for program in pool.programs]
+        return next(filter(None, whys), "")
+
     def refusal_to_roll_back(self, names: Sequence[str]) -> str:
         """Why these pools cannot go back to their previous versions, or ""."""
         for name in names:
             pool = self.policy.pools[name]
+            if pool.canary is not None:
+                continue
             previous = pool.versions.previous
             if not previous:
                 return f"the pool {name} has no version before the present one"
-            for program in pool.programs:
-                why = self._children.versions.problem(previous, program)
-                if why:
-                    return why
+            why = self._why_not_kept(pool, previous)
+            if why:
+                return why
         return ""
 
-    def _settle(self, what: str, ok: bool, text: str, pool: str) -> None:
-        if what == "reload":
+    def _settle(self, done: a.Settled) -> None:
+        if done.what == "reload":
             pools = self.policy.pools.values()
             self._children.versions.keep(
                 {number for each in pools for number in each.versions.kept}
             )
-        of_pool = f"{pool}: " if len(self.policy.pools) > 1 else ""
-        if ok:
-            told = text if what == "reload" else f"scaled to {text}"
-            self.log.say("info", f"{of_pool}{told}")
-        elif self._children.last_output:
+        of_pool = f"{done.pool}: " if len(self.policy.pools) > 1 else ""
+        text = f"{of_pool}{done.text}"
+        # Of a canary the log has more.
+        if done.ok and done.what != a.CANARY:
+            told = text if done.what == "reload" else f"{of_pool}scaled to {done.text}"
+            self.log.say("info", told)
+        if not done.ok and self._children.last_output and done.shows_output:
             text = f"{text}\n{self._children.last_output}"
-        if what == "reload":
-            self._requests.refusals.settled(pool, ok, f"{of_pool}{text}", self.loop.now)
-        self._requests.pending.settle(what, pool, ok, f"{of_pool}{text}")
+        self._requests.pending.settle(done.what, done.pool, done.ok, text)
 
     def _spawn(self, child: Child) -> None:
         if child is self.policy.gateway:
@@ -589,7 +629,7 @@ class Supervisor:
             self.control.tell(Relink(str(self._keeper.place().path)))
 
     def _look_at_memory(self) -> None:
-        most = self._settings.max_memory
+        most = self.settings.max_memory
         for child in list(self.policy.workers):
             memory = self._children.memory(child) or 0
             if memory > most and child.state is ChildState.READY:
@@ -630,6 +670,8 @@ class Supervisor:
                 self.act(self.policy.kill_asked(n, why, abort, now))
             case Recycle(n, why):
                 self.act(self.policy.recycle(n, why, now))
+            case Report(ref, data) if ref == OF_CANARIES:
+                self._compare(data)
             case Report(ref, data):
                 self._requests.report(ref, data)
             case Stopped():
@@ -645,6 +687,8 @@ class Supervisor:
             "debug", f"the gateway is up, pid {news.pid}, epoch {news.epoch}, link {news.endpoint}"
         )
         self.control.tell(
+            # Before the hellos of their workers.
+            *(record for pool in self.policy.canaries if (record := pool.canary_record())),
             Spawned(0, self._standalone_token, 0),
             *(
                 Spawned(child.n, child.token, pid)
@@ -683,8 +727,8 @@ class Supervisor:
     def _urls(self) -> list[str]:
         return [
             url
-            for text, address in zip(self._settings.listen, self._addresses, strict=False)
-            for url in _urls_of(parse_listen(text, self._settings), address)
+            for text, address in zip(self.settings.listen, self._addresses, strict=False)
+            for url in _urls_of(parse_listen(text, self.settings), address)
         ]
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:

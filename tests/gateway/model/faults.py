@@ -12,6 +12,8 @@ from tests.gateway.model.system import TOKEN, System
 from tests.gateway.model.workers import Workers
 from wsraw.gateway.connection.connection import CLOSING, CONNECTING, OPEN
 from wsraw.gateway.delivery.entry import Worker
+from wsraw.gateway.delivery.pools import canary
+from wsraw.link import records as rec
 from wsraw.link.records import (
     PROTOCOL_VERSION,
     Ack,
@@ -133,6 +135,22 @@ class Faults:
                 self.end_session(worker)
 
     # --- the supervisor ---
+
+    def canary(self, a: int, b: int) -> None:
+        """Workers that come next get a share of the connections, another one, or it is over."""
+        if not self.system.config.spawned:
+            return
+        known = self.system.registry.pool().canary
+        if known is not None and b % 3 == 0:
+            self.end_canary()
+            return
+        next_one = self.system.names + 1
+        numbers = sorted({*(known.numbers if known is not None else ()), next_one, next_one + a})
+        canary.change(self.system.registry, rec.Canary("default", numbers, b / 255))
+
+    def end_canary(self) -> None:
+        """Its workers are like the others again."""
+        canary.change(self.system.registry, rec.Canary("default", []))
 
     def supervise(self, a: int, b: int) -> None:
         """The supervisor reads its letters, kills, and reports one exit."""

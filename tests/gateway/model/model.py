@@ -44,6 +44,7 @@ class Model:
             if worker is not None and not process.number:
                 self.faults.end_session(worker)
             self.workers.remove(process)
+        self.faults.end_canary()
         self.workers.connect(1, 100)
         everyone = {peer.reference: peer for peer in self.system.peers}
         quiet = 0

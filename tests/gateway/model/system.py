@@ -14,7 +14,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CONNECTING, OPEN
 from wsraw.gateway.delivery.deadlines import Deadlines
-from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
+from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Pool, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.sessions import Sessions
@@ -60,8 +60,14 @@ class Watched(dict[int, InFlight]):
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker.window.in_flight)
         self._worker = worker
+        self._last = max(self, default=0)
 
     def __setitem__(self, seq: int, flight: InFlight) -> None:
+        if seq <= self._last:
+            # Only its time begins anew (`Window.touch`).
+            super().__setitem__(seq, flight)
+            return
+        self._last = seq
         worker, entry, count = self._worker, flight.owner, len(self)
         assert worker.session.state is LinkState.READY, "an event for one that takes none"
         assert not worker.starting and not worker.hung, "an event for one that takes none"
@@ -395,12 +401,12 @@ class System:
     def _check_totals(self) -> None:
         """What is counted as it happens is what counting anew would find."""
         entries = self.registry.entries.values()
-        parked, are_open = Counter[str](), Counter[Any]()
+        parked, are_open = Counter[Any](), Counter[Any]()
         for entry in entries:
-            parked[entry.pool.name] += len(entry.parked)
+            parked[entry.pool] += len(entry.parked)
             are_open[entry.totals] += entry.is_open
         for pool in self.registry.pools.values():
-            assert pool.totals.parked == parked[pool.name]
+            assert pool.totals.parked == parked[pool]
         for totals in self.registry.totals.values():
             assert totals.open == are_open[totals]
             assert totals.open + sum(totals.closed.values()) == totals.total
@@ -432,7 +438,14 @@ class System:
 
     def _check_nobody_starves(self) -> None:
         """After a turn no connection waits while one who could serve it has nothing to do."""
-        workers = [worker for pool in self.registry.pools.values() for worker in pool.workers]
+        waiting: set[Entry] = set()
+        for pool in self.registry.pools.values():
+            waiting |= self._check_pool(pool)
+        self._waited = waiting
+
+    def _check_pool(self, pool: Pool) -> set[Entry]:
+        """Returns the suspects that wait."""
+        workers = pool.workers
         idle = [
             worker
             for worker in workers
@@ -444,6 +457,8 @@ class System:
         )
         waiting = set()
         for entry in self.registry.entries.values():
+            if entry.pool is not pool:
+                continue
             if present and entry.heard and not entry.parked and self.reference.cons[entry.id].seen:
                 assert entry.holder is not None, f"nobody holds {entry.id}"
             if entry.parked and not entry.in_flight:
@@ -463,4 +478,4 @@ class System:
                 bound = (self.config.sticky or entry.inherited) and holder is not None
                 bound = bound and (holder in entry.pool.workers or holder.starting)
                 assert holder not in idle if bound else not idle, f"{entry.id} waits for nothing"
-        self._waited = waiting
+        return waiting

@@ -107,7 +107,8 @@ def test_a_random_history_keeps_every_promise(number: int, length: int) -> None:
     except Exception:
         print(tell("ci", number, length))
         raise
-    assert counts["acks"]
+    # In a short one it may be that nobody connects.
+    assert counts["acks"] or "accept" not in {name for name, _, _ in steps}
     assert counts["sessions"]
 
 

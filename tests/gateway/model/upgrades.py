@@ -83,7 +83,8 @@ class Upgrades:
         """Another gateway takes over, at whatever moment. Neither clients nor workers may notice:
         that is looked at by all other steps."""
         system = self.system
-        if system.registry.stopping:
+        if system.registry.stopping or system.registry.pool().canary is not None:
+            # Then no upgrade begins.
             return
         if system.is_remote:
             for session in list(system.reference.sessions.values()):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import Harness, entry_of
-from wsraw.gateway.delivery.turns import Turns
+from wsraw.gateway.delivery.pools.turns import Turns
 from wsraw.gateway.sessions.commands import Commands
 from wsraw.gateway.splices.splices import Splices
 from wsraw.link.records import (

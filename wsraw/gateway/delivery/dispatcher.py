@@ -154,7 +154,7 @@ class Dispatcher:
             self._deliver(entry, worker, event, size, now)
         else:
             entry.park(event, size, now)
-            self._queue(entry)
+            self.queue(entry)
 
     @staticmethod
     def count_end(entry: Entry, cause: str) -> None:
@@ -162,6 +162,8 @@ class Dispatcher:
         entry.is_open = False
         entry.totals.open -= 1
         entry.totals.count_end(cause)
+        closed = entry.pool.totals.closed
+        closed[cause] = closed.get(cause, 0) + 1
 
     def _choose(self, entry: Entry, size: int, now: float) -> Worker | None:
         """The worker for a connection with nothing in flight; None if it must wait."""
@@ -243,7 +245,7 @@ class Dispatcher:
         that wait."""
         self.hold(entry, worker)
         if entry.parked:
-            self._queue(entry)
+            self.queue(entry)
 
     def detach(self, entry: Entry) -> None:
         """Take a connection from its worker, if it has one."""
@@ -285,7 +287,7 @@ class Dispatcher:
                     flow.check_marks(entry)
                 if entry.parked and (entry.queue is None or not entry.in_flight):
                     # With nothing in flight it can go to any worker.
-                    self._queue(entry)
+                    self.queue(entry)
             except Exception as error:
                 self.failed.append((entry, error))
         return flights
@@ -332,7 +334,8 @@ class Dispatcher:
 
     # --- parked connections, in turn ---
 
-    def _queue(self, entry: Entry, front: bool = False) -> None:
+    def queue(self, entry: Entry, front: bool = False) -> None:
+        """Let a connection with parked events wait for a worker."""
         holder = entry.holder
         ready = holder is not None and not holder.is_withdrawn
         if entry.in_flight and not ready:
@@ -421,7 +424,7 @@ class Dispatcher:
             return False
         entry.left_behind = entry.event_bytes
         self.left_behind += entry.left_behind
-        self._queue(entry)
+        self.queue(entry)
         return True
 
     def _uncount_left_behind(self, entry: Entry) -> None:
@@ -434,7 +437,7 @@ class Dispatcher:
             entry = next(iter(pool.suspects))
             if entry.parked[0][0] not in self.suspects:
                 # The worker that held it has come back.
-                self._queue(entry, front=True)
+                self.queue(entry, front=True)
                 continue
             worker = self._isolated_worker(pool, now)
             if worker is None:
@@ -516,7 +519,7 @@ class Dispatcher:
             self._uncount_left_behind(entry)
         self._deliver(entry, worker, event, size, now)
         if entry.parked:
-            self._queue(entry)
+            self.queue(entry)
 
     # --- workers come and go ---
 
@@ -587,7 +590,7 @@ class Dispatcher:
             if entry.parked:
                 try:
                     # An event that has killed alone is tried again behind the other suspects.
-                    self._queue(entry, front=not (counts and alone))
+                    self.queue(entry, front=not (counts and alone))
                 except Exception as error:
                     self.failed.append((entry, error))
         self.with_output.discard(worker)
@@ -639,7 +642,7 @@ class Dispatcher:
     def _release_bound(self, worker: Worker) -> None:
         for entry in list(worker.bound):
             entry.leave_queue()
-            self._queue(entry)
+            self.queue(entry)
 
     def forget(self, entry: Entry) -> None:
         """Drop all that is parked of a connection, and take it from its worker."""

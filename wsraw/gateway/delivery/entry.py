@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, NewType, TypeAlias
 
-from wsraw.gateway.delivery.worker import PoolOf, WorkerOf
+from wsraw.gateway.delivery.worker import CanaryOf, PoolOf, WorkerOf
 from wsraw.gateway.totals import ConnectionTotals
 from wsraw.link.open_options import Opening
 from wsraw.link.records import Close, Event, OnMessage, Send
@@ -101,6 +101,7 @@ NOTHING: Final[deque[Parked]] = deque(maxlen=0)
 """No parked events: one for all, as an empty deque takes 600 bytes."""
 Worker: TypeAlias = WorkerOf["Entry"]
 Pool: TypeAlias = PoolOf["Entry"]
+Canary: TypeAlias = CanaryOf["Entry"]
 Queue: TypeAlias = "OrderedDict[Entry, None]"
 """Connections that wait for a worker, in order."""
 

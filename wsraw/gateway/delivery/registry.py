@@ -149,6 +149,12 @@ class Registry:
             pool = self.pools[name] = Pool(name, self.settings, stays=False)
         return pool
 
+    def pool_of(self, worker: Worker) -> Pool:
+        """The pool that a worker with a session belongs to."""
+        pool = self.pool(worker.session.pool)
+        canary = pool.canary
+        return canary.own if canary is not None and worker.number in canary.numbers else pool
+
     def release(self, pool: Pool) -> None:
         """Delete a pool that the settings do not name once it is empty."""
         if not (pool.stays or pool.sessions or pool.connections):
@@ -194,6 +200,8 @@ class Registry:
 
     def add(self, con: Connection, pool: Pool, now: float) -> Entry:
         """Give a connection its entry."""
+        if pool.canary is not None and not con.opened and pool.canary.takes(con.id):
+            pool = pool.canary.own
         totals = self.totals_of(con, con.kind or UNKNOWN, pool.name)
         totals.open += 1
         totals.total += 1

@@ -13,7 +13,7 @@ from wsraw.config.pools import is_bridge
 from wsraw.config.settings import Settings
 from wsraw.gateway.totals import PoolTotals
 from wsraw.link.gateway_end import GatewayEnd
-from wsraw.link.records import Decoder
+from wsraw.link.records import ID_EPOCH_SHIFT, Decoder
 from wsraw.link.window import Owner, Window
 
 ID_RANGE: Final = 4096
@@ -25,6 +25,12 @@ MOST_RANGES: Final = 16
 EXPECTED_BACK: Final = 10.0
 """Seconds after an event has killed a worker within which a successor is expected. Until then the
 last worker left serves events that are not suspects, and the suspects wait."""
+
+_SPREAD: Final = 0x9E3779B1
+"""Ids are given one after the other; times this they are spread evenly over 32 bits (Knuth, The Art
+of Computer Programming, volume 3, section 6.4)."""
+
+_BITS: Final = 1 << 32
 
 
 class RemoteWorker(NamedTuple):
@@ -161,7 +167,33 @@ class PoolOf(Generic[Owner]):
         """How many workers there are when those that are expected back have come."""
         self.killed_at = -math.inf
         """When an event that was alone in flight last killed its worker."""
+        self.canary: CanaryOf[Owner] | None = None
+        """Workers with new handlers that serve a share of its connections."""
 
     def expects_worker(self, now: float) -> bool:
         """Whether an event is known to kill, and a worker that has died is expected back."""
         return len(self.workers) < self.expected_workers and now - self.killed_at < EXPECTED_BACK
+
+
+class CanaryOf(Generic[Owner]):
+    """Workers of a pool with new handlers, and the connections that they serve; canary.py."""
+
+    def __init__(self, own: PoolOf[Owner]) -> None:
+        self.own = own
+        """Its workers and connections, under the name of the pool that it belongs to."""
+        self.numbers: set[int] = set()
+        """The supervisor's for its workers."""
+        self.share = 0.0
+        """Which part of the pool's connections it serves, from 0 to 1."""
+        self.unseen: deque[Owner] = deque()
+        """Connections that may have to move."""
+
+    @property
+    def title(self) -> str:
+        """Its name in reports, which no pool can have."""
+        return f"{self.own.name}/canary"
+
+    def takes(self, con: int) -> bool:
+        """Whether the connection with that id is of its share."""
+        n = con & ((1 << ID_EPOCH_SHIFT) - 1)
+        return n * _SPREAD % _BITS < self.share * _BITS

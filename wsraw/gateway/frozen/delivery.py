@@ -31,9 +31,9 @@ from wsraw.gateway.delivery.entry import (
 from wsraw.gateway.delivery.groups.groups import Groups
 from wsraw.gateway.delivery.groups.table import Table
 from wsraw.gateway.delivery.outgoing import Broadcast, Outgoing
+from wsraw.gateway.delivery.pools.turns import Turns, _Timer
 from wsraw.gateway.delivery.registry import Ids, Registry
 from wsraw.gateway.delivery.suspects import Suspects
-from wsraw.gateway.delivery.turns import Turns, _Timer
 from wsraw.gateway.delivery.worker import PoolOf
 from wsraw.gateway.frozen.copying import Clock, Plan
 from wsraw.gateway.frozen.records import (
@@ -96,7 +96,7 @@ TOTALS: Final = Plan(
 POOL_TOTALS: Final = Plan(
     PoolTotals,
     PoolState,
-    copied="acked redelivered dead_letters",
+    copied="acked redelivered dead_letters closed",
     left_out={"parked": COUNTED},
 )
 POOL: Final = Plan(
@@ -111,6 +111,7 @@ POOL: Final = Plan(
         "stays": "the settings name it",
         "sessions": COUNTED,
         "connections": COUNTED,
+        "canary": "no upgrade begins while there is one",
     },
 )
 BROADCAST: Final = Plan(
@@ -358,6 +359,7 @@ def freeze_pools(registry: Registry, refs: Refs) -> list[PoolState]:
             acked=pool.totals.acked,
             redelivered=pool.totals.redelivered,
             dead_letters=pool.totals.dead_letters,
+            closed=pool.totals.closed,
             workers=[refs.present(worker) for worker in pool.workers],
             isolated=[refs.present(worker) for worker in pool.isolated],
             waiting=_ids(pool.waiting),

@@ -136,6 +136,8 @@ def why_not(parts: Parts) -> str:
     dispatcher = registry.dispatcher
     if registry.stopping:
         return "it is stopping"
+    if any(pool.canary is not None for pool in registry.pools.values()):
+        return "a canary is under way"
     for things, what in (
         (dispatcher.failed, "connections to be ended"),
         (dispatcher.failed_workers, "sessions to be ended"),
@@ -410,7 +412,7 @@ class Thawing:
         self._parts.sockets.thaw_counts(shared)
         for entry in self._left_behind:
             if entry.parked and entry.queue is None:
-                registry.dispatcher._queue(entry)
+                registry.dispatcher.queue(entry)
         now = self._clock.now
         running = set(sessions.tokens._numbers.values())
         for worker in present:

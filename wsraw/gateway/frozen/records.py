@@ -504,6 +504,7 @@ class PoolState(State):
     reassigning: bool
     expected_workers: int
     killed_at: float
+    closed: dict[str, int] = {}
 
 
 class BroadcastState(State):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from wsraw.gateway.cluster.cluster import Cluster, Question
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
-from wsraw.gateway.delivery.turns import _Timer
+from wsraw.gateway.delivery.pools.turns import _Timer
 from wsraw.gateway.delivery.worker import IdRange, RemoteWorker, WorkerOf
 from wsraw.gateway.frozen.copying import Clock, Plan
 from wsraw.gateway.frozen.delivery import ITS_OWN, Refs, ThawDelivery

@@ -80,6 +80,10 @@ class Filter:
         if pool not in self._registry.pools:
             known = ", ".join(self._registry.pools)
             raise ValueError(f"there is no pool {pool!r}; there are {known}")
+        found = self._registry.pools[pool]
+        if found.name != pool:
+            # A canary, among whose connections is none that has no entry yet.
+            return lambda con, entry: entry is not None and entry.pool is found
         return lambda con, entry: (entry.pool.name if entry is not None else con.pool) == pool
 
     def _address(self, options: Mapping[str, Any]) -> Test:

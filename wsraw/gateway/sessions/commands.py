@@ -15,8 +15,8 @@ from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.delivery.accounts import MARK, size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening, Worker
 from wsraw.gateway.delivery.groups.table import Table
+from wsraw.gateway.delivery.pools.turns import Turns
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.delivery.turns import Turns
 from wsraw.gateway.delivery.worker import MOST_RANGES
 from wsraw.gateway.splices.splices import Splices
 from wsraw.gateway.websocket.messages import UNFINISHED
@@ -239,7 +239,7 @@ class Commands:
             asked = check(open_)
         except ValueError as error:
             return f"connection {open_.con}: {error}"
-        pool = self._registry.pool(worker.session.pool)
+        pool = self._registry.pool_of(worker)
         name = asked.name
         existing = self._registry.named(pool, name) if name else None
         if existing is not None:

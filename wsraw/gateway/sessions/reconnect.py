@@ -52,7 +52,9 @@ def _reopen(registry: Registry, entry: Entry, random: Callable[[], float], now: 
     delay = min(LONGEST_DELAY, doubled) * (0.5 + random() / 2)
     about = {"reconnects": attempts + 1}
     con = dialed(registry.ids.new(), reopening.asked, registry.settings, about, now + delay)
-    successor = registry.add(con, registry.pool(entry.pool.name), now)
+    holder = entry.holder
+    pool = registry.pool_of(holder) if holder is not None else registry.pool(entry.pool.name)
+    successor = registry.add(con, pool, now)
     successor.reopening = Reopening(reopening.asked, attempts + 1)
     registry.flow.keep(successor, size_of(reopening.asked))
     successor.dial_at = now + delay
@@ -60,7 +62,6 @@ def _reopen(registry: Registry, entry: Entry, random: Callable[[], float], now: 
     if entry.owner is not None and entry.owner.session.state is not GONE:
         successor.owner = entry.owner
         entry.owner.ties.add(successor)
-    holder = entry.holder
     if holder is not None and holder.session.state is READY:
         registry.dispatcher.hold(successor, holder)
     successor.heard = True

@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.entry import Entry, Worker
+from wsraw.gateway.delivery.pools import canary
+from wsraw.gateway.delivery.pools.turns import Turns
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.delivery.turns import Turns
 from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.backlog import Backlog
 from wsraw.gateway.sessions.commands import Commands
@@ -258,7 +259,7 @@ class Sessions:
         ids = registry.ids.new_range(worker)
         node = registry.groups.cluster.node if registry.groups.cluster is not None else ""
         worker.session.welcome(hello, self._last_session, registry.ids.epoch, ids, node)
-        pool = registry.pool(hello.pool)
+        pool = registry.pool_of(worker)
         pool.sessions += 1
         if not pool.stays and pool.name != PUSHING_POOL:
             text = "%s: no route leads to its pool %s, so it gets no clients"
@@ -303,7 +304,7 @@ class Sessions:
 
     def _ready(self, worker: Worker) -> None:
         session = worker.session
-        self._registry.dispatcher.join(self._registry.pool(session.pool), worker)
+        self._registry.dispatcher.join(self._registry.pool_of(worker), worker)
         of_pool = f", pool {session.pool}" if session.pool != DEFAULT_POOL else ""
         self._log(worker, f"is ready ({session.language}{of_pool})")
         if worker.number:
@@ -328,7 +329,7 @@ class Sessions:
             ):
                 self._orphaned.add(con_id)
                 con = Connection.ended(con_id, registry.settings)
-                entry = registry.add(con, registry.pool(worker.session.pool), now)
+                entry = registry.add(con, registry.pool_of(worker), now)
                 entry.inherited = True
                 registry.dispatcher.hold(entry, worker)
                 registry.take(con, [OnClose(0, con_id, 1006, "", "gateway-died")], now)
@@ -397,7 +398,7 @@ class Sessions:
 
     def withdraw(self, worker: Worker) -> None:
         """Give a worker nothing new: its link has ended, and what it has sent is being applied."""
-        pool = self._registry.pool(worker.session.pool)
+        pool = self._registry.pool_of(worker)
         self._registry.dispatcher.withdraw(pool, worker)
 
     def end(
@@ -429,7 +430,7 @@ class Sessions:
             return
         if worker.is_agent and registry.groups.cluster is not None:
             registry.groups.cluster.end(worker)
-        pool = registry.pool(session.pool)
+        pool = registry.pool_of(worker)
         registry.dispatcher.leave(pool, worker, died, counts, certain, lost)
         self._end_undelivered(now)
         for entry in list(worker.ties):
@@ -540,6 +541,8 @@ class Sessions:
             reopen_ended(registry, self._random, now)
         for pool in registry.pools.values():
             dispatcher.dispatch(pool, now)
+            if pool.canary is not None and pool.canary.unseen:
+                canary.advance(dispatcher, pool, pool.canary)
         if dispatcher.failed:
             registry.end_failed(now)
         if dispatcher.failed_workers:
@@ -644,7 +647,7 @@ class Sessions:
         session, dispatcher = worker.session, self._registry.dispatcher
         worker.hung = True
         worker.window.close()
-        dispatcher.withdraw(self._registry.pool(session.pool), worker)
+        dispatcher.withdraw(self._registry.pool_of(worker), worker)
         flight = next(iter(worker.window.in_flight.values()))
         entry, age = flight.owner, worker.window.oldest_age(now)
         name = type(flight.event).__struct_config__.tag
@@ -678,5 +681,5 @@ class Sessions:
 
     def drain(self, worker: Worker, deadline: float) -> None:
         """Let a worker finish and leave within `deadline` seconds."""
-        pool = self._registry.pool(worker.session.pool)
+        pool = self._registry.pool_of(worker)
         self._registry.dispatcher.drain(pool, worker, deadline)

@@ -67,14 +67,20 @@ def _describe(folder: Path) -> str:
     return f"pid {data['pid']}, {' and '.join(data['listen']) or 'not listening yet'}"
 
 
-def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0) -> Done:
+def ask(
+    folder: Path,
+    what: str,
+    args: Sequence[str] = (),
+    timeout: float = 0.0,
+    options: Mapping[str, Any] | None = None,
+) -> Done:
     """Ask the run in that folder, and wait for its answer; `timeout` is seconds, 0 none.
 
     Raises NoRunError if it is gone before that, RefusedError if it does not take the request,
     TimeoutError if it takes too long.
     """
     with closing(_Conversation(folder)) as conversation:
-        return conversation.ask(Do(1, what, list(args)), timeout)
+        return conversation.ask(Do(1, what, list(args), dict(options or {})), timeout)
 
 
 def pages(

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from wsraw.config import programs
+from wsraw.config.options import LARGEST
+from wsraw.config.settings import Settings
 from wsraw.link.records import Done, Status
 from wsraw.runtime.link.server import Link
 from wsraw.runtime.loop import Loop
@@ -16,6 +18,7 @@ from wsraw.supervisor.control.forwarded import Forwarded
 from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.control.pending import PendingRequests
 from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions.canary import Plan
 from wsraw.supervisor.decisions.policy import Phase, Policy
 from wsraw.supervisor.decisions.refusals import Refusals
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
@@ -41,6 +44,9 @@ class Run(Protocol):
     control: Control
     ended_by: str
 
+    @property
+    def settings(self) -> Settings: ...
+
     def act(self, actions: list[a.Action]) -> None: ...
 
     def refusal_to_scale(self, count: int) -> str:
@@ -48,6 +54,9 @@ class Run(Protocol):
 
     def refusal_to_roll_back(self, names: Sequence[str]) -> str:
         """Why these pools cannot go back to their previous versions, or ""."""
+
+    def try_out(self, names: Sequence[str], plan: Plan) -> None:
+        """Begin a canary in each of these pools."""
 
     def read_certificates(self) -> bool:
         """Reload the certificates. False if there are none."""
@@ -87,6 +96,8 @@ class Requests:
                 self._answer(asked, False, "the run is stopping")
             case "reload":
                 self._reload(asked)
+            case "canary":
+                self._try_out(asked)
             case "rollback":
                 self._roll_back(asked)
             case "scale":
@@ -161,6 +172,39 @@ class Requests:
                 return None
         return list(asked.do.args) or own or list(pools)
 
+    def _try_out(self, asked: Asked) -> None:
+        """Try new handlers with a share of the connections, in all pools or in the given ones."""
+        names = self._pools_of(asked)
+        if names is None:
+            return
+        plan = self._plan_of(asked)
+        if isinstance(plan, str):
+            self._answer(asked, False, plan)
+            return
+        for name in names:
+            pool = self._run.policy.pools[name]
+            if pool.canary is not None:
+                why = f"a canary of the pool {name} is under way; `wsraw rollback` ends it"
+                self._answer(asked, False, why)
+                return
+            if pool.is_reloading:
+                self._answer(asked, False, f"the pool {name} is reloading; try again after that")
+                return
+        self._run.log.say("info", f"wsraw reload: a canary in {' and '.join(names)}")
+        self.pending.begin(asked, a.CANARY, names)
+        self._run.try_out(names, plan)
+
+    def _plan_of(self, asked: Asked) -> Plan | str:
+        """What is to be tried, or why that cannot be."""
+        settings, options = self._run.settings, asked.do.options
+        percent = options.get("percent") or settings.canary_percent
+        seconds = options.get("seconds") or settings.canary_time
+        if not (isinstance(percent, int | float) and 0 < percent < 100):
+            return "the share of a canary is more than 0 % and less than 100 %"
+        if not (isinstance(seconds, int | float) and 0 < seconds < LARGEST):
+            return "the time of a canary is more than 0 s"
+        return Plan(percent / 100, float(seconds))
+
     def _roll_back(self, asked: Asked) -> None:
         """Let all workers, or those of the given pools, load the version that they had before."""
         run = self._run
@@ -169,12 +213,20 @@ class Requests:
             return
         if not asked.do.args:
             # Those that have not changed yet stay as they are.
-            names = [n for n in names if run.policy.pools[n].versions.previous] or names
+            pools = run.policy.pools
+            names = [n for n in names if pools[n].canary or pools[n].versions.previous] or names
         why = run.refusal_to_roll_back(names)
         if why:
             self._answer(asked, False, why)
             return
         run.log.say("info", f"wsraw rollback: rolling back {' and '.join(names)}")
+        on_trial = [name for name in names if run.policy.pools[name].canary is not None]
+        if on_trial:
+            # That is all there is to go back from, and it is done at once.
+            run.act(run.policy.roll_back(on_trial, run.loop.now))
+            text = f"the old workers serve all connections of {' and '.join(on_trial)} again"
+            self._answer(asked, True, text)
+            return
         self.pending.begin(asked, "reload", names)
         run.act(run.policy.roll_back(names, run.loop.now))
 
@@ -207,7 +259,7 @@ class Requests:
     def finish(self, code: int) -> None:
         """The run is over: answer every request."""
         self.pending.end("stop", True, f"stopped, exit code {code}")
-        for what in ("reload", "scale"):
+        for what in ("reload", "scale", a.CANARY):
             self.pending.end(what, False, "the run has stopped")
         self.forwarded.end("the run has stopped")
         for ref in list(self._reports):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
-from wsraw.link.records import DEFAULT_POOL, Check, DrainWorker, Stop
+from wsraw.link.records import DEFAULT_POOL, Canary, Check, DrainWorker, Stop
 from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions.child import Child
+
+CANARY: Final = "canary"
+"""What is settled beside `reload` and `scale`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Spawn:
 class Tell:
     """Send this record to the gateway."""
 
-    record: DrainWorker | Check | Stop
+    record: DrainWorker | Check | Stop | Canary
 
 
 class Ending(Enum):
@@ -50,12 +54,14 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A request, `reload` or `scale`, is done in that pool or was refused."""
+    """A request, `reload`, `scale` or `canary`, is done in that pool or was refused."""
 
     what: str
     ok: bool
     text: str
     pool: str = DEFAULT_POOL
+    shows_output: bool = True
+    """What the last process has said tells why, if it was refused."""
 
 
 @dataclass(frozen=True, slots=True)

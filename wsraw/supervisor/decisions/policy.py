@@ -25,6 +25,7 @@ from wsraw.config.settings import Settings
 from wsraw.link.records import Check, Stop
 from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions.canary import Handled, Plan
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.gateway_check import GatewayCheck
 from wsraw.supervisor.decisions.pool import FOREVER, GRACE, Pool
@@ -157,6 +158,9 @@ class Policy:
         # A run without workers of its own is up now.
         self._note_first_ready()
         if is_new:
+            for pool in self.canaries:
+                assert pool.canary is not None
+                pool.canary.forget()
             for child in self._living_workers():
                 self._expect_hello(child, now)
         return self.decide(now)
@@ -259,6 +263,25 @@ class Policy:
                 self.pools[name].restarts.reset()
                 self.pools[name].roll_back(now)
         return self.decide(now)
+
+    def try_out(self, pool: Pool, plan: Plan, *, is_kept: bool, now: float) -> list[a.Action]:
+        """Begin a canary in this pool; see `Pool.try_out`."""
+        if self.phase is Phase.RUNNING:
+            self._version += 1
+            pool.try_out(plan, self._version, is_kept=is_kept, now=now)
+        return self.decide(now)
+
+    def compare(
+        self, pool: Pool, old: Handled, new: Handled, *, is_kept: bool, now: float
+    ) -> list[a.Action]:
+        """What the workers of a pool with a canary have done by now."""
+        pool.compare(old, new, is_kept=is_kept, now=now)
+        return self.decide(now)
+
+    @property
+    def canaries(self) -> list[Pool]:
+        """The pools with a canary."""
+        return [pool for pool in self.pools.values() if pool.canary is not None]
 
     def scale(self, count: int, now: float, pool: Pool, program: Program) -> list[a.Action]:
         """Set the number of workers of a program, at least one."""
@@ -443,7 +466,8 @@ class Policy:
         else:
             self._spawned += 1
             child.n = self._spawned
-            child.version = self.pools[child.pool].versions.wanted
+            child.version = self.pools[child.pool].version_of(child)
+            self.pools[child.pool].tell_of(child)
             self._expect_hello(child, now)
         self._do(a.Spawn(child))
 
@@ -472,6 +496,8 @@ class Policy:
             child.restarts += 1
             child.last_death = now, reason
         pool = self.pools[child.pool] if child is not self.gateway else None
+        if pool is not None and pool.canary_exited(child, reason, now):
+            return
         if pool is not None and pool.exited(child):
             if not was_asked:
                 self._say("warning", f"{name} {reason}; its replacement takes over")

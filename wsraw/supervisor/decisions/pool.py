@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from wsraw.config.programs import Entry, Program
+from wsraw.link import records as rec
 from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions.canary import Canary, Handled, Plan, Stage
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.restarts import RECYCLED, RELOAD, Restarts
-from wsraw.supervisor.decisions.versions import Versions
+from wsraw.supervisor.decisions.versions import Version, Versions
 
 SETTLE: Final = 0.1
 """Seconds that a successor must stay ready: on_start runs right after the hello and may fail."""
@@ -66,6 +68,9 @@ class Pool:
         replaces a dead one shows that the file loads again."""
         self._is_scaling = False
         self.versions = Versions()
+        self.canary: Canary | None = None
+        self._is_promoting = False
+        """The reload gives all workers what a canary has tried."""
         self._drain_timeout = drain_timeout
         self._do = do
 
@@ -79,6 +84,8 @@ class Pool:
         yield from self.workers
         if self.successor is not None:
             yield self.successor
+        if self.canary is not None:
+            yield from self.canary.children
 
     def first_of_each(self) -> Iterator[Child]:
         for program in self.programs:
@@ -98,14 +105,32 @@ class Pool:
         """Replace all workers by ones that load this version, which is on disk. One that is still
         starting is stopped at once, as it may have read the old file; a successor that is ready is
         replaced after the current step."""
+        self.fail_canary("a reload was asked for", now)
         self.versions.reload(version)
         self._replace_all(now)
 
     def roll_back(self, now: float) -> None:
         """Replace all workers by ones that load the previous version, as it was kept. To be called
-        if there is one."""
+        if there is one; or end the canary that is under way."""
+        if self.canary is not None:
+            self.fail_canary("a rollback was asked for", now)
+            return
         self.versions.go_back()
         self._replace_all(now)
+
+    def try_out(self, plan: Plan, version: int, *, is_kept: bool, now: float) -> None:
+        """Begin a canary: new workers load this version from disk. To be called if none is under
+        way, and no reload. `is_kept`: the present version can be loaded again."""
+        counts = Counter(child.program for child in self.workers)
+        children = [
+            Child(program, self.name)
+            for program, count in counts.items()
+            for _ in range(math.ceil(plan.share * count))
+        ]
+        for child in children:
+            child.spawn_at = now
+        self.canary = Canary(plan, Version(version), children)
+        self.versions.hold(is_kept=is_kept)
 
     def _replace_all(self, now: float) -> None:
         self.is_reloading = True
@@ -127,6 +152,7 @@ class Pool:
 
     def replace_all_at_once(self, now: float) -> None:
         """Replace all workers at once, because they cannot find the gateway any more."""
+        self.fail_canary("the link to the gateway has moved", now)
         self._drop_successor(now, can_drain=False)
         for child in list(self.workers):
             if child.alive:
@@ -220,6 +246,8 @@ class Pool:
                 each.outdated = ""
             self._refused_at = now
             self.versions.refused()
+            if self.canary is not None:
+                self._dismiss(self.canary, now)
         return told
 
     def _is_half_way(self, program: Program | None) -> bool:
@@ -228,10 +256,100 @@ class Pool:
         old = [each for each in ours if each.outdated == RELOAD]
         return bool(old) and any(each.state is ChildState.READY for each in ours if each not in old)
 
+    # --- the canary ---
+
+    def version_of(self, child: Child) -> Version:
+        """What a process of this child loads."""
+        canary = self.canary
+        if canary is not None and child in canary.children:
+            return canary.version
+        return self.versions.wanted
+
+    def canary_record(self) -> rec.Canary | None:
+        """What the gateway is to know of the canary."""
+        canary = self.canary
+        if canary is None or not canary.numbers:
+            return None
+        share = 0.0 if canary.stage is Stage.STARTING else canary.plan.share
+        return rec.Canary(self.name, canary.numbers, share)
+
+    def tell_of(self, child: Child) -> None:
+        """Before the hello of a worker of the canary, tell the gateway that it is one."""
+        record = self.canary_record()
+        if record is not None and child.n in record.workers:
+            self._do(a.Tell(record))
+
+    def canary_exited(self, child: Child, reason: str, now: float) -> bool:
+        """A process has exited. True if it was a worker of the canary; then the canary has failed,
+        unless its version is to stay anyway."""
+        canary = self.canary
+        if canary is None or child not in canary.children:
+            return False
+        if canary.stage is Stage.PROMOTED:
+            canary.children.remove(child)
+            record = self.canary_record() or rec.Canary(self.name, [])
+            self._do(a.Tell(record))
+        else:
+            what = "the new worker" if canary.stage is Stage.STARTING else child.name
+            self.fail_canary(f"{what} {reason}", now, shows_output=True)
+        return True
+
+    def compare(self, old: Handled, new: Handled, *, is_kept: bool, now: float) -> None:
+        """Compare what the old workers have done by now, and those of the canary. `is_kept`: its
+        version can be loaded again."""
+        canary = self.canary
+        if canary is None or canary.stage is not Stage.ON_TRIAL:
+            return
+        why = canary.look(old, new, now)
+        if why:
+            self.fail_canary(why, now)
+        elif canary.is_over(now):
+            canary.stage = Stage.PROMOTED
+            text = f"canary: version {canary.version.number} does well; all workers get it"
+            self._do(a.Say("info", text))
+            self._is_promoting = True
+            self.versions.let_go()
+            self.versions.promote(canary.version._replace(is_kept=is_kept))
+            self._replace_all(now)
+
+    def fail_canary(self, why: str, now: float, *, shows_output: bool = False) -> None:
+        """Give the connections of the canary back to the old workers."""
+        canary = self.canary
+        if canary is None:
+            return
+        if canary.stage is not Stage.PROMOTED:
+            self.versions.let_go()
+        self._dismiss(canary, now)
+        kept = in_words(sum(each.alive for each in self.workers))
+        text = f"rolled back: {why}; {kept} of the old version serve all connections"
+        self._do(a.Say("error", f"canary {text}"))
+        self._do(a.Settled(a.CANARY, False, text, self.name, shows_output))
+
+    def _dismiss(self, canary: Canary, now: float) -> None:
+        """Its workers are like the others for the gateway, and leave."""
+        self.canary = None
+        self._do(a.Tell(rec.Canary(self.name, [])))
+        for child in canary.children:
+            self._let_leave(child, now)
+
+    def _advance_canary(self, canary: Canary, now: float) -> None:
+        if canary.stage is Stage.STARTING and canary.is_ready(now):
+            canary.begin(now)
+            record = self.canary_record()
+            assert record is not None
+            self._do(a.Tell(record))
+            what = f"version {canary.version.number} serves {canary.plan.in_words}"
+            text = f"canary: {what}, with {in_words(len(canary.children))}"
+            self._do(a.Say("info", text))
+        elif canary.stage is Stage.PROMOTED and self._are_all_new():
+            self._dismiss(canary, now)
+
     # --- steps ---
 
     def advance(self, now: float) -> None:
         """Take the steps that are due."""
+        if self.canary is not None:
+            self._advance_canary(self.canary, now)
         new = self.successor
         if new is None:
             self._begin(now)
@@ -262,6 +380,8 @@ class Pool:
         new = self.successor
         if new is not None and new.ready_at is not None:
             times.append(new.ready_at + SETTLE)
+        if self.canary is not None:
+            times.append(self.canary.wake_at())
         return min((when for when in times if when > now), default=math.inf)
 
     def _begin(self, now: float) -> None:
@@ -279,12 +399,12 @@ class Pool:
     def _others_are_ready(self) -> bool:
         return all(c.outdated or c.state is ChildState.READY for c in self.workers)
 
+    def _are_all_new(self) -> bool:
+        are_new = all(c.state is ChildState.READY and not c.outdated for c in self.workers)
+        return self.successor is None and are_new
+
     def _is_done(self) -> bool:
-        return (
-            self.successor is None
-            and not self.leaving
-            and all(c.state is ChildState.READY and not c.outdated for c in self.workers)
-        )
+        return self._are_all_new() and not self.leaving and self.canary is None
 
     def _put_in_place(self, new: Child, old: Child) -> None:
         """Give the slot of `old`, with its history, to `new`."""
@@ -321,11 +441,14 @@ class Pool:
             self._do(a.End(child, a.Ending.TERMINATE))
 
     def _settle(self, what: str, ok: bool, text: str) -> None:
-        if what == RELOAD:
-            self.is_reloading = False
-        else:
-            self._is_scaling = False
         self._do(a.Settled(what, ok, text, self.name))
+        if what != RELOAD:
+            self._is_scaling = False
+            return
+        self.is_reloading = False
+        if self._is_promoting:
+            self._is_promoting = False
+            self._do(a.Settled(a.CANARY, ok, text, self.name))
 
 
 def in_words(count: int) -> str:

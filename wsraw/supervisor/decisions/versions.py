@@ -52,9 +52,23 @@ class Versions:
         """The versions whose files are needed."""
         return {*self._served, self.wanted.number}
 
+    def hold(self, *, is_kept: bool) -> None:
+        """Another version is on trial, and may be on disk: a worker that starts now loads the
+        present one as it was kept, if it was."""
+        self._before = self.wanted
+        self.wanted = Version(self.present, is_kept or self.wanted.is_kept)
+
+    def let_go(self) -> None:
+        """The trial is over."""
+        self.wanted = self._before
+
     def reload(self, number: int) -> None:
         """Begin with a new version, from disk."""
         self._begin(Version(number), is_going_back=False)
+
+    def promote(self, version: Version) -> None:
+        """Begin with the version that was on trial."""
+        self._begin(version, is_going_back=False)
 
     def go_back(self) -> None:
         """Begin with the previous one. To be called if there is one."""
@@ -78,6 +92,6 @@ class Versions:
     def refused(self) -> None:
         """It does not load, and the workers stay as they were. One that dies is followed by what is
         on disk, which may load by then; unless it was not from disk itself."""
-        if self._is_going_back or self._before.is_kept:
+        if self.wanted.is_kept or self._before.is_kept:
             self.wanted = self._before
             self._is_going_back = False

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from wsraw.gateway.delivery import turns
-from wsraw.gateway.delivery.turns import ASK_AGAIN, MOST_TIMERS, Turns
+from wsraw.gateway.delivery.pools import turns
+from wsraw.gateway.delivery.pools.turns import ASK_AGAIN, MOST_TIMERS, Turns
 from wsraw.link.states import DRAINING, GONE, READY, LinkState
 
 T = ("pool", "t")

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.corpus import frame
+from tests.gateway.delivery.test_dispatcher import established
+from tests.gateway.harness import Harness, LinkedWorker, entry_of
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.dispatcher import REASSIGNED
+from wsraw.gateway.delivery.pools import canary
+from wsraw.link import records as rec
+from wsraw.link.records import Attach, OnConnect, OnMessage, Open, State
+
+NEW = 7
+"""The supervisor's number for the worker with new handlers."""
+
+
+class Trial:
+    """A gateway with an old worker, and connections that it has heard of."""
+
+    def __init__(self, connections: int = 40, **settings: str) -> None:
+        self.harness = Harness(**settings)
+        self.old = self.harness.worker()
+        self.cons = established(self.harness, connections)
+        self.pool = self.harness.registry.pool()
+
+    def begin(self, share: float = 0.5, number: int = NEW) -> LinkedWorker:
+        """One with new handlers comes, and takes its share."""
+        harness = self.harness
+        numbers = sorted({number, *(self.pool.canary.numbers if self.pool.canary else ())})
+        canary.change(harness.registry, rec.Canary("default", numbers, 0.0))
+        harness.sessions.tokens.add(f"token {number}", number)
+        new = harness.worker(token=f"token {number}", instance=f"new {number}")
+        canary.change(harness.registry, rec.Canary("default", numbers, share))
+        harness.turn()
+        harness.turn()
+        return new
+
+    def end(self) -> None:
+        canary.change(self.harness.registry, rec.Canary("default", []))
+        self.harness.turn()
+
+    def say(self, *cons: Connection) -> None:
+        for con in cons:
+            self.harness.say(con, b"x")
+        self.harness.turn()
+
+    def chosen(self) -> list[Connection]:
+        """The connections of the canary."""
+        assert self.pool.canary is not None
+        return [con for con in self.cons if entry_of(con).pool is self.pool.canary.own]
+
+
+def handled(harness: Harness, *, state: bytes = b"") -> list[list[Any]]:
+    """The messages that each worker handles until nothing is left to do."""
+    workers = harness.linked_workers
+    seen: list[list[Any]] = [[] for _ in workers]
+    busy = True
+    while busy:
+        busy = False
+        for worker, ours in zip(workers, seen, strict=True):
+            for event in worker.events:
+                busy = True
+                ours += [event] * (type(event) is OnMessage)
+                worker.ack(event, commands=(State(event.con, state),) if state else ())
+        harness.turn()
+    return seen
+
+
+def of(events: list[Any]) -> set[int]:
+    return {event.con for event in events}
+
+
+def check_books(harness: Harness) -> None:
+    """The pools' counts are what is there."""
+    registry = harness.registry
+    for pool in registry.pools.values():
+        ours = [entry for entry in registry.entries.values() if entry.pool is pool]
+        assert pool.connections == len(ours)
+        assert pool.totals.parked == sum(len(entry.parked) for entry in ours)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_share_of_connections_moves_with_its_state(share: float) -> None:
+    trial = Trial(200)
+    trial.say(*trial.cons)
+    handled(trial.harness, state=b"state")
+    new = trial.begin(share)
+    ours = {con.id for con in trial.chosen()}
+    assert len(ours) == pytest.approx(200 * share, abs=200 * 0.05)
+    attached = [record for record in new.take(Attach) if record.state == b"state"]
+    assert {record.con for record in attached} == ours
+    trial.say(*trial.cons)
+    by_old, by_new = handled(trial.harness)
+    assert of(by_new) == ours
+    assert of(by_old) == {con.id for con in trial.cons} - ours
+    check_books(trial.harness)
+
+
+def test_new_connections_are_shared_in_the_same_way() -> None:
+    trial = Trial(0)
+    new = trial.begin(0.25)
+    for _ in range(200):
+        trial.harness.raw(b"", protocol="raw")
+    trial.harness.turn()
+    handled(trial.harness)
+    assert new.heard
+    assert trial.pool.canary is not None
+    assert trial.pool.canary.own.connections == pytest.approx(50, abs=10)
+    check_books(trial.harness)
+
+
+def test_until_its_share_is_told_a_canary_serves_nobody() -> None:
+    trial = Trial()
+    new = trial.begin(0.0)
+    assert not trial.chosen()
+    trial.say(*trial.cons)
+    assert not new.events
+
+
+def test_a_connection_moves_when_its_events_are_handled() -> None:
+    """In order, and one worker at a time."""
+    trial = Trial(4)
+    trial.say(*trial.cons)
+    new = trial.begin(1.0)
+    assert not trial.chosen()
+    trial.say(*trial.cons)
+    assert not new.events
+    trial.old.work()
+    assert trial.chosen() == trial.cons
+    trial.say(*trial.cons)
+    assert of(handled(trial.harness)[1]) == {con.id for con in trial.cons}
+
+
+def test_parked_events_move_too() -> None:
+    trial = Trial(4)
+    trial.old.worker.window.limit = trial.old.worker.window.largest = 1
+    for con in trial.cons:
+        for n in range(3):
+            trial.harness.say(con, b"%d" % n)
+    trial.harness.turn()
+    trial.begin()
+    by_old, by_new = handled(trial.harness)
+    assert by_new
+    for con in trial.cons:
+        seen = [event.data for event in by_old + by_new if event.con == con.id]
+        assert seen == [b"0", b"1", b"2"]
+    check_books(trial.harness)
+
+
+def test_many_connections_move_in_as_many_turns_as_they_need() -> None:
+    trial = Trial(0)
+    trial.cons = established(trial.harness, 3 * REASSIGNED)
+    trial.begin(1.0)
+    for _ in range(3):
+        trial.harness.turn()
+    assert len(trial.chosen()) == 3 * REASSIGNED
+
+
+def test_sticky_pools_give_new_connections_alone() -> None:
+    trial = Trial(dispatch="sticky")
+    new = trial.begin(1.0)
+    assert not trial.chosen()
+    trial.say(*trial.cons)
+    assert not new.events
+    trial.harness.raw(b"", protocol="raw")
+    trial.harness.turn()
+    assert [type(event) for event in new.events] == [OnConnect]
+
+
+def test_what_a_worker_opens_is_its_own() -> None:
+    """Whatever share its id belongs to."""
+    trial = Trial(0)
+    new = trial.begin(0.5)
+    for worker in (trial.old, new):
+        for con in worker.link._ids[0][:10]:
+            worker.say(Open(con, "127.0.0.1:9", "raw"))
+    trial.harness.turn()
+    for entry in trial.harness.registry.entries.values():
+        assert entry.holder is not None
+        assert trial.harness.registry.pool_of(entry.holder) is entry.pool
+
+
+@pytest.mark.parametrize("way", ["promoted", "rolled back"])
+def test_at_the_end_all_are_one_pool_again(way: str) -> None:
+    trial = Trial()
+    new = trial.begin()
+    trial.say(*trial.cons)
+    trial.end()
+    harness = trial.harness
+    assert list(harness.registry.pools) == ["default"]
+    check_books(harness)
+    leaves, stays = (trial.old, new) if way == "promoted" else (new, trial.old)
+    harness.sessions.drain(leaves.worker, 10.0)
+    harness.turn()
+    handled(harness)
+    trial.say(*trial.cons)
+    by_one = handled(harness)[harness.linked_workers.index(stays)]
+    assert of(by_one) == {con.id for con in trial.cons}
+    check_books(harness)
+    assert not harness.registry.flow.total
+
+
+def test_what_waits_for_a_canary_is_served_by_the_pool_at_its_end() -> None:
+    """Its only worker is dead; its events were handled in part, and are suspects."""
+    trial = Trial()
+    new = trial.begin()
+    ours = trial.chosen()
+    trial.say(*ours[:1])
+    (event,) = new.events
+    trial.harness.sessions.end(new.worker, trial.harness.now, died=True)
+    trial.say(*ours)
+    trial.end()
+    trial.harness.turn()
+    seen = trial.old.work()
+    assert {each.con for each in seen if type(each) is OnMessage} == {con.id for con in ours}
+    first = next(each for each in seen if each.con == event.con)
+    assert (first.data, first.delivery) == (b"x", 2)
+    check_books(trial.harness)
+    assert not trial.harness.registry.flow.total
+
+
+def test_the_canary_of_an_unknown_pool_and_an_end_without_one_do_nothing() -> None:
+    trial = Trial(1)
+    canary.change(trial.harness.registry, rec.Canary("other", [1], 0.5))
+    trial.end()
+    assert list(trial.harness.registry.pools) == ["default"]
+
+
+def test_closes_are_counted_for_the_canary_alone() -> None:
+    trial = Trial()
+    new = trial.begin()
+    (one,) = trial.chosen()[:1]
+    trial.harness.registry.take(one, one.lost("reset", trial.harness.now), trial.harness.now)
+    new.work()
+    assert trial.pool.canary is not None
+    assert trial.pool.canary.own.totals.closed == {"lost": 1}
+    assert trial.pool.totals.closed == {}
+    trial.end()
+    assert trial.pool.totals.closed == {"lost": 1}
+
+
+def test_frames_in_the_middle_of_a_message_are_of_the_same_connection() -> None:
+    trial = Trial(0)
+    web = trial.harness.websocket()
+    trial.old.work()
+    trial.harness.say(web, frame(0x01, b"a"))
+    trial.old.work()
+    new = trial.begin(1.0)
+    trial.harness.say(web, frame(0x80, b"b"))
+    trial.harness.turn()
+    assert [event.data for event in new.events] == [b"b"]

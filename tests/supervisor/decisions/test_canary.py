@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.supervisor.decisions.test_pool import up
+from tests.supervisor.policy_run import Run
+from wsraw.link import records as rec
+from wsraw.link.records import DrainWorker
+from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions.canary import (
+    BY_HANDLERS,
+    ENOUGH_CALLS,
+    SETTLE,
+    Handled,
+    Plan,
+    Stage,
+    verdict,
+)
+from wsraw.supervisor.decisions.child import Child
+from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD
+from wsraw.supervisor.decisions.versions import Version
+
+PLAN = Plan(0.25, 60.0)
+
+
+def handled(calls: int = 0, exceptions: int = 0, seconds: float = 0.0, **more: int) -> Handled:
+    name = "on_message"
+    return Handled({name: calls}, {name: exceptions}, {name: seconds}, **more)
+
+
+GOOD = handled(1000, 0, 0.1, events=1000)
+WORSE = handled(1000, 1, 0.1, events=1000)
+
+
+# --- the verdict ---
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (handled(), handled(), ""),
+        (GOOD, handled(100, 0), ""),
+        (GOOD, handled(100, 1), "on_message raised an exception in 100 calls; the old workers"),
+        (handled(), handled(1, 1), "on_message raised an exception in 1 calls"),
+        # As many as the old ones make.
+        (handled(10_000, 100), handled(1000, 10), ""),
+        (handled(10_000, 100), handled(1000, 19), ""),
+        (handled(10_000, 100), handled(1000, 20), "raised 20 exceptions in 1,000 calls; the old"),
+        # A handler that only the new version has.
+        (GOOD, Handled({"on_start": 3}, {"on_start": 0}, {"on_start": 0.0}), ""),
+        (GOOD, Handled({"every": 3}, {"every": 3}, {"every": 0.0}), "every raised 3 exceptions"),
+        (handled(events=1000), handled(events=1000, closed=4), ""),
+        (handled(events=1000), handled(events=1000, closed=5), "they ended 5 connections in 1,000"),
+        (handled(), handled(events=10, closed=1), ""),
+    ],
+)
+def test_faults_are_compared_with_those_of_the_old_workers(
+    old: Handled, new: Handled, why: str
+) -> None:
+    found = verdict(old, new, is_over=False)
+    assert found.startswith(why) if why.startswith("on") else why in found
+    assert bool(found) == bool(why)
+
+
+def test_times_are_compared_at_the_end() -> None:
+    old, new = handled(1000, 0, 2.0), handled(100, 0, 0.5)
+    assert not verdict(old, new, is_over=False)
+    text = "on_message takes 5 ms a call on average; with the old workers 2 ms"
+    assert verdict(old, new, is_over=True) == text
+    assert not verdict(old, handled(100, 0, 0.39), is_over=True)
+    assert not verdict(old, handled(ENOUGH_CALLS - 1, 0, 5.0), is_over=True), "too few to tell"
+    assert not verdict(handled(99, 0, 0.1), new, is_over=True)
+    assert not verdict(handled(1000, 0, 0.01), handled(100, 0, 0.09), is_over=True), "both are fast"
+
+
+def test_only_what_handlers_do_counts_as_their_doing() -> None:
+    causes = {"peer": 5, "lost": 5, "ping-timeout": 5, **dict.fromkeys(BY_HANDLERS, 1)}
+    report = {
+        "acked": 7,
+        "closed": causes,
+        "handlers": {"on_close": {"calls": 3, "exceptions": 2, "seconds": 1.5}},
+    }
+    found = Handled.of(report)
+    assert found == Handled(
+        {"on_close": 3}, {"on_close": 2}, {"on_close": 1.5}, 7, len(BY_HANDLERS)
+    )
+    assert found.since(Handled()) == found
+    assert found.since(found) == Handled({"on_close": 0}, {"on_close": 0}, {"on_close": 0.0})
+    assert Handled.of({}) == Handled()
+
+
+# --- how it goes ---
+
+
+class Trial:
+    """A pool with old workers, and a canary that is under way."""
+
+    def __init__(self, workers: int = 4, plan: Plan = PLAN, *, is_kept: bool = True) -> None:
+        self.run = up(workers)
+        self.old = list(self.run.policy.workers)
+        pool = self.run.pool
+        self.done = self.run.do(
+            self.run.policy.try_out(pool, plan, is_kept=is_kept, now=self.run.now)
+        )
+
+    @property
+    def new(self) -> list[Child]:
+        assert self.run.pool.canary is not None
+        return self.run.pool.canary.children
+
+    def begin(self) -> list[a.Action]:
+        for child in self.new:
+            self.run.do(self.run.policy.ready(child.n, self.run.now))
+        return self.run.pass_time(SETTLE)
+
+    def compare(self, old: Handled, new: Handled) -> list[a.Action]:
+        run = self.run
+        return run.do(run.policy.compare(run.pool, old, new, is_kept=True, now=run.now))
+
+
+def shares(actions: list[a.Action]) -> list[rec.Canary]:
+    return [
+        each.record
+        for each in actions
+        if isinstance(each, a.Tell) and isinstance(each.record, rec.Canary)
+    ]
+
+
+def drained(actions: list[a.Action]) -> list[int]:
+    return [
+        each.record.n
+        for each in actions
+        if isinstance(each, a.Tell) and isinstance(each.record, DrainWorker)
+    ]
+
+
+@pytest.mark.parametrize(("workers", "share", "count"), [(4, 0.25, 1), (4, 0.3, 2), (1, 0.1, 1)])
+def test_it_has_workers_by_its_share(workers: int, share: float, count: int) -> None:
+    trial = Trial(workers, Plan(share, 60.0))
+    spawned = [each.child for each in trial.done if isinstance(each, a.Spawn)]
+    assert spawned == trial.new
+    assert len(spawned) == count
+    assert {child.version for child in spawned} == {Version(2)}
+    assert trial.run.policy.workers == trial.old
+
+
+def test_the_gateway_knows_its_workers_before_their_hello() -> None:
+    trial = Trial(8)
+    kinds = [type(each.record if isinstance(each, a.Tell) else each) for each in trial.done]
+    assert kinds == [rec.Canary, a.Spawn] * 2
+    assert shares(trial.done) == [
+        rec.Canary("default", [9]), rec.Canary("default", [9, 10]),
+    ]  # fmt: skip
+
+
+def test_it_has_its_share_when_all_its_workers_are_ready_and_stay() -> None:
+    trial = Trial(8)
+    one, two = trial.new
+    trial.run.do(trial.run.policy.ready(one.n, trial.run.now))
+    assert trial.run.pass_time(5) == []
+    trial.run.do(trial.run.policy.ready(two.n, trial.run.now))
+    assert trial.run.pass_time(SETTLE * 0.9) == []
+    assert shares(trial.run.pass_time(SETTLE * 0.2)) == [rec.Canary("default", [9, 10], 0.25)]
+    assert "canary: version 2 serves 25 % of the connections for 1.0 min" in str(trial.run.said)
+
+
+def test_a_good_version_is_given_to_all() -> None:
+    """As it was tried, whatever is on disk by then; the canary's workers serve until the end."""
+    trial = Trial(2, PLAN)
+    run = trial.run
+    trial.begin()
+    (new,) = trial.new
+    run.pass_time(30)
+    assert trial.compare(GOOD, handled()) == []
+    run.pass_time(31)
+    done = trial.compare(GOOD, handled(100, 0, 0.01))
+    for old in trial.old:
+        (spawn,) = [each for each in done if isinstance(each, a.Spawn)]
+        assert spawn.child.version == Version(2, is_kept=True)
+        run.do(run.policy.ready(spawn.child.n, run.now))
+        done = run.pass_time(SETTLE)
+        assert drained(done)[0] == old.n
+        done += run.exit(old, 0)
+    assert shares(done) == [rec.Canary("default", [])]
+    assert drained(done)[1:] == [new.n]
+    both = run.exit(new, 0)
+    assert both == [
+        a.Settled("reload", True, "reloaded: 2 workers"),
+        a.Settled("canary", True, "reloaded: 2 workers"),
+    ]
+    assert run.pool.versions.present == 2
+    assert run.pool.versions.previous == 1
+    assert run.pool.canary is None
+
+
+def test_a_worse_version_is_rolled_back() -> None:
+    trial = Trial()
+    trial.begin()
+    (new,) = trial.new
+    assert trial.compare(GOOD, handled()) == []
+    done = trial.compare(GOOD, WORSE)
+    assert shares(done) == [rec.Canary("default", [])]
+    assert drained(done) == [new.n]
+    (told,) = [each for each in done if isinstance(each, a.Settled)]
+    assert not told.ok
+    assert not told.shows_output
+    assert told.text == (
+        "rolled back: on_message raised an exception in 1,000 calls; the old workers raised 0 in "
+        "0; 4 workers of the old version serve all connections"
+    )
+    assert trial.run.policy.workers == trial.old
+    assert trial.run.exit(new, 0) == []
+    assert trial.run.pass_time(1000) == []
+    assert trial.run.pool.versions.wanted == Version(1)
+
+
+@pytest.mark.parametrize("when", ["starting", "on trial"])
+def test_a_death_rolls_it_back(when: str) -> None:
+    trial = Trial()
+    if when == "on trial":
+        trial.begin()
+    (new,) = trial.new
+    done = trial.run.exit(new, DOES_NOT_LOAD, "exited with code 3")
+    (told,) = [each for each in done if isinstance(each, a.Settled)]
+    assert "exited with code 3" in told.text
+    assert told.shows_output
+    assert trial.run.pool.canary is None
+    assert trial.run.pass_time(1000) == [], "no other one is started"
+
+
+def test_an_old_worker_that_dies_meanwhile_is_followed_by_one_of_its_version() -> None:
+    for is_kept in (True, False):
+        trial = Trial(is_kept=is_kept)
+        trial.begin()
+        trial.run.exit(trial.old[0], 1)
+        (spawn,) = trial.run.pass_time(5)
+        assert isinstance(spawn, a.Spawn)
+        assert spawn.child.version == Version(1, is_kept=is_kept)
+
+
+@pytest.mark.parametrize("what", ["reload", "roll_back"])
+def test_a_reload_or_a_rollback_ends_it(what: str) -> None:
+    trial = Trial()
+    trial.begin()
+    (new,) = trial.new
+    policy, now = trial.run.policy, trial.run.now
+    actions = policy.reload(now) if what == "reload" else policy.roll_back(["default"], now)
+    done = trial.run.do(actions)
+    assert drained(done) == [new.n]
+    assert trial.run.pool.canary is None
+    spawned = [each.child.version for each in done if isinstance(each, a.Spawn)]
+    assert spawned == ([Version(3)] if what == "reload" else [])
+
+
+def test_a_new_gateway_is_told_of_it_and_counts_anew() -> None:
+    trial = Trial()
+    trial.begin()
+    trial.compare(GOOD, handled())
+    record = trial.run.pool.canary_record()
+    assert record == rec.Canary("default", [5], 0.25)
+    trial.run.exit(trial.run.policy.gateway, 1)
+    trial.run.pass_time(1)
+    trial.run.do(trial.run.policy.listening("ipc:///run/link.sock", trial.run.now))
+    assert trial.run.pool.canary_record() == record
+    assert trial.compare(handled(1, 0, events=1), handled()) == [], "and nothing is below 0"
+    assert trial.compare(handled(2, 0, events=2), handled(5, 1)) != []
+
+
+def test_when_it_is_promoted_its_workers_may_die() -> None:
+    trial = Trial(1)
+    trial.begin()
+    (new,) = trial.new
+    trial.compare(GOOD, handled())
+    trial.run.pass_time(61)
+    trial.compare(GOOD, handled())
+    assert trial.run.pool.canary is not None
+    assert trial.run.pool.canary.stage is Stage.PROMOTED
+    assert shares(trial.run.exit(new, -9)) == [rec.Canary("default", [])]
+
+
+def test_a_version_that_does_not_load_for_all_is_given_up() -> None:
+    """Perhaps it needs a port, or a lock, that its worker has."""
+    trial = Trial(2)
+    run = trial.run
+    trial.begin()
+    (new,) = trial.new
+    trial.compare(GOOD, handled())
+    run.pass_time(61)
+    (spawn,) = [each for each in trial.compare(GOOD, handled()) if isinstance(each, a.Spawn)]
+    done = run.exit(spawn.child, DOES_NOT_LOAD, "exited with code 3")
+    assert [(each.what, each.ok) for each in done if isinstance(each, a.Settled)] == [
+        ("reload", False), ("canary", False),
+    ]  # fmt: skip
+    assert drained(done) == [new.n]
+    assert run.pool.versions.wanted == Version(1)
+    assert run.policy.workers == trial.old
+
+
+def test_without_a_report_it_goes_on() -> None:
+    trial = Trial()
+    trial.begin()
+    assert trial.run.pass_time(1000) == []
+    assert trial.run.pool.canary is not None
+
+
+def test_a_stop_ends_all_of_it() -> None:
+    trial = Trial()
+    trial.begin()
+    run: Run = trial.run
+    run.do(run.policy.stop(run.now))
+    assert all(child in run.policy.all_children() for child in trial.new)

@@ -1,0 +1,100 @@
+"""Sans-I/O. Canaries: workers with new handlers that serve a share of their pool's connections.
+
+A canary has a pool of its own beside the pool that it belongs to, with the same name. So all rules
+of delivery hold for its workers and its connections alone, and nothing is asked of each message.
+Which connections are its own depends on their ids: the same share of old and of new ones. A
+connection moves, with its state, at a moment when none of its events is in flight. In `sticky`
+pools only new connections are given to a canary.
+
+When the canary is over, its workers and its connections join the pool. Then the supervisor drains
+the workers that are not wanted any more: the new ones or the old ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from wsraw.gateway.delivery.dispatcher import REASSIGNED, Dispatcher
+from wsraw.gateway.delivery.entry import Canary, Entry, Pool
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.link import records as rec
+
+
+def change(registry: Registry, wanted: rec.Canary) -> None:
+    """Begin a canary, change its workers or its share, or end it."""
+    pool = registry.pools.get(wanted.pool)
+    if pool is None:
+        return
+    if not wanted.workers:
+        _end(registry, pool)
+        return
+    if pool.canary is None:
+        own = Pool(pool.name, registry.settings)
+        own.sticky, own.repeats = pool.sticky, pool.repeats
+        pool.canary = Canary(own)
+        registry.pools[pool.canary.title] = own
+    pool.canary.numbers = set(wanted.workers)
+    if wanted.share != pool.canary.share:
+        pool.canary.share = wanted.share
+        if not pool.sticky:
+            pool.canary.unseen = deque(registry.entries.values())
+
+
+def advance(dispatcher: Dispatcher, pool: Pool, canary: Canary) -> None:
+    """Once a turn: let some more connections move. Those with events in flight are asked again."""
+    unseen = canary.unseen
+    pool.is_behind |= len(unseen) > REASSIGNED
+    for _ in range(min(len(unseen), REASSIGNED)):
+        entry = unseen.popleft()
+        if entry.gone or entry.pool is not pool or entry.inherited or not canary.takes(entry.id):
+            continue
+        if entry.in_flight:
+            unseen.append(entry)
+        elif entry.queue is not pool.suspects:
+            # What has killed a worker is not the fault of the new handlers.
+            _move(dispatcher, entry, canary.own)
+
+
+def _move(dispatcher: Dispatcher, entry: Entry, pool: Pool) -> None:
+    """Give a connection with nothing in flight to another pool."""
+    dispatcher.detach(entry)
+    entry.leave_queue()
+    entry.pool.connections -= 1
+    entry.pool.totals.parked -= len(entry.parked)
+    entry.pool = pool
+    pool.connections += 1
+    pool.totals.parked += len(entry.parked)
+    if entry.parked:
+        dispatcher.queue(entry)
+    elif entry.heard:
+        pool.orphaned.append(entry)
+        pool.reassigning = True
+
+
+def _end(registry: Registry, pool: Pool) -> None:
+    """Let the workers and the connections of a canary join its pool."""
+    canary, pool.canary = pool.canary, None
+    if canary is None:
+        return
+    own = canary.own
+    del registry.pools[canary.title]
+    pool.sessions += own.sessions
+    pool.connections += own.connections
+    pool.workers += own.workers
+    pool.isolated += own.isolated
+    pool.expected_workers = max(pool.expected_workers, len(pool.workers))
+    pool.killed_at = max(pool.killed_at, own.killed_at)
+    pool.orphaned += own.orphaned
+    pool.reassigning |= own.reassigning
+    pool.totals.add(own.totals)
+    waiting = [
+        entry
+        for queue in (own.suspects, own.waiting, own.unheard, own.unheard_left)
+        for entry in queue
+    ]
+    for entry in registry.entries.values():
+        if entry.pool is own:
+            entry.pool = pool
+    for entry in waiting:
+        entry.leave_queue()
+        registry.dispatcher.queue(entry)
