@@ -260,7 +260,8 @@ def test_an_embedded_worker_checks_arguments_without_a_gateway(tmp_path: Path) -
             with pytest.raises(TypeError):
                 worker.call_soon_threadsafe("x")  # type: ignore[arg-type]
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
     with embedded_threads.Worker(run_dir=tmp_path) as worker:
         for name, (call, wrong) in EMBEDDED.items():
             for value in wrong:

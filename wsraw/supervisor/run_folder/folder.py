@@ -20,6 +20,7 @@ from wsraw.runtime import private
 from wsraw.runtime.link import place
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 from wsraw.runtime.log.line import Level
+from wsraw.supervisor.run_folder.versions import FOLDER as VERSIONS
 
 LONGEST_NAME: Final = "control.sock"
 
@@ -262,6 +263,7 @@ class Folder:
             except OSError:
                 # In use (Windows) or gone; nothing depends on it.
                 pass
+        shutil.rmtree(self.path / VERSIONS, ignore_errors=True)
         letters = self.path / DEAD_LETTERS
         kept = letters if self._is_ours and letters.exists() else None
         os.close(self.lock)
