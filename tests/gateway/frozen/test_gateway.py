@@ -323,6 +323,19 @@ def _with_pool(shared: Shared, **fields: Any) -> Shared:
     return shared
 
 
+def test_a_record_of_a_newer_version_is_refused_with_both_versions() -> None:
+    moved = Moved()
+    moved.connect(b"hello")
+    records = moved.records()
+    _, thawing = moved.next()
+    thawing.take(encode(Header(1, "9.9", 1)), [])
+    thawing.take(records[1].data, [])
+    longer = msgspec.msgpack.decode(records[2].data)
+    longer[1][0][0].append("news")
+    with pytest.raises(FrozenError, match=r"'connections'.*at most.*it is of wsraw 9\.9, and"):
+        thawing.take(msgspec.msgpack.encode(longer), records[2].sockets)
+
+
 def test_sockets_that_nobody_has_are_refused() -> None:
     moved = Moved()
     moved.connect(b"hello")

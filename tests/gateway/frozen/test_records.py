@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import pytest
 
+from tests.gateway.frozen.fields import FILE, fields
 from wsraw.gateway.frozen.records import (
     FORMAT,
     FrozenError,
@@ -58,3 +61,14 @@ def test_a_record_of_an_older_version_is_read_and_one_of_a_newer_is_not() -> Non
     assert (new.unparsed, new.more) == (b"x", 5)
     with pytest.raises(msgspec.ValidationError, match="at most length 6, got 7"):
         msgspec.msgpack.decode(msgspec.msgpack.encode(new), type=IntakeState)
+
+
+def test_records_have_the_fields_that_they_had_and_perhaps_more() -> None:
+    """A record that another version has frozen is read by its places."""
+    known, now = json.loads(FILE.read_text("utf-8")), fields()
+    for name, before in known.items():
+        names = [field.rstrip("=") for field in before]
+        assert [field.rstrip("=") for field in now[name]][: len(names)] == names, name
+        new = now[name][len(names) :]
+        assert all(field.endswith("=") for field in new), f"{name}: what is appended has a default"
+    assert set(now) == set(known), "python -m tests.gateway.frozen.fields"

@@ -317,7 +317,14 @@ class Thawing:
     def take(self, data: bytes, sockets: list[Any]) -> None:
         """The next record, with its sockets. Raises FrozenError: then this gateway must not go
         on."""
-        record = decode(data)
+        try:
+            record = decode(data)
+        except FrozenError as error:
+            before = self._header
+            if before is None or before.version == version():
+                raise
+            text = f"{error}; it is of wsraw {before.version}, and this one of {version()}"
+            raise FrozenError(text) from error
         given = iter(sockets)
         try:
             self._take(record, given)

@@ -1,0 +1,35 @@
+"""The fields of all records of the gateway's state, as they were: ``python -m
+tests.gateway.frozen.fields`` writes them anew.
+
+Until there is a release, any change may be written so. After that only what is appended may be, as
+test_records.py says: another version reads what this one has frozen.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from wsraw.gateway.frozen import records
+
+FILE = Path(__file__).with_name("fields.json")
+
+STATES: dict[str, type[records.State]] = {
+    name: each
+    for name, each in vars(records).items()
+    if isinstance(each, type) and issubclass(each, records.State) and each is not records.State
+}
+
+
+def fields() -> dict[str, list[str]]:
+    """By record, with those that have a default marked by an equals sign."""
+    return {
+        name: [each.name + ("" if each.required else "=") for each in msgspec.structs.fields(state)]
+        for name, state in sorted(STATES.items())
+    }
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(fields(), indent=1) + "\n", "utf-8")
