@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from wsraw.commands.checks import check_keys, check_program
+from wsraw.commands.checks import check_cluster, check_keys, check_program
 from wsraw.commands.failures import WrongUse
 from wsraw.config import programs
-from wsraw.config.settings import Settings
+from wsraw.config.settings import Settings, replaced
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,19 @@ def test_key_files_are_checked_if_they_are_set(tmp_path: Path) -> None:
     check_keys(Settings())
     with pytest.raises(WrongUse, match="No such file"):
         check_keys(Settings(link_key=str(tmp_path / "gateway.key"), worker_keys=str(tmp_path)))
+
+
+def test_what_a_cluster_needs_is_checked_if_it_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_cluster(Settings())
+    here = Settings(cluster=("nats://127.0.0.1:4222",))
+    missing = replaced(here, cluster_ca=str(tmp_path / "ca.pem"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    check_cluster(here)
+    with pytest.raises(WrongUse, match=r"cluster_ca: .*: No such file"):
+        check_cluster(missing)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(WrongUse, match=r"cluster needs nats-py: pip install 'wsraw\[cluster\]'"):
+        check_cluster(here)
+    check_cluster(Settings())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -192,3 +193,52 @@ def test_an_admin_address_is_checked(values: dict[str, Any], line: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "[::1]", "localhost"])
 def test_an_admin_address_of_this_machine_alone_needs_no_token(host: str) -> None:
     assert from_options({"admin": f"{host}:9100"}).admin == f"{host}:9100"
+
+
+NATS = "nats://127.0.0.1:4222"
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"node": "a"}, "node needs cluster, as in nats://"),
+        ({"cluster_ca": "x"}, "cluster_ca needs cluster"),
+        ({"cluster_credentials": "x"}, "cluster_credentials needs cluster"),
+        ({"cluster": NATS, "node": "a.b"}, "node: 'a.b': write 1 to 64 letters, digits, - and _"),
+        ({"cluster": NATS, "node": "x" * 65}, "node: .*write 1 to 64"),
+        ({"cluster": NATS, "cluster_name": "*"}, "cluster_name: '.': write 1 to 64"),
+        ({"cluster": NATS, "cluster_name": ""}, "cluster_name: it must not be empty"),
+        ({"cluster": [NATS, "tls://h:1"]}, "cluster: write nats:// or tls:// for all servers"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_a_cluster_are_refused(values: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        from_options(values)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "h:4222", "nats://h", "nats://:4222", "nats://h:x", "http://h:1", "nats://h:1/x",
+     "nats://h:70000", "nats://h:1?tls=on"],
+)  # fmt: skip
+def test_a_wrong_nats_server_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"cluster: .*: write nats://HOST:4222, or tls:"):
+        from_options({"cluster": [url]})
+
+
+def test_a_password_in_a_wrong_url_is_not_told() -> None:
+    with pytest.raises(ValueError, match="cluster: 'h': write") as caught:
+        from_options({"cluster": ["nats://ann:secret@h"]})
+    assert "secret" not in str(caught.value)
+
+
+def test_settings_of_a_cluster_are_taken() -> None:
+    made = from_options({"cluster": ["tls://u:p@[::1]:4222", "tls://h:1"], "node": "gateway-1_a"})
+    assert made.cluster_name == "wsraw"
+
+
+@pytest.mark.skipif(sys.platform.startswith("linux"), reason="Linux has it")
+def test_reuse_port_is_refused_where_it_does_not_work() -> None:
+    with pytest.raises(ValueError, match="reuse_port works on Linux alone"):
+        from_options({"reuse_port": True})
