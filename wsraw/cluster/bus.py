@@ -90,6 +90,8 @@ class Bus:
         """Messages, and subjects to be subscribed or not, in order."""
         self._waiting = 0
         """Bytes among them."""
+        self._later: dict[str, bool] = {}
+        """Subjects to be subscribed or not, once there is a connection."""
         self._wake = asyncio.Event()
         self._closed = asyncio.Event()
         self._said: dict[str, float] = {}
@@ -127,9 +129,14 @@ class Bus:
 
     def subscribe(self, subject: str, on: bool) -> None:
         """Listen to a subject, or not any more."""
-        if self._client is not None:
+        if self.is_connected:
             self._out.append((subject, on))
             self._wake.set()
+        elif on is (subject in self._subscribed):
+            self._later.pop(subject, None)
+        else:
+            # Not handed to nats-py now, which keeps each command until it is connected.
+            self._later[subject] = on
 
     # --- the connection ---
 
@@ -149,6 +156,7 @@ class Bus:
         self._closed.clear()
         self._out.clear()
         self._waiting = 0
+        self._later = {}
         self._subscribed = {}
         options: dict[str, Any] = {}
         if self._servers.credentials:
@@ -198,7 +206,9 @@ class Bus:
                     await self._listen(client, subject, what)
                     continue
                 self._waiting -= len(what)
-                await client.publish(subject, what)
+                if client.is_connected:
+                    await client.publish(subject, what)
+                # Else it is lost, as what NATS had not read is: those who listen will miss it.
 
     async def _listen(self, client: _Client, subject: str, on: bool) -> None:
         if on and subject not in self._subscribed:
@@ -214,6 +224,9 @@ class Bus:
         self.why = ""
         self._said.clear()
         log.info("connected to NATS at %s", self.server)
+        later, self._later = self._later, {}
+        for subject, on in later.items():
+            self.subscribe(subject, on)
         self._connected()
 
     async def _disconnected(self) -> None:

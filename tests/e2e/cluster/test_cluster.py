@@ -175,12 +175,19 @@ def test_nats_goes_and_comes_back(room: Path, nats: NatsServer) -> None:
             assert [near.hear() for _ in range(10)] == [f"alone {n}" for n in range(10)]
             eventually(lambda: cluster_of(one)["counts"]["not_sent"] == 10, "10 not sent")
             assert a.ask("count") == "count 2"
+            # What begins meanwhile is subscribed then.
+            b.say("user ann")
+            with client(two) as c:
+                c.say("user bob")
             nats.start()
             wait_for(one, "connected", 1)
             wait_for(two, "connected", 1)
             a.say("together")
             assert near.hear() == b.hear() == "together"
             assert a.ask("count") == "count 3"
+            eventually(lambda: cluster_of(two)["subscriptions"] == 2, "a room and a user")
+            a.say("toann hello")
+            assert b.hear() == "hello"
         assert cluster_of(two)["counts"]["missed"] == 0
 
 
