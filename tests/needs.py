@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 
 import pytest
 
@@ -14,6 +15,9 @@ from wsraw.runtime.link.connection import HAS_UNIX
 
 signals = pytest.mark.skipif(not HAS_SIGNALS, reason="no signals here that a process can handle")
 unix_sockets = pytest.mark.skipif(not HAS_UNIX, reason="no unix sockets here")
+reuse_port = pytest.mark.skipif(
+    not hasattr(socket, "SO_REUSEPORT"), reason="addresses cannot be shared here"
+)
 curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no descriptors of processes here")
 

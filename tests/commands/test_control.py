@@ -37,4 +37,4 @@ def test_every_command_with_a_run_folder_hears_it_from_the_environment() -> None
         for option in command.params
         if "--run-dir" in option.opts and option.envvar != "WSRAW_RUN_DIR"
     }
-    assert silent == {"run", "settings", "check", "drill"}
+    assert silent == {"run", "bridge", "settings", "check", "drill"}

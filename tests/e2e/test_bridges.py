@@ -18,6 +18,7 @@ from tests.authority import ca, leaf, pem
 from tests.deadline import eventually
 from tests.e2e.serving import TIMEOUT, receive_all, receive_exactly
 from tests.e2e.upstream import raw_upstream, web_upstream
+from tests.needs import signals
 from tests.running import Running, wsraw
 
 BURST = 64 * 1024
@@ -239,6 +240,7 @@ def test_what_is_spliced_is_shown(tmp_path: Path) -> None:
         assert receive_all(sock) == b"goodbye"
 
 
+@signals
 def test_stop_ends_a_bridge() -> None:
     with (
         raw_upstream(echo) as upstream,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.e2e.serving import EXAMPLES, TIMEOUT, serve
 from tests.e2e.upstream import raw_upstream
+from tests.needs import KILL
 
 HANDLERS = """
 import os
@@ -45,7 +45,7 @@ def test_a_tunnel_outlives_its_worker() -> None:
                 client.send(b"behind the ticket")
                 assert client.recv(TIMEOUT) == "welcome"
                 assert client.recv(TIMEOUT) == b"behind the ticket"
-                os.kill(serving.worker(1), signal.SIGKILL)
+                os.kill(serving.worker(1), KILL)
                 for n in range(100):
                     client.send(b"%d" % n)
                     assert client.recv(TIMEOUT) == b"%d" % n

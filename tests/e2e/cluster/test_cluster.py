@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection
 from tests.deadline import DEADLINE, eventually
 from tests.e2e.cluster.nats_server import NatsServer
 from tests.e2e.serving import Serving, linux, serve
-from tests.needs import KILL, signals
+from tests.needs import KILL, reuse_port, signals
 from tests.running import wsraw
 
 
@@ -204,6 +204,7 @@ def test_an_agent_that_dies_is_replaced(room: Path, nats: NatsServer) -> None:
 
 
 @linux
+@signals
 def test_a_stopped_agent_holds_up_nobody_and_is_killed(room: Path, nats: NatsServer) -> None:
     with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(one) as near:
         agent = one.run.pid("agent")
@@ -220,6 +221,7 @@ def test_a_stopped_agent_holds_up_nobody_and_is_killed(room: Path, nats: NatsSer
 
 
 @linux
+@signals
 def test_a_stopped_nats_holds_up_nobody(room: Path, nats: NatsServer) -> None:
     with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(one) as near:
         os.kill(nats.pid, signal.SIGSTOP)
@@ -277,6 +279,7 @@ def test_of_two_gateways_with_one_name_the_second_keeps_out(room: Path, nats: Na
 
 
 @linux
+@reuse_port
 def test_two_runs_on_one_port_are_one_service(room: Path, nats: NatsServer, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -303,6 +306,8 @@ def test_two_runs_on_one_port_are_one_service(room: Path, nats: NatsServer, tmp_
             assert two.status()["phase"] == "running"
 
 
+@linux
+@reuse_port
 def test_without_reuse_port_the_address_is_taken(room: Path) -> None:
     with serve(room) as one:
         port = one.addresses[0][1]

@@ -17,9 +17,10 @@ from benchmarks import netns
 from tests.deadline import COMMAND_DEADLINE
 from tests.e2e.cluster import nats_server
 from tests.e2e.serving import linux
+from tests.needs import unix_sockets
 from tests.running import ROOT, environment
 
-pytestmark = linux
+pytestmark = [linux, unix_sockets]
 
 
 def run(*words: str) -> str:
