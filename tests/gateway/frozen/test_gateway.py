@@ -4,13 +4,14 @@ tests/gateway/model, and over real sockets by test_links.py."""
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.corpus import frame
+from tests.corpus import OFFER, UPGRADE, frame
 from tests.gateway.harness import HANDSHAKE, Harness
 from tests.gateway.model.upgrades import Ends
 from wsraw.config.addresses import Listen
@@ -252,11 +253,22 @@ def test_a_connection_that_cannot_be_moved_ends_for_its_handler() -> None:
     assert entry.queue is not None
 
 
+def test_what_is_spliced_with_one_that_cannot_be_moved_ends_with_it() -> None:
+    moved = Moved(deflate=True, deflate_context_takeover=True)
+    linked = moved.harness.worker()
+    raw = moved.connect(b"hello")
+    con = _in_the_middle_of_a_block(moved)
+    linked.work()
+    linked.say(Splice(raw.id, con.id))
+    moved.harness.turn()
+    entry = moved.harness.registry.entries[con.id]
+    assert entry.splice is not None
+    assert entry.splice.flows
+    after = moved.move()
+    assert after.registry.entries[raw.id].con.ending.cause == "spliced"
+
+
 def _in_the_middle_of_a_block(moved: Moved) -> Connection:
-    import zlib
-
-    from tests.corpus import OFFER, UPGRADE
-
     packer = zlib.compressobj(wbits=-12)
     data = random.Random(1).randbytes(30_000).hex().encode()
     packed = packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)

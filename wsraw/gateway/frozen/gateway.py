@@ -420,6 +420,8 @@ class Thawing:
         for entry in self._left_behind:
             if entry.parked and entry.queue is None:
                 registry.dispatcher.queue(entry)
+            # What it is spliced with ends with it.
+            sessions.splices.ended(entry, self._clock.now)
         now = self._clock.now
         running = set(sessions.tokens._numbers.values())
         for worker in present:
