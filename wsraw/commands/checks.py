@@ -14,7 +14,7 @@ from wsraw.commands.failures import WrongUse
 from wsraw.config import pools, sources
 from wsraw.config.programs import Entry, Program, is_module
 from wsraw.config.settings import BridgeSettings, Settings
-from wsraw.link.open_options import check, open_of, parse_target, read_tokens
+from wsraw.link.open_options import check, is_local, open_of, parse_target, read_tokens
 from wsraw.link.records import DEFAULT_POOL
 
 SETTINGS_FILE: Final = "wsraw.toml"
@@ -176,9 +176,14 @@ def try_target(target: str) -> str:
     return ""
 
 
-def try_targets(bridge: BridgeSettings) -> list[tuple[str, str]]:
-    """The targets of a bridge, at most MOST_TRIED, each with what `try_target` says. Raises
-    WrongUse."""
-    targets = targets_of(bridge)[:MOST_TRIED]
+def try_targets(bridge: BridgeSettings, proxy: str) -> list[tuple[str, str]]:
+    """The targets of a bridge, at most MOST_TRIED, each with what `try_target` says; those that are
+    reached through a proxy are left out. `proxy` is the setting connect_proxy. Raises WrongUse."""
+    through = proxy if bridge.proxy is None else bridge.proxy
+    targets = [
+        target
+        for target in targets_of(bridge)[:MOST_TRIED]
+        if not through or (bridge.proxy is None and is_local(parse_target(target)))
+    ]
     with ThreadPoolExecutor(MOST_TRIED) as pool:
         return list(zip(targets, pool.map(try_target, targets), strict=True))

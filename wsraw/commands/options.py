@@ -27,6 +27,7 @@ _METAVARS: Final = {
     "pools": "NAME[=WORKERS]",
     "routes": "PATTERN=POOL",
     "bridges": "[PATH=]TARGET",
+    "connect_proxy": "URL",
     "subprotocols": "NAME",
     "tls_cert": "[NAMES=]FILE",
     "tls_key": "FILE",
@@ -130,7 +131,7 @@ def gather(values: dict[str, Any], config: str | None = None) -> sources.Configu
         raise WrongUse(str(error)) from error
 
 
-_OF_BRIDGE: Final = ("to", "tokens", "path", "framing", "type", "verify", "server_name")
+_OF_BRIDGE: Final = ("to", "tokens", "path", "framing", "type", "verify", "server_name", "proxy")
 """The keys of a table of `bridges` that are options of `wsraw bridge`."""
 
 _NOT_OF_BRIDGE: Final = (
@@ -145,7 +146,13 @@ _NOT_OF_BRIDGE: Final = (
 
 def bridge_options() -> list[click.Parameter]:
     """The options of `wsraw bridge`: those of one bridge, then those of a run."""
-    metavars = {"to": "TARGET", "tokens": "FILE", "path": "PATTERN", "server_name": "NAME"}
+    metavars = {
+        "to": "TARGET",
+        "tokens": "FILE",
+        "path": "PATTERN",
+        "server_name": "NAME",
+        "proxy": "URL",
+    }
     own: list[click.Parameter] = []
     for key in options_module.keys_of("bridges"):
         if key.name in _OF_BRIDGE:

@@ -230,7 +230,7 @@ def _check_address(listen: Listen, name: str, taken: _Taken, report: _Report) ->
 
 def _check_bridges(settings: Settings, report: _Report) -> None:
     for bridge in settings.bridges:
-        for target, why in try_targets(bridge):
+        for target, why in try_targets(bridge, settings.connect_proxy):
             where = f"bridge {bridge.name}: {without_secrets(target)}"
             if why:
                 report.problem(f"{where}: {why}")

@@ -20,6 +20,7 @@ from wsraw.config.addresses import (
 from wsraw.config.origins import Hosts, Origins
 from wsraw.config.settings import KIB, LARGEST_REMOTE_MESSAGE, MIB, Settings
 from wsraw.config.units import show_size
+from wsraw.link.open_options import parse_proxy
 
 LEAST_MEMORY: Final = MIB
 """Bytes. A number without its unit (512 for 512MiB) would refuse all clients."""
@@ -54,6 +55,11 @@ def check(settings: Settings) -> None:
     _check_list("hosts", Hosts, settings.hosts)
     _check_list("trusted_proxies", Networks, settings.trusted_proxies)
     pools.check(settings)
+    if settings.connect_proxy:
+        try:
+            parse_proxy(settings.connect_proxy)
+        except ValueError as error:
+            raise ValueError(f"connect_proxy: {error}") from error
     _check_admin(settings)
     _check_link(settings)
     _check_cluster(settings)

@@ -106,6 +106,8 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Whether a target with TLS must have a certificate for its name that this system trusts."""
     server_name: str = ""
     """The name that a target with TLS must prove, if it is not that of its host."""
+    proxy: str | None = None
+    """Overrides the setting `connect_proxy`; empty: no proxy."""
 
     @property
     def pool(self) -> str:
@@ -291,6 +293,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Time limit for the peer to complete a close."""
     connect_timeout: Seconds = 10.0
     """Time limit for establishing a connection that a handler opens."""
+    connect_proxy: str = ""
+    """Proxy through which handlers and bridges open connections: http://[USER:PASSWORD@]HOST:PORT
+    (CONNECT) or socks5://…. It resolves the names of targets. Loopback addresses and unix sockets
+    are reached without it."""
     deflate: bool = True
     """Offer and accept WebSocket compression (permessage-deflate)."""
     deflate_from: Size = 1024

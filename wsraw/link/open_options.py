@@ -43,6 +43,23 @@ class Target(NamedTuple):
     tls: bool = False
 
 
+class Proxy(NamedTuple):
+    """A proxy to connect through."""
+
+    kind: str
+    """`http` (CONNECT) or `socks5`."""
+    host: str
+    port: int
+    user: str = ""
+    password: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Without user and password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.kind}://{host}:{self.port}"
+
+
 class Opening(NamedTuple):
     """An `open` that was found good, and can be dialled."""
 
@@ -68,6 +85,8 @@ class Opening(NamedTuple):
     reconnect: bool = False
     tells_open: bool = False
     """A raw connection has an on_connect, too."""
+    proxy: Proxy | str | None = None
+    """Through which it is opened. An empty text: none; None: as the gateway is set."""
     connect_timeout: float | None = None
     """Seconds until it must be open; None: as the gateway is set."""
     deflate: bool | None = None
@@ -100,6 +119,10 @@ def check(open_: Open) -> Opening:
     server_name = options.pop("server_name", "") or target.host.partition("%")[0]
     if target.tls:
         _check_server_name(server_name)
+    if options.get("proxy"):
+        options["proxy"] = parse_proxy(options["proxy"])
+        if target.path:
+            raise ValueError("a unix socket is not reached through a proxy")
     if options.get("key") and not options.get("cert"):
         raise ValueError("the option key needs the option cert")
     if "couple" in open_.options:
@@ -146,6 +169,44 @@ def parse_target(target: str) -> Target:
     if not _HOST.fullmatch(host) or not port:
         raise ValueError(f"cannot open {_brief(shown)}: write it as host:port")
     return Target(host, port, "", scheme in ("tls", "wss"))
+
+
+def is_local(target: Target) -> bool:
+    """Whether a target is on this machine, and so is reached without the proxy that is set."""
+    if target.path or target.host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(target.host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+_PROXY_PORTS: Final = {"http": 80, "socks5": 1080}
+_LONGEST_LOGIN: Final = 255
+"""Bytes of a user, and of a password (RFC 1929)."""
+
+
+def parse_proxy(text: str) -> Proxy:
+    """Read `http://[USER:PASSWORD@]HOST:PORT` or `socks5://…`. Raises ValueError, which does not
+    show what may be a password."""
+    scheme, separator, rest = text.partition("://")
+    kind = "socks5" if scheme == "socks5h" else scheme
+    if kind not in _PROXY_PORTS or not separator:
+        why = "TLS to a proxy is not supported; " if scheme == "https" else ""
+        raise ValueError(
+            f"{why}write a proxy as http://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ in "
+            "front of HOST if it needs a login"
+        )
+    login, _, place = rest.rstrip("/").rpartition("@")
+    host, port = split_host_port(place) or ("", None)
+    if not _HOST.fullmatch(host) or port == 0:
+        raise ValueError(f"write a proxy as {kind}://HOST:PORT")
+    user, _, password = (unquote(part) for part in login.partition(":"))
+    if max(len(user.encode()), len(password.encode())) > _LONGEST_LOGIN:
+        raise ValueError(
+            f"the user or the password of a proxy has more than {_LONGEST_LOGIN} bytes"
+        )
+    return Proxy(kind, host, port or _PROXY_PORTS[kind], user, password)
 
 
 _HOST: Final = re.compile(r"""[^\x00-\x20\x7f-\xa0/?#@\\\[\]"<>^`{|}\ud800-\udfff]{1,255}""")
@@ -324,6 +385,7 @@ _TESTS: Final[dict[str, Callable[[Any], str]]] = {
     "cert": _pem,
     "key": _pem,
     "server_name": _text(LONGEST_HOST),
+    "proxy": _text(MOST_REQUEST),
 }
 
 
@@ -363,6 +425,8 @@ class BridgeView(Protocol):
     def verify(self) -> bool: ...
     @property
     def server_name(self) -> str: ...
+    @property
+    def proxy(self) -> str | None: ...
 
 
 def open_of(bridge: BridgeView, target: str, offered: Sequence[str] = ()) -> Open:
@@ -371,6 +435,8 @@ def open_of(bridge: BridgeView, target: str, offered: Sequence[str] = ()) -> Ope
     options: dict[str, Any] = {"verify": bridge.verify, "couple": 0}
     if bridge.server_name:
         options["server_name"] = bridge.server_name
+    if bridge.proxy is not None:
+        options["proxy"] = bridge.proxy
     is_websocket = is_websocket_target(target)
     if is_websocket:
         options["subprotocols"] = list(offered or bridge.subprotocols)

@@ -85,6 +85,7 @@ def open_client_connection(
     cert: str | Path | None = None,
     key: str | Path | None = None,
     server_name: str | None = None,
+    proxy: str | None = None,
 ) -> Connection:
     """Open a connection to another server. It is returned, and can be sent to, at once.
 
@@ -104,6 +105,8 @@ def open_client_connection(
     - `ca`, `cert`, `key`: files, or PEM texts: authorities to trust, our certificate and its key.
       `server_name`: what the certificate must prove, if it is not the target's host. `verify`:
       False accepts any certificate.
+    - `proxy`: ``http://[user:password@]host:port`` or ``socks5://…`` (default: the setting
+      `connect_proxy`; "": none).
 
     Raises TypeError or ValueError for invalid arguments (a target without a port, a header with a
     line break, a negative timeout), OSError for a file that cannot be read, and ConnectionError
@@ -122,12 +125,7 @@ def open_client_connection(
         options["name"] = values.text(name, "name")
     if not isinstance(couple, EllipsisType):
         options["couple"] = None if couple is None else to_id(couple)
-    if connect_timeout is not None:
-        options["connect_timeout"] = values.seconds(
-            connect_timeout, "connect_timeout", or_zero=True
-        )
-    if values.flag(reconnect, "reconnect"):
-        options["reconnect"] = True
+    options |= _dial_options(connect_timeout, reconnect, proxy)
     protocol = values.text(protocol, "protocol")
     if open_options.is_websocket_target(target):
         protocol = "websocket"
@@ -145,6 +143,21 @@ def open_client_connection(
         # Kept out of the target, which is shown and logged.
         options["headers"] = {"Authorization": asked.login, **options.get("headers", {})}
     return _runtime().open(fields, options)
+
+
+def _dial_options(
+    connect_timeout: float | None, reconnect: bool, proxy: str | None
+) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if connect_timeout is not None:
+        options["connect_timeout"] = values.seconds(
+            connect_timeout, "connect_timeout", or_zero=True
+        )
+    if proxy is not None:
+        options["proxy"] = values.text(proxy, "proxy")
+    if values.flag(reconnect, "reconnect"):
+        options["reconnect"] = True
+    return options
 
 
 def _tls_options(

@@ -56,6 +56,8 @@ NONE = {
     "gateway.sockets.descriptors.Descriptors": "limits of the process",
     "gateway.sockets.dialer.Dialer": "what is not open is dialled anew",
     "gateway.sockets.dialer._Attempt": "what is not open is dialled anew",
+    "gateway.sockets.proxy_handshake.HttpConnect": "what is not open is dialled anew",
+    "gateway.sockets.proxy_handshake.Socks5": "what is not open is dialled anew",
     "gateway.sockets.endpoint.Handshake": "a protocol",
     "gateway.sockets.handshake.TlsHandshake": "one that is not complete cannot be moved",
     "gateway.sockets.listener.Listener": "listeners are handed over by themselves",

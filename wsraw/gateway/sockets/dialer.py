@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.sockets.descriptors import TOO_MANY, Descriptors
+from wsraw.gateway.sockets.proxy_handshake import HttpConnect, Socks5, handshake_with
 from wsraw.gateway.sockets.resolver import Address, Resolver
 from wsraw.gateway.tls.client_contexts import OpenTls, TlsOptions, keep, make_context, options_of
 from wsraw.gateway.tls.engine import Context
-from wsraw.link.open_options import Opening
+from wsraw.link.open_options import Opening, Proxy, is_local, parse_proxy
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.runtime.sockets import printable, strerror, tune
 
@@ -28,6 +29,9 @@ ATTEMPT_DELAY: Final = 0.25
 
 MOST_ADDRESSES: Final = 8
 """Addresses of a name that are tried; each attempt without an answer holds a descriptor."""
+
+MOST_PEEKED: Final = 4096
+"""Bytes of a proxy that are looked at at once."""
 
 IN_PROGRESS: Final = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN}
 
@@ -46,7 +50,10 @@ class Dialer:
         failed: Failed,
         fault: Fault,
         descriptors: Descriptors | None = None,
+        proxy: str = "",
     ) -> None:
+        """`proxy`: the setting `connect_proxy`."""
+        self._proxy = parse_proxy(proxy) if proxy else None
         self.descriptors = descriptors or Descriptors()
         self._loop = loop
         self.connected = connected
@@ -61,18 +68,26 @@ class Dialer:
         asked = con.phase.opening
         if con.state is CLOSED or asked is None:
             return
-        attempt = _Attempt(self._loop, self, con, asked.target.host)
+        attempt = _Attempt(self._loop, self, con, asked, self._proxy_for(asked))
         self.attempts.add(attempt)
         if asked.target.tls:
             self._secure(attempt, asked)
         else:
             self._begin(attempt, asked)
 
+    def _proxy_for(self, asked: Opening) -> Proxy | None:
+        """The proxy to connect through: the one that was asked for, or the one that is set for all
+        but this machine."""
+        if asked.proxy is None:
+            return None if is_local(asked.target) else self._proxy
+        return asked.proxy if isinstance(asked.proxy, Proxy) else None
+
     def _begin(self, attempt: _Attempt, asked: Opening) -> None:
         target = asked.target
+        place = attempt.proxy or target
         if not target.path:
-            what = f"the name {target.host!r} was not resolved"
-            attempt.wait(what, self._resolver.resolve, target.host, target.port, attempt.resolved)
+            what = f"the name {place.host!r} was not resolved"
+            attempt.wait(what, self._resolver.resolve, place.host, place.port, attempt.resolved)
         elif hasattr(socket, "AF_UNIX"):
             attempt.resolved([(socket.AF_UNIX, target.path)], "")
         else:
@@ -112,9 +127,15 @@ class _Attempt:
     """The attempt to connect one connection: addresses not tried yet, and sockets without an
     answer."""
 
-    def __init__(self, loop: Loop, dialer: Dialer, con: Connection, host: str) -> None:
+    def __init__(
+        self, loop: Loop, dialer: Dialer, con: Connection, asked: Opening, proxy: Proxy | None
+    ) -> None:
         self.con = con
-        self._host = host
+        self.proxy = proxy
+        self._asked = asked
+        self._host = proxy.host if proxy is not None else asked.target.host
+        self._handshake: HttpConnect | Socks5 | None = None
+        """With the proxy, once it is connected."""
         self.terms: OpenTls | None = None
         self._loop = loop
         self._dialer = dialer
@@ -188,6 +209,12 @@ class _Attempt:
             self._why = _why_not(address, code)
             self._next()
             return
+        if self.proxy is not None:
+            self._ask_proxy(self.proxy, sock, address)
+        else:
+            self._succeed(sock)
+
+    def _succeed(self, sock: socket.socket) -> None:
         try:
             self.end()
             self._dialer.connected(self.con, sock, self.terms)
@@ -195,6 +222,44 @@ class _Attempt:
             # Nobody owns the socket.
             sock.close()
             raise
+
+    def _ask_proxy(self, proxy: Proxy, sock: socket.socket, address: Any) -> None:
+        """The proxy is connected: ask it for the target. Its other addresses are not needed."""
+        self._stop_waiting()
+        self._addresses = []
+        self._close_sockets()
+        self._socks[sock] = address
+        self._handshake = handshake_with(proxy, self._asked.target)
+        self._loop.watch(sock, partial(self._talk, sock, self._handshake), read=True, write=True)
+
+    def _talk(
+        self, sock: socket.socket, said: HttpConnect | Socks5, readable: bool, writable: bool
+    ) -> None:
+        """Go on with the handshake. Nothing is read that is the target's: TLS may begin there."""
+        if sock not in self._socks:
+            return
+        try:
+            if readable:
+                data = sock.recv(MOST_PEEKED, socket.MSG_PEEK)
+                if not data:
+                    raise OSError("it closed the connection")
+                sock.recv(said.receive_data(data))
+            if said.output and not said.error:
+                said.output = said.output[sock.send(said.output) :]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            said.error = f"the proxy was lost: {error.strerror or error}"
+        if said.error:
+            shown = self.proxy.shown if self.proxy is not None else ""
+            self.fail(f"{shown}: {said.error}")
+        elif said.done:
+            self._loop.unwatch(sock)
+            del self._socks[sock]
+            self._succeed(sock)
+        else:
+            handle = partial(self._talk, sock, said)
+            self._loop.watch(sock, handle, read=True, write=bool(said.output))
 
     def _time_out(self) -> None:
         unanswered = ", ".join(printable(address) for address in self._socks.values())
@@ -228,6 +293,9 @@ class _Attempt:
         if self._cancel is not None:
             self._cancel()
             self._cancel = None
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         while self._socks:
             sock, _ = self._socks.popitem()
             try:

@@ -84,7 +84,14 @@ class Sockets:
         """Is told of each client, before anything has come from it."""
         self._contexts: dict[str, ServerContexts] = {}
         """For each listener with TLS, by its name."""
-        self._dialer = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
+        self._dialer = Dialer(
+            loop,
+            self._connected,
+            self._failed,
+            self._fault,
+            self.descriptors,
+            settings.connect_proxy,
+        )
 
     # --- listeners ---
 
