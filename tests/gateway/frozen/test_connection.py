@@ -14,7 +14,9 @@ from wsraw.gateway.frozen.connection import Frames, Thaw, freeze_connection
 from wsraw.gateway.frozen.copying import Clock
 from wsraw.gateway.frozen.phases import Place
 from wsraw.gateway.frozen.records import Carried, decode_one, encode
+from wsraw.gateway.websocket.frames import FrameReader
 from wsraw.gateway.websocket.shared import Framed
+from wsraw.gateway.websocket.watched import watch
 
 OFFERS = {
     "takeover": b"permessage-deflate; client_max_window_bits",
@@ -124,3 +126,19 @@ def test_a_published_message_is_told_once_and_shared_again() -> None:
     assert one.output.chunks[0] is other.output.chunks[0]
     assert one.output.shared_size == 1000
     assert len(shared) == 1
+
+
+def test_a_trace_ends_with_its_gateway_and_nothing_else_does() -> None:
+    life = Life(KINDS["websocket"], 1)
+    for step in (("hello", 0, 0), ("read", 5, 0), ("write", 2, 0), ("say", 4, 4), ("read", 2, 0)):
+        life.step(*step)
+    before = freeze_connection(life.con, Clock(0.0), Frames())
+    for twin in life.twins:
+        assert twin.con.websocket is not None
+        watch(twin.con.websocket, lambda *frame: None)
+    assert freeze_connection(life.con, Clock(0.0), Frames()) == before
+    for step in (("freeze", 1, 0), ("read", 5, 0), ("send", 1, 1), ("write", 2, 0)):
+        life.step(*step)
+    ws = life.twins[1].con.websocket
+    assert ws is not None
+    assert type(ws.reader) is FrameReader

@@ -11,7 +11,7 @@ import pytest
 from tests.corpus import UPGRADE, frame
 from tests.gateway.frozen.gateways import Relay
 from tests.needs import unix_sockets
-from wsraw.link.records import Send, encode
+from wsraw.link.records import Close, Send, encode
 
 pytestmark = unix_sockets
 
@@ -167,3 +167,46 @@ def test_many_upgrades_in_a_row_lose_nothing(relay: Relay) -> None:
         expected = b"".join(b"%02d.%d " % (each, number) for each in range(25))
         assert relay.received(client, len(expected)) == expected
     assert relay.gateway.registry.flow.kept > 0
+
+
+def test_a_connection_that_sends_too_much_is_read_again_in_time(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, message_rate=20.0)
+    try:
+        relay.worker()
+        client = relay.connect()
+        for number in range(40):
+            client.sendall(b"%02d" % number)
+            relay.turn()
+        assert relay.gateway.registry.flow.paused
+        relay.upgrade()
+        assert relay.gateway.registry.flow.paused
+        expected = b"".join(b"%02d" % number for number in range(40))
+        assert relay.received(client, len(expected)) == expected
+    finally:
+        relay.close()
+
+
+def test_the_last_bytes_of_a_connection_that_has_ended_are_written(relay: Relay) -> None:
+    worker = relay.worker()
+    answer = bytes(range(256)) * 8192
+    worker.echo = lambda event: [Send(event.con, answer, "binary")] * 3 + [Close(event.con)]
+    client = relay.connect(buffer=4096)
+    client.sendall(b"give")
+    relay.until(lambda: any(e.lingering for e in relay.gateway.sockets.endpoints))
+    for _ in range(3):
+        relay.turn()
+    [endpoint] = relay.gateway.sockets.endpoints
+    assert endpoint.con.output.size
+    relay.upgrade()
+    assert relay.received(client, 3 * len(answer)) == 3 * answer
+
+    def is_over() -> bool:
+        try:
+            return client.recv(1) == b""
+        except BlockingIOError:
+            return False
+
+    relay.until(is_over)
+    client.close()
+    relay.until(lambda: not relay.gateway.sockets.endpoints)
+    assert relay.gateway.registry.flow.accounted == 0
