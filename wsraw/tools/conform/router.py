@@ -11,6 +11,7 @@ import tempfile
 from typing import Final
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 
@@ -39,6 +40,8 @@ class Router:
             self.endpoint = f"ipc://{path}"
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._links = 0
         self.up()
 
     def _make_keys(self) -> None:
@@ -57,6 +60,8 @@ class Router:
         if self._secret:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._secret)
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._links = 0
         socket.bind(self.endpoint)
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._socket = socket
@@ -65,9 +70,21 @@ class Router:
         """Close at once, with all links, and wait until the endpoint is free. A socket that is only
         closed frees it later, and would then remove the file of the next socket."""
         if self._socket is not None and self._context is not None:
+            self._socket.disable_monitor()
+            if self._monitor is not None:
+                self._monitor.close(0)
             self._socket.close(0)
             self._context.term()
-            self._socket = self._context = None
+            self._socket = self._context = self._monitor = None
+
+    def is_linked(self) -> bool:
+        """Whether a worker is connected. Once it is not, all that it has sent can be received:
+        libzmq tells of the end of a link behind the last message of it."""
+        monitor = self._monitor
+        while monitor is not None and monitor.poll(0):
+            event = recv_monitor_message(monitor)["event"]
+            self._links += 1 if event == zmq.EVENT_ACCEPTED else -1
+        return self._links > 0
 
     def send(self, identity: bytes, data: bytes) -> None:
         """Send a message. If it cannot be sent, the check misses the answer."""

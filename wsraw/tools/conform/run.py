@@ -25,6 +25,10 @@ POOL: Final = "conform"
 POLL_INTERVAL: Final = 0.02
 """Seconds between two looks whether the process has ended."""
 
+HELD_OPEN: Final = 2.0
+"""Seconds to wait for the end of the link of a process that has ended: one that it has started may
+hold that open."""
+
 LAST_LINES: Final = 20
 """Of the worker's output, shown when a rule failed."""
 
@@ -99,23 +103,29 @@ class Driver:
         self._log = log
         self._router = router
         self._process: Process | None = None
-        self._ended: deque[tuple[int, int]] = deque()
-        """(number of the process, exit code); filled in threads."""
+        self._ended: deque[tuple[int, int, float]] = deque()
+        """(number of the process, exit code, when); filled in threads."""
         self._number = 0
 
     def now(self) -> float:
         return time.monotonic()
 
     def receive(self, gateway: PlayedGateway, seconds: float) -> None:
-        has_ended = bool(self._ended)
+        # Both before: what comes in between is of a process that has ended.
+        has_ended = bool(self._ended) and self._has_said_all()
         message = self._router.receive(min(seconds, POLL_INTERVAL))
         if message is not None:
             gateway.receive(*message)
         elif has_ended:
-            # Only if nothing came after the exit was known: the last batch was sent before it.
-            number, code = self._ended.popleft()
+            number, code, _ = self._ended.popleft()
             if number == self._number:
                 gateway.exited(code)
+
+    def _has_said_all(self) -> bool:
+        """Whether nothing more can come of the process that has ended: on a busy machine, libzmq
+        reads its last batch later than we hear of its end."""
+        _, _, ended_at = self._ended[0]
+        return not self._router.is_linked() or self.now() > ended_at + HELD_OPEN
 
     def send(self, identity: bytes, data: bytes) -> None:
         self._router.send(identity, data)
@@ -145,7 +155,7 @@ class Driver:
                 self._command,
                 variables,
                 on_line=self._keep_line,
-                on_exit=lambda code: self._ended.append((number, code)),
+                on_exit=lambda code: self._ended.append((number, code, self.now())),
             )
         except OSError as error:
             why = error.strerror or str(error)
