@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -44,9 +45,18 @@ class Served:
     def __init__(self, folder: Path, token_file: str = "") -> None:
         sock = socket.create_server(("127.0.0.1", 0))
         self.address = sock.getsockname()
-        self.server = Server(sock, Run(str(folder)), token_file, TRIED)
+        self.waiting = 0
+        """Requests for /wait, which is answered once they may `go_on`."""
+        self.go_on = threading.Event()
+        routes = TRIED | {"/wait": Route(self._wait)}
+        self.server = Server(sock, Run(str(folder)), token_file, routes)
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self._thread.start()
+
+    def _wait(self, request: Request) -> Answer:
+        self.waiting += 1
+        self.go_on.wait(DEADLINE)
+        return text(HTTPStatus.OK)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address, DEADLINE)
@@ -148,7 +158,9 @@ def test_a_bug_in_a_page_ends_its_request_alone(
      b"GET /metrics HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n", b"GET //[ HTTP/1.1\r\n\r\n",
      b"GET http://[::1/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"],
 )  # fmt: skip
-def test_garbage_ends_its_connection_alone(serve: Serve, garbage: bytes) -> None:
+def test_garbage_ends_its_connection_alone(
+    serve: Serve, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     served = serve()
     with served.connect() as sock:
         sock.sendall(garbage)
@@ -159,16 +171,38 @@ def test_garbage_ends_its_connection_alone(serve: Serve, garbage: bytes) -> None
         except ConnectionError:
             pass
     assert status(served.get("/repeat")) == 200
+    assert "a bug" not in caplog.text
 
 
-def test_more_connections_than_there_may_be_are_answered_at_once(serve: Serve) -> None:
+def test_connections_without_a_request_do_not_keep_others_out(serve: Serve) -> None:
+    """Nor those that send theirs byte by byte: a health check must come through."""
     served = serve()
-    silent = [served.connect() for _ in range(MOST_CONNECTIONS)]
+    silent = [served.connect() for _ in range(3 * MOST_CONNECTIONS)]
     try:
+        for sock in silent[::2]:
+            with suppress(ConnectionError):
+                sock.sendall(b"GET /repeat HTTP/1.1\r\nHost: ")
         eventually(lambda: len(served.server._until) == MOST_CONNECTIONS)
-        assert b"too many connections" in served.ask(b"")
+        for _ in range(5):
+            assert status(served.get("/repeat")) == 200
     finally:
         for sock in silent:
+            sock.close()
+
+
+def test_more_requests_than_there_may_be_are_answered_at_once(serve: Serve) -> None:
+    served = serve()
+    waiting = [served.connect() for _ in range(MOST_CONNECTIONS)]
+    try:
+        for sock in waiting:
+            sock.sendall(b"GET /wait HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        eventually(lambda: served.waiting == MOST_CONNECTIONS)
+        assert b"too many connections" in served.ask(b"")
+        served.go_on.set()
+        assert status(waiting[0].recv(65536)) == 200, "those who were first are answered"
+    finally:
+        served.go_on.set()
+        for sock in waiting:
             sock.close()
     eventually(lambda: status(served.get("/repeat")) == 200)
 
@@ -205,3 +239,8 @@ def test_without_a_token_a_web_page_cannot_ask_under_a_name_of_its_own(
     serve: Serve, host: str, expected: int
 ) -> None:
     assert status(serve().ask(f"GET /repeat HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())) == expected
+
+
+def test_a_health_check_needs_no_host(serve: Serve) -> None:
+    """HAProxy's does not send one; a browser always does."""
+    assert status(serve().ask(b"GET /repeat HTTP/1.0\r\n\r\n")) == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable
@@ -397,6 +398,47 @@ def test_a_connection_is_traced_by_its_id_until_it_ends(handlers: Write) -> None
         two.send("x")
         assert two.recv(DEADLINE) == "of another"
         assert two.recv(DEADLINE) == "x"
+
+
+def receive_until(sock: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while not data.endswith(end):
+        part = sock.recv(65536)
+        assert part, data
+        data += part
+    return data
+
+
+def test_a_traced_request_gets_the_response_of_handlers_or_of_the_next_pool(
+    handlers: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").write_text("a page")
+    text = """
+        def on_request(request, con):
+            if request.method == "POST":
+                return f"got {len(request.body)}"
+    """
+    options = ("--plain-http=handlers", f"--static={tmp_path}")
+    with (
+        serve(handlers(text), *options) as serving,
+        Trace(serving, "127.0.0.1", "--new", "--connections=9") as trace,
+    ):
+        trace.until("waiting for a connection")
+        with serving.tcp() as sock:
+            head = b"POST /a?key=s3cret HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n"
+            sock.sendall(head + b"hello")
+            assert receive_until(sock, b"got 5").startswith(b"HTTP/1.1 200")
+            trace.until(
+                "< on_request http; POST /a?...; Host: h; Content-Length: ..., 5 bytes: hello"
+            )
+            trace.until("> respond 200, 5 bytes: got 5")
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert receive_until(sock, b"a page").startswith(b"HTTP/1.1 200")
+            trace.until("< on_request http; GET /; Host: h")
+            trace.until("= passed on")
+            trace.until("> respond 200, more follows")
+            trace.until("> send binary, 6 bytes: a page")
+        assert "s3cret" not in str(trace)
 
 
 def test_the_next_connection_with_a_path_is_traced_without_secrets(handlers: Write) -> None:

@@ -31,13 +31,23 @@ class Run:
         self._lock = threading.Lock()
         self._figures: dict[str, Any] = {}
         self._asked_at = 0.0
+        self._failure = ""
+        self._failed_at = 0.0
 
     def figures(self) -> dict[str, Any]:
         """The figures of `wsraw status --json`, without percentiles. Raises NoAnswerError."""
+        began = time.monotonic()
         with self._lock:
+            if self._failed_at > began:
+                # While this one waited: another attempt of its own would take as long again.
+                raise NoAnswerError(self._failure)
             if not self._figures or time.monotonic() - self._asked_at > FRESH_FOR:
                 self._figures = {}
-                self._figures = self._state("figures")
+                try:
+                    self._figures = self._state("figures")
+                except NoAnswerError as error:
+                    self._failure, self._failed_at = str(error), time.monotonic()
+                    raise
                 self._asked_at = time.monotonic()
             return self._figures
 

@@ -25,7 +25,11 @@ from wsraw.runtime.printable import printable, shown_url
 log = logging.getLogger("wsraw.admin")
 
 MOST_CONNECTIONS: Final = 32
-"""Connections at the same time; further ones are answered with 503, each by a thread less."""
+"""Connections at the same time. For a further one, the one whose request is overdue for the longest
+time is closed; if all have sent theirs, it is answered with 503."""
+
+MAKE_ROOM: Final = 0.5
+"""Seconds that a new connection waits for the thread of one that was closed for it."""
 
 SILENT_FOR: Final = 10.0
 """Seconds that a client may neither send nor read anything."""
@@ -33,6 +37,9 @@ SILENT_FOR: Final = 10.0
 LONGEST_REQUEST: Final = 30.0
 """Seconds from the accept to the end of the answer, but for one that goes on piece by piece: a
 client that sends a byte now and then must not keep a thread."""
+
+KEPT_FOR_READER: Final = 32 * 1024
+"""Bytes of an answer in pieces that the kernel may keep, about twice, for one who does not read."""
 
 MOST_BODY: Final = 64 * 1024
 """Bytes of the body of a request."""
@@ -70,6 +77,8 @@ class Server(ThreadingHTTPServer):
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._until: dict[socket.socket, float] = {}
         """The open connections that must end in time, and when."""
+        self._unheard: dict[socket.socket, None] = {}
+        """Those whose request has not come, the oldest first."""
 
     def token(self) -> str:
         """The token that requests must carry, read anew so that it can be changed; "" without one.
@@ -78,13 +87,14 @@ class Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, if there may be one more."""
-        if not self._free.acquire(blocking=False):
+        if not (self._free.acquire(blocking=False) or self._make_room()):
             request.setblocking(False)
             with suppress(OSError):
                 request.send(BUSY)
             self.shutdown_request(request)
             return
         self._until[request] = time.monotonic() + LONGEST_REQUEST
+        self._unheard[request] = None
         try:
             super().process_request(request, client_address)
         except BaseException:
@@ -97,13 +107,30 @@ class Server(ThreadingHTTPServer):
         finally:
             self._release(request)
 
+    def _make_room(self) -> bool:
+        """Close a connection that says nothing, so that those who hold connections open cannot keep
+        health checks out. False if there is none."""
+        for request in list(self._unheard):
+            # Its thread may have heard it just now.
+            if self._unheard.pop(request, self) is not self:
+                _end(request)
+                return self._free.acquire(timeout=MAKE_ROOM)
+        return False
+
     def _release(self, request: socket.socket) -> None:
         self._until.pop(request, None)
+        self._unheard.pop(request, None)
         self._free.release()
 
+    def heard(self, request: socket.socket) -> None:
+        """The request on this connection has come."""
+        self._unheard.pop(request, None)
+
     def keep(self, request: socket.socket) -> None:
-        """Let the answer on this connection take as long as it likes."""
+        """Let the answer on this connection take as long as it likes, while it is read: with a
+        small buffer it does not take minutes to notice that the reader is gone."""
         self._until.pop(request, None)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KEPT_FOR_READER)
 
     def service_actions(self) -> None:
         """About twice a second: end the connections whose time is over."""
@@ -111,13 +138,17 @@ class Server(ThreadingHTTPServer):
         for request, until in list(self._until.items()):
             if now > until:
                 self._until.pop(request, None)
-                with suppress(OSError):
-                    # Its thread finds the end, and closes it.
-                    request.shutdown(socket.SHUT_RDWR)
+                _end(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has left, or was too slow, is no error."""
         log.debug("a connection of the admin address has failed", exc_info=True)
+
+
+def _end(request: socket.socket) -> None:
+    """Its thread finds the end, and closes it."""
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -126,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "wsraw"
     sys_version = ""
+    error_content_type = "text/plain; charset=utf-8"
+    error_message_format = "%(message)s\n"
     timeout = SILENT_FOR
     server: Server
 
@@ -140,7 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_GET  # noqa: N815
 
     def _answer(self) -> Answer:
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+        except ValueError:
+            return text(HTTPStatus.BAD_REQUEST, "the address cannot be read")
         route = self.server.routes.get(url.path)
         if route is None:
             there = ", ".join(self.server.routes)
@@ -153,8 +189,10 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError as error:
             log.error("admin_token: %s: %s", self.server.token_file, error.strerror)
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "the token of the run cannot be read")
-        if not token and not _is_address(self.headers.get("Host", "")):
+        host = self.headers.get("Host")
+        if not token and host is not None and not _is_address(host):
             # A web page can make a browser ask this address by a name of its own (DNS rebinding).
+            # A browser always sends a Host; the checks of a load balancer need not.
             return text(HTTPStatus.FORBIDDEN, "ask for it by its IP address, or as localhost")
         if route.needs_token:
             token = token or self.server.page_token
@@ -165,6 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if body is None:
             return text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BODY} bytes")
+        self.server.heard(self.connection)
         headers = dict(self.headers.items())
         return route.answer(Request(self.command, url.query, headers, body, self.server.run))
 

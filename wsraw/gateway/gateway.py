@@ -115,7 +115,7 @@ class Gateway:
             self.cluster = Cluster(self.registry, settings.node, self._tell_supervisor)
         self._link_trouble = ""
         """Why the link's socket could not be made again the last time."""
-        self.sockets.newcomer = self.inspection.tracer.newcomer
+        self.sockets.shared.newcomer = self.inspection.tracer.newcomer
         self._control: ControlLink | None = None
         if control:
             self._control = ControlLink(self.loop, control, token, self.inspection.forget)

@@ -111,6 +111,9 @@ def test_workers_are_reloaded_and_scaled(admin: Admin) -> None:
     status, told = admin.ask("POST", "/api/reload", {"pool": "no-such"})
     assert (status, told["ok"]) == (200, False)
     assert "no-such" in told["text"]
+    status, told = admin.ask("POST", "/api/reload", {"pool": "\ud800"})
+    assert (status, told["ok"]) == (200, False)
+    assert "cannot be sent" in told["text"]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,8 @@ def test_workers_are_reloaded_and_scaled(admin: Admin) -> None:
         ("kick", {}),
         ("kick", {"id": "1"}),
         ("kick", {"id": True}),
+        ("kick", {"id": -1}),
+        ("kick", {"id": 10**300}),
         ("kick", []),
         ("reload", {"pool": 1}),
         ("scale", {"workers": 2}),

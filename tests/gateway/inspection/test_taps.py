@@ -9,10 +9,10 @@ import pytest
 
 from tests.corpus import frame
 from tests.gateway.harness import HANDSHAKE, Harness, LinkedWorker, entry_of
-from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.connection.connection import CLOSED, Connection, Phase
 from wsraw.gateway.connection.output import Output
 from wsraw.gateway.delivery.entry import PAUSED_OWN
-from wsraw.gateway.inspection.taps import OUTPUT, Tap
+from wsraw.gateway.inspection.taps import OUTPUT, Tap, TappedPhase
 from wsraw.gateway.websocket.frames import FrameReader
 from wsraw.link.records import Close, Join, Leave, Publish, Send, State
 
@@ -201,6 +201,12 @@ def test_a_tap_leaves_everything_as_it_was() -> None:
 
 def test_every_attribute_of_an_output_is_taken_over() -> None:
     assert sorted(getattr(Output, "__slots__", OUTPUT)) == sorted(OUTPUT)
+
+
+def test_a_tapped_phase_passes_on_everything_that_a_phase_can_be_asked() -> None:
+    """What it left to its base class would be ignored: a request would get no response."""
+    asked = {name for name in vars(Phase) if not name.startswith("_")}
+    assert asked <= vars(TappedPhase).keys()
 
 
 @pytest.mark.parametrize("seed", range(30))

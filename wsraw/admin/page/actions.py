@@ -6,10 +6,11 @@ import json
 from collections.abc import Generator
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from wsraw.admin.answers import Answer, Request, text
 from wsraw.admin.run import NoAnswerError, Run
+from wsraw.runtime.log.line import LARGEST_ID
 
 JSON: Final = "application/json"
 
@@ -33,7 +34,7 @@ def kick(request: Request) -> Answer:
     if isinstance(found, Answer):
         return found
     number = found.get("id")
-    if not isinstance(number, int) or isinstance(number, bool):
+    if type(number) is not int or not 0 <= number <= LARGEST_ID:
         return text(HTTPStatus.BAD_REQUEST, 'write {"id": NUMBER}')
     options = {"id": number, "code": 1008, "reason": KICKED}
     return _told(request.run, "kick", options, "it was closed")
@@ -67,7 +68,7 @@ def _body(request: Request) -> dict[str, Any] | Answer:
     origin = headers.get("origin")
     # The token protects already: no page of another site knows it. This tells such a page apart
     # from one with a wrong token.
-    if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+    if origin is not None and origin.partition("://")[2] != headers.get("host", ""):
         return text(HTTPStatus.FORBIDDEN, "pages of another origin may not do this")
     if headers.get("content-type", "").partition(";")[0].strip() != JSON:
         return text(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"write Content-Type: {JSON}")

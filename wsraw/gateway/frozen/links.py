@@ -58,7 +58,7 @@ SHARED: Final = Plan(
     SharedByEndpoints,
     EndpointState,
     translated="ended read_queue",
-    left_out=dict.fromkeys(("loop", "registry", "settings", "handshakes"), ITS_OWN)
+    left_out=dict.fromkeys(("loop", "registry", "settings", "handshakes", "newcomer"), ITS_OWN)
     | {"dirty": "all are looked at in the first turn"},
 )
 SOCKETS: Final = Plan(
@@ -66,7 +66,7 @@ SOCKETS: Final = Plan(
     Shared,
     translated="endpoints total overdrawn admission",
     left_out=dict.fromkeys(
-        ("descriptors", "loop", "registry", "settings", "shared", "handshakes", "newcomer"), ITS_OWN
+        ("descriptors", "loop", "registry", "settings", "shared", "handshakes"), ITS_OWN
     )
     | {
         "listeners": "they are handed over by themselves",

@@ -19,7 +19,7 @@ from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.watched import copy, split_frame, unwatch, watch
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening
-from wsraw.link.records import Event, OnConnect, OnError, OnMessage, Reject
+from wsraw.link.records import Event, OnConnect, OnError, OnMessage, OnRequest, Reject, Respond
 from wsraw.runtime.printable import shown_url
 
 IN: Final = "<"
@@ -222,6 +222,8 @@ class TappedPhase(Phase):
                 self._note(IN, "on_message", len(event.data), event.data, text)
             elif type(event) is OnConnect:
                 self._note(STATE, "on_connect", 0, b"", _head(con))
+            elif type(event) is OnRequest:
+                self._note(IN, "on_request", len(event.body), event.body, _head(con))
             elif type(event) is OnError:
                 self._note(WRONG, "on_error", 0, b"", event.message)
             # The end is told when the turn is over: not all ends come from a phase.
@@ -255,6 +257,29 @@ class TappedPhase(Phase):
 
     def connect_failed(self, con: Connection, message: str) -> list[Event]:
         return self._leave(con, self._enter(con).connect_failed(con, message))
+
+    @property
+    def unfinished(self) -> int:
+        return self.inner.unfinished
+
+    def respond(
+        self, con: Connection, respond: Respond, now: float
+    ) -> tuple[list[Event], str | None]:
+        text = f"{respond.status} {respond.reason}".rstrip()
+        more = "" if respond.final else NOT_LAST
+        self._note(OUT, "respond", len(respond.body), respond.body, f"{text}{more}")
+        events, why = self._enter(con).respond(con, respond, now)
+        if why is not None:
+            self._note(WRONG, "refused", 0, b"", why)
+        return self._leave(con, events), why
+
+    @property
+    def is_answering(self) -> bool:
+        return self.inner.is_answering
+
+    def pass_on(self, con: Connection, now: float) -> list[Event]:
+        self._note(STATE, "passed on", 0, b"", "no handler has answered")
+        return self._leave(con, self._enter(con).pass_on(con, now))
 
     def accept(
         self, con: Connection, subprotocol: str | None, headers: Mapping[str, str], now: float

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from wsraw.config.settings import Settings
@@ -76,6 +77,13 @@ class Shared:
         """Endpoints to close: never inside a callback."""
         self.read_queue: dict[Endpoint, None] = {}
         """Endpoints that have more to parse, or to read than others, in the order of their turn."""
+        self.newcomer: Callable[[Connection], object] = _nobody_asks
+        """Is told of each client, and of each further request on a socket, before anything has come
+        from it."""
+
+
+def _nobody_asks(con: Connection) -> None:
+    """The default of `newcomer`."""
 
 
 class Endpoint:
@@ -441,6 +449,7 @@ class Endpoint:
         self._timer, self._timer_at = None, math.inf
         self.con, successor.endpoint = successor, self
         shared.registry.flow.weigh(successor)
+        shared.newcomer(successor)
         shared.registry.take(successor, successor.first_events(now), now)
         if self.eof:
             shared.registry.receive_eof(successor, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -48,10 +48,6 @@ READ_TIME: Final = 0.0015
 """Seconds of a turn for pauses and the read queue."""
 
 
-def _nobody_asks(con: Connection) -> None:
-    """The default of `newcomer`."""
-
-
 class Sockets:
     """Endpoints and listeners, and their steps of a turn."""
 
@@ -80,8 +76,6 @@ class Sockets:
         """Endpoints of clients above a limit, whose first bytes decide how they are told."""
         self.overdrawn: dict[int, None] = {}
         """The ids of connections that have sent more than their rate allows."""
-        self.newcomer: Callable[[Connection], object] = _nobody_asks
-        """Is told of each client, before anything has come from it."""
         self._contexts: dict[str, ServerContexts] = {}
         """For each listener with TLS, by its name."""
         self._dialer = Dialer(
@@ -180,7 +174,7 @@ class Sockets:
         if listen.tls != "off":
             endpoint.handshake = TlsHandshake(endpoint, self._contexts[listen.name])
         self._add(endpoint)
-        self.newcomer(con)
+        self.shared.newcomer(con)
         self.registry.take(con, con.first_events(now), now)
 
     def _refuse(self, listen: Listen, sock: socket.socket, peer: str, limit: str) -> None:

@@ -122,7 +122,12 @@ class _Conversation:
         """Say this, and wait for the answer."""
         until = time.monotonic() + timeout if timeout else math.inf
         try:
-            return self._ask(encode([self._token, do]), until)
+            request = encode([self._token, do])
+        except (OverflowError, UnicodeEncodeError) as error:
+            # A number of hundreds of digits, or bytes of a terminal that are no text.
+            raise RefusedError(f"it cannot be sent: {error}") from error
+        try:
+            return self._ask(request, until)
         except TimeoutError as error:
             raise TimeoutError(f"no answer within {timeout:g} s{error}") from None
         except LinkError as error:
