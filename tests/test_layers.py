@@ -412,7 +412,6 @@ NO_MIRROR = {
         "tools/connect/test_session.py",
     ),
     "tools.conform.rendering": "tools/conform/test_played_gateway.py",
-    "tools.conform.router": "tools/conform/test_run.py",
     "tools.conform.session": "tools/conform/test_run.py",
     "tools.drill.load.schedule": "tools/drill/load/test_load.py",
     **dict.fromkeys(
