@@ -98,6 +98,27 @@ def test_in_json_each_line_is_an_object_and_each_record_one_line(
     assert sources == {"supervisor", "gateway", "worker 1"}
 
 
+def test_what_ends_a_thread_is_one_record(handlers: Write) -> None:
+    text = """
+        import threading
+        def fail():
+            raise ValueError("of a thread")
+        def on_message(msg, con):
+            thread = threading.Thread(target=fail, name="helper")
+            thread.start()
+            thread.join()
+            return msg
+    """
+    options = ("--log-format=json",)
+    with serve(handlers(text), *options, tracebacks=True) as serving, serving.ws() as client:
+        client.send("x")
+        assert client.recv(TIMEOUT) == "x"
+        eventually(lambda: objects(serving, logger="wsraw.worker"))
+    [error] = objects(serving, logger="wsraw.worker")
+    assert (error["level"], error["message"]) == ("error", "thread helper raised")
+    assert error["exception"].endswith("ValueError: of a thread")
+
+
 def test_handlers_of_a_connection_that_wait_log_with_their_own_connection(handlers: Write) -> None:
     text = """
     import asyncio, logging, threading

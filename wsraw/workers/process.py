@@ -111,6 +111,7 @@ def main(
     runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
     formatter.current = runtime.subject
     ration = _ration_reports(runtime)
+    _report_threads(runtime)
     stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
@@ -224,6 +225,23 @@ def _ration_reports(runtime: Runtime) -> Ration:
     runtime.report = report
     runtime.left_out = left_out
     return ration
+
+
+def _report_threads(runtime: Runtime) -> None:
+    """Log what ends a thread of the handlers as a record, unless they have set a hook themselves:
+    Python prints it line by line."""
+    if threading.excepthook is not threading.__excepthook__:
+        return
+
+    def report(args: threading.ExceptHookArgs) -> None:
+        error = args.exc_value
+        if error is None or isinstance(error, SystemExit):
+            threading.__excepthook__(args)
+            return
+        name = args.thread.name if args.thread is not None else "that is gone"
+        runtime.report(f"thread {name}", error)
+
+    threading.excepthook = report
 
 
 def _line_buffer() -> None:
