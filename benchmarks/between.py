@@ -62,6 +62,18 @@ class Peer:
     def hear(self) -> bytes:
         return self.lines.readline()
 
+    def drain(self) -> int:
+        """How many lines have come."""
+        self.sock.setblocking(False)
+        count = 0
+        try:
+            while part := self.sock.recv(1 << 16):
+                count += part.count(b"\n")
+        except BlockingIOError:
+            pass
+        self.sock.settimeout(PATIENCE)
+        return count
+
 
 class Node:
     """A run, and the CPU time of its processes."""
@@ -137,18 +149,16 @@ def spend(
     """Microseconds of CPU a message that each process needs, at that rate."""
     before = {name: cpu(pid) for name, pid in pids.items()}
     count, began = 0, time.monotonic()
-    while (now := time.monotonic() - began) < seconds:
-        due = int(now * rate) - count
+    heard = dict.fromkeys(members, 0)
+    while (now := time.monotonic() - began) < seconds or min(heard.values()) < count:
+        due = int(min(now, seconds) * rate) - count
         if due > 0:
             sender.sock.sendall(b"".join(b"%s %064d\n" % (group.encode(), n) for n in range(due)))
             count += due
         for member in members:
-            member.sock.setblocking(False)
-            try:
-                while member.sock.recv(1 << 16):
-                    pass
-            except BlockingIOError:
-                pass
+            heard[member] += member.drain()
+        if now > seconds + PATIENCE:
+            break
         time.sleep(0.002)
     return {name: (cpu(pid) - before[name]) / count * 1e6 for name, pid in pids.items()}
 
