@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,40 @@ def test_a_stopped_nats_holds_up_nobody(room: Path, nats: NatsServer) -> None:
             os.kill(nats.pid, signal.SIGCONT)
         wait_for(one, "connected", 1)
         wait_for(two, "connected", 1)
+
+
+@linux
+def test_a_stopped_gateway_misses_what_is_too_much_and_the_other_does_not_wait(
+    room: Path, nats: NatsServer
+) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
+        join(a, b)
+        not_sent = cluster_of(one)["counts"]["not_sent"]
+        count, rest = 60, "x" * 500_000
+        with client(one) as near:
+            os.kill(two.gateway, signal.SIGSTOP)
+            try:
+                for n in range(count):
+                    # One by one, so that the agent of the first node can follow.
+                    a.say(f"{n} {rest}")
+                    assert near.hear() == f"{n} {rest}"
+            finally:
+                os.kill(two.gateway, signal.SIGCONT)
+
+        heard: list[int] = []
+
+        def all_known() -> bool:
+            with suppress(TimeoutError):
+                while True:
+                    heard.append(int(str(b.web.recv(timeout=0.1)).partition(" ")[0]))
+            counts = cluster_of(two)["counts"]
+            lost = counts["undelivered"] + counts["missed"]
+            lost += cluster_of(one)["counts"]["not_sent"] - not_sent
+            return len(heard) + lost == count and counts["undelivered"] > 0
+
+        eventually(all_known, "all to be delivered, or counted")
+        assert heard == sorted(set(heard))
+        join(a, b)
 
 
 @signals
