@@ -48,6 +48,8 @@ def main() -> int:
             os.environ.pop("WSRAW_LINK_FOLDER", ""),
             int(os.environ.pop("WSRAW_EXPECTED", "0")),
             supervisor,
+            os.environ.pop("WSRAW_OFFERS", ""),
+            os.environ.pop("WSRAW_PREDECESSOR", "").split(),
         )
     die_with(parent)
     if kind == "admin":

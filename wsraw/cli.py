@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -133,20 +133,34 @@ def run(config: str | None, **values: Any) -> int:
     lists in the settings file. Numbers such as (503) and (1013) are the HTTP status or the
     WebSocket close code that the client gets; "raw: reset" means that a raw client gets a reset.
     """
-    return _run(gather(values, config or ""), unused_file(config))
+    return _run(lambda: gather(values, config or ""), unused_file(config))
 
 
-def _run(found: sources.Configuration, unused: str = "") -> int:
+def _run(read: Callable[[], sources.Configuration], unused: str = "") -> int:
+    """`read`: to be called again when the settings may have changed."""
+    found = read()
     check_all(found)
     from wsraw.supervisor import supervisor
     from wsraw.supervisor.service_manager.passed_sockets import PassedSockets
 
-    settings, passed = found.settings, PassedSockets(os.environ)
-    if passed.numbers and "listen" not in found.sources:
-        listen = tuple(f"fd:{number}" for number in passed.numbers)
-        settings = settings_module.replaced(settings, listen=listen)
+    passed = PassedSockets(os.environ)
+
+    def with_passed(found: sources.Configuration) -> settings_module.Settings:
+        if passed.numbers and "listen" not in found.sources:
+            listen = tuple(f"fd:{number}" for number in passed.numbers)
+            return settings_module.replaced(found.settings, listen=listen)
+        return found.settings
+
+    def reread() -> settings_module.Settings:
+        try:
+            again = read()
+            check_all(again)
+        except WrongUse as error:
+            raise ValueError(error.format_message()) from error
+        return with_passed(again)
+
     try:
-        return supervisor.run(settings, passed, unused)
+        return supervisor.run(with_passed(found), passed, unused, reread)
     except supervisor.CannotStart as error:
         by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}
         raise by_code[error.code](str(error)) from error
@@ -164,7 +178,7 @@ def bridge(**values: Any) -> int:
     does, and in the other direction, too. All other options are those of `wsraw run`. For several
     targets give a file of tokens, or use [[bridges]] in the settings file of `wsraw run`.
     """
-    return _run(gather_bridge(values))
+    return _run(lambda: gather_bridge(values))
 
 
 @cli.command("settings", cls=GroupedCommand, params=[CONFIG, *setting_options()])
@@ -182,6 +196,7 @@ for command in (
     control.top,
     control.reload,
     control.rollback,
+    control.upgrade,
     control.scale,
     control.stop,
     control.drain,

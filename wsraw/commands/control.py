@@ -1,4 +1,4 @@
-"""Commands to a run that is up: status, top, reload, scale, stop, drain, dead-letters."""
+"""Commands to a run that is up: status, top, reload, upgrade, scale, stop, drain, dead-letters."""
 
 from __future__ import annotations
 
@@ -196,6 +196,26 @@ def rollback(pool: str, run_dir: str, timeout: float) -> None:
     disk again.
     """
     show(_ask(run_dir, "rollback", (pool,) if pool else (), timeout).text)
+
+
+@click.command()
+@click.option(
+    "--python",
+    metavar="FILE",
+    default="",
+    help="Run the wsraw of this Python, such as venv/bin/python. Default: the one that runs now.",
+)
+@run_dir_option
+@timeout_option(120.0)
+def upgrade(python: str, run_dir: str, timeout: float) -> None:
+    """Replace the gateway with a new one, which takes over all connections.
+
+    The new gateway has the code that is installed now, and the settings as they are now. Clients
+    and workers notice a short pause. If it does not take over, the old one goes on: exit code 1.
+    """
+    # The run may have another current folder.
+    args = (os.path.abspath(python),) if python else ()
+    show(_ask(run_dir, "upgrade", args, timeout).text)
 
 
 @click.command()

@@ -83,6 +83,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 )
 @_every("--reload-every", 5, "Reload the workers this often")
 @_every("--kill-gateway-every", 0, "Kill the gateway this often")
+@_every("--upgrade-every", 0, "Upgrade the gateway (wsraw upgrade) this often")
 @click.option(
     "--delivery",
     type=click.Choice(["at-least-once", "at-most-once"]),

@@ -333,6 +333,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long they are tried before all workers get them, or until they do worse."""
     gateway_timeout: Seconds = 60.0
     """Kill and restart a gateway that has not answered the supervisor for this long. 0: never."""
+    upgrade_timeout: Seconds = 10.0
+    """Time limit for a new gateway to take over all connections. After it, the old one goes on. 0:
+    none."""
+    upgrade_linger: Seconds = 3600.0
+    """Keep TLS connections for this long after an upgrade: the old gateway stays and encrypts for
+    them. Then they are closed (1012). 0: close them at once."""
+    upgrade_spread: Seconds = 30.0
+    """Spread these closes over this time, so that not all clients connect again at once."""
     restart_intensity: Count = 5
     """A pool is in a crash loop if, within 30 s, more than this many of its workers die while
     starting. At the start of a run, a crash loop ends the run; later, wsraw keeps trying."""

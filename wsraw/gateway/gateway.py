@@ -33,12 +33,13 @@ from wsraw.gateway.cluster.cluster import Cluster
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.pools import canary
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.handover.handover import Handover
+from wsraw.gateway.handover.pump import Pump
 from wsraw.gateway.inspection import kernel
 from wsraw.gateway.inspection.inspection import Inspection
 from wsraw.gateway.sessions.control import ControlLink
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
 from wsraw.gateway.sessions.links import Links
-from wsraw.gateway.sessions.orphans import Orphans
 from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.sockets import Sockets
@@ -64,8 +65,16 @@ MIDWAY_DRAIN: Final = 0.0003
 LAGS_KEPT: Final = 15
 """Ticks of which the latest is reported: as many seconds as usually lie between two scrapes."""
 
+REMOTE_TRIES: Final = 50
+REMOTE_PAUSE: Final = 0.1
+"""Tries and seconds between them: the address of workers on other machines is left by the gateway
+that was upgraded."""
+
 ORPHAN_STOP: Final = 5.0
 """Seconds that a gateway takes to stop whose supervisor is gone."""
+
+EXIT_NOT_WANTED: Final = 1
+"""Exit code of a successor to which nothing was handed over."""
 
 EXIT_CANNOT_START: Final = 3
 """Exit code if it cannot listen: trying again would not help."""
@@ -83,10 +92,12 @@ class Gateway:
         descriptors: Descriptors | None = None,
         folder: str = "",
         given: Sequence[str] = (),
+        is_successor: bool = False,
     ) -> None:
         """`folder`: where the link's socket is, if not in the run folder. `given`: sockets of the
         supervisor, one for each listener, and one for the link if that is on TCP; without them they
-        are opened here. Raises OSError if the link's socket cannot be bound there."""
+        are opened here. `is_successor`: see `take_over`. Raises OSError if the link's socket cannot
+        be bound there."""
         self.settings = settings
         self.loop = Loop()
         limit = settings.memory_limit or system.quarter()
@@ -109,7 +120,7 @@ class Gateway:
         self._given = given[:count]
         link = adopt(given[count]) if len(given) > count else None
         folder = folder or settings.run_dir
-        self._links = Links(self.loop, self.registry, self.sessions, folder, link)
+        self._links = Links(self.loop, self.registry, self.sessions, folder, link, not is_successor)
         self.cluster: Cluster | None = None
         if settings.cluster:
             self.cluster = Cluster(self.registry, settings.node, self._tell_supervisor)
@@ -117,11 +128,19 @@ class Gateway:
         """Why the link's socket could not be made again the last time."""
         self.sockets.shared.newcomer = self.inspection.tracer.newcomer
         self._control: ControlLink | None = None
-        if control:
-            self._control = ControlLink(self.loop, control, token, self.inspection.forget)
-        self.spawned = Orphans()
+        if control and not is_successor:
+            self._connect(control, token)
+        self.handover = Handover(
+            self.loop,
+            self.registry,
+            self.sessions,
+            self.deadlines,
+            self.sockets,
+            self._links,
+            self.stopping,
+        )
         self.is_orphaned = False
-        if self._control is None:
+        if not control:
             self._links.open()
         self._tick_due = False
         self._tick_at = self.loop.clock()
@@ -133,18 +152,57 @@ class Gateway:
 
     def start(self) -> None:
         """Listen and tell the supervisor. Raises OSError or ValueError, with advice."""
+        self._listen()
+        if self.settings.worker_listen:
+            self._listen_for_remote()
+        self._report_addresses()
+        self._tick()
+
+    def _connect(self, control: str, token: str) -> None:
+        self._control = ControlLink(self.loop, control, token, self.inspection.forget)
+
+    def take_over(self, predecessor: Sequence[str], control: str, token: str) -> str:
+        """Instead of `start`: become the successor of the gateway at the other end of two sockets,
+        once that gives all it has. Blocks. Returns why not, or "". Raises OSError or ValueError,
+        with advice."""
+        self._listen()
+        words, records = map(adopt, predecessor)
+        told = self.handover.take(words, records)
+        if isinstance(told, str):
+            return told
+        self.collector.adopted()
+        self._connect(control, token)
+        self._links.open()
+        if self.settings.worker_listen:
+            self._listen_for_remote_soon(REMOTE_TRIES)
+        self._report_addresses()
+        self._tell_supervisor(rec.Upgraded(told))
+        self._tick()
+        return ""
+
+    def _listen(self) -> None:
         for index, text in enumerate(self.settings.listen):
             sock = adopt(self._given[index]) if self._given else None
             self.sockets.listen(parse_listen(text, self.settings), sock)
-        if self.settings.worker_listen:
-            # Only here: libzmq takes memory and threads.
-            from wsraw.gateway.remote.links import RemoteLinks
-
-            self._links.remote = RemoteLinks(self.loop, self.registry, self.sessions)
         if not self.settings.max_connections:
             self.sockets.admission.most = self.sockets.descriptors.most_connections()
-        self._report_addresses()
-        self._tick()
+
+    def _listen_for_remote(self) -> None:
+        # Only here: libzmq takes memory and threads.
+        from wsraw.gateway.remote.links import RemoteLinks
+
+        self._links.remote = RemoteLinks(self.loop, self.registry, self.sessions)
+
+    def _listen_for_remote_soon(self, tries: int) -> None:
+        """As soon as the gateway before this one has left the address."""
+        try:
+            self._listen_for_remote()
+        except (OSError, ValueError) as error:
+            if tries == 1:
+                text = os_error(error) if isinstance(error, OSError) else str(error)
+                log.error("workers on other machines cannot connect: %s", text)
+            again = partial(self._listen_for_remote_soon, max(1, tries - 1))
+            self.loop.call_later(REMOTE_PAUSE * (1 if tries > 1 else 10), again)
 
     def _report_addresses(self) -> None:
         addresses = [listener.address for listener in self.sockets.listeners]
@@ -175,6 +233,12 @@ class Gateway:
         self._tick_due = True
 
     def close(self) -> None:
+        if self.handover.has_left:
+            # The sockets are the successor's now.
+            if self._control is not None:
+                self._control.close()
+            self.loop.close()
+            return
         self.sockets.close()
         self._links.close()
         if self._control is not None:
@@ -217,6 +281,8 @@ class Gateway:
             self.inspection.look()
         if self.stopping.phases and self.stopping.advance(now):
             self.loop.stop()
+        if self.handover.is_due:
+            return self._hand_over(now)
         sockets.update_listeners()
         if sessions.dead_letters:
             self._write_dead_letters()
@@ -227,6 +293,18 @@ class Gateway:
             quiet = not busy and not self.loop.is_behind
             self.collector.collect_if_due(sockets.total, len(sockets.endpoints), quiet)
         return busy
+
+    def _hand_over(self, now: float) -> bool:
+        """Let a successor take over, or go on with turns until all can move."""
+        if self.sessions.to_supervisor:
+            self._write_supervisor()
+        if self.sessions.dead_letters:
+            self._write_dead_letters()
+        self.handover.advance(now)
+        if self.sessions.to_supervisor:
+            self._write_supervisor()
+        self.sockets.update_listeners()
+        return not self.handover.has_left
 
     def _measured(self, now: float) -> bool:
         busy = self._before_sleep(now)
@@ -278,6 +356,7 @@ class Gateway:
             if self.cluster is not None:
                 self.cluster.tick(now)
             self.deadlines.tick(now)
+            self.handover.pumps.tick(now, self.loop.clock())
         elif self.deadlines.late:
             self.deadlines.end_late(now)
         else:
@@ -338,10 +417,12 @@ class Gateway:
             case rec.Spawned():
                 self.sessions.tokens.add(record.token, record.n)
                 if record.pid:
-                    self.spawned.add(record.n, record.pid)
-                self.sockets.descriptors.expect(max(len(self.spawned), len(self.sessions.workers)))
+                    self.handover.spawned.add(record.n, record.pid)
+                self.sockets.descriptors.expect(
+                    max(len(self.handover.spawned), len(self.sessions.workers))
+                )
             case rec.Exited():
-                self.spawned.discard(record.n)
+                self.handover.spawned.discard(record.n)
                 self._links.exited(record.n)
             case rec.DrainWorker():
                 worker = self.sessions.numbered(record.n)
@@ -354,6 +435,7 @@ class Gateway:
                 data = report(self.registry, self.sessions, count, now, most, record.samples)
                 data["tls"] = sockets.handshakes.figures()
                 data["accepted"] = {each.listen.name: each.accepted for each in sockets.listeners}
+                data["pumps"] = self.handover.pumps.report(self.loop.clock())
                 data["loop"] = of_loop(self.loop.turns, max(self._lags, default=0.0))
                 if self.cluster is not None:
                     data["cluster"] = self.cluster.report()
@@ -450,9 +532,12 @@ def main(
     folder: str = "",
     workers: int = 0,
     supervisor: Parent | None = None,
+    offers: str = "",
+    predecessor: Sequence[str] = (),
 ) -> int:
     """Run a gateway as a child of the supervisor; returns its exit code. `given` and `folder`: as
-    above; `workers`: how many are expected."""
+    above; `workers`: how many are expected. `offers`: a socket of the supervisor for upgrades;
+    `predecessor`: two sockets of the gateway whose place this one is to take."""
     limit = raise_limit()
     if ARE_NUMBERED and settings.max_connections > limit:
         text = "max_connections is %d, but only %d files may be open; raise that (ulimit -Hn)"
@@ -460,14 +545,27 @@ def main(
     descriptors = Descriptors(limit, workers)
     gateway: Gateway | None = None
     try:
-        gateway = Gateway(settings, control, token, epoch, descriptors, folder, given)
-        gateway.start()
+        gateway = Gateway(
+            settings, control, token, epoch, descriptors, folder, given, bool(predecessor)
+        )
+        why = ""
+        if predecessor:
+            gateway.collector.begin()
+            why = gateway.take_over(predecessor, control, token)
+        else:
+            gateway.start()
     except (OSError, ValueError) as error:
         text = os_error(error) if isinstance(error, OSError) else str(error)
         print(f"error: {text}", file=sys.stderr, flush=True)
         if gateway is not None:
             gateway.close()
         return EXIT_CANNOT_START
+    if why:
+        # Not `close`: what was built here is not ours.
+        print(f"error: {why}", file=sys.stderr, flush=True)
+        return EXIT_NOT_WANTED
+    if offers:
+        gateway.handover.listen(adopt(offers))
     if supervisor is not None:
         try:
             _watch_stdin(gateway, supervisor)
@@ -477,11 +575,18 @@ def main(
             return 1
     # Ctrl-C reaches the whole process group; the supervisor decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: gateway.loop.call_soon_threadsafe(gateway.leave))
-    gateway.collector.begin()
+    leave = gateway.leave
+    call = gateway.loop.call_soon_threadsafe
+    signal.signal(signal.SIGTERM, lambda *_: call(leave))
+    if not predecessor:
+        gateway.collector.begin()
     keep_freed_memory()
     gateway.loop.run()
     gateway.close()
     if gateway.is_orphaned:
-        gateway.spawned.kill_all()
+        gateway.handover.spawned.kill_all()
+    if gateway.handover.pumped:
+        pump = Pump(gateway.handover.pumped)
+        del gateway, leave, call
+        return pump.serve(supervisor)
     return 0

@@ -107,6 +107,13 @@ class Collector:
 
     def __init__(self) -> None:
         self._collected_at = 0
+        self._has_adopted = False
+        """What was taken over is left out, until there is time to look at it."""
+
+    def adopted(self) -> None:
+        """Much was taken over from another gateway, and clients wait: leave it out for now."""
+        gc.freeze()
+        self._has_adopted = True
 
     def begin(self) -> None:
         """What is loaded by now stays: to look at it again and again would cost 30 ms each time."""
@@ -123,6 +130,9 @@ class Collector:
         if new <= (least if quiet else AT_LAST * least):
             return False
         self._collected_at = total
+        if self._has_adopted:
+            self._has_adopted = False
+            gc.unfreeze()
         gc.collect()
         return True
 

@@ -603,6 +603,20 @@ class Reloaded(Record, tag="reloaded"):
     why: str = ""
 
 
+class Upgraded(Record, tag="upgraded"):
+    """This gateway has taken over what the one before it had: how many connections, how long the
+    pause was, and more."""
+
+    data: dict[str, Any]
+
+
+class Kept(Record, tag="kept"):
+    """The gateway goes on: its successor has not taken over, and `why` says why not; "" if that has
+    ended."""
+
+    why: str
+
+
 FromSupervisor: TypeAlias = (
     Spawned
     | Exited
@@ -634,7 +648,18 @@ class Page(Record, tag="page"):
 
 
 FromGateway: TypeAlias = (
-    Listening | Ready | Left | Kill | Recycle | Report | Stopped | Reloaded | Alive | Page
+    Listening
+    | Ready
+    | Left
+    | Kill
+    | Recycle
+    | Report
+    | Stopped
+    | Reloaded
+    | Alive
+    | Page
+    | Upgraded
+    | Kept
 )
 
 # --- node ↔ node of a cluster, over NATS (wsraw/cluster/) ---

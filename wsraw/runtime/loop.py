@@ -379,6 +379,11 @@ class Loop:
                 except Exception as error:
                     blame(callback, error)
 
+    def skip(self) -> None:
+        """What has passed since this turn began was no time: the process did something else."""
+        self._away = self.clock() - self.now
+        self._seen = self.now
+
     def close(self) -> None:
         self._selector.close()
         self._bell.close()

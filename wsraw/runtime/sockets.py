@@ -73,6 +73,15 @@ def is_intact(sock: socket.socket, listen: Listen) -> bool:
     return isinstance(sock, _UnixSocket) and sock.file == _identity(listen.path) is not None
 
 
+def of_file(sock: socket.socket, path: str) -> socket.socket:
+    """A unix socket that another process has bound to that path: as if `bind` had returned it. The
+    one that is given must not be used any more."""
+    own = _UnixSocket(sock.family, sock.type, 0, sock.detach())
+    own.setblocking(False)
+    own.file = _identity(path)
+    return own
+
+
 class _UnixSocket(socket.socket):
     """A unix socket that remembers the identity of its file."""
 

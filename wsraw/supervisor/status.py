@@ -64,6 +64,7 @@ OF_GATEWAY: Final = (
     "loop",
     "turns",
     "cluster",
+    "pumps",
 )
 
 
@@ -123,6 +124,7 @@ def _parts(
         "phase": policy.phase.value,
         "workers_wanted": len(policy.workers),
         "reloading": any(pool.is_reloading for pool in policy.pools.values()),
+        "upgrading": policy.upgrades.is_under_way,
         "crash_loop": policy.is_looping,
         "pools": [
             {
@@ -219,6 +221,8 @@ def table(data: dict[str, Any]) -> str:
         )
     if data["reloading"]:
         lines.append("reloading")
+    if data["upgrading"]:
+        lines.append("upgrading the gateway")
     for pool in data["pools"]:
         if pool.get("canary"):
             canary = pool["canary"]
@@ -289,6 +293,11 @@ def _connections(gateway: dict[str, Any]) -> list[str]:
         f"held {human_size(gateway['bytes'])} of {human_size(gateway['memory_limit'])}, "
         f"unknown ids {gateway['unknown_ids']}",
         *([f"  limits reached: {limits}"] if limits else []),
+        *(
+            f"  TLS of {pump['connections']} connections: process {pump['pid']}, a gateway until "
+            f"{human_time(pump['age'])} ago"
+            for pump in gateway["pumps"] or ()
+        ),
     ]
 
 

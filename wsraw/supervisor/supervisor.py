@@ -32,6 +32,7 @@ from wsraw.link.records import (
     DrainWorker,
     Exited,
     FromGateway,
+    Kept,
     Kill,
     Left,
     Listening,
@@ -46,17 +47,18 @@ from wsraw.link.records import (
     Status,
     Stop,
     Stopped,
+    Upgraded,
 )
 from wsraw.runtime import descriptors, launch
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.link.server import LOOPBACK, endpoint_of
 from wsraw.runtime.loop import Loop, Timer
-from wsraw.supervisor import session_end, status
+from wsraw.supervisor import session_end, status, upgrading
 from wsraw.supervisor.admin import Admin
 from wsraw.supervisor.agent import Agent
-from wsraw.supervisor.control.link import Asked, Control, Ended
-from wsraw.supervisor.control.requests import CERTIFICATES, Requests
+from wsraw.supervisor.control.link import Asked, Control, Ended, Replaced
+from wsraw.supervisor.control.requests import CERTIFICATES, SETTINGS, Requests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
 from wsraw.supervisor.decisions.canary import LOOK, Handled, Plan
@@ -65,7 +67,8 @@ from wsraw.supervisor.decisions.pool import Pool, in_words
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.file_watch import Watch
 from wsraw.supervisor.log import Log, LogHandler, format_for
-from wsraw.supervisor.processes.children import Children
+from wsraw.supervisor.processes.children import CAN_UPGRADE, Children
+from wsraw.supervisor.processes.process import installation_of
 from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder import keeper
 from wsraw.supervisor.run_folder.folder import Folder, FolderError, count_dead_letters
@@ -106,9 +109,15 @@ class CannotStart(Exception):  # noqa: N818
         self.code = code
 
 
-def run(settings: Settings, passed: PassedSockets | None = None, warning: str = "") -> int:
+def run(
+    settings: Settings,
+    passed: PassedSockets | None = None,
+    warning: str = "",
+    reread: upgrading.Reread | None = None,
+) -> int:
     """Serve until a signal; returns the exit code. `passed`: the sockets of a service manager.
-    `warning`: a first line of the log. Raises CannotStart."""
+    `warning`: a
+    first line of the log. `reread` reads the settings anew, for an upgrade. Raises CannotStart."""
     form = format_for(sys.stderr, settings.log_format)
     log = Log(sys.stderr, settings.log_level, form, settings.log_rate)
     shared, handler = logging.getLogger("wsraw"), LogHandler(log)
@@ -117,7 +126,7 @@ def run(settings: Settings, passed: PassedSockets | None = None, warning: str = 
         if warning:
             log.say("warning", warning)
         notifier = Notifier(os.environ, log.say)
-        return Supervisor(settings, log, passed, notifier).run()
+        return Supervisor(settings, log, passed, notifier, reread).run()
     except CannotStart as error:
         if settings.log_format != "json":
             raise
@@ -148,26 +157,22 @@ class Supervisor:
         log: Log,
         passed: PassedSockets | None = None,
         notifier: Notifier | None = None,
+        reread: upgrading.Reread | None = None,
     ) -> None:
         """Raises CannotStart, and then leaves nothing behind. Without `notifier` nobody is told."""
         entries = pools.entries(settings, os.path.isfile)
         count = sum(entry.number for each in entries.values() for entry in each)
         given = descriptors.soft_limit()
-        limit = descriptors.raise_limit()
-        if count and descriptors.reserve(limit, count) + descriptors.LEAST > limit:
-            need = descriptors.EACH_WORKER * count + descriptors.LEAST
-            raise CannotStart(
-                f"{count} workers need more than {need} open files, and {limit} may be open; raise "
-                "that (ulimit -Hn), or start fewer",
-                EXIT_WRONG_USE,
-            )
-        self.most_workers = min(programs.MOST, descriptors.most_workers(limit, count))
+        self.most_workers = _most_workers(count)
         """Limited by the number of open files."""
         self.settings = settings
+        self._reread = reread
+        self._plan = upgrading.Plan(settings)
         self.log = log
         self.policy = p.Policy(entries, settings, random.random)
         self._sockets: list[tuple[socket.socket, Listen]] = []
         self._told_missing: set[str] = set()
+        self._epoch = 0
         self._link: socket.socket | None = None
         """Where workers find each gateway, if there are no unix sockets. So nobody else can listen
         there between two gateways, and be told the workers' tokens."""
@@ -206,7 +211,7 @@ class Supervisor:
             self.loop.call_soon_threadsafe,
             self._handle_death,
             VersionFolders(self._folder.path),
-            self._settings_of_run(),
+            self._settings_of_run(settings),
             given,
         )
         self._requests = Requests(self)
@@ -222,12 +227,12 @@ class Supervisor:
         self._signals = 0
         self._signalled_at = 0.0
 
-    def _settings_of_run(self) -> bytes:
+    def _settings_of_run(self, settings: Settings) -> bytes:
         """What Python children read first: the settings, with what this run has chosen itself."""
         changes = {"run_dir": str(self._folder.path)}
-        if self.settings.cluster and not self.settings.node:
-            changes["node"] = secrets.token_hex(4)
-        settings = settings_module.replaced(self.settings, **changes)
+        if settings.cluster and not settings.node:
+            changes["node"] = self._plan.node
+        settings = settings_module.replaced(settings, **changes)
         return settings_module.to_json(settings).encode() + b"\n"
 
     # --- listening sockets, which are shared with each gateway ---
@@ -358,8 +363,12 @@ class Supervisor:
         if name == "SIGHUP":
             self._is_reload_due = False
             self.log.say("info", "SIGHUP: reloading")
-            self.read_certificates()
-            self.act(self.policy.reload(now))
+            self.reload([name for name, pool in self.policy.pools.items() if pool.programs])
+            return
+        if name == "SIGUSR2":
+            why = self.upgrade()
+            if why:
+                self.log.say("error", f"SIGUSR2: no upgrade: {why}")
             return
         if name in ("SIGTTIN", "SIGTTOU"):
             self._scale_by_one(name, 1 if name == "SIGTTIN" else -1)
@@ -516,27 +525,36 @@ class Supervisor:
             self._children.versions.keep(
                 {number for each in pools for number in each.versions.kept}
             )
-        of_pool = f"{done.pool}: " if len(self.policy.pools) > 1 else ""
+        is_upgrade = done.what == p.UPGRADE
+        of_pool = f"{done.pool}: " if len(self.policy.pools) > 1 and not is_upgrade else ""
         text = f"{of_pool}{done.text}"
+        if is_upgrade:
+            self._settle_upgrade(done.ok, text)
         # Of a canary the log has more.
         if done.ok and done.what != a.CANARY:
-            told = text if done.what == "reload" else f"{of_pool}scaled to {done.text}"
+            told = f"{of_pool}scaled to {done.text}" if done.what == "scale" else text
             self.log.say("info", told)
         if not done.ok and self._children.last_output and done.shows_output:
             text = f"{text}\n{self._children.last_output}"
         self._requests.pending.settle(done.what, done.pool, done.ok, text)
 
+    def _settle_upgrade(self, ok: bool, text: str) -> None:
+        upgrading.close(self._plan.new_sockets)
+        self._plan.new_sockets = []
+        if not ok:
+            self.log.say("error", f"the upgrade is {text}")
+            names, self._plan.reload = self._plan.reload, []
+            if names:
+                self._refuse_reload(names, f"the upgrade for new settings is {text}")
+
     def _spawn(self, child: Child) -> None:
+        if child is self.policy.upgrades.successor:
+            self._spawn_successor(child)
+            return
         if child is self.policy.gateway:
-            epoch = self._folder.next_epoch()
+            self._epoch = self._folder.next_epoch()
             self._keeper.keep()
-            variables = {
-                "WSRAW_CONTROL": self.control.endpoint,
-                "WSRAW_CONTROL_TOKEN": self.control.expect(),
-                "WSRAW_EPOCH": str(epoch),
-                "WSRAW_LINK_FOLDER": str(self._keeper.place().path),
-                "WSRAW_EXPECTED": str(len(self.policy.workers)),
-            }
+            variables = self._of_gateway(self.control.expect())
             sockets = [sock for sock, _ in self._sockets]
             if self._link is not None:
                 sockets.append(self._link)
@@ -550,6 +568,16 @@ class Supervisor:
         if pid is not None:
             self.control.tell(Spawned(child.n, child.token, pid))
 
+    def _of_gateway(self, token: str) -> dict[str, str]:
+        """Variables of a gateway that finds the control link, and is known there, by that token."""
+        return {
+            "WSRAW_CONTROL": self.control.endpoint,
+            "WSRAW_CONTROL_TOKEN": token,
+            "WSRAW_EPOCH": str(self._epoch),
+            "WSRAW_LINK_FOLDER": str(self._keeper.place().path),
+            "WSRAW_EXPECTED": str(len(self.policy.workers)),
+        }
+
     def _handle_death(self, child: Child, code: int, why: str) -> None:
         if self._admin is not None and child is self._admin.child:
             self._admin.exited(why)
@@ -561,9 +589,146 @@ class Supervisor:
             self._is_relinking = self._is_reading_certificates = False
             # The next gateway reads them at its start.
             self._requests.pending.settle("reload", CERTIFICATES, True)
-        else:
-            self.control.tell(Exited(child.n, why))
+            if not self.policy.upgrades.is_under_way:
+                why = "the new gateway has ended right after it took over"
+                self._requests.pending.settle(p.UPGRADE, p.UPGRADE, False, why)
+        elif child.program is not None:
+            exited = Exited(child.n, why)
+            self.control.tell(exited)
+            if self.policy.upgrades.is_under_way:
+                self._plan.exited.append(exited)
         self.act(self.policy.exited(child, code, why, self.loop.now))
+
+    # --- settings that have changed, and an upgrade of the gateway ---
+
+    def reload(self, names: Sequence[str]) -> None:
+        """Reload settings that have changed, certificates, and the workers of these pools. Requests
+        for it are settled later."""
+        pending = self._requests.pending
+        if self.policy.upgrades.is_under_way:
+            # The workers follow when it is done.
+            self._plan.reload = list(dict.fromkeys([*self._plan.reload, *names]))
+            return
+        try:
+            new = self._reread_settings()
+        except ValueError as error:
+            why = f"the settings are wrong, and nothing is reloaded: {error}"
+            self.log.say("error", why)
+            self._refuse_reload(names, why)
+            return
+        changed = upgrading.changed(self.settings, new)
+        if upgrading.needs_gateway(changed) and self._can_upgrade():
+            why = self.upgrade()
+            if why:
+                self._refuse_reload(names, f"new settings need an upgrade, which is refused: {why}")
+            else:
+                # The workers follow when it is done.
+                self._plan.reload = list(names)
+            return
+        if changed:
+            self._change_settings(upgrading.without_gateway(self.settings, new))
+            text = f"settings have changed: {upgrading.effects(changed, self._can_upgrade())}"
+            self.log.say("info", text)
+            pending.settle("reload", SETTINGS, True, text)
+        self._reload_workers(names)
+
+    def _refuse_reload(self, names: Sequence[str], why: str) -> None:
+        for name in (*names, CERTIFICATES):
+            self._requests.pending.settle("reload", name, False)
+        self._requests.pending.settle("reload", SETTINGS, False, why)
+
+    def _reload_workers(self, names: Sequence[str]) -> None:
+        pending = self._requests.pending
+        pending.settle("reload", SETTINGS, True)
+        if not self.read_certificates():
+            pending.settle("reload", CERTIFICATES, True)
+        self.act(self.policy.reload(self.loop.now, names))
+
+    @staticmethod
+    def _can_upgrade() -> bool:
+        return CAN_UPGRADE and HAS_UNIX
+
+    def _reread_settings(self) -> Settings:
+        """As they are now. Raises ValueError, with advice."""
+        return self._reread() if self._reread is not None else self.settings
+
+    def _change_settings(self, settings: Settings) -> None:
+        """Go on with these."""
+        self.settings = settings
+        self._children.set_input(self._settings_of_run(settings))
+        self.policy.change_settings(settings)
+
+    def upgrade(self, python: str = "") -> str:
+        """Begin to replace the gateway by one with new code and the settings as they are now; with
+        that of another `python`, if one is given. Returns why not, or "": then a request for it is
+        settled later."""
+        why = self.policy.refusal_to_upgrade()
+        if not self._can_upgrade():
+            why = "this platform cannot pass the sockets of clients to another process"
+        if why:
+            return why
+        try:
+            self._plan.installation = installation_of(python) if python else None
+        except ValueError as error:
+            return str(error)
+        try:
+            new = self._reread_settings()
+        except ValueError as error:
+            return f"the settings are wrong: {error}"
+        self._plan.reload = []
+        fixed = upgrading.fixed(self.settings)
+        self._plan.settings = settings_module.replaced(new, **fixed)
+        try:
+            found = upgrading.sockets_for(self._plan.settings, self._sockets)
+        except OSError as error:
+            return error.strerror or str(error)
+        self._plan.sockets, self._plan.new_sockets = found
+        self._plan.exited = []
+        names = upgrading.changed(self.settings, new)
+        self._plan.text = f"settings have changed: {upgrading.effects(names)}" if names else ""
+        if names:
+            self.log.say("info", self._plan.text)
+        self.log.say("info", "upgrading the gateway: starting its successor")
+        self.act(self.policy.upgrade(self.loop.now))
+        return ""
+
+    def _spawn_successor(self, child: Child) -> None:
+        self._keeper.keep()
+        self._children.spawn_gateway(
+            child,
+            self._of_gateway(self.control.expect_successor()),
+            [sock for sock, _ in self._plan.sockets],
+            self.policy.gateway,
+            self._settings_of_run(self._plan.settings),
+            self._plan.installation,
+        )
+
+    def _handle_replaced(self, now: float) -> None:
+        """The successor of the gateway serves."""
+        old = self.settings
+        kept = {sock for sock, _ in self._plan.sockets}
+        upgrading.close([each for each in self._sockets if each[0] not in kept])
+        self._sockets, self._plan.new_sockets = self._plan.sockets, []
+        self._has_tls = any(listen.tls != "off" for _, listen in self._sockets)
+        self._is_relinking = self._is_reading_certificates = False
+        self._requests.pending.settle("reload", CERTIFICATES, True)
+        self._change_settings(self._plan.settings)
+        if self._plan.installation is not None:
+            self._children.installation = self._plan.installation
+        self.act(self.policy.took_over(now))
+        self._requests.ask_again()
+        names, self._plan.reload = self._plan.reload, []
+        if names:
+            self._requests.pending.settle("reload", SETTINGS, True, self._plan.text)
+            self._reload_workers(names)
+        elif upgrading.needs_workers(upgrading.changed(old, self.settings)):
+            self.log.say("info", "replacing the workers, for their new settings")
+            self.act(self.policy.reload(now))
+
+    def _handle_upgraded(self, data: dict[str, Any]) -> None:
+        pid = self._children.pid(self.policy.gateway)
+        text = upgrading.in_words(data, pid, self.settings.upgrade_linger)
+        self._settle(a.Settled(p.UPGRADE, True, text, p.UPGRADE))
 
     # --- the service manager ---
 
@@ -573,7 +738,7 @@ class Supervisor:
         if not self.policy.has_been_up:
             return ServiceState.STARTING
         is_reloading = any(pool.is_reloading for pool in self.policy.pools.values())
-        if is_reloading or self._is_reading_certificates:
+        if is_reloading or self._is_reading_certificates or self.policy.upgrades.is_under_way:
             return ServiceState.RELOADING
         return ServiceState.READY
 
@@ -645,8 +810,8 @@ class Supervisor:
             self._handle_record(record, now)
         return False
 
-    def _handle_record(self, record: FromGateway | Asked | Ended, now: float) -> None:
-        if not isinstance(record, Asked | Ended):
+    def _handle_record(self, record: FromGateway | Asked | Ended | Replaced, now: float) -> None:
+        if not isinstance(record, Asked | Ended | Replaced):
             self.policy.heard(now)
         match record:
             case Asked():
@@ -678,6 +843,12 @@ class Supervisor:
                 self.act(self.policy.stopped(now))
             case Reloaded(why):
                 self._handle_reloaded(why)
+            case Replaced():
+                self._handle_replaced(now)
+            case Upgraded(data):
+                self._handle_upgraded(data)
+            case Kept(why):
+                self.act(self.policy.kept(why, now))
 
     def _handle_listening(self, news: Listening, now: float) -> None:
         self._addresses = news.addresses
@@ -695,9 +866,11 @@ class Supervisor:
                 for child in self.policy.all_children()
                 if (pid := self._children.pid(child)) is not None
             ),
+            *self._plan.exited,
         )
         if self._agent is not None:
             self.control.tell(self._agent.known(self._children, news.endpoint))
+        self._plan.exited = []
         if self._is_reading_certificates:
             # On a new link: what we had told it, or its answer, may be lost with the old one.
             self.control.tell(Reload())
@@ -746,13 +919,26 @@ class Supervisor:
         }
 
 
+def _most_workers(count: int) -> int:
+    """How many there may be, if a run begins with so many. Raises CannotStart."""
+    limit = descriptors.raise_limit()
+    if count and descriptors.reserve(limit, count) + descriptors.LEAST > limit:
+        need = descriptors.EACH_WORKER * count + descriptors.LEAST
+        raise CannotStart(
+            f"{count} workers need more than {need} open files, and {limit} may be open; raise "
+            "that (ulimit -Hn), or start fewer",
+            EXIT_WRONG_USE,
+        )
+    return min(programs.MOST, descriptors.most_workers(limit, count))
+
+
 def _cannot_start(error: FolderError) -> CannotStart:
     return CannotStart(str(error), EXIT_TRY_AGAIN if error.is_passing else EXIT_WRONG_USE)
 
 
 def _signals() -> list[signal.Signals]:
     """The signals we handle. nohup ignores SIGHUP on purpose, so it stays ignored."""
-    names = ["SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU"]
+    names = ["SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR2"]
     numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 

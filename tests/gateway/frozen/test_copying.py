@@ -64,6 +64,7 @@ NONE = {
     "gateway.sockets.resolver.LookUp": "what is not open is dialled anew",
     "gateway.sockets.resolver.Resolver": "what is not open is dialled anew",
     "gateway.sockets.transport.PlainTransport": "made anew for each socket",
+    "gateway.sockets.transport.PumpedTransport": "the table of pumps says who has one",
     "gateway.sockets.transport.TlsTransport": "TLS stays in its process",
     "link.parts.Kept": "part of PartsState",
     "link.zmtp._RefusedError": "an exception",

@@ -16,7 +16,7 @@ from wsraw.link.records import DrainWorker, Stop
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
 from wsraw.supervisor.decisions.child import Child, ChildState
-from wsraw.supervisor.decisions.gateway_check import START
+from wsraw.supervisor.decisions.gateway.gateway_check import START
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, Phase, Policy
 from wsraw.supervisor.decisions.pool import FOREVER, GRACE, SETTLE
 from wsraw.supervisor.decisions.restarts import (

@@ -37,7 +37,8 @@ class Nursery:
         self.posted: list[Callable[[], object]] = []
         self.ended: list[tuple[Child, int, str]] = []
         self.script = "exit"
-        monkeypatch.setattr(c, "own_command", lambda *_: ["sh", "-c", self.script])
+        script = lambda *_: ["sh", "-c", self.script]  # noqa: E731
+        monkeypatch.setattr(process.Installation, "command", script)
         self.lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
         self.children = c.Children(
             self.lock,
@@ -145,7 +146,8 @@ def test_hear_out_does_not_wait_for_a_pipe_that_somebody_holds(
 def test_a_child_that_cannot_be_started_is_reported_as_an_exit(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(c, "own_command", lambda *_: ["/nowhere/at/all"])
+    nowhere = lambda *_: ["/nowhere/at/all"]  # noqa: E731
+    monkeypatch.setattr(process.Installation, "command", nowhere)
     child = Child(None)
     assert not nursery.children.spawn_gateway(child, {}, [])
     nursery.record_death()

@@ -15,10 +15,11 @@ import pytest
 
 import wsraw
 from tests.deadline import DEADLINE, eventually
-from tests.running import environment
+from tests.needs import signals
+from tests.running import ROOT, environment
 from wsraw.runtime import launch
 from wsraw.supervisor.processes import process as module
-from wsraw.supervisor.processes.process import Process, reason
+from wsraw.supervisor.processes.process import Process, installation_of, reason
 
 
 class Child:
@@ -487,3 +488,21 @@ def test_a_child_whose_thread_cannot_start_is_reported_as_not_started(
     assert process.stdin.closed
     assert process.stdout is not None
     eventually(lambda: process.stdout.closed)
+
+
+def test_the_wsraw_of_another_python() -> None:
+    found = installation_of(sys.executable)
+    assert found.python == sys.executable
+    assert found.package == str(ROOT / "wsraw")
+    assert found.command("gateway") == [sys.executable, "-P", found.package, "gateway"]
+
+
+@signals
+def test_a_python_without_wsraw(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give the python of a virtual environment"):
+        installation_of(str(tmp_path / "python"))
+    bare = tmp_path / "bare"
+    bare.write_text("#!/bin/sh\necho 'ModuleNotFoundError: wsraw' >&2\nexit 1\n")
+    bare.chmod(0o755)
+    with pytest.raises(ValueError, match="no wsraw can be imported there: ModuleNotFoundError"):
+        installation_of(str(bare))

@@ -18,7 +18,7 @@ import pytest
 
 from tests.deadline import DEADLINE, eventually
 from tests.e2e import languages
-from tests.needs import signals
+from tests.needs import signals, unix_sockets
 from tests.running import ROOT, command, environment, is_alive, wsraw
 from tests.tools.drill.faulty import faulty
 
@@ -191,6 +191,16 @@ def test_a_killed_gateway_loses_its_connections_and_nothing_else() -> None:
     assert sum(lost.values()) >= 25
     assert data["unsent"] + data["sent"] == 6000
     assert data["answered"] + data["cut_off"] == data["sent"]
+
+
+@unix_sockets
+def test_an_upgrade_of_the_gateway_is_noticed_by_nobody() -> None:
+    done = wsraw("drill", *LOAD, "--seconds=6", "--upgrade-every=2", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(done.stdout)
+    assert data["upgrades"] >= 1
+    assert data["breaches"] == []
+    assert data["disconnected"] == {}
 
 
 def test_handlers_that_do_not_report_ends_breach_nothing() -> None:

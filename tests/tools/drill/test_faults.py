@@ -30,6 +30,7 @@ class Sleepers(RunControl):
         self.processes = [subprocess.Popen(["sleep", "600"]) for _ in range(count)]
         self.bystander = subprocess.Popen(["sleep", "600"])
         self.reloads = 0
+        self.upgrades = 0
         self.refuses = False
         self.unproved = 0
 
@@ -43,6 +44,11 @@ class Sleepers(RunControl):
         if self.refuses:
             raise DrillError("reload: no")
         self.reloads += 1
+
+    def upgrade(self) -> None:
+        if self.refuses:
+            raise DrillError("upgrade: no")
+        self.upgrades += 1
 
     def gateway(self) -> int:
         return self.processes[0].pid if self.processes[0].poll() is None else 0
@@ -128,6 +134,28 @@ def test_a_refused_reload_is_a_failure(sleepers: Sleepers) -> None:
     faults.stop()
     assert faults.reloads == 0
     assert set(faults.failures) == {"reload: no"}
+
+
+def test_the_gateway_is_upgraded(sleepers: Sleepers) -> None:
+    faults = FaultInjection(plan(upgrade_every=0.01), sleepers)
+    faults.start()
+    eventually(lambda: sleepers.upgrades >= 2)
+    faults.stop()
+    assert faults.upgrades == sleepers.upgrades
+    assert faults.failures == []
+
+
+def test_a_refused_upgrade_is_a_failure_unless_gateways_are_killed(sleepers: Sleepers) -> None:
+    sleepers.refuses = True
+    faults = FaultInjection(plan(upgrade_every=0.01), sleepers)
+    faults.start()
+    eventually(lambda: faults.failures)
+    faults.stop()
+    assert set(faults.failures) == {"upgrade: no"}
+    faults = FaultInjection(plan(upgrade_every=0.01, kill_gateway_every=600), sleepers)
+    faults.start()
+    faults.stop()
+    assert faults.failures == []
 
 
 def test_a_plan_without_faults_touches_no_worker(sleepers: Sleepers) -> None:

@@ -66,7 +66,8 @@ SOCKETS: Final = Plan(
     Shared,
     translated="endpoints total overdrawn admission",
     left_out=dict.fromkeys(
-        ("descriptors", "loop", "registry", "settings", "shared", "handshakes"), ITS_OWN
+        ("descriptors", "loop", "registry", "settings", "shared", "handshakes", "holds_off"),
+        ITS_OWN,
     )
     | {
         "listeners": "they are handed over by themselves",

@@ -63,9 +63,10 @@ class Links:
         sessions: Sessions,
         folder: str,
         given: socket.socket | None = None,
+        listens: bool = True,
     ) -> None:
         """Listens in that folder, or on this machine alone if there is none; there on the socket
-        that was given, if one was. Raises OSError."""
+        that was given, if one was. Without `listens`, `take_over` comes first. Raises OSError."""
         self._loop = loop
         self._registry = registry
         self._sessions = sessions
@@ -102,6 +103,7 @@ class Links:
             ended=self._ended,
             readable=self._note,
             given=given,
+            listens=listens,
         )
 
     @property
@@ -113,6 +115,14 @@ class Links:
         """Listen in that folder, after somebody has removed the socket's file. Workers that have
         connected before stay connected. Raises OSError."""
         self._server.bind(folder)
+
+    def listener(self) -> tuple[socket.socket, str]:
+        """The listening socket, and the path of its file."""
+        return self._server.listener()
+
+    def take_over(self, sock: socket.socket, path: str) -> None:
+        """Listen on the socket of another gateway. Raises OSError."""
+        self._server.take_over(sock, path)
 
     def open(self) -> None:
         """Begin to read: from now on a hello can be judged."""

@@ -39,6 +39,10 @@ class Orphans:
                 # Out of descriptors, or an old kernel.
                 pass
 
+    def told(self) -> list[tuple[int, int]]:
+        """Number and pid of each."""
+        return list(self._pids.items())
+
     def discard(self, n: int) -> None:
         """Its exit was reported."""
         self._pids.pop(n, None)

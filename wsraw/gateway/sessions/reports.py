@@ -11,6 +11,7 @@ from __future__ import annotations
 from wsraw.link.records import (
     Alive,
     FromGateway,
+    Kept,
     Kill,
     Left,
     Listening,
@@ -20,6 +21,7 @@ from wsraw.link.records import (
     Reloaded,
     Report,
     Stopped,
+    Upgraded,
 )
 
 
@@ -65,7 +67,7 @@ class Reports:
                     self._said[Ready, n] = record
                 case Kill(n) if n in self._spawned:
                     self._said[Kill, n] = record
-                case Listening() | Stopped():
+                case Listening() | Stopped() | Upgraded():
                     self._said[type(record), 0] = record
         self._waiting.clear()
 
@@ -82,5 +84,5 @@ def _about(record: FromGateway) -> tuple[type, int]:
             return type(record), n
         case Report(ref) | Page(ref):
             return type(record), ref
-        case Listening() | Stopped() | Reloaded() | Alive():
+        case Listening() | Stopped() | Reloaded() | Alive() | Upgraded() | Kept():
             return type(record), 0

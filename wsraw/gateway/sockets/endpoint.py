@@ -18,7 +18,7 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPE
 from wsraw.gateway.delivery.entry import Entry
 from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.sockets.transport import MOST_OVERHEAD, PlainTransport, Transport, reset
+from wsraw.gateway.sockets.transport import MOST_OVERHEAD, PlainTransport, Transport
 from wsraw.gateway.tls.handshake_queue import HandshakeQueue
 from wsraw.gateway.totals import UNKNOWN
 from wsraw.runtime.loop import Loop, Timer
@@ -479,7 +479,7 @@ class Endpoint:
             registry = self.shared.registry
             registry.totals_of(con, UNKNOWN, "").count_end(con.ending.cause or UNKNOWN)
         if con.output.reset or con.output.size or con.output.ends_with_reset:
-            reset(self.sock)
+            self.transport.reset()
         else:
             self.sock.close()
         self.shared.registry.flow.socket_closed(con)

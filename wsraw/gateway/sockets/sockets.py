@@ -76,6 +76,8 @@ class Sockets:
         """Endpoints of clients above a limit, whose first bytes decide how they are told."""
         self.overdrawn: dict[int, None] = {}
         """The ids of connections that have sent more than their rate allows."""
+        self.holds_off = False
+        """No client is accepted for a moment: the gateway is about to be replaced."""
         self._contexts: dict[str, ServerContexts] = {}
         """For each listener with TLS, by its name."""
         self._dialer = Dialer(
@@ -108,7 +110,7 @@ class Sockets:
         return ""
 
     def update_listeners(self) -> None:
-        room = not self.registry.flow.crowded
+        room = not self.registry.flow.crowded and not self.holds_off
         for listener in self.listeners:
             if listener.accepting is not room or listener.exhausted_until:
                 listener.update(room)

@@ -1,4 +1,5 @@
-"""I/O. How bytes go through a socket: plain, or encrypted by TLS. An endpoint treats both alike.
+"""I/O. How bytes go through a socket: plain, encrypted by TLS, or through a pump that does that. An
+endpoint treats all alike.
 
 With TLS a byte of output counts as written only when the kernel has all of its ciphertext: what
 waits here is in the connection's account, and no mark is reached too early. `recv` returns all the
@@ -7,9 +8,11 @@ plaintext of what has come; where something is left that select does not report,
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import sys
+from array import array
 from typing import ClassVar, Final
 
 from wsraw.gateway.connection.connection import Connection
@@ -29,6 +32,9 @@ with peers that send a lot. A key update takes OpenSSL 15 µs for 27 bytes, and 
 a frame shows it. (A long record that comes in parts counts, too.)"""
 
 TRUNCATED: Final = "the TLS connection was cut off: no close_notify came"
+
+MARK_ROOM: Final = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
+"""Bytes of ancillary data for one descriptor."""
 
 # struct linger: two shorts on Windows, two ints elsewhere.
 _RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -68,6 +74,83 @@ class PlainTransport:
     def shut(self) -> bool:
         """Say that nothing more comes; whether TCP's own end says so."""
         return True
+
+    def reset(self) -> None:
+        """Close the socket with a reset."""
+        reset(self._sock)
+
+
+class PumpedTransport:
+    """A socketpair to an older gateway, which holds the client's socket and its TLS (see pump.py).
+
+    What a unix socket cannot tell, a mark does: a message with a descriptor. From the gateway it
+    means a reset; from the pump the connection was lost, and the message says why.
+    """
+
+    __slots__ = ("_sock",)
+
+    established: ClassVar[bool] = True
+    has_more: ClassVar[bool] = False
+    overhead: ClassVar[int] = 0
+    unsent: ClassVar[bytes] = b""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def recv(self, size: int) -> bytes:
+        """At most `size` bytes, none at the end. Raises BlockingIOError or OSError."""
+        assert sys.platform != "win32"
+        data, rights, _, _ = self._sock.recvmsg(size, MARK_ROOM)
+        if rights:
+            take_mark(rights)
+            raise OSError(data.decode("utf-8", "replace"))
+        return data
+
+    def write(self, output: Output) -> int:
+        """Write once; returns how many bytes the kernel has taken. Raises OSError."""
+        try:
+            return self._sock.send(output.data_to_send())
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def finish(self) -> bool:
+        """The pump sends close_notify at the end of the socket."""
+        return True
+
+    def shut(self) -> bool:
+        """The same, and the pump goes on reading."""
+        return True
+
+    def mark(self, why: str) -> None:
+        """Send a mark, if there is room for it."""
+        assert sys.platform != "win32"
+        try:
+            number = os.open(os.devnull, os.O_RDONLY)
+        except OSError:
+            return
+        try:
+            rights = array("i", [number])
+            data = why.encode("utf-8", "replace")
+            self._sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except OSError:
+            # It is gone, or does not read: then the end of the socket must do.
+            pass
+        finally:
+            os.close(number)
+
+    def reset(self) -> None:
+        """Close the socket; the pump resets the client's."""
+        self.mark("reset")
+        self._sock.close()
+
+
+def take_mark(rights: list[tuple[int, int, bytes]]) -> None:
+    """Close the descriptor that makes a message a mark."""
+    for _, _, data in rights:
+        numbers = array("i")
+        numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+        for number in numbers:
+            os.close(number)
 
 
 class TlsTransport:
@@ -183,6 +266,10 @@ class TlsTransport:
             self.unsent += self.engine.data_to_send()
         return False
 
+    def reset(self) -> None:
+        """Close the socket with a reset."""
+        reset(self._sock)
+
     def _push(self) -> bool:
         if self.unsent:
             try:
@@ -193,7 +280,7 @@ class TlsTransport:
         return not self.unsent
 
 
-Transport = PlainTransport | TlsTransport
+Transport = PlainTransport | TlsTransport | PumpedTransport
 
 
 def reset(sock: socket.socket) -> None:

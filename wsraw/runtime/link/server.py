@@ -424,9 +424,11 @@ class LinkServer:
         most_strangers: int = MOST_STRANGERS,
         hello_timeout: float = HELLO_TIMEOUT,
         given: socket.socket | None = None,
+        listens: bool = True,
     ) -> None:
         """Listens on the socket `name`.sock in that folder; on loopback TCP without a folder, or
-        where there are no unix sockets: there on the socket that was `given`, if one was.
+        where there are no unix sockets: there on the socket that was `given`, if one was. Without
+        `listens` it begins with `take_over`.
 
         `receive` gets each batch, also the empty one that libzmq sends on connect (PROBE_ROUTER).
         `ended` is called once for each link from which a batch came, unless its owner has cut
@@ -458,7 +460,8 @@ class LinkServer:
         self._given = given
         self._listen: Listen
         self._sock: socket.socket | None = None
-        self.bind(folder)
+        if listens:
+            self.bind(folder)
 
     # --- listening ---
 
@@ -485,6 +488,23 @@ class LinkServer:
             raise
         self._stop_listening()
         self._sock, self._listen, self.endpoint = sock, listen, endpoint
+
+    def listener(self) -> tuple[socket.socket, str]:
+        """The listening socket, and the path of its file, or "" if it has none: what another
+        process needs to take it over."""
+        assert self._sock is not None
+        return self._sock, self._listen.path
+
+    def take_over(self, sock: socket.socket, path: str) -> None:
+        """Listen on the socket of another process, which accepts no more. Raises OSError."""
+        if path:
+            self._listen = Listen(name=path, path=path, mode=0o600)
+            self.endpoint = f"ipc://{path}"
+            sock = sockets.of_file(sock, path)
+        else:
+            self._listen, self.endpoint = LOOPBACK, endpoint_of(sock)
+        self._sock = sock
+        self.loop.watch(sock, self._accept, read=True)
 
     def _stop_listening(self) -> None:
         if self._sock is not None:

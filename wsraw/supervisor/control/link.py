@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from wsraw.link.batches import Batch
-from wsraw.link.records import Decoder, Do, Done, FromGateway, FromSupervisor, LinkError, encode
+from wsraw.link.records import (
+    Decoder,
+    Do,
+    Done,
+    FromGateway,
+    FromSupervisor,
+    Kill,
+    Left,
+    LinkError,
+    Ready,
+    Recycle,
+    encode,
+)
 from wsraw.runtime.link.server import Link, LinkServer
 from wsraw.runtime.loop import Loop
 from wsraw.runtime.printable import os_error
@@ -56,6 +68,14 @@ class Ended(NamedTuple):
     who: Link | None
 
 
+class Replaced(NamedTuple):
+    """The successor of the gateway has said its first word: from here on, it is the gateway."""
+
+
+LAST_WORDS_OF_GATEWAY: Final = (Ready, Left, Kill, Recycle)
+"""What a gateway that was replaced may still have to say of workers."""
+
+
 class Control:
     """The supervisor's end. Raises FolderError when the endpoint cannot be bound."""
 
@@ -66,8 +86,12 @@ class Control:
         self._log = log
         self._token = secrets.token_hex(16)
         self._gateway: Link | None = None
+        self._successor_token = ""
+        """That of a gateway which may take over; "" if there is none."""
+        self._old_token = ""
+        """That of the gateway that was replaced last."""
         self._decoder = Decoder(str, FromGateway | Do, MOST_RECORDS)
-        self._received: deque[FromGateway | Asked | Ended] = deque()
+        self._received: deque[FromGateway | Asked | Ended | Replaced] = deque()
         self._cut_off = 0
         """Connections since the last line about them."""
         self._tell_at = 0.0
@@ -99,9 +123,15 @@ class Control:
         self._token = secrets.token_hex(16)
         return self._token
 
+    def expect_successor(self) -> str:
+        """The token for the gateway that may take over from the present one. It speaks only when it
+        has."""
+        self._successor_token = secrets.token_hex(16)
+        return self._successor_token
+
     # --- in ---
 
-    def receive(self) -> FromGateway | Asked | Ended | None:
+    def receive(self) -> FromGateway | Asked | Ended | Replaced | None:
         """The next record that has come, or None."""
         return self._received.popleft() if self._received else None
 
@@ -114,16 +144,27 @@ class Control:
         except LinkError as error:
             self._cut(link, f"this is not a batch: {error}")
             return
-        if hmac.compare_digest(token.encode(), self._token.encode()):
+        if _is(token, self._successor_token):
+            self._replace()
+        if _is(token, self._token):
             if link is not self._gateway:
                 link.admit()
                 self._gateway = link
             self._received += [r for r in records if r is not None and not isinstance(r, Do)]
-        elif hmac.compare_digest(token.encode(), self.client_token.encode()):
+        elif _is(token, self._old_token):
+            self._received += [r for r in records if isinstance(r, LAST_WORDS_OF_GATEWAY)]
+        elif _is(token, self.client_token):
             link.admit(REQUEST_LIMIT)
             self._received += [Asked(link, record) for record in records if isinstance(record, Do)]
         else:
             self._cut(link, "the token is wrong")
+
+    def _replace(self) -> None:
+        self._old_token, self._token = self._token, self._successor_token
+        self._successor_token = ""
+        # What the old one was asked is not answered.
+        self._lose_gateway()
+        self._received.append(Replaced())
 
     def _ended(self, link: Link, why: str) -> None:
         if link is self._gateway:
@@ -185,6 +226,10 @@ class Control:
     def close(self) -> None:
         """Close the link; what was said before is sent, if that takes no longer than LAST_WORDS."""
         self._server.close(LAST_WORDS)
+
+
+def _is(token: str, known: str) -> bool:
+    return bool(known) and hmac.compare_digest(token.encode(), known.encode())
 
 
 def _folder_error(folder: Path, error: OSError) -> FolderError:

@@ -19,13 +19,16 @@ from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.control.pending import PendingRequests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.canary import Plan
-from wsraw.supervisor.decisions.policy import Phase, Policy
+from wsraw.supervisor.decisions.policy import UPGRADE, Phase, Policy
 from wsraw.supervisor.decisions.refusals import Refusals
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.log import Log
 
 REPORT_TIMEOUT: Final = 1.0
 """Seconds to wait for the gateway's report; then `status` answers without it."""
+
+SETTINGS: Final = "(settings)"
+"""The part of a reload that is about settings that have changed."""
 
 CERTIFICATES: Final = "(certificates)"
 """The part of a reload that the gateway does; a pool cannot have this name."""
@@ -58,8 +61,12 @@ class Run(Protocol):
     def try_out(self, names: Sequence[str], plan: Plan) -> None:
         """Begin a canary in each of these pools."""
 
-    def read_certificates(self) -> bool:
-        """Reload the certificates. False if there are none."""
+    def reload(self, names: Sequence[str]) -> None:
+        """Reload settings that have changed, certificates, and the workers of these pools."""
+
+    def upgrade(self, python: str = "") -> str:
+        """Begin to replace the gateway, with the wsraw of another Python if one is given. Returns
+        why not, or ""."""
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
         """The state of the run; `report` is the gateway's part."""
@@ -102,6 +109,8 @@ class Requests:
                 self._roll_back(asked)
             case "scale":
                 self._scale(asked)
+            case "upgrade":
+                self._upgrade(asked)
             case "stop":
                 self._stop(asked, "stopping", None)
             case "drain":
@@ -137,6 +146,11 @@ class Requests:
         if asked is not None:
             self._answer(asked, True, "", self._run.status(data))
 
+    def ask_again(self) -> None:
+        """The gateway was replaced: ask the new one for the reports that the old one owes."""
+        for ref in self._reports:
+            self._run.control.tell(Status(ref))
+
     def _log(self, asked: Asked) -> None:
         """The last lines of the log, after the line with the given number."""
         text = "".join(asked.do.args[:1])
@@ -152,11 +166,12 @@ class Requests:
         if names is None:
             return
         run.log.say("info", f"wsraw reload: reloading {' and '.join(names)}")
-        parts = list(names)
-        if not asked.do.args and run.read_certificates():
-            parts.append(CERTIFICATES)
-        self.pending.begin(asked, "reload", parts)
-        run.act(run.policy.reload(run.loop.now, names))
+        if asked.do.args:
+            self.pending.begin(asked, "reload", names)
+            run.act(run.policy.reload(run.loop.now, names))
+            return
+        self.pending.begin(asked, "reload", [SETTINGS, *names, CERTIFICATES])
+        run.reload(names)
 
     def _pools_of(self, asked: Asked) -> list[str] | None:
         """The pools that are meant: those with these names, or all. None: it is answered, as one
@@ -230,6 +245,13 @@ class Requests:
         self.pending.begin(asked, "reload", names)
         run.act(run.policy.roll_back(names, run.loop.now))
 
+    def _upgrade(self, asked: Asked) -> None:
+        why = self._run.upgrade("".join(asked.do.args[:1]))
+        if why:
+            self._answer(asked, False, f"refused: {why}")
+        else:
+            self.pending.begin(asked, UPGRADE, [UPGRADE])
+
     def _scale(self, asked: Asked) -> None:
         run = self._run
         name, _, count = "".join(asked.do.args[:1]).rpartition("=")
@@ -259,7 +281,7 @@ class Requests:
     def finish(self, code: int) -> None:
         """The run is over: answer every request."""
         self.pending.end("stop", True, f"stopped, exit code {code}")
-        for what in ("reload", "scale", a.CANARY):
+        for what in ("reload", "scale", a.CANARY, UPGRADE):
             self.pending.end(what, False, "the run has stopped")
         self.forwarded.end("the run has stopped")
         for ref in list(self._reports):

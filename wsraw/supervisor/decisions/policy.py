@@ -27,7 +27,8 @@ from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.canary import Handled, Plan
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
-from wsraw.supervisor.decisions.gateway_check import GatewayCheck
+from wsraw.supervisor.decisions.gateway.gateway_check import GatewayCheck
+from wsraw.supervisor.decisions.gateway.upgrade import Fallen, Upgrade
 from wsraw.supervisor.decisions.pool import FOREVER, GRACE, Pool
 from wsraw.supervisor.decisions.restarts import (
     GATEWAY_BACKOFF,
@@ -51,6 +52,9 @@ STOP_MARGIN: Final = 1.0
 DOES_NOT_LOAD: Final = 3
 """The exit code of a worker whose handlers file does not load, and of a gateway that cannot listen:
 trying again would fail again."""
+
+UPGRADE: Final = "upgrade"
+"""What a request for one is settled as."""
 
 DOES_NOT_START: Final = 1
 """The exit code of a worker whose on_start has raised; the next one may succeed."""
@@ -98,6 +102,7 @@ class Policy:
         self.has_been_up = False
         """Whether the gateway has listened and each program has had a ready worker."""
         self.gateway_restarts = Restarts(intensity, random, at_once=True, longest=GATEWAY_BACKOFF)
+        self.upgrades = Upgrade(settings)
         self._gateway_check = GatewayCheck(settings.gateway_timeout)
         self._settings = settings
         self.endpoint = ""
@@ -165,6 +170,38 @@ class Policy:
                 self._expect_hello(child, now)
         return self.decide(now)
 
+    def took_over(self, now: float) -> list[a.Action]:
+        """The successor of the gateway serves."""
+        if self.upgrades.successor is None:
+            return []
+        self.gateway = self.upgrades.take_over(self.gateway, now)
+        self._gateway_check.heard(now)
+        for pool in self.pools.values():
+            pool.tell_leaving(now)
+        if self.phase is Phase.STOPPING:
+            # Only the old one was told.
+            self._do(a.Tell(Stop(min(max(0.0, self._stop_at - now), FOREVER))))
+        return self.decide(now)
+
+    def change_settings(self, settings: Settings) -> None:
+        """Go on with these: deadlines that run stay as they are."""
+        self._settings = self.upgrades.settings = settings
+        self._gateway_check.timeout = settings.gateway_timeout
+        for pool in self.pools.values():
+            pool.drain_timeout = settings.drain_timeout
+
+    def kept(self, why: str, now: float) -> list[a.Action]:
+        """The old gateway goes on."""
+        child = self.upgrades.successor
+        if child is not None and not child.is_killed:
+            if why:
+                self._kill(child)
+                child.why_killed = why
+            else:
+                # It has ended, and its exit will be reported.
+                child.kill_at = min(child.kill_at, now + GRACE)
+        return self.decide(now)
+
     def heard(self, now: float) -> None:
         """Any record of the gateway shows that it is alive."""
         if self.gateway.state is ChildState.READY:
@@ -225,6 +262,8 @@ class Policy:
 
     def exited(self, child: Child, code: int, reason: str, now: float) -> list[a.Action]:
         """A process has exited; `reason` is text for the log."""
+        if self._exited_in_upgrade(child, code, reason, now):
+            return self.decide(now)
         was_asked = child.state is ChildState.STOPPING
         was_ready_at, child.ready_at = child.ready_at, None
         if not was_asked:
@@ -245,7 +284,57 @@ class Policy:
             self._log_expected_exit(child, code, reason)
         return self.decide(now)
 
+    def _exited_in_upgrade(self, child: Child, code: int, reason: str, now: float) -> bool:
+        """Whether the exit of a gateway is none of the present one, or not yet."""
+        upgrades = self.upgrades
+        if child is self.gateway and upgrades.is_under_way:
+            was_asked, was_ready_at = child.state is ChildState.STOPPING, child.ready_at
+            upgrades.fallen = Fallen(code, reason, was_asked, was_ready_at)
+            child.kill_at = math.inf
+            child.take(Step.EXIT)
+            child.ready_at = None
+            if code:
+                self._say("warning", f"{child.name} {reason} while it was upgraded")
+            return True
+        was_successor = child is upgrades.successor
+        if not upgrades.exited(child):
+            return False
+        child.take(Step.EXIT)
+        if not was_successor:
+            if code:
+                self._say("warning", f"an earlier gateway {reason}; its TLS connections are lost")
+            return True
+        fallen, upgrades.fallen = upgrades.fallen, None
+        why = child.why_killed if child.is_killed else f"the new gateway {reason}"
+        after = "the old one goes on" if fallen is None else "both are gone"
+        self._do(a.Settled(UPGRADE, False, f"refused: {why}; {after}", UPGRADE))
+        if fallen is not None and self.phase is Phase.RUNNING:
+            if not fallen.was_asked:
+                self.gateway_restarts.counts[reason_of(self.gateway, fallen.code)] += 1
+            for worker in self.all_children():
+                worker.hello_by = math.inf
+            self._handle_exit(self.gateway, *fallen, now)
+        return True
+
     # --- inputs: requests ---
+
+    def refusal_to_upgrade(self) -> str:
+        """Why the gateway cannot be upgraded now, or ""."""
+        if self.phase is not Phase.RUNNING:
+            return "the run is stopping"
+        if self.upgrades.is_under_way:
+            return "an upgrade is under way"
+        if any(pool.canary is not None for pool in self.pools.values()):
+            return "a canary is under way; wait for its end, or end it with `wsraw rollback`"
+        if self.gateway.state is not ChildState.READY:
+            return f"the gateway is {self.gateway.state.value}"
+        return ""
+
+    def upgrade(self, now: float) -> list[a.Action]:
+        """Start a successor of the gateway, unless there is a refusal."""
+        if not self.refusal_to_upgrade():
+            self._do(a.Spawn(self.upgrades.begin(self.gateway, now)))
+        return self.decide(now)
 
     def reload(self, now: float, names: Iterable[str] | None = None) -> list[a.Action]:
         """Replace all workers of these pools (default: all pools), one after the other."""
@@ -389,7 +478,8 @@ class Policy:
     def _waiting(self) -> list[Child]:
         """The children that only the clock keeps from being spawned."""
         if self.gateway.state is ChildState.DEAD:
-            return [self.gateway]
+            # Its successor may serve, and not have said so yet.
+            return [] if self.upgrades.is_under_way else [self.gateway]
         if self.gateway.state is not ChildState.READY:
             return []
         return [
@@ -595,7 +685,8 @@ class Policy:
 
     def _living(self) -> list[Child]:
         """Living children in the order in which they stop; the gateway is last."""
-        return [child for child in (*self.all_children(), self.gateway) if child.alive]
+        children = (*self.all_children(), *self.upgrades.children(), self.gateway)
+        return [child for child in children if child.alive]
 
     def _do(self, action: a.Action) -> None:
         self._actions.append(action)

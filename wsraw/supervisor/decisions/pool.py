@@ -71,7 +71,7 @@ class Pool:
         self.canary: Canary | None = None
         self._is_promoting = False
         """The reload gives all workers what a canary has tried."""
-        self._drain_timeout = drain_timeout
+        self.drain_timeout = drain_timeout
         self._do = do
 
     def all_children(self) -> Iterator[Child]:
@@ -187,6 +187,11 @@ class Pool:
         if child in self.leaving:
             left = max(0.0, min(child.kill_at - now, FOREVER))
             self._do(a.Tell(DrainWorker(child.n, left)))
+
+    def tell_leaving(self, now: float) -> None:
+        """A new gateway has taken over: it may not have heard which workers leave."""
+        for child in self.leaving:
+            self.ready(child, now)
 
     def came_up(self, child: Child, now: float) -> None:
         """A worker is ready. If that shows that the file loads again, replace the old workers."""
@@ -430,7 +435,7 @@ class Pool:
         if not child.alive:
             return
         self.leaving.append(child)
-        was, wait = child.state, self._drain_timeout
+        was, wait = child.state, self.drain_timeout
         child.take(Step.STOP)
         if was is ChildState.READY and can_drain:
             child.kill_at = now + (wait or math.inf)

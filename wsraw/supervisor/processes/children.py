@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -22,10 +23,10 @@ from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, DOES_NOT_START
 from wsraw.supervisor.log import Log, lines_of_output
 from wsraw.supervisor.processes.process import (
     LAST_WORDS,
+    Installation,
     Process,
     foreign_command,
-    own_command,
-    own_variables,
+    own_installation,
     reason,
     start_folder,
 )
@@ -50,6 +51,12 @@ MEANINGS: Final = {
 
 START_CODES: Final = (DOES_NOT_START, DOES_NOT_LOAD, 127)
 """Codes with these meanings only before the process is ready; later a handler may exit with any."""
+
+OFFER: Final = b"U"
+"""What goes to a gateway with two descriptors: its ends of the dialog with a successor."""
+
+CAN_UPGRADE: Final = sys.platform != "win32" and hasattr(socket, "send_fds")
+"""Whether descriptors can be passed from one process to another."""
 
 LAST_LINES: Final = 20
 """Lines kept of each process; they tell why it does not load."""
@@ -76,8 +83,9 @@ class Children:
         self._own_variables = {
             "WSRAW_PARENT": str(os.getpid()),
             "WSRAW_STDIN": "1",
-            **own_variables(),
         }
+        self.installation = own_installation()
+        """What Python children run that are started from now on."""
         self.folder = start_folder()
         """Folder in which children start; a link in its name is followed at each start."""
         self.versions = versions
@@ -90,12 +98,18 @@ class Children:
         self._limit = limit
         """Limit of open files for workers; None for ours."""
         self._processes: dict[Child, Process] = {}
+        self._offers: dict[Child, socket.socket] = {}
+        """Where a gateway hears of a successor."""
         self._unread: list[Process] = []
         """Dead processes whose output is not read to its end yet."""
 
     def pid(self, child: Child) -> int | None:
         process = self._processes.get(child)
         return process.pid if process is not None else None
+
+    def set_input(self, said: bytes) -> None:
+        """The first input of Python children that are started from now on."""
+        self._said = said
 
     def memory(self, child: Child) -> int | None:
         process = self._processes.get(child)
@@ -104,19 +118,65 @@ class Children:
     # --- start ---
 
     def spawn_gateway(
-        self, child: Child, variables: Mapping[str, str], sockets: Sequence[socket.socket]
+        self,
+        child: Child,
+        variables: Mapping[str, str],
+        sockets: Sequence[socket.socket],
+        old: Child | None = None,
+        said: bytes | None = None,
+        installation: Installation | None = None,
     ) -> int | None:
         """Start a gateway on these listening sockets (none: it opens its own). Returns its pid,
-        None if that failed, which is reported as an exit."""
-        variables = {**self._own_variables, **variables, "WSRAW_LOCK": str(self._lock)}
-        # It inherits the lock, as it uses the run folder until its end.
-        keep_open = [self._lock, *(sock.fileno() for sock in sockets)]
+        None if that failed, which is reported as an exit. It takes over what the gateway `old` has,
+        if that is given; `said` and `installation`: its first input and its code then."""
+        code = installation or self.installation
+        variables = {
+            **self._own_variables,
+            **code.variables(),
+            **variables,
+            "WSRAW_LOCK": str(self._lock),
+        }
+        first = self._said if said is None else said
+        with ExitStack() as ours:
+            # It inherits the lock, as it uses the run folder until its end.
+            keep_open = [self._lock, *(sock.fileno() for sock in sockets)]
+            offered: list[socket.socket] = []
+            if CAN_UPGRADE:
+                here, there = socket.socketpair()
+                ours.enter_context(there)
+                here.setblocking(False)
+                self._forget_offers(child)
+                self._offers[child] = here
+                variables["WSRAW_OFFERS"] = str(there.fileno())
+                keep_open.append(there.fileno())
+                if old is not None:
+                    pairs = [socket.socketpair() for _ in range(2)]
+                    for end in (end for pair in pairs for end in pair):
+                        ours.enter_context(end)
+                    taken = [str(pair[1].fileno()) for pair in pairs]
+                    variables["WSRAW_PREDECESSOR"] = " ".join(taken)
+                    keep_open += map(int, taken)
+                    offered = [pair[0] for pair in pairs]
 
-        def say(pid: int) -> bytes:
-            shared = " ".join(share(sock, pid) for sock in sockets)
-            return self._said + f"{shared}\n".encode()
+            def say(pid: int) -> bytes:
+                shared = " ".join(share(sock, pid) for sock in sockets)
+                return first + f"{shared}\n".encode()
 
-        return self._spawn(child, "gateway", own_command("gateway"), variables, say, keep_open)
+            line = code.command("gateway")
+            pid = self._spawn(child, "gateway", line, variables, say, keep_open)
+            if pid is None:
+                self._forget_offers(child)
+            if old is not None and old in self._offers:
+                numbers = [sock.fileno() for sock in offered]
+                # If it cannot hear, the successor finds that nobody is there, and ends.
+                with suppress(OSError):
+                    socket.send_fds(self._offers[old], [OFFER], numbers)
+        return pid
+
+    def _forget_offers(self, child: Child) -> None:
+        known = self._offers.pop(child, None)
+        if known is not None:
+            known.close()
 
     def spawn_admin(self, child: Child, sock: socket.socket) -> int | None:
         """Start an admin process on this listening socket. Returns its pid, as above."""
@@ -124,17 +184,19 @@ class Children:
         def say(pid: int) -> bytes:
             return self._said + f"{share(sock, pid)}\n".encode()
 
-        variables = self._own_variables
-        return self._spawn(child, "admin", own_command("admin"), variables, say, [sock.fileno()])
+        line = self.installation.command("admin")
+        variables = {**self._own_variables, **self.installation.variables()}
+        return self._spawn(child, "admin", line, variables, say, [sock.fileno()])
 
     def spawn_agent(self, child: Child, endpoint: str) -> int | None:
         """Start the agent of a cluster, which has a token. Returns its pid, as above."""
         variables = {
             **self._own_variables,
+            **self.installation.variables(),
             "WSRAW_ENDPOINT": endpoint,
             "WSRAW_TOKEN": child.token,
         }
-        line = own_command("agent")
+        line = self.installation.command("agent")
         return self._spawn(child, "agent", line, variables, lambda pid: self._said)
 
     def spawn_worker(self, child: Child, endpoint: str) -> int | None:
@@ -152,8 +214,9 @@ class Children:
             return self._spawn(child, "foreign", line, variables, lambda pid: b"")
         version = self.versions.variable(child.version, program)
         handlers = program.file if program.file is not None else program.module
-        line = own_command("worker", *([handlers] if handlers else []))
-        variables = {**self._own_variables, **variables, "WSRAW_VERSION": version}
+        line = self.installation.command("worker", *([handlers] if handlers else []))
+        code = self.installation.variables()
+        variables = {**self._own_variables, **code, **variables, "WSRAW_VERSION": version}
         return self._spawn(child, "worker", line, variables, lambda pid: self._said)
 
     def _spawn(
@@ -204,6 +267,7 @@ class Children:
 
     def _handle_death(self, child: Child, kind: str, code: int, lines: deque[str]) -> None:
         process = self._processes.pop(child)
+        self._forget_offers(child)
         self._unread = [each for each in (*self._unread, process) if not each.read_rest(0)]
         meanings = MEANINGS[kind]
         if child.ready_at is not None and code in START_CODES:
@@ -241,6 +305,8 @@ class Children:
         """Kill every process. The end of stdin would make them exit, but a kill is certain."""
         for process in self._processes.values():
             process.kill()
+        for child in list(self._offers):
+            self._forget_offers(child)
 
     def read_rest(self) -> None:
         """Before our own end, log the last output of the children."""

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import wsraw
 from wsraw.runtime import launch
@@ -36,6 +36,9 @@ LONGEST_LINE: Final = 64 * 1024
 
 LAST_WORDS: Final = 1.0
 """Seconds to wait for the output of a dead child; a process that it started may hold the pipe."""
+
+LONGEST_ANSWER: Final = 10.0
+"""Seconds for another Python to say where its wsraw is."""
 
 TERMINATED: Final = 1
 """The exit code of a process that subprocess kills on Windows."""
@@ -223,20 +226,69 @@ def start_folder() -> str:
     return named if is_here else here
 
 
+class Installation(NamedTuple):
+    """A wsraw that is installed: its Python, the folder of the package, and the modules' path."""
+
+    python: str
+    package: str
+    path: str
+
+    def command(self, *arguments: str) -> list[str]:
+        """Command line of a Python child (child.py). It needs the variables of `variables`."""
+        # -P: modules in the user's folder must not shadow ours or Python's.
+        return [self.python, "-P", self.package, *arguments]
+
+    def variables(self) -> dict[str, str]:
+        """What each Python child needs to find its modules."""
+        variables = {"WSRAW_PATH": self.path}
+        if self == own_installation() and self.python != sys.executable:
+            # What the launcher would tell it; Python removes it at the start.
+            variables["__PYVENV_LAUNCHER__"] = sys.executable
+        return variables
+
+
+def own_installation() -> Installation:
+    """This wsraw, also where `-m` would not find it."""
+    return Installation(_python(), os.path.dirname(wsraw.__file__), path())
+
+
+def installation_of(python: str) -> Installation:
+    """The wsraw that is installed for another Python. Raises ValueError, with advice."""
+    asked = (
+        "import os, sys, wsraw; print(os.pathsep.join(filter(None, sys.path))); "
+        "print(os.path.dirname(wsraw.__file__))"
+    )
+    try:
+        done = subprocess.run(
+            [python, "-P", "-c", asked],
+            env=environment_of_child({}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=LONGEST_ANSWER,
+            check=True,
+        )
+        found, package = done.stdout.splitlines()
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr or "").strip().splitlines()[-1:] or ["it has failed"]
+        raise ValueError(f"{python}: no wsraw can be imported there: {last[0]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"{python}: no answer within {LONGEST_ANSWER:g} s") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "its answer cannot be read"
+        raise ValueError(f"{python}: {why}; give the python of a virtual environment") from error
+    return Installation(python, package, found)
+
+
 def own_command(*arguments: str) -> list[str]:
-    """Command line of a Python child (child.py): this wsraw, also where `-m` would not find it. The
-    child needs the variables of `own_variables`."""
-    # -P: modules in the user's folder must not shadow ours or Python's.
-    return [_python(), "-P", os.path.dirname(wsraw.__file__), *arguments]
+    """Command line of a Python child of this wsraw, which needs the variables of
+    `own_variables`."""
+    return own_installation().command(*arguments)
 
 
 def own_variables() -> dict[str, str]:
     """What each Python child needs to find its modules."""
-    variables = {"WSRAW_PATH": path()}
-    if _python() != sys.executable:
-        # What the launcher would tell it; Python removes it at the start.
-        variables["__PYVENV_LAUNCHER__"] = sys.executable
-    return variables
+    return own_installation().variables()
 
 
 def _python() -> str:

@@ -164,6 +164,7 @@ def _figures(plan: Plan, load: Load, faults: FaultInjection) -> dict[str, Any]:
         "stops": faults.stops,
         "reloads": faults.reloads,
         "gateway_kills": faults.gateway_kills,
+        "upgrades": faults.upgrades,
         "hangs": seen.hangs,
         "hangs_unfinished": unfinished,
         # With at-most-once, the message that hung is not repeated, and never a dead letter.
@@ -190,4 +191,6 @@ async def _show_progress(load: Load, faults: FaultInjection) -> None:
         )
         if load.plan.kill_gateway_every:
             text += f", {faults.gateway_kills} kills of the gateway"
+        if load.plan.upgrade_every:
+            text += f", {faults.upgrades} upgrades"
         print(f"{start}{text}", end=end, file=sys.stderr, flush=True)

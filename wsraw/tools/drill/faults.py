@@ -1,4 +1,4 @@
-"""I/O. Fault injection: kills, suspensions and reloads at fixed intervals, each in a thread.
+"""I/O. Fault injection: kills, suspensions, reloads, upgrades at fixed intervals, each in a thread.
 
 Only processes that the run lists as its own are touched; the list is read again each time.
 """
@@ -33,6 +33,7 @@ class FaultInjection:
         self.stops = 0
         self.reloads = 0
         self.gateway_kills = 0
+        self.upgrades = 0
         self.failures: list[str] = []
         """What the run was asked for and did not do."""
         self._plan = plan
@@ -50,6 +51,7 @@ class FaultInjection:
                 (plan.stop_every if CAN_SUSPEND else 0.0, self._suspend, self._over),
                 (plan.reload_every, self._reload, self._over),
                 (plan.kill_gateway_every, self._kill_gateway, self._is_load_over),
+                (plan.upgrade_every, self._upgrade, self._is_load_over),
             )
             if every and target is not None
         ]
@@ -72,7 +74,7 @@ class FaultInjection:
             if thread.ident is not None:
                 thread.join(max(0.0, until - time.monotonic()))
                 if thread.is_alive():
-                    self.failures.append("a reload did not end")
+                    self.failures.append("a reload or an upgrade did not end")
 
     def _repeat(self, every: float, inject: Callable[[], None], until: threading.Event) -> None:
         due = time.monotonic()
@@ -112,6 +114,16 @@ class FaultInjection:
     def _reload(self) -> None:
         self._target.reload()
         self.reloads += 1
+
+    def _upgrade(self) -> None:
+        try:
+            self._target.upgrade()
+        except DrillError:
+            # A gateway that was killed, or is being started again, cannot be upgraded.
+            if not self._plan.kill_gateway_every:
+                raise
+        else:
+            self.upgrades += 1
 
     @staticmethod
     def _choose(workers: Sequence[int]) -> int:

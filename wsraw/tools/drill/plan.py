@@ -39,6 +39,7 @@ class Plan:
     stop_for: float = 2.0
     reload_every: float = 5.0
     kill_gateway_every: float = 0.0
+    upgrade_every: float = 0.0
     delivery: str = "at-least-once"
     handler_timeout: float = 2.0
     """Of a run that the drill starts, if there are hangs."""

@@ -41,6 +41,7 @@ LABELS: Final = {
     "stops": "suspended workers",
     "reloads": "reloads",
     "gateway_kills": "kills of the gateway",
+    "upgrades": "upgrades",
     "dead_letters": "dead letters",
 }
 """The rows of the table."""
@@ -125,6 +126,8 @@ class Report:
     def _rows(self, key: str) -> Iterator[Row]:
         value = self.figures[key]
         if key in OF_GATEWAYS and not self.plan.kill_gateway_every:
+            return
+        if key == "upgrades" and not self.plan.upgrade_every:
             return
         bad = key in BREACHES and bool(value)
         if key == "answered":

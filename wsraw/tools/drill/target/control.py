@@ -54,6 +54,10 @@ class RunControl:
         """Replace all workers; returns when that is done."""
         self._ask("reload", RELOAD_TIMEOUT)
 
+    def upgrade(self) -> None:
+        """Replace the gateway by one that takes over; returns when that is done."""
+        self._ask("upgrade", RELOAD_TIMEOUT)
+
     def _ask(self, what: str, timeout: float) -> Any:
         try:
             done = client.ask(self._folder, what, (), timeout)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from tests.supervisor.policy_run import ASK, ENDPOINT, Run, abort, kill, terminate
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
-from wsraw.supervisor.decisions.gateway_check import START
+from wsraw.supervisor.decisions.gateway.gateway_check import START
 
 
 def test_a_gateway_that_does_not_answer_shows_its_stack_and_is_replaced() -> None:

@@ -24,9 +24,12 @@ class GatewayCheck:
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self._interval = min(LONGEST_INTERVAL, timeout / QUESTIONS)
         self._ask_at = math.inf
         self._late_at = math.inf
+
+    @property
+    def _interval(self) -> float:
+        return min(LONGEST_INTERVAL, self.timeout / QUESTIONS)
 
     def spawned(self, now: float) -> None:
         """A gateway was started; it is asked only once it listens."""

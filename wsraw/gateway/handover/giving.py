@@ -1,0 +1,173 @@
+"""I/O. The old gateway's side of a handover: it offers, stops, sends all it has, and is rid of it,
+or has it back.
+
+From the stop to the end it does nothing else: it blocks, in the middle of a turn, so that nobody
+but the taker can touch a client's socket. What it sends stays open here until the taker serves.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from wsraw.gateway.handover.channel import LAST, Sender
+from wsraw.gateway.handover.dialog import ABORT, COMMIT, Giver, Next
+from wsraw.runtime.clock import monotonic
+from wsraw.runtime.loop import Loop
+from wsraw.runtime.printable import os_error
+from wsraw.runtime.selector import READ, WRITE, Selector
+
+log = logging.getLogger("wsraw.gateway")
+
+SETTLE: Final = 1.0
+"""Seconds that are given, after the taker is ready, to what cannot move just now: TLS handshakes
+above all. No client is accepted meanwhile, and all others are served."""
+
+LOOK_AGAIN: Final = 0.005
+"""Seconds between two looks at whether all can move."""
+
+
+class Piece(NamedTuple):
+    """What is sent as one frame."""
+
+    kind: int
+    data: bytes
+    sockets: Sequence[socket.socket] = ()
+
+
+class Giving:
+    """One offer, from the supervisor's word to its end."""
+
+    def __init__(
+        self, loop: Loop, words: socket.socket, records: socket.socket, timeout: float
+    ) -> None:
+        self._loop = loop
+        self._words = words
+        self._sender = Sender(records)
+        self._records = records
+        self.giver = Giver(timeout)
+        self._wanted = Next.WAIT
+        self.since = 0.0
+        """When the taker was ready; 0: it is not."""
+        self.stopped_at = 0.0
+        """When nothing was served any more, on the clock of both processes."""
+        loop.watch(words, self._hear, read=True)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something is to be done at the end of the turn."""
+        return self._wanted is not Next.WAIT
+
+    @property
+    def why(self) -> str:
+        """Why the old gateway goes on."""
+        return self.giver.why
+
+    def _hear(self, readable: bool, writable: bool) -> None:
+        """The loop's call, while everything is served here."""
+        self._wanted = self._listen()
+        if self.is_due:
+            self._loop.unwatch(self._words)
+            self.since = self._loop.now
+
+    def _listen(self) -> Next:
+        try:
+            data = self._words.recv(65536)
+        except (BlockingIOError, InterruptedError):
+            return Next.WAIT
+        except OSError:
+            data = b""
+        now = monotonic()
+        return self.giver.receive(data, now) if data else self.giver.end()
+
+    def has_time(self, now: float) -> bool:
+        """Whether to wait for what cannot move at the moment."""
+        if self._wanted is not Next.GIVE or now >= self.since + SETTLE:
+            return False
+        self._loop.wake_at(now + LOOK_AGAIN)
+        return True
+
+    def run(self, pieces: Iterator[Piece]) -> bool:
+        """Hand over. Blocks. True: the taker has it all; False: it is all still here, and `why`
+        says why."""
+        giver = self.giver
+        self._wanted = Next.WAIT
+        if giver.over is None:
+            self.stopped_at = monotonic()
+            with Selector() as selector:
+                selector.register(self._words, READ)
+                try:
+                    self._talk(selector, pieces)
+                except Exception as error:
+                    # A bug: nothing is lost by it, as long as nothing was decided.
+                    log.exception("an upgrade has failed")
+                    if giver.fail(f"a bug in wsraw: {error!r}") is Next.WAIT:
+                        self._wait_for_the_end()
+        self._close()
+        return giver.over is Next.LEAVE
+
+    def _talk(self, selector: Any, pieces: Iterator[Piece]) -> None:
+        giver = self.giver
+        selector.register(self._records, WRITE)
+        is_sending = True
+        while giver.over is None:
+            if is_sending and self._send(pieces):
+                selector.unregister(self._records)
+                is_sending = False
+            wait = giver.wake_at - monotonic()
+            ready = selector.select(min(max(0.0, wait), 3600.0))
+            for key, _ in ready:
+                if key.fileobj is self._words and self._listen() is Next.COMMIT:
+                    self._say(COMMIT)
+            giver.check(monotonic())
+
+    def _send(self, pieces: Iterator[Piece]) -> bool:
+        """Send until the system takes no more. True: that was everything, or the taker is gone."""
+        sender = self._sender
+        try:
+            while True:
+                if not sender.is_done:
+                    sender.send()
+                    if not sender.is_done:
+                        return False
+                piece = next(pieces, None)
+                if piece is None:
+                    return True
+                sender.put(*piece)
+                if piece.kind == LAST:
+                    sender.send()
+                    return sender.is_done
+        except ConnectionError:
+            # The words tell what has become of it.
+            return True
+        except OSError as error:
+            self.giver.fail(os_error(error))
+            return True
+
+    def _wait_for_the_end(self) -> None:
+        """After a commit: what the taker does decides, and nothing else."""
+        self._words.setblocking(True)
+        while self.giver.over is None:
+            self._listen()
+
+    def _say(self, word: bytes) -> None:
+        try:
+            # One byte, and nothing else is on its way: there is room.
+            self._words.send(word)
+        except OSError:
+            # It is gone; the end of its words says so.
+            pass
+
+    def _close(self) -> None:
+        if self.giver.over is Next.KEEP and not self.giver.has_committed:
+            self._say(ABORT)
+        self._words.close()
+        self._records.close()
+
+    def abandon(self) -> None:
+        """Another offer, or the end of the run, has come before the taker was ready."""
+        self._loop.unwatch(self._words)
+        self.giver.fail("")
+        self._close()

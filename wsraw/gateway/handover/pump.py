@@ -1,0 +1,341 @@
+"""I/O. What remains of an old gateway after an upgrade: TLS connections, which OpenSSL cannot let
+go to another process. The pump decrypts and encrypts; everything else about them has moved.
+
+Each has a socketpair to the gateway that serves it. Plaintext passes through it, within a bound for
+each direction: who does not read makes the other end wait. The end of a direction passes as its
+end, and a reset as a reset (see PumpedTransport). A pump lives as long as its connections.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Iterable
+from functools import partial
+from typing import Final
+
+from wsraw.gateway.sockets.transport import (
+    MARK_ROOM,
+    MOST_UNSENT,
+    TRUNCATED,
+    PumpedTransport,
+    reset,
+    take_mark,
+)
+from wsraw.gateway.tls.engine import TlsEngine
+from wsraw.runtime import launch
+from wsraw.runtime.launch import Parent
+from wsraw.runtime.loop import Handler, Loop, Timer
+from wsraw.runtime.printable import os_error
+
+log = logging.getLogger("wsraw.gateway")
+
+PORTION: Final = 64 * 1024
+"""Bytes read at a time, from either side, while nothing of that direction waits."""
+
+LAST_WORDS: Final = 10.0
+"""Seconds for the peer to read the rest, once the gateway has closed both directions."""
+
+
+class Pumped:
+    """A TLS connection as the old gateway leaves it."""
+
+    __slots__ = ("client", "engine", "gateway", "is_truncated_silently", "unsent")
+
+    def __init__(
+        self,
+        client: socket.socket,
+        gateway: socket.socket,
+        engine: TlsEngine,
+        unsent: bytes,
+        is_truncated_silently: bool,
+    ) -> None:
+        """`unsent`: ciphertext that the client has not taken. `is_truncated_silently`: an end
+        without close_notify is an end like any other, as for a WebSocket."""
+        self.client = client
+        self.gateway = gateway
+        self.engine = engine
+        self.unsent = unsent
+        self.is_truncated_silently = is_truncated_silently
+
+
+class Relay:
+    """One of them, in the loop."""
+
+    __slots__ = (
+        "_client",
+        "_client_ended",
+        "_engine",
+        "_gateway",
+        "_gateway_ended",
+        "_is_hung_up",
+        "_is_silent",
+        "_plain",
+        "_pump",
+        "_resets",
+        "_timer",
+        "_to_client",
+        "_to_gateway",
+        "is_over",
+    )
+
+    def __init__(self, pump: Pump, pumped: Pumped) -> None:
+        self._pump = pump
+        self._client = pumped.client
+        self._gateway = pumped.gateway
+        self._engine = pumped.engine
+        self._is_silent = pumped.is_truncated_silently
+        self._to_client = pumped.unsent
+        """Ciphertext."""
+        self._to_gateway = b""
+        """Plaintext."""
+        self._client_ended = False
+        """It sends no more, and the gateway knows once `_to_gateway` is sent."""
+        self._gateway_ended = False
+        self._plain = PumpedTransport(pumped.gateway)
+        self._timer: Timer | None = None
+        self._resets = False
+        self._is_hung_up = False
+        self.is_over = False
+
+    def begin(self) -> None:
+        # What came with the last ciphertext that the old gateway has read.
+        if self._engine.has_more or self._engine.ended or self._engine.error:
+            self._decrypt(b"")
+        self._flush()
+        self._watch()
+
+    # --- the loop's calls ---
+
+    def on_client(self, readable: bool, writable: bool) -> None:
+        if readable and not self._to_gateway and not self._client_ended:
+            self._read_client()
+        self._flush()
+        self._watch()
+
+    def on_gateway(self, readable: bool, writable: bool) -> None:
+        if readable and not self._to_client and not self._gateway_ended:
+            self._read_gateway()
+        elif not readable and not writable:
+            # Nothing was asked for, and yet the system tells: it has closed both directions.
+            self._gateway_is_closed()
+        self._flush()
+        self._watch()
+
+    def handle_fault(self, error: BaseException) -> None:
+        log.error("a TLS connection of the pump ends for a bug", exc_info=error)
+        self._give_up()
+
+    # --- client to gateway ---
+
+    def _read_client(self) -> None:
+        try:
+            data = self._client.recv(PORTION)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose_client(os_error(error))
+            return
+        if not data:
+            if self._is_silent or self._engine.ended:
+                self._client_ended = True
+            else:
+                self._lose_client(TRUNCATED)
+            return
+        self._decrypt(data)
+
+    def _decrypt(self, data: bytes) -> None:
+        engine = self._engine
+        self._to_gateway += engine.receive_data(data)
+        # Answers to key updates, and alerts.
+        self._to_client += engine.data_to_send()
+        if engine.error:
+            self._flush()
+            self._lose_client(f"TLS: {engine.error}")
+        elif engine.ended:
+            self._client_ended = True
+        elif len(self._to_client) > MOST_UNSENT:
+            self._lose_client("TLS: the peer asks for answers and does not read them")
+
+    def _lose_client(self, why: str) -> None:
+        """What came before is still passed on, if the gateway takes it."""
+        if self._to_gateway:
+            self._send_to_gateway()
+        self._plain.mark(why)
+        self._give_up()
+
+    def _send_to_gateway(self) -> None:
+        try:
+            size = self._gateway.send(self._to_gateway)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._gateway_is_gone()
+            return
+        self._to_gateway = self._to_gateway[size:]
+
+    # --- gateway to client ---
+
+    def _read_gateway(self) -> None:
+        try:
+            data, rights, _, _ = self._gateway.recvmsg(PORTION, MARK_ROOM)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._reset_client()
+            return
+        if rights:
+            take_mark(rights)
+            self._reset_client()
+        elif data:
+            self._to_client += self._engine.encrypt(data)
+            if self._engine.error:
+                self._lose_client(f"TLS: {self._engine.error}")
+        else:
+            self._end_output()
+
+    def _end_output(self) -> None:
+        """The gateway sends no more: close_notify, and then the end of TCP."""
+        self._gateway_ended = True
+        self._engine.close()
+        self._to_client += self._engine.data_to_send()
+
+    def _gateway_is_gone(self) -> None:
+        """It has closed, or was killed: nobody takes what the client sends. What it has sent before
+        is still read."""
+        self._to_gateway = b""
+        self._client_ended = True
+
+    def _gateway_is_closed(self) -> None:
+        """What it has sent is still for the client, for some seconds."""
+        self._is_hung_up = True
+        self._gateway_is_gone()
+        if self._timer is None:
+            self._timer = self._pump.loop.call_later(LAST_WORDS, self._give_up)
+
+    def _reset_client(self) -> None:
+        self._resets = True
+        self._give_up()
+
+    # --- both ---
+
+    def _flush(self) -> None:
+        if self.is_over:
+            return
+        if self._to_client:
+            try:
+                size = self._client.send(self._to_client)
+            except (BlockingIOError, InterruptedError):
+                size = 0
+            except OSError as error:
+                self._lose_client(os_error(error))
+                return
+            self._to_client = self._to_client[size:]
+        if self._to_gateway:
+            self._send_to_gateway()
+        if self._client_ended and not self._to_gateway:
+            self._shut(self._gateway)
+        if self._gateway_ended and self._client_ended and not self._to_client:
+            self._give_up()
+
+    def _shut(self, sock: socket.socket) -> None:
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def _watch(self) -> None:
+        """Read from each side while nothing of that direction waits; write what waits."""
+        if self.is_over:
+            return
+        reads = not self._to_gateway and not self._client_ended
+        self._watch_for(self._client, self.on_client, reads, bool(self._to_client))
+        reads = not self._to_client and not self._gateway_ended
+        if self._gateway_ended and not self._is_hung_up:
+            # For its hang-up.
+            self._pump.loop.watch(
+                self._gateway, self.on_gateway, read=False, write=bool(self._to_gateway)
+            )
+        else:
+            self._watch_for(self._gateway, self.on_gateway, reads, bool(self._to_gateway))
+
+    def _watch_for(self, sock: socket.socket, handler: Handler, read: bool, write: bool) -> None:
+        if read or write:
+            self._pump.loop.watch(sock, handler, read=read, write=write)
+        else:
+            # Else its hang-up would be reported again and again.
+            self._pump.loop.unwatch(sock)
+
+    def _give_up(self) -> None:
+        """Close both sides, at the end of the turn."""
+        self.is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pump.over.append(self)
+
+    def close(self) -> None:
+        for sock in (self._client, self._gateway):
+            self._pump.loop.unwatch(sock)
+        if self._resets:
+            reset(self._client)
+        self._client.close()
+        self._gateway.close()
+
+
+class Pump:
+    """All of them, until the last one has ended or the supervisor is gone."""
+
+    def __init__(self, pumped: Iterable[Pumped]) -> None:
+        self.loop = Loop()
+        self.over: list[Relay] = []
+        """To be closed."""
+        self._relays = {Relay(self, each) for each in pumped}
+
+    def serve(self, supervisor: Parent | None) -> int:
+        """All that this process does from now on; returns its exit code."""
+        signal.signal(signal.SIGTERM, lambda *_: self.stop())
+        # What the gateway was is freed.
+        gc.unfreeze()
+        gc.collect()
+        self.run(supervisor)
+        return 0
+
+    def run(self, supervisor: Parent | None) -> None:
+        """Returns at the end of the last one."""
+        self.loop.before_sleep = self._before_sleep
+        if supervisor is not None and launch.HAS_SIGNALS:
+            hear = partial(self._hear, supervisor)
+            self.loop.watch(supervisor.descriptor, hear, read=True)
+        for relay in list(self._relays):
+            try:
+                relay.begin()
+            except Exception as error:
+                relay.handle_fault(error)
+        self._before_sleep(0.0)
+        if self._relays:
+            self.loop.run()
+        self.loop.close()
+
+    def stop(self) -> None:
+        """End all of them; for a signal."""
+        self.loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self.over += self._relays
+
+    def _hear(self, supervisor: Parent, readable: bool, writable: bool) -> None:
+        if supervisor.line() is None:
+            self.loop.unwatch(supervisor.descriptor)
+            self._stop()
+
+    def _before_sleep(self, now: float) -> bool:
+        over, self.over = self.over, []
+        for relay in over:
+            if relay in self._relays:
+                self._relays.discard(relay)
+                relay.close()
+        if not self._relays:
+            self.loop.stop()
+        return False

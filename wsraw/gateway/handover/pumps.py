@@ -1,0 +1,84 @@
+"""Which connections are behind a pump, and when their time is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from wsraw.gateway.delivery.entry import Entry
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sockets.endpoint import Endpoint
+from wsraw.gateway.sockets.sockets import Sockets
+
+RESTART: Final = 1012
+"""Service Restart: the client may connect again (the registry of close codes, RFC 6455)."""
+
+CAUSE: Final = "upgrade"
+
+
+class _Pump(NamedTuple):
+    since: float
+    """When it became one, on the clock of all processes."""
+    endpoints: set[Endpoint]
+
+
+class Pumps:
+    """The pumps of all earlier gateways of this run. Their connections are closed, a few each
+    second, when `upgrade_linger` is over; a pump ends with its last one."""
+
+    def __init__(self, registry: Registry, sockets: Sockets, linger: float, spread: float) -> None:
+        self._registry = registry
+        self._sockets = sockets
+        self._linger = linger
+        self._spread = spread
+        self._pumps: dict[int, _Pump] = {}
+        """By pid."""
+
+    def add(self, pid: int, since: float, endpoints: Iterable[Endpoint]) -> None:
+        self._pumps[pid] = _Pump(since, set(endpoints))
+
+    def told(self) -> list[tuple[int, float, list[int]]]:
+        """Pid, since when, and the ids of the connections, for the next gateway."""
+        self._forget()
+        return [
+            (pid, pump.since, [endpoint.con.id for endpoint in pump.endpoints])
+            for pid, pump in self._pumps.items()
+        ]
+
+    def report(self, clock: float) -> list[dict[str, Any]]:
+        """For `wsraw status`. `clock`: of all processes."""
+        self._forget()
+        return [
+            {"pid": pid, "connections": len(pump.endpoints), "age": clock - pump.since}
+            for pid, pump in self._pumps.items()
+        ]
+
+    def _forget(self) -> None:
+        """Connections that have ended, and pumps without any."""
+        for pid, pump in list(self._pumps.items()):
+            pump.endpoints.intersection_update(self._sockets.endpoints)
+            if not pump.endpoints:
+                del self._pumps[pid]
+
+    def tick(self, now: float, clock: float) -> None:
+        """Once a second. `now` is the loop's, `clock` that of all processes."""
+        self._forget()
+        for pump in self._pumps.values():
+            late = clock - pump.since - self._linger
+            if late >= 0:
+                left = max(1.0, self._spread - late)
+                for endpoint in list(pump.endpoints)[: math.ceil(len(pump.endpoints) / left)]:
+                    self._close(endpoint, now)
+
+    def _close(self, endpoint: Endpoint, now: float) -> None:
+        con = endpoint.con
+        try:
+            if isinstance(con.entry, Entry):
+                text = "wsraw was upgraded; connect again"
+                self._registry.close(con.entry, RESTART, text, CAUSE, now)
+            else:
+                con.close(RESTART, "wsraw was upgraded; connect again", CAUSE, now)
+                self._registry.dirty[con] = None
+        except Exception as error:
+            self._registry.fault(con, error, now)

@@ -1,0 +1,1 @@
+"""Decisions about the gateway alone: whether it answers, and its upgrade."""
