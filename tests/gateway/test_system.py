@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wsraw.gateway import system
-from wsraw.gateway.system import AT_LAST, LEAST, LONG, NEVER, Collector, TurnTimes
+from wsraw.gateway.system import AT_LAST, FEW, LEAST, LONG, NEVER, Collector, TurnTimes
 
 
 def test_a_quarter_of_the_memory_is_a_plausible_size() -> None:
@@ -119,8 +119,11 @@ def test_garbage_is_collected_in_a_quiet_moment(collector: Collector) -> None:
 
 
 def test_with_many_connections_garbage_is_collected_less_often(collector: Collector) -> None:
-    assert not collector.collect_if_due(3 * LEAST, 3 * LEAST, quiet=True)
-    assert collector.collect_if_due(3 * LEAST + 1, 3 * LEAST, quiet=True)
+    """It looks at all of them, and others wait meanwhile."""
+    assert not collector.collect_if_due(LEAST + 1, FEW + 1, quiet=True)
+    assert not collector.collect_if_due(3 * AT_LAST * LEAST, 3 * LEAST, quiet=True)
+    assert collector.collect_if_due(3 * AT_LAST * LEAST + 1, 3 * LEAST, quiet=True)
+    assert collector.collect_if_due(4 * AT_LAST * LEAST, FEW, quiet=True)
 
 
 def test_without_a_quiet_moment_garbage_is_collected_in_the_end(collector: Collector) -> None:

@@ -48,6 +48,10 @@ LEAST: Final = 10_000
 AT_LAST: Final = 10
 """After so many times as many it is done, quiet or not."""
 
+FEW: Final = 1000
+"""Open connections with which a collection takes 10 ms. With 10,000 it takes 90 ms, in which others
+wait, so that it is put off as if there were no quiet moment: hardly anything needs it."""
+
 LONG: Final = 0.02
 """Seconds of CPU time; others wait noticeably for a turn of that length."""
 
@@ -127,7 +131,7 @@ class Collector:
         and whether nobody waits. Returns whether it has collected."""
         new = total - self._collected_at
         least = max(LEAST, still_open)
-        if new <= (least if quiet else AT_LAST * least):
+        if new <= (least if quiet and still_open <= FEW else AT_LAST * least):
             return False
         self._collected_at = total
         if self._has_adopted:
