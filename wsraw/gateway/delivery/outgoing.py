@@ -168,7 +168,7 @@ class Outgoing:
             elif entry.fragment is not None:
                 self.forget(entry)
             return why
-        entry.totals.sent += 1
+        entry.totals.sent += 1.0
         self._dirty[con] = None
         if con.endpoint is None or output.early_size:
             # It is not open yet: no write will count its output.
@@ -263,7 +263,7 @@ class Outgoing:
                 self.compressing[entry] = worker, send
                 return
             self._flow.hold(-len(send.data))
-            entry.totals.sent += 1
+            entry.totals.sent += 1.0
             self._dirty[entry.con] = None
             if entry.con.endpoint is None:
                 self._flow.output_changed(entry)
@@ -434,7 +434,7 @@ class Outgoing:
             return True
         con.send_framed(frame)
         entry.sent_at = now
-        entry.totals.sent += 1
+        entry.totals.sent += 1.0
         if con.endpoint is not None and entry.output_counted:
             # The kernel is full, and will say when it is not: trying costs more than a message.
             self._flow.output_changed(entry)

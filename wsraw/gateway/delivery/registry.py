@@ -161,16 +161,22 @@ class Registry:
             del self.pools[pool.name]
 
     def take(self, con: Connection, events: list[Event], now: float) -> None:
-        """Dispatch events of a connection, in order; its first one gives it an entry."""
-        entry = con.entry
+        """Count and dispatch events of a connection."""
+        self.dispatch(con, events, now)
+        if con.entry is not None:
+            con.entry.totals.events += len(events)
+
+    def dispatch(self, con: Connection, events: list[Event], now: float) -> None:
+        """Dispatch events of a connection, in order; its first one gives it an entry. The caller
+        counts them."""
+        # Not an assertion, which would cost a call for each read.
+        entry: Entry | None = con.entry  # type: ignore[assignment]
         if entry is None:
             if not events:
                 return
             entry = self.add(con, self.pool(con.pool), now)
         elif entry.gone:
             return
-        assert isinstance(entry, Entry)
-        entry.totals.events += len(events)
         for event in events:
             self.dispatcher.take(entry, event, now)
         state = con.state

@@ -180,27 +180,32 @@ class Endpoint:
     def receive(self, data: bytes, now: float) -> None:
         """Pass on bytes of the connection, and decide when it is read from next."""
         shared, con = self.shared, self.con
+        size = len(data)
         connecting = con.state is CONNECTING
         events = con.receive_data(data, now)
         if connecting:
             self.after_opening(now)
-        if events or con.intake.half_closed:
-            shared.registry.take(con, events, now)
-        elif not con.intake.parsed:
-            if len(data) >= LEAST_READ:
+        intake = con.intake
+        if events or intake.half_closed:
+            shared.registry.dispatch(con, events, now)
+        elif not intake.parsed:
+            if size >= LEAST_READ:
                 # A part of something large: there will be more of it in the next turn.
                 shared.loop.give_way()
-            shared.registry.flow.read_part(con, len(data))
-        if con.entry is not None:
-            con.entry.totals.received_bytes += len(data)
-        if con.intake.has_more:
+            shared.registry.flow.read_part(con, size)
+        entry: Entry | None = con.entry  # type: ignore[assignment]
+        if entry is not None:
+            totals = entry.totals
+            totals.received_bytes += size
+            totals.events += len(events)
+        if intake.has_more:
             # The rest is for later turns, behind what others send then.
             self._portion = LEAST_READ
             self._is_busy = True
-            shared.registry.flow.read_part(con, len(data))
+            shared.registry.flow.read_part(con, size)
             self.update_reading()
-        elif len(data) > self._portion // 2:
-            parsed = con.intake.parsed
+        elif size > self._portion // 2:
+            parsed = intake.parsed
             if parsed < FEW:
                 most = READ_SIZE if parsed or con.websocket is None else LARGE_READ
                 self._portion = min(most, GROWTH * self._portion)
@@ -277,9 +282,9 @@ class Endpoint:
             events = con.written(size, now)
             if events:
                 shared.registry.take(con, events, now)
-            entry = con.entry
+            # Not an assertion, which would cost a call for each write.
+            entry: Entry | None = con.entry  # type: ignore[assignment]
             if entry is not None:
-                assert isinstance(entry, Entry)
                 # Nearly always everything was written at once, and nothing else changes.
                 entry.written += size
                 entry.totals.sent_bytes += size
