@@ -220,6 +220,12 @@ def metric_table() -> str:
     return "\n".join(rows)
 
 
+def stats_bounds() -> str:
+    """The bounds of the record `stats`."""
+    *texts, last = [f"{bound:g}" for bound in records.HANDLER_BOUNDS]
+    return f"{', '.join(texts)} and {last} seconds."
+
+
 REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "packages": ("architecture.md", packages),
     "settings": ("configuration.md", settings),
@@ -227,6 +233,7 @@ REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "routes": ("pools.md", lambda: keys("routes")),
     "bridges": ("bridges.md", lambda: keys("bridges")),
     "records": ("worker-protocol.md", record_tables),
+    "stats-bounds": ("worker-protocol.md", stats_bounds),
     "rules": ("conform.md", rules),
     "metrics": ("metrics.md", metric_table),
 }
@@ -299,6 +306,7 @@ NUMBERS: Final = {
     "refusal-timeout": f"{per_address.REFUSAL_TIMEOUT:g} s",
     "refused-at-once": f"{per_address.MOST_REFUSED}",
     "restart-period": f"{restarts.PERIOD:g} s",
+    "stats-every": f"{records.STATS_EVERY}",
     "stuck-after": f"{window.STUCK_AFTER * 1000:g} ms",
     "tell-every": f"{counters.TELL_EVERY:g} s",
     "tracebacks-period": f"{ration.PERIOD:g} s",

@@ -13,7 +13,7 @@ from tests.supervisor.policy_run import Run
 from tests.supervisor.test_status import Processes
 from wsraw.admin import metrics
 from wsraw.gateway.status import of_loop, report
-from wsraw.link.records import Send
+from wsraw.link.records import Send, Stats
 from wsraw.runtime.loop import TURN_BOUNDS, Turns
 from wsraw.supervisor import status
 
@@ -29,6 +29,13 @@ def figures(harness: Harness | None = None, run: Run | None = None) -> dict[str,
     if harness is not None:
         told = report(harness.registry, harness.sessions, 3, harness.now, 99, samples=False)
         told["accepted"] = {"127.0.0.1:8000": 4}
+        told["cluster"] = {
+            "state": "connected",
+            "nodes": ["b"],
+            "subscriptions": 2,
+            "counts": {"sent": 3},
+        }
+        told["certificates"] = [{"listener": "wss://h:1", "cert": "/c.pem", "not_after": 2e9}]
         told["tls"] = {"waiting": 0, "completed": 5, "failed": 1}
         told["loop"] = of_loop(Turns(), 0.25)
     return HEAD | status.of_run(run.policy, Processes(), told, 7, run.now)
@@ -43,6 +50,7 @@ def busy() -> Harness:
     two = harness.websocket()
     linked.work()
     linked.say(Send(one.id, b"12345"), Send(two.id, b"1"))
+    linked.say(Stats("on_message", 5, 2.5, 1, [1, 0, 2]))
     harness.hang_up(one)
     linked.work()
     harness.registry.counters.hit("origins", harness.now)
@@ -114,6 +122,16 @@ def test_the_turns_of_the_loop_are_a_histogram_of_its_bounds() -> None:
     assert value(data, "wsraw_loop_turn_seconds_bucket", le="0.001") == 3
     assert value(data, "wsraw_loop_turn_seconds_bucket", le="1.0") == 4
     assert metrics.TURN_BOUNDS == TURN_BOUNDS
+
+
+def test_the_times_of_handlers_are_a_histogram_and_their_exceptions_a_counter() -> None:
+    data = figures(busy())
+    where = {"pool": "default", "handler": "on_message"}
+    bucket = "wsraw_handler_seconds_bucket"
+    found = [value(data, bucket, le=le, **where) for le in ("0.0001", "0.00025", "0.001", "+Inf")]
+    assert found == [2, 3, 5, 5]
+    assert value(data, "wsraw_handler_seconds_sum", **where) == 2.5
+    assert value(data, "wsraw_handler_exceptions_total", **where) == 1
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:

@@ -11,15 +11,16 @@ import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.authority import server_file
 from tests.deadline import DEADLINE, eventually
 from tests.needs import KILL
-from tests.running import ROOT, Running
+from tests.running import ROOT, Running, wsraw
 from wsraw.admin.metrics import METRICS
 
 FOLDER = ROOT / "examples/monitoring"
@@ -114,6 +115,17 @@ def scraping(folder: Path, target: str) -> Iterator[str]:
         process.wait()
 
 
+def value(address: str, query: str) -> float | None:
+    """The first value that a query finds."""
+    found = (ask(address, "query", query=query) or {}).get("result")
+    return float(found[0]["value"][1]) if found else None
+
+
+def firing(address: str) -> set[str]:
+    alerts = (ask(address, "alerts") or {}).get("alerts", [])
+    return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
+
+
 @prometheus
 @pytest.mark.long
 def test_prometheus_scrapes_a_run_and_alerts_when_a_pool_has_no_worker(tmp_path: Path) -> None:
@@ -123,25 +135,54 @@ def test_prometheus_scrapes_a_run_and_alerts_when_a_pool_has_no_worker(tmp_path:
         run.ready()
         target = run.line(r"admin: /metrics, .* at http://([^ ]+)")[1]
         with scraping(tmp_path, target) as address:
-
-            def value(query: str) -> float | None:
-                found = (ask(address, "query", query=query) or {}).get("result")
-                return float(found[0]["value"][1]) if found else None
-
-            def firing() -> set[str]:
-                alerts = (ask(address, "alerts") or {}).get("alerts", [])
-                return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
-
-            eventually(lambda: value("wsraw_workers_ready") == 2)
+            eventually(lambda: value(address, "wsraw_workers_ready") == 2)
             for query in queries():
                 assert ask(address, "query", query=query) is not None, query
-            assert firing() == set()
+            assert firing(address) == set()
             # A file that cannot be loaded: the workers die, and none takes their place.
             handlers.write_text("raise SystemExit(1)\n")
             for name in ("worker 1", "worker 2"):
                 os.kill(run.pid(name), KILL)
-            eventually(lambda: "WsrawPoolWithoutWorker" in firing())
+            eventually(lambda: "WsrawPoolWithoutWorker" in firing(address))
             handlers.write_text("def on_message(msg, con):\n    return msg\n")
-            eventually(lambda: "WsrawPoolWithoutWorker" not in firing())
+            eventually(lambda: "WsrawPoolWithoutWorker" not in firing(address))
         with scraping(tmp_path, "127.0.0.1:1") as address:
-            eventually(lambda: "WsrawDown" in firing())
+            eventually(lambda: "WsrawDown" in firing(address))
+
+
+def talk(port: int, count: int) -> None:
+    """Send messages, one at a time, each on a connection of its own."""
+    for _ in range(count):
+        with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:
+            client.sendall(b"hello")
+            # A handler that fails ends a raw connection with a reset.
+            with suppress(ConnectionError):
+                client.recv(1)
+
+
+@prometheus
+@pytest.mark.long
+def test_prometheus_alerts_when_a_release_fails_and_before_a_certificate_ends(
+    tmp_path: Path,
+) -> None:
+    handlers = tmp_path / "echo.py"
+    handlers.write_text("def on_message(msg, con):\n    return msg\n")
+    tls = f"wss://127.0.0.1:0?tls_cert={server_file(tmp_path, days=3)}"
+    arguments = ("--workers", f"{handlers}:2", "--admin", "127.0.0.1:0")
+    folder = f"--run-dir={tmp_path / 'run'}"
+    with Running(*arguments, folder, listen=["127.0.0.1:0", tls]) as run:
+        run.ready()
+        target = run.line(r"admin: /metrics, .* at http://([^ ]+)")[1]
+        with scraping(tmp_path, target) as address:
+            calls = 'wsraw_handler_seconds_count{handler="on_message"}'
+            talk(run.port, 200)
+            eventually(lambda: value(address, calls) == 200, "the calls of both workers")
+            assert value(address, "wsraw_handler_exceptions_total") == 0
+            assert "WsrawHandlersRaise" not in firing(address)
+            eventually(lambda: "WsrawCertificateExpires" in firing(address))
+            # The counters of the workers that are replaced stay.
+            handlers.write_text("def on_message(msg, con):\n    raise ValueError(msg)\n")
+            assert wsraw("reload", folder).returncode == 0
+            talk(run.port, 20)
+            eventually(lambda: value(address, calls) == 220, "the calls of all four")
+            eventually(lambda: "WsrawHandlersRaise" in firing(address))

@@ -5,8 +5,8 @@ from typing import Any
 from tests.gateway.harness import Harness, LinkedWorker
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.status import report
-from wsraw.gateway.totals import ConnectionTotals
-from wsraw.link.records import Close, Join, Open, Publish, Send
+from wsraw.gateway.totals import ConnectionTotals, PoolTotals
+from wsraw.link.records import HANDLER_BOUNDS, Close, Join, Open, Publish, Send, Stats
 
 
 def totals_of(harness: Harness, con: Connection) -> ConnectionTotals:
@@ -143,3 +143,47 @@ def test_the_longest_pause_is_that_of_the_first_connection_that_was_paused() -> 
     harness.registry.forget(harness.registry.entries[second.id])
     data = report(harness.registry, harness.sessions, 0, harness.now)
     assert (data["paused"], data["paused_longest"]) == (1, 5.0)
+
+
+def test_the_times_of_handlers_add_up_and_outlive_their_workers() -> None:
+    harness = Harness()
+    one, other = harness.worker(), harness.worker()
+    one.say(Stats("on_message", 10, 0.5, 1, [3, 2]))
+    other.say(Stats("on_message", 5, 0.25, 0, [0, 1, 1]), Stats("on_connect", 1, 0.125))
+    harness.sessions.link_lost(one.worker, harness.now)
+    rest = [0] * (len(HANDLER_BOUNDS) - 3)
+    assert pool(harness)["handlers"] == {
+        "on_message": {
+            "calls": 15, "seconds": 0.75, "exceptions": 1, "slower": [3, 3, 1, *rest],
+        },
+        "on_connect": {"calls": 1, "seconds": 0.125, "exceptions": 0, "slower": [0, 0, 0, *rest]},
+    }  # fmt: skip
+
+
+def test_the_times_of_handlers_are_those_of_the_pool_of_their_worker() -> None:
+    harness = Harness()
+    harness.worker(pool="b").say(Stats("on_close", 2, 0.5))
+    assert list(pool(harness, "b")["handlers"]) == ["on_close"]
+    assert pool(harness)["handlers"] == {}
+
+
+def test_figures_that_cannot_be_are_refused_and_change_nothing() -> None:
+    harness = Harness()
+    linked = harness.worker()
+    assert "is not a handler" in linked.refused(Stats("on_mesage", 1, 1.0))
+    assert "negative" in linked.refused(Stats("on_message", 1, 1.0, 0, [-1]))
+    linked.say_raw(["stats", "on_message", "many", 1.0])
+    assert pool(harness)["handlers"] == {}
+    assert linked.refused(["stats", "on_message", 1, 1]) == ""
+    assert pool(harness)["handlers"]["on_message"]["calls"] == 1
+
+
+def test_the_times_of_handlers_in_another_pool_are_taken_over() -> None:
+    one, other = PoolTotals(), PoolTotals()
+    one.count(Stats("on_message", 2, 0.5, 1, [1]))
+    other.count(Stats("on_message", 3, 0.25, 0, [1, 2]))
+    other.count(Stats("on_close", 1, 0.125))
+    one.add(other)
+    figures = {name: (each.calls, each.slower[:2]) for name, each in one.handlers.items()}
+    assert figures == {"on_message": (5, [2, 2]), "on_close": (1, [0, 0])}
+    assert one.handlers["on_message"].seconds == 0.75

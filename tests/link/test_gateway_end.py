@@ -21,6 +21,7 @@ def test_welcome_begins_the_session() -> None:
         "window_bytes": WINDOW_BYTES,
         "batch": LARGEST_BATCH,
         "event": EVENT_LIMIT,
+        "stats": rec.STATS_EVERY,
     }
     assert sent(end) == [SESSION, rec.Welcome(1, SESSION, 2, 100, 199, 50, limits)]
     assert (end.state, end.window.limit, end.window.concurrency) == (READY, FIRST_WINDOW, 3)

@@ -1,8 +1,20 @@
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 
-from wsraw.link.rules import OF_ANSWERS, OF_REQUESTS, header_problem, is_close_code, split_host_port
+from wsraw.link.records import HANDLER_BOUNDS, HANDLERS, Stats
+from wsraw.link.rules import (
+    MOST,
+    OF_ANSWERS,
+    OF_REQUESTS,
+    header_problem,
+    is_close_code,
+    split_host_port,
+    stats_refusal,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +70,32 @@ def test_close_codes_that_may_be_sent_are_those_of_the_registry() -> None:
     sendable = {code for code in range(-1, 6000) if is_close_code(code)}
     registered = {1000, 1001, 1002, 1003, *range(1007, 1015)}
     assert sendable == {*registered, *range(3000, 5000)}
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_figures_of_each_handler_can_be_counted(handler: str) -> None:
+    assert stats_refusal(Stats(handler, 0, 0)) is None
+    assert stats_refusal(Stats(handler, MOST, MOST, MOST, [0] * len(HANDLER_BOUNDS))) is None
+    assert stats_refusal(Stats(handler, 3, 1e-9, 9, [1, 0, 2])) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        (("on_mesage", 1, 1.0), "'on_mesage' is not a handler; there are on_connect"),
+        (("", 1, 1.0), "'' is not a handler"),
+        (("x" * 10_000, 1, 1.0), f"{'x' * 40!r} is not a handler"),
+        (("on_message", 1, -0.1), "seconds"),
+        (("on_message", 1, math.nan), "seconds"),
+        (("on_message", 1, math.inf), "seconds"),
+        (("on_message", -1, 1.0), "negative"),
+        (("on_message", 1, 1.0, -1), "negative"),
+        (("on_message", 1, 1.0, 0, [2, -1]), "negative"),
+        (("on_message", MOST + 1, 1.0), f"are {MOST} at most"),
+        (("on_message", 1, 1.0, 1 << 62), f"are {MOST} at most"),
+        (("on_message", 2, 1.0, 0, [1, 1, 1]), "more calls than there were"),
+        (("on_message", 9, 1.0, 0, [0] * (len(HANDLER_BOUNDS) + 1)), "slower has more than"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused(fields: tuple[Any, ...], why: str) -> None:
+    assert why in (stats_refusal(Stats(*fields)) or "")

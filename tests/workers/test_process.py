@@ -11,7 +11,7 @@ import pytest
 from tests.deadline import DEADLINE, eventually
 from tests.needs import HAS_SIGNALS, HAS_UNIX, signals
 from tests.workers import routers
-from wsraw.link.records import PROTOCOL_VERSION, Publish, Refused, Send, encode
+from wsraw.link.records import PROTOCOL_VERSION, Publish, Refused, Send, Stats, encode
 from wsraw.link.zmtp import Peer
 from wsraw.runtime.log.line import decode
 
@@ -665,3 +665,58 @@ def test_a_plain_handler_beside_async_ones_is_acked_at_once(process: Process) ->
     )
     process.welcome(connect(1))
     process.pump(process.all_acked, "the ack")
+
+
+TIMED = """
+import asyncio, time
+from wsraw import call_soon, every
+@every(0.05)
+def tick():
+    raise ValueError("tick")
+def fail():
+    raise ValueError("call")
+def on_connect(inf, con):
+    call_soon(fail)
+"""
+WAITS = {
+    "plain": "def on_message(msg, con):\n    time.sleep(0.06)\n",
+    "asyncio": "async def on_message(msg, con):\n    await asyncio.sleep(0.06)\n",
+}
+
+
+@pytest.mark.parametrize("shell", WAITS)
+def test_a_worker_tells_the_times_and_exceptions_of_all_that_it_calls(
+    process: Process, shell: str
+) -> None:
+    process.start(TIMED + WAITS[shell])
+    process.welcome(connect(1), message(1, b"1"), message(1, b"2"))
+    told: dict[str, Stats] = {}
+
+    def has_told() -> bool:
+        for each in process.commands:
+            if isinstance(each, Stats) and each.calls:
+                told[each.handler] = each
+        return len(told) == 4
+
+    process.pump(has_told, "figures")
+    assert {name: bool(each.exceptions) for name, each in told.items()} == {
+        "on_connect": False,
+        "on_message": False,
+        "every": True,
+        "call_soon": True,
+    }
+    assert told["on_message"].calls == 2
+    assert told["on_message"].seconds > 0.1
+    assert sum(told["on_message"].slower[8:]) == 2, "above 50 ms"
+
+
+@BOTH
+def test_a_worker_that_leaves_tells_what_it_has_not_told(process: Process, source: str) -> None:
+    process.start(source)
+    process.welcome(connect(1), *(message(1, b"x") for _ in range(20)))
+    process.pump(process.all_acked, "20 echoes")
+    process.gateway.drain(60.0)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    calls = {each.handler: each.calls for each in process.commands if isinstance(each, Stats)}
+    assert calls["on_message"] == 20

@@ -18,6 +18,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
+from wsraw.link.records import HANDLER_BOUNDS
+
 Data = dict[str, Any]
 Value = tuple[tuple[str, ...], Any]
 """Label values, and a number; of a histogram its buckets, their sum, and nothing else."""
@@ -135,6 +137,18 @@ def _restarts(data: Data) -> Iterator[Value]:
     for pool in data["pools"]:
         for reason, count in pool["restarts"].items():
             yield ("worker", pool["name"], reason), count
+
+
+def _handlers(data: Data) -> Iterator[tuple[tuple[str, ...], Data]]:
+    """Pool and handler, and what the calls of that handler have come to."""
+    for pool in data["pools"]:
+        for handler, figures in (pool["handlers"] or {}).items():
+            yield (pool["name"], handler), figures
+
+
+def _handler_times(data: Data) -> Iterator[Value]:
+    for place, each in _handlers(data):
+        yield place, Histogram(HANDLER_BOUNDS, each["calls"], each["seconds"], each["slower"])
 
 
 def _turns(data: Data) -> Iterator[Value]:
@@ -264,6 +278,18 @@ METRICS: Final = (
     Described(
         "wsraw_events_handled", "counter", "Events whose handlers have returned.",
         ("pool",), _of_pools("acked"),
+    ),
+    Described(
+        "wsraw_handler_seconds", "histogram",
+        "How long calls of handlers take, as far as workers tell that (those in Python do): those "
+        "that wait for something, too, from their start to their end.",
+        ("pool", "handler"), _handler_times,
+    ),
+    Described(
+        "wsraw_handler_exceptions", "counter",
+        "Exceptions that handlers have raised, as far as workers tell that.",
+        ("pool", "handler"),
+        lambda data: ((place, each["exceptions"]) for place, each in _handlers(data)),
     ),
     Described(
         "wsraw_events_in_flight", "gauge", "Events that workers have and have not handled yet.",
@@ -397,6 +423,16 @@ METRICS: Final = (
         "not come, which the next one has shown; repeated: they came twice or too late, and were "
         "dropped; undelivered: the gateway was too slow for them; invalid: not understood.",
         ("outcome",), _cluster_counts,
+    ),
+    Described(
+        "wsraw_certificate_not_after_timestamp_seconds", "gauge",
+        "When the certificate that new clients get expires, in seconds since 1970. The label cert "
+        "is its file.",
+        ("listener", "cert"),
+        lambda data: (
+            ((each["listener"], each["cert"]), each["not_after"])
+            for each in data["gateway"]["certificates"] or ()
+        ),
     ),
     Described(
         "wsraw_tls_handshakes", "counter", "TLS handshakes by outcome.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +18,41 @@ stopped."""
 FRESH_FOR: Final = 0.25
 """Seconds for which figures are used again: several that ask at once cost the run one request."""
 
+PAGE_FRESH_FOR: Final = 0.75
+"""The same for pages, which ask once a second: less than that, so that each gets new ones."""
+
 
 class NoAnswerError(Exception):
     """The run does not answer; the text says why."""
+
+
+class _Shared:
+    """An answer that several threads use while it is fresh."""
+
+    def __init__(self, fresh_for: float, ask: Callable[[], dict[str, Any]]) -> None:
+        self._fresh_for = fresh_for
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._answer: tuple[float, dict[str, Any]] | None = None
+        self._failure = ""
+        self._failed_at = 0.0
+
+    def get(self) -> tuple[float, dict[str, Any]]:
+        """The answer, and the time of the clock at which it came. Raises NoAnswerError."""
+        began = time.monotonic()
+        with self._lock:
+            if self._failed_at > began:
+                # While this one waited: another attempt of its own would take as long again.
+                raise NoAnswerError(self._failure)
+            if self._answer is None or time.monotonic() - self._answer[0] > self._fresh_for:
+                self._answer = None
+                try:
+                    answer = self._ask()
+                except NoAnswerError as error:
+                    self._failure, self._failed_at = str(error), time.monotonic()
+                    raise
+                self._answer = time.monotonic(), answer
+            return self._answer
 
 
 class Run:
@@ -28,32 +60,16 @@ class Run:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
-        self._lock = threading.Lock()
-        self._figures: dict[str, Any] = {}
-        self._asked_at = 0.0
-        self._failure = ""
-        self._failed_at = 0.0
+        self._figures = _Shared(FRESH_FOR, lambda: self._state("figures"))
+        self._status = _Shared(PAGE_FRESH_FOR, lambda: self._state("status"))
 
     def figures(self) -> dict[str, Any]:
         """The figures of `wsraw status --json`, without percentiles. Raises NoAnswerError."""
-        began = time.monotonic()
-        with self._lock:
-            if self._failed_at > began:
-                # While this one waited: another attempt of its own would take as long again.
-                raise NoAnswerError(self._failure)
-            if not self._figures or time.monotonic() - self._asked_at > FRESH_FOR:
-                self._figures = {}
-                try:
-                    self._figures = self._state("figures")
-                except NoAnswerError as error:
-                    self._failure, self._failed_at = str(error), time.monotonic()
-                    raise
-                self._asked_at = time.monotonic()
-            return self._figures
+        return self._figures.get()[1]
 
-    def status(self) -> dict[str, Any]:
-        """What `wsraw status --json` says. Raises NoAnswerError."""
-        return self._state("status")
+    def status(self) -> tuple[float, dict[str, Any]]:
+        """What `wsraw status --json` says, and when it was said. Raises NoAnswerError."""
+        return self._status.get()
 
     def _state(self, what: str) -> dict[str, Any]:
         done = self.ask(what, (), ANSWER_WITHIN)

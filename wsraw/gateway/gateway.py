@@ -434,6 +434,7 @@ class Gateway:
                 count = len(sockets.endpoints)
                 data = report(self.registry, self.sessions, count, now, most, record.samples)
                 data["tls"] = sockets.handshakes.figures()
+                data["certificates"] = sockets.certificates()
                 data["accepted"] = {each.listen.name: each.accepted for each in sockets.listeners}
                 data["pumps"] = self.handover.pumps.report(self.loop.clock())
                 data["loop"] = of_loop(self.loop.turns, max(self._lags, default=0.0))

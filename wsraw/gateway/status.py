@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsraw.gateway.delivery.entry import Entry, Pool, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.sessions import Sessions
-from wsraw.gateway.totals import ConnectionTotals
+from wsraw.gateway.totals import ConnectionTotals, HandlerTotals
 from wsraw.link.states import NEW
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _totals(totals: ConnectionTotals) -> dict[str, Any]:
         "closed": dict(totals.closed),
         "received": totals.received,
         "received_bytes": totals.received_bytes,
-        "sent": totals.sent,
+        "sent": int(totals.sent),
         "sent_bytes": totals.sent_bytes,
     }
 
@@ -107,6 +107,16 @@ def _pool(title: str, pool: Pool, workers: list[Worker], now: float) -> dict[str
         "redelivered": pool.totals.redelivered,
         "dead_letters": pool.totals.dead_letters,
         "closed": dict(pool.totals.closed),
+        "handlers": {name: _handler(each) for name, each in pool.totals.handlers.items()},
+    }
+
+
+def _handler(totals: HandlerTotals) -> dict[str, Any]:
+    return {
+        "calls": totals.calls,
+        "seconds": totals.seconds,
+        "exceptions": totals.exceptions,
+        "slower": list(totals.slower),
     }
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from wsraw.link.records import HANDLER_BOUNDS, Stats
+from wsraw.link.rules import stats_refusal
+
 UNKNOWN: Final = "unknown"
 """The kind of a connection that has ended before it was known what it is."""
 
@@ -48,8 +51,9 @@ class ConnectionTotals:
         """Events of all kinds."""
         self.notices = 0
         """Events that are not messages."""
-        self.sent = 0
-        """Messages of handlers, or their frames."""
+        self.sent = 0.0
+        """Messages of handlers, or their frames. A float, as those cost less: it is added to for
+        each message."""
         self.received_bytes = 0
         """Bytes read; with TLS, after decryption."""
         self.sent_bytes = 0
@@ -65,10 +69,32 @@ class ConnectionTotals:
         self.closed[cause] = self.closed.get(cause, 0) + 1
 
 
+class HandlerTotals:
+    """Calls of one handler, in all workers of a pool."""
+
+    __slots__ = ("calls", "exceptions", "seconds", "slower")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.seconds = 0.0
+        """What the calls have taken together."""
+        self.exceptions = 0
+        self.slower = [0] * len(HANDLER_BOUNDS)
+        """Calls longer than each of HANDLER_BOUNDS, and not longer than the next one."""
+
+    def add(self, more: Stats | HandlerTotals) -> None:
+        """Count what a worker says, or take over what has happened elsewhere."""
+        self.calls += more.calls
+        self.seconds += more.seconds
+        self.exceptions += more.exceptions
+        for index, count in enumerate(more.slower):
+            self.slower[index] += count
+
+
 class PoolTotals:
     """What has happened in one pool, whichever of its workers did it."""
 
-    __slots__ = ("acked", "closed", "dead_letters", "parked", "redelivered")
+    __slots__ = ("acked", "closed", "dead_letters", "handlers", "parked", "redelivered")
 
     def __init__(self) -> None:
         self.closed: dict[str, int] = {}
@@ -81,6 +107,8 @@ class PoolTotals:
         """Events that were given out again after a worker's death or a lost link."""
         self.dead_letters = 0
         """Events that were dropped because they kill workers."""
+        self.handlers: dict[str, HandlerTotals] = {}
+        """By name, as far as workers have told."""
 
     def add(self, other: PoolTotals) -> None:
         """Take over what has happened elsewhere."""
@@ -90,3 +118,18 @@ class PoolTotals:
         self.dead_letters += other.dead_letters
         for cause, count in other.closed.items():
             self.closed[cause] = self.closed.get(cause, 0) + count
+        for name, figures in other.handlers.items():
+            self._handler(name).add(figures)
+
+    def count(self, stats: Stats) -> str | None:
+        """Add what a worker says of a handler; returns why it is refused, if it is."""
+        why = stats_refusal(stats)
+        if why is None:
+            self._handler(stats.handler).add(stats)
+        return why
+
+    def _handler(self, name: str) -> HandlerTotals:
+        totals = self.handlers.get(name)
+        if totals is None:
+            totals = self.handlers[name] = HandlerTotals()
+        return totals

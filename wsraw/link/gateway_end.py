@@ -15,6 +15,7 @@ from wsraw.link.parts import Parts
 from wsraw.link.records import (
     PROTOCOL_VERSION,
     STATE_LIMIT,
+    STATS_EVERY,
     Ack,
     Decoder,
     Drain,
@@ -163,6 +164,7 @@ class GatewayEnd(Generic[Owner]):
             "window_bytes": window.byte_limit,
             "batch": self._largest_batch,
             "event": EVENT_LIMIT,
+            "stats": STATS_EVERY,
         }
         self._out = [
             Welcome(PROTOCOL_VERSION, session, epoch, ids[0], ids[-1], window.largest, limits, node)

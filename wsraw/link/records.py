@@ -40,6 +40,42 @@ STATE_LIMIT: Final = 64 * 1024
 GROUP_LIMIT: Final = 1024
 """The most characters in the name of a group."""
 
+STATS_EVERY: Final = 1
+"""Seconds between two `stats` of a worker."""
+
+HANDLERS: Final = (
+    "on_connect",
+    "on_message",
+    "on_request",
+    "on_error",
+    "on_close",
+    "on_start",
+    "on_stop",
+    "every",
+    "call_soon",
+)
+"""What a worker may have called, as `stats` name it."""
+
+HANDLER_BOUNDS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+"""Seconds: the upper bounds by which `stats` count the time of handlers."""
+
 
 class Lean(msgspec.Struct, gc=False):
     """For what is made for each message, inside a process: a quarter of what a class costs."""
@@ -406,6 +442,17 @@ class Query(Record, tag="query"):
     number: int = 0
 
 
+class Stats(Record, tag="stats"):
+    """Calls of a handler since your last `stats` of it, and the seconds that they took together.
+    `slower` counts those above each bound, up to the next one; see below."""
+
+    handler: str
+    calls: int
+    seconds: float
+    exceptions: int = 0
+    slower: list[int] = []
+
+
 class Bye(Record, tag="bye"):
     """The last record of a session; what is not acked by then goes to other workers."""
 
@@ -454,6 +501,7 @@ Command: TypeAlias = (
     | Query
     | User
     | SendToUser
+    | Stats
     | Bye
     | SendRef
     | CloseRef

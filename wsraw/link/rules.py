@@ -1,10 +1,12 @@
-"""Sans-I/O. What both sides of the link check: close codes, HTTP headers, and HOST:PORT."""
+"""Sans-I/O. What both sides of the link check: close codes, HTTP headers, HOST:PORT, figures."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable
 from typing import Final
+
+from wsraw.link.records import HANDLER_BOUNDS, HANDLERS, Stats
 
 NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
 """The name of a field, or another token (RFC 9110, section 5.6.2)."""
@@ -36,6 +38,9 @@ OF_RESPONSES: Final = frozenset(
 
 _CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
 """Those below 3000 that may be sent (RFC 6455, section 7.4.1, and its registry)."""
+
+MOST: Final = 1 << 40
+"""Calls, exceptions or seconds in one record of a worker: sums stay far below what 64 bits hold."""
 
 QUOTED: Final = 80
 """Characters of a header's name that an error quotes."""
@@ -88,3 +93,20 @@ def split_host_port(text: str) -> tuple[str, int | None] | None:
     elif ":" in host:
         return None
     return (host, int(port) if port else None) if host else None
+
+
+def stats_refusal(stats: Stats) -> str | None:
+    """Why figures of a worker cannot be counted; None: they can."""
+    if stats.handler not in HANDLERS:
+        return f"{stats.handler[:40]!r} is not a handler; there are {', '.join(HANDLERS)}"
+    if not 0 <= stats.seconds <= MOST:
+        return f"seconds must be a number from 0 to {MOST}"
+    if len(stats.slower) > len(HANDLER_BOUNDS):
+        return f"slower has more than {len(HANDLER_BOUNDS)} counts"
+    if min(stats.calls, stats.exceptions, *stats.slower) < 0:
+        return "calls, exceptions and slower must not be negative"
+    if max(stats.calls, stats.exceptions) > MOST:
+        return f"calls and exceptions are {MOST} at most"
+    if sum(stats.slower) > stats.calls:
+        return "slower has more calls than there were"
+    return None

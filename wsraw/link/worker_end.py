@@ -143,6 +143,8 @@ class WorkerEnd:
         """Bytes of commands that fit into one batch."""
         self.event_limit = self.room
         """Bytes of commands that one event may have."""
+        self.stats_every = 0
+        """Seconds between two `stats` that this gateway takes; 0: it takes none."""
         self._hello = Hello(
             PROTOCOL_VERSION, pool, instance, language, token, window, concurrency, [], starting
         )
@@ -218,6 +220,7 @@ class WorkerEnd:
         self.room = max(1, batch - ROOM_FOR_ACKS)
         # A gateway that has no such limit takes no parts.
         self.event_limit = max(self.room, welcome.limits.get("event", 0))
+        self.stats_every = max(0, welcome.limits.get("stats", 0))
         self._receive_ids([welcome.first, welcome.last])
 
     def lost(self) -> None:

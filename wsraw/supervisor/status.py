@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from wsraw.config.units import human_size, human_time
 from wsraw.link.records import DEFAULT_POOL
 from wsraw.runtime.printable import aligned
+from wsraw.supervisor.control.handler_times import with_summary
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.policy import Policy
 
@@ -39,7 +40,7 @@ OF_POOL: Final = (
     "redelivered",
     "dead_letters",
 )
-"""Fields of a pool in the gateway's report."""
+"""Fields of a pool in the gateway's report; `handlers` is another one."""
 
 OF_GATEWAY: Final = (
     "epoch",
@@ -61,6 +62,7 @@ OF_GATEWAY: Final = (
     "unknown_ids",
     "dropped",
     "tls",
+    "certificates",
     "loop",
     "turns",
     "cluster",
@@ -136,6 +138,7 @@ def _parts(
                 "crash_loop": pool.restarts.is_looping,
                 "restarts": dict(pool.restarts.counts),
                 **{key: pools.get(name, {}).get(key) for key in OF_POOL},
+                "handlers": _handlers(pools.get(name, {}).get("handlers")),
             }
             for name, pool in policy.pools.items()
         ],
@@ -157,6 +160,10 @@ def _parts(
             if not each.get("n")
         ],
     }
+
+
+def _handlers(known: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if known is None else {name: with_summary(known[name]) for name in known}
 
 
 def _of_child(child: Child, processes: Processes, now: float) -> dict[str, Any]:
@@ -242,6 +249,8 @@ def table(data: dict[str, Any]) -> str:
     lines.append(f"  dead letters {gateway['dead_letters']}")
     if len(data["pools"]) > 1:
         lines += ["", *(_pool(pool) for pool in data["pools"])]
+    if any(pool["handlers"] for pool in data["pools"]):
+        lines += ["", *_handler_table(data["pools"])]
     lines += ["", *_workers(data)]
     for who in (gateway, *data["workers"]):
         if who["last_reason"]:
@@ -257,6 +266,16 @@ def _pool(pool: dict[str, Any]) -> str:
         f"wanted {pool['workers_wanted']}; connections {_count(pool['connections'])}, "
         f"waiting {_count(pool['waiting'])}"
     )
+
+
+def _handler_table(pools: list[dict[str, Any]]) -> list[str]:
+    rows = [["handler", "calls", "mean", "p99", "exceptions", "pool"]]
+    for pool in pools:
+        for name, each in (pool["handlers"] or {}).items():
+            times = human_time(each["mean"]), human_time(each["p99"])
+            counts = str(each["calls"]), str(each["exceptions"])
+            rows.append([name, counts[0], *times, counts[1], pool["name"]])
+    return aligned(rows if len(pools) > 1 else [row[:-1] for row in rows])
 
 
 def _gateway(gateway: dict[str, Any]) -> str:

@@ -65,6 +65,7 @@ from wsraw.workers.connection import (
     RemoteConnection,
     encode_state,
 )
+from wsraw.workers.reporting.handler_times import NAMES, HandlerTimes
 from wsraw.workers.reporting.stacks import where
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.request import Inf, Request
@@ -75,14 +76,6 @@ if TYPE_CHECKING:
 
 MOST_SHOWN: Final = 5
 """Handlers whose stacks are logged if it is not known which one hangs."""
-
-EVENTS: Final[dict[type, str]] = {
-    OnConnect: "on_connect",
-    OnMessage: "on_message",
-    OnRequest: "on_request",
-    OnError: "on_error",
-    OnClose: "on_close",
-}
 
 FAILED_HEADERS: Final = [("Content-Type", "text/plain; charset=utf-8")]
 FAILED_BODY: Final = b"the server has failed\n"
@@ -157,12 +150,16 @@ class Runtime:
         self._epoch_known = 0
         self._known: WeakValueDictionary[int, Connection] = WeakValueDictionary()
         self.questions = Questions(self._ask)
+        self.times = HandlerTimes([name for name in NAMES.values() if getattr(handlers, name)])
+        """The shell counts messages, which it can do in bulk, and the rest is counted here."""
+        self.clock: Callable[[], float] = float
+        """The clock of `times`."""
         self._keep = on_exception == "keep"
         self._get_ident = get_ident
         self._ident = get_ident()
         self._on_message = handlers.on_message
-        self._functions = {kind: getattr(handlers, name) for kind, name in EVENTS.items()}
-        self._awaited = {kind for kind, name in EVENTS.items() if name in handlers.awaited}
+        self._functions = {kind: getattr(handlers, name) for kind, name in NAMES.items()}
+        self._awaited = {kind for kind, name in NAMES.items() if name in handlers.awaited}
         """Event types with async handlers."""
         self._awaits_all = "on_attach" in handlers.awaited
 
@@ -313,18 +310,14 @@ class Runtime:
         con.delivery = event.delivery
         try:
             if con._flags and self._is_skipped(con, event):
-                pass
+                self.times.skipped()
             elif type(event) is OnMessage:
                 if self._on_message is not None:
                     reply = self._on_message(to_msg(event), con)
                     if reply is not None:
                         con.send(reply)
             else:
-                returned = self._call(event, con)
-                if returned is not None:
-                    check_returned(returned)
-                    if type(event) is OnRequest:
-                        con._answer(returned)
+                self._handle_other(event, con)
             if turn.seen:
                 self._save(turn)
         except BaseException as error:
@@ -334,6 +327,18 @@ class Runtime:
             self._discard(turn)
         elif turn.records:
             turn.records = []
+
+    def _handle_other(self, event: Event, con: Connection) -> None:
+        """Call the plain handler of an event that is not a message."""
+        began = self.clock()
+        try:
+            returned = self._call(event, con)
+            if returned is not None:
+                check_returned(returned)
+                if type(event) is OnRequest:
+                    con._answer(returned)
+        finally:
+            self.times.other(type(event), self.clock() - began)
 
     async def handle_async(self, event: Event) -> None:
         """Call the handler of an event in a task of its own, and await it if it is async."""
@@ -427,6 +432,7 @@ class Runtime:
             self.escaped(name_of(turn.event), error)
         finally:
             self._failing = None
+        self.times.raised(NAMES[type(turn.event)])
         self._discard(turn)
         turn.records = self._end(turn.event, con)
         turn.size = RECORD_COST
@@ -502,6 +508,7 @@ class Runtime:
             check_returned(function(*args))
         except BaseException as error:
             self.escaped(what, error)
+            self.times.raised(what)
             return False
         self._end_if_forked(None)
         return True
@@ -514,6 +521,7 @@ class Runtime:
                 await returned
         except BaseException as error:
             self.escaped(what, error)
+            self.times.raised(what)
             return False
         self._end_if_forked(None)
         return True

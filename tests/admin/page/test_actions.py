@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 
 from tests.deadline import DEADLINE, eventually
 from tests.e2e.serving import ECHO, Serving, serve
+from wsraw.admin import run
 from wsraw.admin.page import stream
 
 
@@ -170,7 +174,12 @@ def test_the_stream_has_figures_and_connections_that_are_asked_for(admin: Admin)
         assert raw.recv(5) == b"hello"
         client.send("hello")
         client.recv(DEADLINE)
-        assert first(admin, "figures")["gateway"]["connections"]["total"] == 2
+
+        def total() -> int:
+            found: int = first(admin, "figures")["gateway"]["connections"]["total"]
+            return found
+
+        eventually(lambda: total() == 2, "figures that are not those of a page before")
         assert first(admin, "connections")["matched"] == 2
         (row,) = first(admin, "connections", "kind=raw&sort=age")["rows"]
         assert row["kind"] == "raw"
@@ -192,6 +201,33 @@ def test_the_stream_begins_with_the_last_lines_of_the_log(admin: Admin) -> None:
         assert found.endswith("echo.py to 2")
     finally:
         answer.close()
+
+
+def test_pages_share_the_figures_and_each_gets_new_ones_every_time(admin: Admin) -> None:
+    seen: list[list[float]] = [[] for _ in range(4)]
+
+    def look(times: list[float]) -> None:
+        answer = admin.open("GET", "/api/stream")
+        try:
+            for kind, data in events(answer):
+                if kind == "figures":
+                    times.append(data["at"])
+                if len(times) == 4:
+                    return
+        finally:
+            answer.close()
+
+    threads = [threading.Thread(target=look, args=(times,)) for times in seen]
+    for thread in threads:
+        thread.start()
+        # Out of step with each other.
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert all(times == sorted(set(times)) and len(times) == 4 for times in seen)
+    asked = sorted({at for times in seen for at in times})
+    assert len(asked) < 16, "each page has asked for itself"
+    assert min(b - a for a, b in itertools.pairwise(asked)) >= run.PAGE_FRESH_FOR
 
 
 def test_so_many_pages_can_be_open_and_a_closed_one_makes_room(admin: Admin) -> None:

@@ -133,6 +133,15 @@ def test_workers_are_added_by_a_button(admin: Admin, page: Browser) -> None:
     assert page.errors == []
 
 
+def test_handlers_are_shown_once_a_worker_has_told_of_them(admin: Admin, page: Browser) -> None:
+    with admin.serving.ws() as client:
+        client.send("hello")
+        client.recv(DEADLINE)
+        page.wait("document.querySelector('#handlers').textContent.includes('on_message')")
+    assert page.run("!document.querySelector('#handlers-card').hidden")
+    assert page.errors == []
+
+
 def test_the_end_of_the_log_is_shown(page: Browser) -> None:
     page.wait("document.querySelector('#log').textContent.includes('worker 1 is ready')")
     assert page.run("!document.querySelector('#log-card').hidden")

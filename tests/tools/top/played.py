@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from wsraw.link.records import HANDLER_BOUNDS
+
 OF_CHILDREN: Final = {
     "n", "state", "pid", "age", "restarts", "last_reason", "last_death", "rss",
 }  # fmt: skip
@@ -24,8 +26,13 @@ def pool(**changes: Any) -> dict[str, Any]:
         "name": "default", "workers_wanted": 2, "reloading": False, "crash_loop": False,
         "restarts": {}, "connections": 4, "waiting": 0, "ready": 2, "parked": 0,
         "longest_parked": 0.0, "in_flight": 0, "longest_in_flight": 0.0, "acked": 0,
-        "redelivered": 0, "dead_letters": 0,
+        "redelivered": 0, "dead_letters": 0, "handlers": {},
     }  # fmt: skip
+    return found | changes
+
+
+def handler(**changes: Any) -> dict[str, Any]:
+    found = {"calls": 0, "seconds": 0.0, "exceptions": 0, "slower": [0] * len(HANDLER_BOUNDS)}
     return found | changes
 
 

@@ -8,6 +8,7 @@ from tests.tools.top.played import (
     by_hand,
     figures,
     gateway,
+    handler,
     pool,
     silent,
     totals,
@@ -71,7 +72,7 @@ def test_the_figures_stay_as_they_are() -> None:
     assert {key: found[key] for key in ("gateway", "listen", "problems")} == {
         key: given[key] for key in ("gateway", "listen", "problems")
     }
-    assert set(found) - set(given) == {"seconds", "rates", "limits_reached"}
+    assert set(found) - set(given) == {"seconds", "rates", "limits_reached", "handlers"}
     assert "acked_per_second" not in given["workers"][0], "what was given is not changed"
 
 
@@ -146,3 +147,43 @@ def test_a_new_pool_and_a_new_limit_are_no_error() -> None:
 
 def test_a_clock_that_stands_still_divides_nothing() -> None:
     assert set(rates(measured((1.0, with_counts(1)), (1.0, with_counts(2))))) == {None}
+
+
+def of_handlers(**handlers: dict[str, Any]) -> dict[str, Any]:
+    return figures(pools=[pool(handlers=handlers), pool(name="b", handlers={"every": handler()})])
+
+
+def test_handlers_are_shown_by_what_they_did_in_the_time_between_the_slowest_first() -> None:
+    long = [0] * 10 + [400] + [0] * 5
+    before = of_handlers(
+        on_message=handler(calls=1000, seconds=100.0, exceptions=7, slower=long),
+        on_close=handler(calls=5),
+    )
+    now = of_handlers(
+        on_message=handler(calls=1008, seconds=100.5, exceptions=7, slower=long),
+        on_close=handler(calls=7, seconds=4.0, exceptions=2, slower=[0] * 13 + [2, 0, 0]),
+        on_connect=handler(exceptions=1),
+    )
+    found = measured((10.0, before), (14.0, now))["handlers"]
+    assert [(each["pool"], each["handler"]) for each in found] == [
+        ("default", "on_close"), ("default", "on_message"), ("default", "on_connect"),
+        ("b", "every"),
+    ]  # fmt: skip
+    close, message, connect, _ = found
+    assert (close["mean"], close["exceptions_per_second"]) == (2.0, 0.5)
+    assert 2.5 < close["p99"] <= 5.0
+    assert (message["calls_per_second"], message["exceptions_per_second"]) == (2.0, 0.0)
+    assert message["mean"] == pytest.approx(0.0625)
+    assert message["p99"] < 0.0001, "the slow calls were before"
+    assert (connect["mean"], connect["p99"], connect["exceptions_per_second"]) == (None, None, 0.25)
+
+
+def test_handlers_are_unknown_without_a_time_between() -> None:
+    assert measured((1.0, of_handlers()))["handlers"] is None
+    assert measured((1.0, of_handlers()), (2.0, silent()))["handlers"] is None
+
+
+def test_a_pool_that_has_begun_again_has_no_handlers_for_once() -> None:
+    before, now = of_handlers(on_error=handler(calls=9)), of_handlers(on_error=handler(calls=2))
+    found = measured((1.0, before), (2.0, now))["handlers"]
+    assert [each["handler"] for each in found] == ["every"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.tools.top.played import by_hand, figures, gateway, pool, silent, totals, worker
+from tests.tools.top.played import by_hand, figures, gateway, handler, pool, silent, totals, worker
 from wsraw.runtime.printable import cells
 from wsraw.tools.top.rates import Meter
 from wsraw.tools.top.view import ALARM, HEADING, lines
@@ -232,3 +232,32 @@ def test_a_pool_without_a_ready_worker_is_an_alarm() -> None:
     found = lines(measured(figures(pools=[pool(), pool(name="chat", ready=0)], workers=[])), "", 80)
     assert [line.style for line in found[-2:]] == ["", ALARM]
     assert found[-1].text.startswith("chat")
+
+
+def test_the_slowest_handlers_are_shown_and_those_that_raise_stand_out() -> None:
+    handlers = {
+        "on_message": handler(calls=200, seconds=1.0, slower=[0] * 6 + [200] + [0] * 9),
+        "on_close": handler(calls=3, exceptions=3),
+        "on_error": handler(),
+    }
+    found = lines(measured(figures(pools=[pool(handlers=handlers)]), figures()), "x", 80)
+    at = next(n for n, line in enumerate(found) if line.text.startswith("handler"))
+    assert [line.text for line in found[at : at + 4]] == [
+        "handler     calls  mean       p99  exceptions",
+        "on_message  100/s  5 ms     25 ms         0/s",
+        "on_close    1.5/s     0  0.099 ms       1.5/s",
+        "",
+    ]
+    assert [line.style for line in found[at : at + 3]] == [HEADING, "", ALARM]
+
+
+def test_no_more_handlers_than_have_room_are_shown() -> None:
+    names = ("on_connect", "on_message", "on_request", "on_error", "on_close", "on_start", "every")
+    pools = [
+        pool(name=name, handlers=dict.fromkeys(names, handler(calls=2))) for name in ("a", "b")
+    ]
+    before = figures(pools=[pool(name="a"), pool(name="b")])
+    found = [line.text for line in lines(measured(figures(pools=pools), before), "x", 80)]
+    at = next(n for n, text in enumerate(found) if text.startswith("handler"))
+    assert found[at].endswith("pool")
+    assert found[at + 7] == ""

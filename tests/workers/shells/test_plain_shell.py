@@ -17,7 +17,7 @@ import zmq
 from tests.deadline import DEADLINE, eventually
 from tests.workers import routers
 from wsraw.link.gateway_end import GatewayEnd
-from wsraw.link.records import Ack, Hello, OnMessage, Send, gateway_decoder
+from wsraw.link.records import Ack, Hello, OnMessage, Send, Stats, gateway_decoder
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.bell import Bell
 from wsraw.workers import api
@@ -171,3 +171,24 @@ def test_nothing_is_lost_or_doubled_however_handlers_and_the_other_thread_meet(
     data = [record.data for record in linked.records if type(record) is Send]
     assert data == [b for n in range(1, rounds * count + 1) for b in (b"<%d" % n, b"%d>" % n)]
     assert linked.end.batches > rounds
+
+
+def test_an_idle_worker_tells_how_long_its_handlers_took(linked: Linked) -> None:
+    def handle(msg: dict[str, Any], con: Any) -> None:
+        if msg["data"] == b"2":
+            time.sleep(0.03)
+        if msg["data"] == b"4":
+            raise ValueError("4")
+
+    linked.handle = handle
+    linked.give(4)
+
+    def told() -> list[Stats]:
+        linked.receive()
+        return [record for record in linked.records if type(record) is Stats]
+
+    eventually(lambda: linked.acked(4), "the acks")
+    (stats,) = eventually(told, "its stats")
+    assert (stats.handler, stats.calls, stats.exceptions) == ("on_message", 4, 1)
+    # On a busy machine others may be slow, too.
+    assert stats.slower[7:] and stats.seconds > 0.03

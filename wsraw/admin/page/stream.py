@@ -78,7 +78,8 @@ def _events(run: Run, options: dict[str, Any]) -> Iterator[bytes]:
     while True:
         begin = time.monotonic()
         try:
-            yield event("figures", run.status() | {"at": begin})
+            at, figures = run.status()
+            yield event("figures", figures | {"at": at})
             if begin >= connections_at:
                 asked_at = time.monotonic()
                 yield event("connections", run.connections(options))

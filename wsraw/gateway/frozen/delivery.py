@@ -45,6 +45,7 @@ from wsraw.gateway.frozen.records import (
     EntryState,
     EventState,
     FrozenError,
+    HandlerState,
     PoolState,
     SessionsState,
     SpliceState,
@@ -52,7 +53,7 @@ from wsraw.gateway.frozen.records import (
     TotalsState,
     WorkerRef,
 )
-from wsraw.gateway.totals import ConnectionTotals, PoolTotals
+from wsraw.gateway.totals import ConnectionTotals, HandlerTotals, PoolTotals
 from wsraw.link.records import Event, OnClose, OnMessage
 from wsraw.link.states import GONE
 
@@ -93,10 +94,12 @@ TOTALS: Final = Plan(
     copied="kind pool listener opened open total closed events notices sent received_bytes"
     " sent_bytes",
 )
+HANDLER: Final = Plan(HandlerTotals, HandlerState, copied="calls seconds exceptions slower")
 POOL_TOTALS: Final = Plan(
     PoolTotals,
     PoolState,
     copied="acked redelivered dead_letters closed",
+    translated="handlers",
     left_out={"parked": COUNTED},
 )
 POOL: Final = Plan(
@@ -360,6 +363,7 @@ def freeze_pools(registry: Registry, refs: Refs) -> list[PoolState]:
             redelivered=pool.totals.redelivered,
             dead_letters=pool.totals.dead_letters,
             closed=pool.totals.closed,
+            handlers={name: HANDLER.freeze(each) for name, each in pool.totals.handlers.items()},
             workers=[refs.present(worker) for worker in pool.workers],
             isolated=[refs.present(worker) for worker in pool.isolated],
             waiting=_ids(pool.waiting),
@@ -646,6 +650,8 @@ class ThawDelivery:
         pool: Pool = registry.pool(state.name)
         POOL.thaw(state, pool)
         POOL_TOTALS.thaw(state, pool.totals)
+        for name, figures in state.handlers.items():
+            HANDLER.thaw(figures, pool.totals.handlers.setdefault(name, HandlerTotals()))
         pool.killed_at = self.clock.at(state.killed_at)
         pool.workers = [self.present(ref) for ref in state.workers]
         pool.isolated = [self.present(ref) for ref in state.isolated]

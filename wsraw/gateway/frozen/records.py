@@ -480,9 +480,18 @@ class TotalsState(State):
     closed: dict[str, int]
     events: int
     notices: int
-    sent: int
+    sent: float
     received_bytes: int
     sent_bytes: int
+
+
+class HandlerState(State):
+    """The HandlerTotals of a handler in a pool."""
+
+    calls: int
+    seconds: float
+    exceptions: int
+    slower: list[int]
 
 
 class PoolState(State):
@@ -505,6 +514,7 @@ class PoolState(State):
     expected_workers: int
     killed_at: float
     closed: dict[str, int] = {}
+    handlers: dict[str, HandlerState] = {}
 
 
 class BroadcastState(State):

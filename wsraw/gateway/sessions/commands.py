@@ -55,6 +55,7 @@ from wsraw.link.records import (
     SendToUser,
     Splice,
     State,
+    Stats,
     User,
 )
 
@@ -101,6 +102,7 @@ class Commands:
             Splice: self._splice,
             Mark: self._mark,
             Query: self._query,
+            Stats: self._stats,
             Bye: self._bye,
             SendRef: self._reach,
             CloseRef: self._reach,
@@ -356,6 +358,9 @@ class Commands:
         self._registry.flow.keep(entry, MARK)
         entry.marks.append((entry.sent + entry.con.output.early_size, worker, mark.ref))
         return None
+
+    def _stats(self, worker: Worker, stats: Stats, now: float) -> str | None:
+        return self._registry.pool_of(worker).totals.count(stats)
 
     def _query(self, worker: Worker, query: Query, now: float) -> str | None:
         # Members are asked for again, where the answer leaves off.

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from wsraw.config.addresses import UNIX, Listen, parse_address
 from wsraw.config.settings import Settings
@@ -108,6 +108,15 @@ class Sockets:
             return str(error)
         self._contexts = fresh
         return ""
+
+    def certificates(self) -> list[dict[str, Any]]:
+        """The certificates in use, and when they end, as far as that is known."""
+        return [
+            {"listener": name, "cert": cert, "not_after": end}
+            for name, contexts in self._contexts.items()
+            for cert, end in contexts.ends.items()
+            if end is not None
+        ]
 
     def update_listeners(self) -> None:
         room = not self.registry.flow.crowded and not self.holds_off

@@ -10,6 +10,7 @@ import ssl
 from typing import Final
 
 from wsraw.config.addresses import Listen, TlsPair, tls_pairs
+from wsraw.gateway.tls.validity import not_after
 
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 CLIENTS: Final = {
@@ -32,6 +33,8 @@ class ServerContexts:
         """Plain bytes are refused."""
         pairs = tls_pairs(listen)
         contexts = [_context(listen, pair) for pair in pairs]
+        self.ends = {pair.cert: not_after(_read(pair.cert, "tls_cert")) for pair in pairs}
+        """When the certificate of each file ends, in seconds since 1970; None: unknown."""
         self._default = contexts[0]
         self._of_names = {
             name: context

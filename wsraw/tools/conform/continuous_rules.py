@@ -22,7 +22,9 @@ from wsraw.link.records import (
     Send,
     Splice,
     State,
+    Stats,
 )
+from wsraw.link.rules import stats_refusal
 from wsraw.tools.conform import rendering
 from wsraw.tools.conform.session import Received, Session
 
@@ -148,6 +150,9 @@ class ContinuousRules:
                 self._is_known(record.con, received)
                 good = record.type in ("text", "binary")
                 self.check("records", good, "a type is text or binary", received.text)
+            case Stats():
+                refusal = stats_refusal(record)
+                self.check("records", refusal is None, refusal or "", received.text)
             case Close() | Join() | Leave() | Mark() | Accept() | Reject():
                 self._is_known(record.con, received)
             case Couple() | Splice():

@@ -14,6 +14,7 @@ from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     PROTOCOL_VERSION,
     STATE_LIMIT,
+    STATS_EVERY,
     Ack,
     Bye,
     Hello,
@@ -210,6 +211,7 @@ class PlayedGateway:
             "window_bytes": 1 << 20,
             "batch": LARGEST_BATCH,
             "event": EVENT_LIMIT,
+            "stats": STATS_EVERY,
         }
         fields = [PROTOCOL_VERSION, self._last_session, self.epoch, ids[0], ids[-1], self.window]
         self._send([self._last_session, ["welcome", *fields, limits]])

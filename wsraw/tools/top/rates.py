@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
+from wsraw.supervisor.control.handler_times import since, with_summary
+
 Figures: TypeAlias = dict[str, Any]
 """What `wsraw status --json` prints."""
 
@@ -32,7 +34,8 @@ class Meter:
         """The figures of the time `at` (seconds), with rates per second.
 
         Added are `seconds` (the time between the two answers), `rates`, `limits_reached` (how often
-        each limit was reached in that time), and `acked_per_second` of each pool and worker. All
+        each limit was reached in that time), `acked_per_second` of each pool and worker, and
+        `handlers`: those of all pools, with the calls of that time, the slowest one first. All
         are None where there is nothing to compare with: at first, while the gateway does not
         answer, and after a gateway or a worker was replaced.
         """
@@ -72,6 +75,7 @@ def _compare(before: Figures | None, figures: Figures, seconds: float) -> Figure
             {**each, "acked_per_second": acked_per_second(each["name"], each)}
             for each in figures["pools"]
         ],
+        "handlers": _handlers(before, figures, seconds),
         **{
             kind: [
                 {**each, "acked_per_second": acked_per_second(_worker(each), each)}
@@ -80,6 +84,32 @@ def _compare(before: Figures | None, figures: Figures, seconds: float) -> Figure
             for kind in ("workers", "by_hand")
         },
     }
+
+
+def _handlers(before: Figures | None, figures: Figures, seconds: float) -> list[Figures] | None:
+    if before is None:
+        return None
+    old = {pool["name"]: pool["handlers"] or {} for pool in before["pools"]}
+    found = []
+    for pool in figures["pools"]:
+        for name, now in (pool["handlers"] or {}).items():
+            nothing = {**now, "calls": 0, "seconds": 0.0, "exceptions": 0}
+            nothing["slower"] = [0] * len(now["slower"])
+            new = with_summary(since(old.get(pool["name"], {}).get(name, nothing), now))
+            if new["calls"] < 0:
+                # The pool has begun again.
+                continue
+            found.append(
+                {
+                    "handler": name,
+                    "pool": pool["name"],
+                    "calls_per_second": new["calls"] / seconds,
+                    "exceptions_per_second": new["exceptions"] / seconds,
+                    "mean": new["mean"],
+                    "p99": new["p99"],
+                }
+            )
+    return sorted(found, key=lambda each: -(each["p99"] or 0.0))
 
 
 def _limits_reached(before: Figures, figures: Figures) -> dict[str, int]:

@@ -23,6 +23,9 @@ NORMAL: Final = ""
 HEADING: Final = "heading"
 ALARM: Final = "alarm"
 
+MOST_HANDLERS: Final = 6
+"""Handlers that are shown: the slowest ones."""
+
 LOST: Final = ("dead", "hung")
 """States of a worker that needs attention."""
 
@@ -77,6 +80,10 @@ def lines(
             found += [Line(text) for text in _labelled(label, pieces, width)]
     found.append(Line(""))
     found += _table(POOLS, figures["pools"], width, _is_pool_lost)
+    handlers = [each for each in figures["handlers"] or () if _is_active(each)]
+    if handlers:
+        found.append(Line(""))
+        found += _handlers(handlers[:MOST_HANDLERS], width)
     workers = [*figures["workers"], *figures["by_hand"]]
     if workers:
         found.append(Line(""))
@@ -167,6 +174,14 @@ def _is_pool_lost(pool: Figures) -> bool:
     return bool(pool["crash_loop"] or pool["ready"] == 0)
 
 
+def _is_active(handler: Figures) -> bool:
+    return bool(handler["calls_per_second"] or handler["exceptions_per_second"])
+
+
+def _raises(handler: Figures) -> bool:
+    return bool(handler["exceptions_per_second"])
+
+
 def _is_worker_lost(worker: Figures) -> bool:
     return worker["state"] in LOST
 
@@ -190,6 +205,15 @@ POOLS: Final = (
     Column("connections", lambda pool: _count(pool["connections"]), 6),
 )
 
+HANDLERS: Final = (
+    Column("handler", lambda each: each["handler"], 0, False),
+    Column("calls", lambda each: _rate(each["calls_per_second"]), 2),
+    Column("mean", lambda each: human_time(each["mean"]), 3),
+    Column("p99", lambda each: human_time(each["p99"]), 1),
+    Column("exceptions", lambda each: _rate(each["exceptions_per_second"]), 4),
+    Column("pool", lambda each: each["pool"], 5, False),
+)
+
 WORKERS: Final = (
     Column("worker", _name, 0, False),
     Column("state", lambda worker: worker["state"], 1, False),
@@ -202,6 +226,12 @@ WORKERS: Final = (
     Column("pool", lambda worker: worker["pool"] or "-", 7, False),
     Column("runs", lambda worker: worker.get("runs") or worker.get("language") or "-", 9, False),
 )
+
+
+def _handlers(handlers: list[Figures], width: int) -> list[Line]:
+    """The table of handlers; those that raise stand out."""
+    is_one = all(each["pool"] == DEFAULT_POOL for each in handlers)
+    return _table(HANDLERS[:-1] if is_one else HANDLERS, handlers, width, _raises)
 
 
 def _workers(workers: list[Figures], width: int, height: int) -> list[Line]:

@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from wsraw.link.records import Event
+from wsraw.link.records import STATS_EVERY, Event, OnMessage
 from wsraw.runtime.clock import monotonic
 from wsraw.runtime.selector import Selector
 from wsraw.workers.connection import Connection
 from wsraw.workers.loading.handlers import Timer, start_timers
+from wsraw.workers.reporting.handler_times import NAMES
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
 from wsraw.workers.shells.dealer import Dealer
@@ -21,6 +22,9 @@ from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, WARN_AFTER, Shell
 
 BATCHES_PER_TURN: Final = 16
 """Batches received before other callbacks of the loop run."""
+
+MOST_TIMES: Final = 10_000
+"""Times of calls that are kept before they are counted."""
 
 RETRY_LAST: Final = 0.05
 """Seconds between two attempts to send the last batch."""
@@ -43,6 +47,9 @@ class AsyncioShell(Shell):
         self._starting = False
         self._advancing = False
         self._send_due = False
+        self._tells_times = False
+        self._took: list[float] = []
+        """Seconds that calls of on_message have taken; counted in bulk, as that costs less."""
         self._is_cancelling = False
         """Whether we are cancelling tasks ourselves."""
         self._owns_loop = False
@@ -78,6 +85,7 @@ class AsyncioShell(Shell):
         self._over = asyncio.Event()
         self.runtime.output_ready = self._schedule_send
         self.runtime.send_now = self._send
+        self.runtime.clock = monotonic
         self.runtime.passes = self._passes
         self.runtime.cancel = self._cancel
         bell = self.dealer.bell
@@ -110,6 +118,8 @@ class AsyncioShell(Shell):
         on_stop = self.runtime.handlers.on_stop
         if on_stop is not None and self._started and not self.failed:
             await self.runtime.call_async("on_stop", on_stop)
+        self.runtime.times.messages(self._took)
+        self._tell_times()
         self.runtime.bye()
         give_up = loop.time() + LAST_BATCH
         self._send()
@@ -137,8 +147,7 @@ class AsyncioShell(Shell):
         calls = self.stopper.calls
         for _ in range(len(calls)):
             function, args = calls.popleft()
-            call = self.runtime.call_async
-            self._spawn(call, "call_soon", function, *args, is_background=True)
+            self._spawn(self._call, "call_soon", function, *args, is_background=True)
         self._end_if_over()
 
     def _handle_readable(self) -> None:
@@ -151,6 +160,10 @@ class AsyncioShell(Shell):
                     self._lost()
                 break
             self.runtime.receive(batch)
+            if not self._tells_times:
+                self._tell_later()
+            elif len(self._took) > MOST_TIMES:
+                self.runtime.times.messages(self._took)
         else:
             self._loop.call_soon(self._handle_readable)
         # What is handled here leaves here: another turn of the loop would cost a system call more.
@@ -184,7 +197,8 @@ class AsyncioShell(Shell):
         runtime = self.runtime
         queue, meet = runtime.queue, runtime.meet
         clock = monotonic
-        send_by = clock() + SEND_AFTER
+        now = clock()
+        send_by = now + SEND_AFTER
         while (
             queue
             and self._running < self._concurrency
@@ -201,13 +215,17 @@ class AsyncioShell(Shell):
                 con._waiting = deque()
                 self._running += 1
                 self._spawn(self._serve, con, event, runtime.link.session)
+                now = clock()
             else:
                 runtime.handle(event)
+                began, now = now, clock()
+                if type(event) is OnMessage:
+                    self._took.append(now - began)
                 # The event need not come from a batch just received, so schedule it here.
                 if not self._send_due:
                     self._schedule_send()
             # An async handler that never waits takes its time here, too.
-            if clock() >= send_by:
+            if now >= send_by:
                 self._send()
                 self._loop.call_soon(self._advance)
                 return
@@ -215,7 +233,12 @@ class AsyncioShell(Shell):
     async def _serve(self, con: Connection, event: Event, session: int) -> None:
         """Handle one event, then start a task for the connection's next one."""
         if session == self.runtime.link.session:
+            began = monotonic()
             await self.runtime.handle_async(event)
+            if type(event) is OnMessage:
+                self._took.append(monotonic() - began)
+            else:
+                self.runtime.times.called(NAMES[type(event)], monotonic() - began)
         # Else its session has ended before this task began, and the event is not ours any more.
         if not self._send_due:
             self._schedule_send()
@@ -286,6 +309,14 @@ class AsyncioShell(Shell):
             if function == self._serve and args[1].seq == event:
                 task.cancel("it took longer than handler_timeout")
 
+    async def _call(self, name: str, function: Callable[..., Any], *args: Any) -> None:
+        """Call what belongs to no event."""
+        began = monotonic()
+        await self.runtime.call_async(name, function, *args)
+        self.runtime.times.called(name, monotonic() - began)
+        if not self._tells_times:
+            self._tell_later()
+
     def _arm(self, timer: Timer) -> None:
         if not self._is_closed:
             self._timers[timer] = self._loop.call_at(timer.when, self._tick, timer)
@@ -302,9 +333,24 @@ class AsyncioShell(Shell):
             self._spawn(self._run_timer, timer)
 
     async def _run_timer(self, timer: Timer) -> None:
-        await self.runtime.call_async("every", timer.function)
+        await self._call("every", timer.function)
         timer.advance(self._loop.time())
         self._arm(timer)
+
+    def _tell_later(self) -> None:
+        self._tells_times = True
+        self._loop.call_later(STATS_EVERY, self._tell)
+
+    def _tell(self) -> None:
+        """Tell how long handlers have taken, once a second while there is anything to tell."""
+        if self._is_closed:
+            return
+        self.runtime.times.messages(self._took)
+        self._tell_times()
+        self._schedule_send()
+        self._tells_times = False
+        if self._running or self.runtime.queue:
+            self._tell_later()
 
     # --- the end ---
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
+from wsraw.link.records import OnMessage
 from wsraw.runtime.clock import monotonic
 from wsraw.workers.loading.handlers import Timer, start_timers
+from wsraw.workers.reporting.handler_times import QUICK
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Shell
 
@@ -28,6 +30,7 @@ class PlainShell(Shell):
         """Serve until the gateway or a signal ends it. Returns the exit code."""
         runtime, dealer = self.runtime, self.dealer
         runtime.send_now = self._send
+        runtime.clock = monotonic
         runtime.questions.wait = self._wait
         runtime.link.lock = self._lock = threading.RLock()
         self._timers = []
@@ -93,34 +96,68 @@ class PlainShell(Shell):
         self._timers = start_timers(monotonic())
 
     def _handle_queue(self) -> None:
-        queue, handle, stopper = self.runtime.queue, self.runtime.handle, self.stopper
+        runtime, stopper = self.runtime, self.stopper
+        queue, handle, times = runtime.queue, runtime.handle, runtime.times
+        if not queue or stopper.asked or self.failed:
+            return
         clock = monotonic
-        send_by = clock() + SEND_AFTER
+        began = now = clock()
+        send_by = began + SEND_AFTER
+        look_at = began + QUICK
+        event = queue[0]
+        first = event.seq
         while queue and not (stopper.asked or self.failed):
-            handle(queue.popleft())
+            event = queue.popleft()
+            before = now
+            handle(event)
             now = clock()
+            # Events that took QUICK together were quick, each of them.
+            if now < look_at:
+                continue
+            if now - before > QUICK and type(event) is OnMessage:
+                times.slow_message(now - before)
             if now >= send_by:
+                # In bulk: the numbers of events have no gaps, and are in order here.
+                times.handled(event.seq - first + 1, now - began, now)
+                if now >= times.due_at:
+                    self._tell_times()
                 self._send()
-                send_by = now + SEND_AFTER
+                began = now = clock()
+                send_by = began + SEND_AFTER
+                first = event.seq + 1
+            look_at = now + QUICK
+        times.handled(event.seq - first + 1, now - began, now)
 
     def _run_calls(self) -> None:
         calls = self.stopper.calls
         # Only the present ones, as a call may add another.
         for _ in range(len(calls)):
             function, args = calls.popleft()
-            self.runtime.call("call_soon", function, *args)
+            self._call("call_soon", function, *args)
+
+    def _call(self, name: str, function: Callable[..., Any], *args: Any) -> None:
+        """Call what belongs to no event."""
+        began = monotonic()
+        self.runtime.call(name, function, *args)
+        now = monotonic()
+        self.runtime.times.called(name, now - began)
+        self.runtime.times.handled(0, 0.0, now)
 
     def _run_timers(self) -> float:
-        """Call due timers. Returns the seconds until the next one, or infinity."""
+        """Call due timers, and tell what is due. Returns the seconds until the next one is, or
+        infinity."""
         now = monotonic()
-        seconds = float("inf")
+        times = self.runtime.times
+        if now >= times.due_at:
+            self._tell_times()
+        seconds = times.due_at - now
         for timer in self._timers:
             if (
                 timer.when <= now
                 and (timer.is_ours or not self.is_over())
                 and self._is_turn(timer, lambda _: None)
             ):
-                self.runtime.call("every", timer.function)
+                self._call("every", timer.function)
                 now = monotonic()
                 timer.advance(now)
             seconds = min(seconds, timer.when - now)
@@ -164,6 +201,7 @@ class PlainShell(Shell):
         on_stop = self.runtime.handlers.on_stop
         if on_stop is not None and self._started and not self.failed:
             self.runtime.call("on_stop", on_stop)
+        self._tell_times()
         self.runtime.bye()
         self._send()
         self.dealer.close(after_bye=True)

@@ -143,6 +143,17 @@ class Shell:
         self.runtime.questions.turn(timer.name, timer.seconds, answered)
         return False
 
+    def _tell_times(self) -> None:
+        """Tell the gateway how long handlers have taken, if it wants to know; else keep that for
+        the next time."""
+        runtime = self.runtime
+        times, every = runtime.times, runtime.link.stats_every
+        times.due_at = math.inf
+        if every and runtime.is_ready:
+            times.every = every
+            for stats in times.take():
+                runtime.link.command(stats)
+
     def _lost(self) -> None:
         """The connection is lost: what is queued or unsent is of a session that is over."""
         if self.dealer.why.startswith(REFUSED):
