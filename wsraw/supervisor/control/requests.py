@@ -196,6 +196,10 @@ class Requests:
         if isinstance(plan, str):
             self._answer(asked, False, plan)
             return
+        if self._run.policy.upgrades.is_under_way:
+            # The new gateway would not hear of the canary's share.
+            self._answer(asked, False, "an upgrade is under way; try again when it is done")
+            return
         for name in names:
             pool = self._run.policy.pools[name]
             if pool.canary is not None:

@@ -6,9 +6,11 @@ import pytest
 
 from tests.supervisor.policy_run import ENDPOINT, Run, kill, tell_stop
 from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions.canary import Canary, Plan
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.gateway.upgrade import MARGIN
 from wsraw.supervisor.decisions.policy import ABORT_GRACE, STOP_MARGIN, UPGRADE, Phase
+from wsraw.supervisor.decisions.versions import FIRST
 
 
 def begun(run: Run) -> Child:
@@ -139,6 +141,12 @@ def test_a_gateway_that_is_not_up_is_not_upgraded() -> None:
     assert not run.policy.refusal_to_upgrade()
     run.do(run.policy.stop(run.now))
     assert run.policy.refusal_to_upgrade() == "the run is stopping"
+
+
+def test_not_during_a_canary() -> None:
+    run = Run(workers=2).up()
+    run.pool.canary = Canary(Plan(0.1, 60.0), FIRST, [])
+    assert "a canary is under way" in run.policy.refusal_to_upgrade()
 
 
 def test_a_stop_reaches_whoever_serves() -> None:
