@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -255,3 +258,101 @@ def test_stop_ends_a_bridge() -> None:
         assert ended.value.rcvd is not None
         assert ended.value.rcvd.code == 1001
         assert run.wait() == 0
+
+
+ECHO = """
+import socket, threading
+def serve(sock):
+    while data := sock.recv(1 << 16):
+        sock.sendall(data)
+    sock.close()
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    while True:
+        threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+class Busy:
+    """A client that sends bursts, and verifies what comes back until its end."""
+
+    def __init__(self, url: str) -> None:
+        self.client = connect(url, max_size=None, compression=None).__enter__()
+        self.verified = 0
+        self.wrong = False
+        self.end: ConnectionClosed | None = None
+        self._sent = os.urandom(BURST)
+        # This client does not read while it waits to write: more would be a deadlock of its own.
+        self._room = threading.Semaphore(4)
+        self._threads = [threading.Thread(target=each) for each in (self._push, self._pull)]
+        for thread in self._threads:
+            thread.start()
+
+    def _push(self) -> None:
+        try:
+            while not self.end:
+                if self._room.acquire(timeout=0.1):
+                    self.client.send(self._sent)
+        except ConnectionClosed:
+            pass
+
+    def _pull(self) -> None:
+        try:
+            while True:
+                got = self.client.recv()
+                assert isinstance(got, bytes)
+                at = self.verified % BURST
+                wanted = (self._sent + self._sent)[at : at + len(got)]
+                self.wrong = self.wrong or got != wanted
+                for _ in range((at + len(got)) // BURST):
+                    self._room.release()
+                self.verified += len(got)
+        except ConnectionClosed as error:
+            self.end = error
+
+    def moves(self) -> None:
+        before = self.verified
+        eventually(lambda: self.verified > before + BURST or self.end, "more data")
+
+    def close(self) -> None:
+        self.client.socket.close()
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+
+
+@signals
+def test_clients_and_the_target_stop_and_die_under_load() -> None:
+    words = [sys.executable, "-c", ECHO]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as target:
+        assert target.stdout is not None
+        try:
+            port = int(target.stdout.readline())
+            with bridge("ws://127.0.0.1:0", f"--to=tcp://127.0.0.1:{port}") as run:
+                url = f"ws://127.0.0.1:{run.ready().port}/"
+                busy = [Busy(url) for _ in range(4)]
+                try:
+                    for each in busy:
+                        each.moves()
+                    # One that is gone in the middle of everything.
+                    busy[0].client.socket.shutdown(socket.SHUT_RDWR)
+                    for each in busy[1:]:
+                        each.moves()
+                    # A target that says nothing for a while costs time alone.
+                    target.send_signal(signal.SIGSTOP)
+                    target.send_signal(signal.SIGCONT)
+                    for each in busy[1:]:
+                        each.moves()
+                        assert each.end is None
+                    target.kill()
+                    for each in busy[1:]:
+                        eventually(lambda each=each: each.end, "the end")  # type: ignore[misc]
+                        assert each.end is not None
+                        assert each.end.rcvd is not None
+                        # A reset, as it had not read all; else it would be a FIN.
+                        assert each.end.rcvd.code in (1014, 1000)
+                    assert not any(each.wrong for each in busy)
+                finally:
+                    for each in busy:
+                        each.close()
+        finally:
+            target.kill()

@@ -20,7 +20,18 @@ from websockets.uri import parse_uri
 
 from tests.gateway.harness import Harness, LinkedWorker, entry_of
 from wsraw.gateway.connection.connection import Connection, ConnectionState
-from wsraw.link.records import Close, Join, OnClose, OnConnect, OnMessage, Open, Publish, Splice
+from wsraw.gateway.delivery.entry import PAUSED_OWN
+from wsraw.link.records import (
+    Close,
+    Join,
+    OnClose,
+    OnConnect,
+    OnMessage,
+    Open,
+    Publish,
+    Send,
+    Splice,
+)
 
 CLOSED = ConnectionState.CLOSED
 
@@ -345,6 +356,20 @@ def test_the_full_output_of_one_side_pauses_the_other(kinds: tuple[str, str]) ->
     assert not entry_of(client.con).pauses
     client.read()
     assert (len(target.bytes), client.bytes) == (sent, b"answer")
+
+
+def test_own_output_pauses_nobody_once_it_is_spliced() -> None:
+    """A peer that answers before it reads on would wait for ever."""
+    pair = Pair(("raw", "raw"), high_water_mark=10_000)
+    pair.connect()
+    pair.worker.work()
+    pair.worker.say(Send(pair.target_id, b"x" * 20_000))
+    assert entry_of(pair.target_con).pauses == PAUSED_OWN
+    pair.splice()
+    assert not entry_of(pair.target_con).pauses
+    pair.target.say(b"answer")
+    pair.settle()
+    assert pair.client.bytes == b"answer"
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])

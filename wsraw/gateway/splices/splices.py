@@ -64,6 +64,9 @@ class Splices(Spliced):
         type_ = type_ or framing.DEFAULT_TYPES[ways]
         one.splice, other.splice = Splice(other.id, ways, type_), Splice(one.id, ways, type_)
         self._registry.flow.couple(one, other)
+        for entry in (one, other):
+            # Its own output does not count any more.
+            self._registry.flow.check_marks(entry)
         for entry, last in zip((one, other), begun, strict=True):
             self._take_over(entry, last, worker)
         for entry in (one, other):
