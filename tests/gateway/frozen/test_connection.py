@@ -30,7 +30,7 @@ KEEP = {"deflate": True, "deflate_context_takeover": True, "deflate_from": 0}
 KINDS = {
     "raw": Kind("raw"),
     "raw at once": Kind("raw", listen={"protocol": "raw"}),
-    "rates": Kind("raw websocket", {"message_rate": 5.0, "byte_rate": 3000.0}),
+    "rates": Kind("raw websocket", {"message_rate": 5, "byte_rate": 3000}),
     "websocket": Kind("websocket", {"ping_interval": 5.0, "ping_timeout": 10.0}),
     "whole": Kind("websocket", {"messages": "whole", "max_message_size": 10_000}),
     "verdict": Kind("websocket raw", {"verdict": "handlers"}),

@@ -170,7 +170,7 @@ def test_many_upgrades_in_a_row_lose_nothing(relay: Relay) -> None:
 
 
 def test_a_connection_that_sends_too_much_is_read_again_in_time(tmp_path: Path) -> None:
-    relay = Relay(tmp_path, message_rate=20.0)
+    relay = Relay(tmp_path, message_rate=20)
     try:
         relay.worker()
         client = relay.connect()
