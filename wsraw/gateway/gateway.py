@@ -281,7 +281,7 @@ class Gateway:
             self.inspection.look()
         if self.stopping.phases and self.stopping.advance(now):
             self.loop.stop()
-        if self.handover.is_due:
+        if self.handover.giving is not None and self.handover.giving.is_due:
             return self._hand_over(now)
         sockets.update_listeners()
         if sessions.dead_letters:

@@ -69,7 +69,9 @@ class Handover:
         self.pumps = Pumps(registry, sockets, settings.upgrade_linger, settings.upgrade_spread)
         self._timeout = settings.upgrade_timeout
         self._intake: socket.socket | None = None
-        self._giving: Giving | None = None
+        self.giving: Giving | None = None
+        """The offer that is not answered. If it is due, `advance` is to be called at the end of the
+        turn."""
         self.has_left = False
         """Whether the successor has everything."""
         self.pumped: list[Pumped] = []
@@ -104,26 +106,21 @@ class Handover:
             for end in ends:
                 end.close()
             return
-        if self._giving is not None:
-            self._giving.abandon()
+        if self.giving is not None:
+            self.giving.abandon()
         # It reads files, for which there is no time later.
         version()
-        self._giving = Giving(self._loop, ends[0], ends[1], self._timeout)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether `advance` is to be called at the end of this turn."""
-        return self._giving is not None and self._giving.is_due
+        self.giving = Giving(self._loop, ends[0], ends[1], self._timeout)
 
     def advance(self, now: float) -> None:
         """Hand over, or wait a little for what cannot move just now."""
-        giving = self._giving
+        giving = self.giving
         assert giving is not None
         if self._stopping.phases:
             giving.giver.fail("the run is stopping")
         elif self._must_settle(giving, now):
             return
-        self._giving = None
+        self.giving = None
         self._sockets.holds_off = False
         if giving.run(self._pieces(giving, now)):
             self.has_left = True
