@@ -15,7 +15,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from wsraw import cli
-from wsraw.admin import metrics
+from wsraw.admin import metrics, publishing
 from wsraw.admin import run as admin_run
 from wsraw.admin import server as admin_server
 from wsraw.admin.page import stream as admin_stream
@@ -134,6 +134,7 @@ TYPES: Final[dict[Any, str]] = {
     dict[str, int]: "map, str to integer",
     dict[str, Any]: "map, str to anything",
     list[int]: "array of integers",
+    list[str]: "array of str",
     Any: "anything",
 }
 """What the page calls the types of fields."""
@@ -299,6 +300,8 @@ NUMBERS: Final = {
     "page": f"{commands.PAGE}",
     "group-limit": f"{records.GROUP_LIMIT}",
     "broadcast-time": f"{outgoing.BROADCAST_TIME * 1000:g} ms",
+    "publish-body": f"{publishing.MOST_BODY >> 20} MiB",
+    "most-parked": f"{groups.MOST_PARKED}",
     "most-groups": f"{groups.MOST_GROUPS}",
     "session-end": f"{session_end.URGENT:g} s",
     "protocol-version": f"{records.PROTOCOL_VERSION}",

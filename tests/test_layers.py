@@ -83,6 +83,7 @@ LINES_OF_A_FUNCTION = 79
 ATTRIBUTES_OF_A_CLASS = 20
 LARGE_CLASSES = {
     "config.settings.Settings": "each setting is one",
+    "gateway.delivery.worker.WorkerOf": "parts would cost look-ups for each event",
     "gateway.delivery.entry.Entry": "parts would cost look-ups, and memory of each connection",
     **dict.fromkeys(
         [f"gateway.frozen.records.{name}State" for name in ("Entry", "WebSocket", "Worker")],

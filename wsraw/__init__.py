@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         send_to_user,
         user_connections,
     )
+    from wsraw.workers.asking import Joined
     from wsraw.workers.connection import (
         BinaryMsg,
         Connection,
@@ -40,6 +41,7 @@ __all__ = [
     "BinaryMsg",
     "Connection",
     "Inf",
+    "Joined",
     "Message",
     "Msg",
     "RawMsg",
@@ -66,10 +68,10 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from wsraw.workers import api, connection, request
+    from wsraw.workers import api, asking, connection, request
     from wsraw.workers.loading import handlers
 
-    homes = (api, connection, request, handlers)
+    homes = (api, asking, connection, request, handlers)
     home = next(each for each in homes if name in vars(each))
     value = globals()[name] = getattr(home, name)
     return value

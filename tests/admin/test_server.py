@@ -13,10 +13,10 @@ import pytest
 
 from tests.deadline import DEADLINE, eventually
 from wsraw.admin import server as server_module
-from wsraw.admin.answers import Answer, Request, Route, text
+from wsraw.admin.answers import MOST_BODY, Answer, Request, Route, text
 from wsraw.admin.routes import ROUTES
 from wsraw.admin.run import Run
-from wsraw.admin.server import MOST_BODY, MOST_CONNECTIONS, Server
+from wsraw.admin.server import MOST_CONNECTIONS, Server
 
 
 def _repeat(request: Request) -> Answer:

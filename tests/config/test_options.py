@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from wsraw.config import options as o
-from wsraw.config.settings import Settings
+from wsraw.config.settings import HistorySettings, Settings
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_options_know_their_kind_and_bounds() -> None:
     assert options["max_deliveries"].minimum == 1
     assert [option.name for option in o.options() if option.is_path] == [
         "workers", "static", "tls_cert", "tls_key", "tls_client_ca", "run_dir", "admin_token",
-        "link_key",
+        "publish_token", "link_key",
         "worker_keys", "cluster_credentials", "cluster_ca",
     ]  # fmt: skip
     assert options["dispatch"].choices == ("any", "sticky")
@@ -82,3 +82,23 @@ def test_an_unknown_option_raises_key_error() -> None:
 def test_sections_begin_with_settings_that_exist() -> None:
     assert [o.option(name).section for name in o.SECTIONS] == list(o.SECTIONS.values())
     assert all(option.section for option in o.options())
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("room.*=50,5m", HistorySettings(groups="room.*", messages=50, time=300.0)),
+        ("room=1", HistorySettings(groups="room", messages=1)),
+        ("a=b=7,0", HistorySettings(groups="a=b", messages=7, time=0.0)),
+    ],
+)
+def test_a_history_has_a_short_form(text: str, meant: HistorySettings) -> None:
+    assert o.read("history", text) == (meant,)
+    table = {"groups": meant.groups, "messages": meant.messages, "time": meant.time}
+    assert o.read("history", [table]) == (meant,)
+
+
+@pytest.mark.parametrize("text", ["room", "=5", "room=", "room=x", "room=0", "room=1001", "r=5,x"])
+def test_a_short_form_of_a_history_that_is_wrong_says_what_to_write(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^history: "):
+        o.read("history", text)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw.config.patterns import MOST_SEGMENTS, Pattern, split
+from wsraw.config.patterns import MOST_SEGMENTS, GroupPattern, Pattern, split
 
 
 def match(pattern: str, target: str) -> dict[str, str] | None:
@@ -151,3 +151,28 @@ def test_any_target_is_split_and_matched_without_an_exception(
         return
     params = pattern.match(segments) if segments is not None else None
     assert params is None or all(params[name] for name in params if name != "z")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "others"),
+    [
+        ("room", ["room"], ["room.1", "roo", ""]),
+        ("room.*", ["room.", "room.1", "room.1.2", "room.\n"], ["room", "a.room.1", "Room.1"]),
+        ("*.private", ["a.private", ".private"], ["private", "a.private.b"]),
+        ("a*a", ["aa", "aba", "aaa"], ["a", "ab", "ba"]),
+        ("*", ["", "anything"], []),
+        ("[a-z]?", ["[a-z]?"], ["ab"]),
+    ],
+)
+def test_a_pattern_of_groups_matches_names(
+    pattern: str, fitting: list[str], others: list[str]
+) -> None:
+    found = GroupPattern(pattern)
+    assert all(found.matches(name) for name in fitting)
+    assert not any(found.matches(name) for name in others)
+
+
+@pytest.mark.parametrize("text", ["", "a*b*", "**"])
+def test_a_pattern_of_groups_that_is_wrong_says_what_to_write(text: str) -> None:
+    with pytest.raises(ValueError, match=r"room\.\*"):
+        GroupPattern(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -156,3 +157,43 @@ def test_a_stopping_run_is_alive_and_not_ready(tmp_path: Path) -> None:
             eventually(lambda: get(run, "/readyz")[1].startswith("the run is stopping"))
             assert get(run, "/readyz")[0] == 503
             assert get(run, "/healthz") == (200, "ok\n")
+
+
+HALL = """
+def on_connect(inf, con):
+    con.user = con.request.query["name"]
+    con.join("hall")
+    con.send(str(con.id))
+"""
+
+
+def test_any_program_can_publish(tmp_path: Path) -> None:
+    handlers, token = tmp_path / "hall.py", tmp_path / "token"
+    handlers.write_text(HALL)
+    token.write_text("sesame\n")
+    arguments = ["--workers", str(handlers), "--admin", "127.0.0.1:0"]
+    arguments += ["--publish-token", str(token)]
+
+    def post(run: Running, **fields: object) -> tuple[int, str]:
+        body = json.dumps(fields).encode()
+        headers = {"Authorization": "Bearer sesame", "Content-Type": "application/json"}
+        url = f"{address_of(run)}/publish"
+        request = urllib.request.Request(url, body, headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    with Running(*arguments, listen=["127.0.0.1:0"]) as run:
+        run.ready()
+        url = f"ws://127.0.0.1:{run.port}/?name="
+        with connect(f"{url}ann") as ann, connect(f"{url}bob") as bob:
+            ids = [int(client.recv(DEADLINE)) for client in (ann, bob)]
+            assert post(run, group="hall", data="to all") == (200, '{"sent": 2}\n')
+            assert post(run, group="hall", base64="/wA=", exclude=[ids[0]])[1] == '{"sent": 1}\n'
+            assert post(run, user="ann", data="to ann")[1] == '{"sent": 1}\n'
+            assert post(run, user="nobody", data="x")[1] == '{"sent": 0}\n'
+            assert [ann.recv(DEADLINE) for _ in range(2)] == ["to all", "to ann"]
+            assert [bob.recv(DEADLINE) for _ in range(2)] == ["to all", b"\xff\0"]

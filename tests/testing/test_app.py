@@ -75,6 +75,40 @@ def test_raw_clients_and_groups_are_supported(make: Make) -> None:
     assert three.received[-1] == "lost"
 
 
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_who_joins_and_leaves_is_told(make: Make, word: str) -> None:
+    app = make(
+        f"""
+        import wsraw
+        {word} on_connect(inf, con):
+            con.user = con.request.query["name"]
+        {word} on_message(msg, con):
+            what, _, group = msg["data"].partition(" ")
+            getattr(con, what)(group)
+            if group == "room.2":
+                con.close()
+        {word} on_join(group, con):
+            wsraw.publish(group, f"{{con.user}} has come", exclude=con)
+        {word} on_leave(group, con):
+            wsraw.publish(group, f"{{con.user}} has left")
+        """,
+        presence=("room.*",),
+    )
+    ann, bob = app.websocket("/?name=ann"), app.websocket("/?name=bob")
+    for client in (ann, bob):
+        client.send("join room.1")
+        client.send("join hall")
+    bob.send("leave room.1")
+    bob.send("join room.1")
+    bob.close()
+    assert ann.received == [f"bob has {what}" for what in ("come", "left", "come", "left")]
+    assert bob.received == []
+    late = app.websocket("/?name=late")
+    ann.send("join room.2")
+    assert ann.closed
+    assert late.received == []
+
+
 def test_users_are_supported(make: Make) -> None:
     app = make("""
         import wsraw

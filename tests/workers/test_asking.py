@@ -403,3 +403,76 @@ def test_marks_are_sent_behind_what_they_mark() -> None:
     asking = Asking()
     asking.questions.drained(9)
     assert asking.sent == [Mark(9, 1)]
+
+
+# --- joins from a position on ---
+
+
+@pytest.mark.parametrize("word", ["async def", "def"])
+def test_a_client_that_comes_back_is_sent_what_it_has_missed(make: Make, word: str) -> None:
+    wait = "await " if word.startswith("async") else ""
+    end = "" if wait else ".result()"
+    app = make(
+        f"""
+        import wsraw
+        {word} on_message(msg, con):
+            what, _, text = msg["data"].partition(" ")
+            if what == "join":
+                con.send("before")
+                joined = {wait}con.join("room.1", since=text if text else None){end}
+                con.send(f"{{joined.position}} {{joined.recovered}} {{joined.replayed}}")
+            elif what == "later":
+                con.join("room.1", since=text)
+            else:
+                wsraw.publish("room.1", text)
+        """,
+        history=("room.*=3",),
+    )
+    first, second, third = (app.websocket() for _ in range(3))
+    first.send("join ")
+    begin = first.received[1].split()[0]
+    assert first.received == ["before", f"{begin} True 0"]
+    for text in ("a", "b"):
+        second.send(f"say {text}")
+    second.send(f"join {begin}")
+    epoch = begin.partition(":")[0]
+    assert second.received == ["before", "a", "b", f"{epoch}:2 True 2"]
+    for text in ("c", "d"):
+        third.send(f"say {text}")
+    third.send(f"later {epoch}:3")
+    assert third.received == ["d"]
+    assert second.received[4:] == first.received[4:] == ["c", "d"]
+    third.close()
+    again = app.websocket()
+    again.send(f"join {begin}")
+    assert again.received == ["before", "b", "c", "d", f"{epoch}:4 False 3"]
+
+
+def test_a_join_that_failed_says_why(make: Make) -> None:
+    app = make("""
+        async def on_message(msg, con):
+            try:
+                await con.join("hall", since="")
+            except ValueError as error:
+                con.send(str(error))
+    """)
+    client = app.websocket()
+    client.send("x")
+    assert client.received == ["group 'hall' has no history; the setting history keeps one"]
+
+
+def test_a_join_of_a_handler_that_raised_is_not_waited_for(make: Make) -> None:
+    app = make(
+        """
+        asked = []
+        async def on_message(msg, con):
+            asked.append(con.join("g", since=None))
+            raise ValueError
+        """,
+        history=("*=3",),
+    )
+    client = app.websocket()
+    with pytest.raises(ValueError):
+        client.send("x")
+    with pytest.raises(ConnectionError):
+        app.module.asked[0].result()

@@ -8,6 +8,9 @@ from typing import Final, NamedTuple, Protocol
 
 from wsraw.admin.run import Run
 
+MOST_BODY: Final = 64 * 1024
+"""Bytes of the body of most requests."""
+
 TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -41,12 +44,15 @@ class Answer(NamedTuple):
 
 class Route(NamedTuple):
     """What is at a path. `is_open`: without the token, too. `needs_token`: with a token alone, also
-    if the setting admin_token is not set."""
+    if the setting admin_token is not set. `is_publishing`: with the token of the setting
+    publish_token, and no other one."""
 
     answer: Callable[[Request], Answer]
     methods: tuple[str, ...] = ("GET", "HEAD")
     is_open: bool = False
     needs_token: bool = False
+    is_publishing: bool = False
+    most_body: int = MOST_BODY
 
 
 def text(status: HTTPStatus, *lines: str) -> Answer:

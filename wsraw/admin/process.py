@@ -22,7 +22,11 @@ def main(settings: Settings, shared: str, supervisor: Parent) -> int:
     threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
     page_token = "" if settings.admin_token else own_token(Path(settings.run_dir))
     server = Server(
-        adopt(shared), Run(settings.run_dir), settings.admin_token, page_token=page_token
+        adopt(shared),
+        Run(settings.run_dir),
+        settings.admin_token,
+        page_token=page_token,
+        publish_token_file=settings.publish_token,
     )
     server.serve_forever()
     return 0

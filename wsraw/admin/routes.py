@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
-from wsraw.admin import health, metrics
+from wsraw.admin import health, metrics, publishing
 from wsraw.admin.answers import Answer, Request, Route, text
 from wsraw.admin.page import actions
 from wsraw.admin.page.document import document
@@ -57,6 +57,9 @@ ROUTES: Final[dict[str, Route]] = {
     "/api/kick": Route(actions.kick, ("POST",), needs_token=True),
     "/api/reload": Route(actions.reload, ("POST",), needs_token=True),
     "/api/scale": Route(actions.scale, ("POST",), needs_token=True),
+    "/publish": Route(
+        publishing.publish, ("POST",), is_publishing=True, most_body=publishing.MOST_BODY
+    ),
     "/metrics": Route(_metrics),
     "/healthz": Route(_healthz, is_open=True),
     "/readyz": Route(_readyz, is_open=True),

@@ -41,8 +41,7 @@ client that sends a byte now and then must not keep a thread."""
 KEPT_FOR_READER: Final = 32 * 1024
 """Bytes of an answer in pieces that the kernel may keep, about twice, for one who does not read."""
 
-MOST_BODY: Final = 64 * 1024
-"""Bytes of the body of a request."""
+NO_TOKEN: Final = "it needs the header Authorization: Bearer TOKEN"
 
 BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n"
@@ -63,9 +62,11 @@ class Server(ThreadingHTTPServer):
         token_file: str = "",
         routes: Mapping[str, Route] = ROUTES,
         page_token: str = "",
+        publish_token_file: str = "",
     ) -> None:
         """`token_file`: the file with the token that requests must carry; none without one.
-        `page_token`: that of the page, which needs one always."""
+        `page_token`: that of the page, which needs one always. `publish_token_file`: the file with
+        the token that publishing needs; without one it is refused."""
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = sock
@@ -74,6 +75,7 @@ class Server(ThreadingHTTPServer):
         self.routes = routes
         self.token_file = token_file
         self.page_token = page_token
+        self.publish_token_file = publish_token_file
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._until: dict[socket.socket, float] = {}
         """The open connections that must end in time, and when."""
@@ -184,6 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command not in route.methods:
             allowed = " and ".join(route.methods)
             return text(HTTPStatus.METHOD_NOT_ALLOWED, f"this page takes {allowed} alone")
+        if route.is_publishing:
+            return self._publishing(route, url.query)
         try:
             token = self.server.token()
         except OSError as error:
@@ -199,24 +203,43 @@ class _Handler(BaseHTTPRequestHandler):
             if not token:
                 return text(HTTPStatus.SERVICE_UNAVAILABLE, "the run has no token for the page")
         if token and not route.is_open and not self._has(token):
-            return text(HTTPStatus.UNAUTHORIZED, "it needs the header Authorization: Bearer TOKEN")
-        body = self._body()
+            return text(HTTPStatus.UNAUTHORIZED, NO_TOKEN)
+        return self._pass_on(route, url.query)
+
+    def _publishing(self, route: Route, query: str) -> Answer:
+        """With a token of its own: whoever may publish may not see and change the run."""
+        path = self.server.publish_token_file
+        if not path:
+            why = "publishing over HTTP is off: set publish_token, the name of a file with a secret"
+            return text(HTTPStatus.FORBIDDEN, why)
+        try:
+            token = read_token(path)
+        except OSError as error:
+            log.error("publish_token: %s: %s", path, error.strerror)
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "the token of publishing cannot be read")
+        if not self._has(token):
+            return text(HTTPStatus.UNAUTHORIZED, NO_TOKEN)
+        return self._pass_on(route, query)
+
+    def _pass_on(self, route: Route, query: str) -> Answer:
+        body = self._body(route.most_body)
         if body is None:
-            return text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BODY} bytes")
+            most = f"send Content-Length, and at most {route.most_body} bytes"
+            return text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, most)
         self.server.heard(self.connection)
         headers = dict(self.headers.items())
-        return route.answer(Request(self.command, url.query, headers, body, self.server.run))
+        return route.answer(Request(self.command, query, headers, body, self.server.run))
 
     def _has(self, token: str) -> bool:
         scheme, _, given = self.headers.get("Authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode())
 
-    def _body(self) -> bytes | None:
+    def _body(self, most: int) -> bytes | None:
         """The body of the request; None if it is too long, or does not say how long it is."""
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
             return None
-        if len(length) > 10 or int(length) > MOST_BODY:
+        if len(length) > 10 or int(length) > most:
             return None
         return self.rfile.read(int(length))
 

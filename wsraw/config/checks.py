@@ -18,6 +18,7 @@ from wsraw.config.addresses import (
     parse_listen,
 )
 from wsraw.config.origins import Hosts, Origins
+from wsraw.config.patterns import GroupPattern
 from wsraw.config.settings import KIB, LARGEST_REMOTE_MESSAGE, MIB, Settings
 from wsraw.config.units import show_size
 from wsraw.link.open_options import parse_proxy
@@ -60,6 +61,7 @@ def check(settings: Settings) -> None:
             parse_proxy(settings.connect_proxy)
         except ValueError as error:
             raise ValueError(f"connect_proxy: {error}") from error
+    _check_groups(settings)
     _check_admin(settings)
     _check_link(settings)
     _check_cluster(settings)
@@ -79,11 +81,22 @@ def _check_sizes(settings: Settings) -> None:
         )
 
 
+def _check_groups(settings: Settings) -> None:
+    patterns = [("history: groups", each.groups) for each in settings.history]
+    patterns += [("presence", text) for text in settings.presence]
+    for name, text in patterns:
+        try:
+            GroupPattern(text)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+
 def _check_admin(settings: Settings) -> None:
     """Whoever reaches it sees what the run does."""
     if not settings.admin:
-        if settings.admin_token:
-            raise ValueError("admin_token needs admin, as in 127.0.0.1:9100")
+        for name in ("admin_token", "publish_token"):
+            if getattr(settings, name):
+                raise ValueError(f"{name} needs admin, as in 127.0.0.1:9100")
         return
     if not (is_loopback(parse_admin(settings.admin).host) or settings.admin_token):
         raise ValueError(

@@ -22,7 +22,13 @@ import msgspec
 
 from wsraw.config import pools as pools_module
 from wsraw.config import units
-from wsraw.config.settings import BridgeSettings, PoolSettings, RouteSettings, Settings
+from wsraw.config.settings import (
+    BridgeSettings,
+    HistorySettings,
+    PoolSettings,
+    RouteSettings,
+    Settings,
+)
 
 SECTIONS: Final = {
     "workers": "Handlers and workers",
@@ -43,16 +49,36 @@ TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "pools": PoolSettings,
     "routes": RouteSettings,
     "bridges": BridgeSettings,
+    "history": HistorySettings,
 }
 """Settings that are tables, and the keys that each of these may have."""
 
 _FLAGS: Final = {"pools": "pool", "routes": "route", "bridges": "bridge"}
 """Names on the command line that differ from those of the settings."""
 
+
+def parse_history(text: str) -> HistorySettings:
+    """Read `GROUPS=MESSAGES`, or `GROUPS=MESSAGES,TIME`. Raises ValueError that begins with
+    `history: `."""
+    groups, _, kept = text.rpartition("=")
+    messages, comma, time = kept.partition(",")
+    if not (groups and messages.isascii() and messages.isdigit() and len(messages) < 10):
+        raise ValueError(f"history: {text!r}: write GROUPS=MESSAGES,TIME, as in room.*=100,5m")
+    values: dict[str, Any] = {"groups": groups, "messages": messages}
+    if comma:
+        values["time"] = time
+    known = _of(HistorySettings)
+    try:
+        return HistorySettings(**{name: _read(known[name], values[name]) for name in values})
+    except ValueError as error:
+        raise ValueError(f"history: {text!r}: {error}") from error
+
+
 _SHORT_FORMS: Final = {
     "pools": pools_module.parse_pool,
     "routes": pools_module.parse_route,
     "bridges": pools_module.parse_bridge,
+    "history": parse_history,
 }
 
 _SWITCHES: Final = {

@@ -120,3 +120,27 @@ class Pattern:
                 return None
             params[self._rest] = "/".join(rest)
         return params
+
+
+class GroupPattern:
+    """The names of groups that a setting is for: `room.*`, where * is any text, or one name. Raises
+    ValueError with a line that says what to write instead."""
+
+    def __init__(self, text: str) -> None:
+        if not text:
+            raise ValueError("write the name of a group, room.* or *")
+        if text.count("*") > 1:
+            raise ValueError(f"{text!r}: write at most one *, as in room.*")
+        self._begin, star, self._end = text.partition("*")
+        self._is_name = not star
+        self._least = len(text) - len(star)
+
+    def matches(self, group: str) -> bool:
+        """Whether it is for a group."""
+        if self._is_name:
+            return group == self._begin
+        return (
+            len(group) >= self._least
+            and group.startswith(self._begin)
+            and group.endswith(self._end)
+        )

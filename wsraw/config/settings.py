@@ -126,6 +126,18 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         )
 
 
+class HistorySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One table of `history`. The first one that matches a group counts."""
+
+    groups: str
+    """The groups whose messages are kept: a name, or a pattern such as room.*, where * stands for
+    any text."""
+    messages: Annotated[int, Meta(ge=1, le=1000)] = 100
+    """How many of the last messages of each group are kept."""
+    time: Seconds = 300.0
+    """How long a message is kept. 0: no limit."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a run. Times are in seconds, sizes in bytes; a time of 0 switches off.
 
@@ -163,6 +175,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     subprotocols: tuple[str, ...] = ()
     """A WebSocket subprotocol that the handlers support. May be repeated, preferred ones first; the
     first of them that a client offers is selected."""
+    history: tuple[HistorySettings, ...] = ()
+    """Groups whose last messages the gateway keeps, for members that come back: GROUPS=MESSAGES or
+    GROUPS=MESSAGES,TIME, such as room.*=100,5m. May be repeated; the first match counts. All of
+    them together take at most a quarter of memory_limit. [[history]] in the settings file has the
+    same options."""
+    presence: tuple[str, ...] = ()
+    """Groups whose members' coming and going is told to on_join and on_leave: a name, or a pattern
+    such as room.*, where * stands for any text. May be repeated."""
     on_exception: Literal["close", "keep"] = "close"
     """Whether to close or keep a connection when its handler raises an exception."""
     delivery: Delivery = "at-least-once"
@@ -350,6 +370,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_token: PathText = ""
     """File with a secret that requests to `admin` must carry: Authorization: Bearer SECRET. Health
     checks need none. Required if other machines can reach the address."""
+    publish_token: PathText = ""
+    """File with a secret that POST /publish on `admin` must carry: Authorization: Bearer SECRET. It
+    allows to publish and nothing else. Default: publishing over HTTP is refused."""
     worker_listen: tuple[str, ...] = ()
     """Where workers on other machines connect: tcp://ADDRESS:PORT. May be repeated. Needs link_key
     and worker_keys, except on loopback addresses."""
@@ -381,7 +404,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 # --- copies, and the way to a child process ---
 
-_Any = TypeVar("_Any", Settings, PoolSettings, RouteSettings, BridgeSettings)
+_Any = TypeVar("_Any", Settings, PoolSettings, RouteSettings, BridgeSettings, HistorySettings)
 
 
 def replaced(settings: _Any, **changes: Any) -> _Any:

@@ -101,7 +101,7 @@ class Gateway:
         self.settings = settings
         self.loop = Loop()
         limit = settings.memory_limit or system.quarter()
-        self.registry = Registry(settings, epoch, limit)
+        self.registry = Registry(settings, epoch, limit, os.urandom(4).hex())
         self.sessions = Sessions(self.registry, random.random)
         if settings.bridges:
             # Few gateways need it.

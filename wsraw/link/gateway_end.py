@@ -25,6 +25,8 @@ from wsraw.link.records import (
     OnClose,
     OnConnect,
     OnError,
+    OnJoin,
+    OnLeave,
     OnMessage,
     OnRequest,
     Part,
@@ -38,7 +40,7 @@ from wsraw.link.records import (
 from wsraw.link.states import NEW, READY, LinkState, LinkStep, after
 from wsraw.link.window import WINDOW_BYTES, InFlight, Owner, Window
 
-EVENTS: Final = (OnConnect, OnMessage, OnRequest, OnError, OnClose)
+EVENTS: Final = (OnConnect, OnMessage, OnRequest, OnError, OnClose, OnJoin, OnLeave)
 
 MOST_OWED: Final = 10_000
 """Refusals, and values in answers, that a worker can cause in a turn."""

@@ -11,7 +11,7 @@ docs/generate.py makes the tables of docs/worker-protocol.md from this file.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -49,6 +49,8 @@ HANDLERS: Final = (
     "on_request",
     "on_error",
     "on_close",
+    "on_join",
+    "on_leave",
     "on_start",
     "on_stop",
     "every",
@@ -146,7 +148,30 @@ class OnClose(Record, tag="on_close"):
     about: dict[str, Any] = {}
 
 
-Event: TypeAlias = OnConnect | OnMessage | OnRequest | OnError | OnClose
+class OnJoin(Record, tag="on_join"):
+    """Event: the connection has joined a group that the setting `presence` names. Only for workers
+    whose hello has it in `events`."""
+
+    seq: int
+    con: int
+    group: str
+    delivery: int = 1
+
+
+class OnLeave(Record, tag="on_leave"):
+    """Event: the connection has left such a group: by command, or because it has closed; then its
+    on_close follows. As on_join."""
+
+    seq: int
+    con: int
+    group: str
+    delivery: int = 1
+
+
+Event: TypeAlias = OnConnect | OnMessage | OnRequest | OnError | OnClose | OnJoin | OnLeave
+
+PRESENCE: Final = frozenset((OnJoin, OnLeave))
+"""Events that only those workers get that ask for them."""
 
 # --- gateway → worker: notices. No seq, no ack; a worker ignores those it does not know. ---
 
@@ -274,7 +299,8 @@ Notice: TypeAlias = (
 
 class Hello(Record, tag="hello"):
     """Answer to `who`. `held` lists the connections that this worker still holds. With `starting`,
-    events come only after you have sent a batch after `welcome` (an empty one will do)."""
+    events come only after you have sent a batch after `welcome` (an empty one will do). `events`
+    lists those that come only on request: `on_join`, `on_leave`."""
 
     version: int
     pool: str
@@ -285,6 +311,7 @@ class Hello(Record, tag="hello"):
     concurrency: int
     held: list[int] = []
     starting: bool = False
+    events: list[str] = []
 
 
 class Ack(Record, tag="ack"):
@@ -370,10 +397,13 @@ class State(Record, tag="state"):
 
 
 class Join(Record, tag="join"):
-    """Put a connection into a group."""
+    """Put a connection into a group. With `since`, first send it what was published to the group
+    since that position. With `ref`, ask for an `answer` with the same."""
 
     con: int
     group: str
+    since: str | None = None
+    ref: int = 0
 
 
 class Leave(Record, tag="leave"):
@@ -863,6 +893,16 @@ class Decoder:
                     if len(wrong) > MOST_WRONG:
                         raise LinkError(f"more than {MOST_WRONG} wrong records") from error
         return head, records, wrong
+
+
+def tag_of(kind: type[Record]) -> str:
+    """The tag of a kind of records."""
+    return str(kind.__struct_config__.tag)
+
+
+def asked_for(tags: Collection[str]) -> frozenset[type]:
+    """The kinds of PRESENCE that are among these tags."""
+    return frozenset([kind for kind in PRESENCE if tag_of(kind) in tags])
 
 
 def call_of(record: Record) -> str:

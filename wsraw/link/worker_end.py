@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -131,7 +131,9 @@ class WorkerEnd:
         concurrency: int = 1,
         window: int = LARGEST_WINDOW,
         starting: bool = False,
+        events: Sequence[str] = (),
     ) -> None:
+        """`events`: tags of events that come only on request."""
         self.state: LinkState = NEW
         self.session = 0
         self.epoch = 0
@@ -146,7 +148,16 @@ class WorkerEnd:
         self.stats_every = 0
         """Seconds between two `stats` that this gateway takes; 0: it takes none."""
         self._hello = Hello(
-            PROTOCOL_VERSION, pool, instance, language, token, window, concurrency, [], starting
+            PROTOCOL_VERSION,
+            pool,
+            instance,
+            language,
+            token,
+            window,
+            concurrency,
+            [],
+            starting,
+            [*events],
         )
         self._hello_due = False
         self._empty_due = False

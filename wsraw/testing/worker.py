@@ -84,6 +84,7 @@ class MemoryWorker:
             language="python/test",
             concurrency=concurrency,
             starting=loaded.on_start is not None,
+            events=loaded.asked_events,
         )
         runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
         runtime.report = self._handler_failed

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from wsraw.link import open_options
 from wsraw.link.records import Open, Publish, SendToUser
 from wsraw.workers import values
-from wsraw.workers.asking import Asked
+from wsraw.workers.asking import Asked, Joined
 from wsraw.workers.connection import (
     AnyConnection,
     Connection,
@@ -204,9 +204,21 @@ def connection(con: AnyConnection | int | str) -> AnyConnection:
     return _runtime().reached(values.reference(con) if isinstance(con, str) else to_id(con))
 
 
-def join(group: str, con: Connection | int) -> None:
-    """Add a connection to a group, like ``con.join(group)``."""
-    connection(con).join(group)
+@overload
+def join(group: str, con: Connection | int) -> None: ...
+@overload
+def join(group: str, con: Connection | int, *, since: str | None) -> Asked[Joined]: ...
+
+
+def join(
+    group: str, con: Connection | int, *, since: str | EllipsisType | None = ...
+) -> Asked[Joined] | None:
+    """Add a connection to a group, like ``con.join(group)``, or from a position on, like
+    ``con.join(group, since=position)``."""
+    if isinstance(since, EllipsisType):
+        connection(con).join(group)
+        return None
+    return connection(con).join(group, since=since)
 
 
 def leave(group: str, con: Connection | int) -> None:

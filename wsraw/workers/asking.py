@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from wsraw.link.records import Answer, Mark, Query, Reached, Record
 
@@ -30,10 +30,16 @@ class Asked(Generic[T]):
     In an async handler, await it. A plain handler waits by `result`.
     """
 
-    __slots__ = ("_error", "_is_done", "_then", "_value", "_wait")
+    __slots__ = ("_ask", "_error", "_is_done", "_then", "_value", "_wait")
 
-    def __init__(self, wait: Callable[[Callable[[], bool], float], None]) -> None:
+    def __init__(
+        self,
+        wait: Callable[[Callable[[], bool], float], None],
+        ask: Callable[[], object] | None = None,
+    ) -> None:
+        """`ask` is called before it is waited for, if that has to be asked first."""
         self._wait = wait
+        self._ask = ask
         self._is_done = False
         self._value: T
         self._error: Exception | None = None
@@ -41,6 +47,7 @@ class Asked(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """Raises ConnectionError if the gateway is lost before it has answered."""
+        self._begin()
         if not self._is_done:
             # Imported here, as plain handlers do without asyncio.
             from asyncio import get_running_loop
@@ -63,6 +70,7 @@ class Asked(Generic[T]):
         lost, and RuntimeError where a wait would stop an asyncio loop, in which the answer would
         never come: there, await it in an ``async def``.
         """
+        self._begin()
         if not self._is_done:
             self._wait(lambda: self._is_done, float("inf") if timeout is None else timeout)
         if not self._is_done:
@@ -71,7 +79,7 @@ class Asked(Generic[T]):
 
     def map(self, change: Callable[[T], U]) -> Asked[U]:
         """The same question, with another form of its answer."""
-        other: Asked[U] = Asked(self._wait)
+        other: Asked[U] = Asked(self._wait, self._begin)
 
         def end() -> None:
             if self._error is not None:
@@ -95,6 +103,11 @@ class Asked(Generic[T]):
         self._error = error
         self._end()
 
+    def _begin(self) -> None:
+        ask, self._ask = self._ask, None
+        if ask is not None and not self._is_done:
+            ask()
+
     def _end(self) -> None:
         self._is_done = True
         then, self._then = self._then, []
@@ -105,6 +118,25 @@ class Asked(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value
+
+
+class Joined(NamedTuple):
+    """The answer to a join with `since`."""
+
+    epoch: str
+    """Tells the history of the group from an earlier one, before the gateway was restarted or the
+    group was forgotten. Empty if the connection is closed."""
+    offset: int
+    """The number of the last message that was published before it joined. Each has one more."""
+    recovered: bool
+    """The connection was sent everything that was published since the position."""
+    replayed: int
+    """How many messages it was sent."""
+
+    @property
+    def position(self) -> str:
+        """The position after the last message that was sent: the `since` of a later join."""
+        return f"{self.epoch}:{self.offset}"
 
 
 Then = Callable[[Answer | Reached | None], None]
@@ -122,6 +154,8 @@ class Questions:
         self._asked: dict[int, Then] = {}
         self._queries = 0
         """Queries among those."""
+        self._joins: set[int] = set()
+        """Those of commands to join, which are no queries."""
         self._queued: deque[tuple[Query, Then]] = deque()
         self._next = 1
 
@@ -188,6 +222,30 @@ class Questions:
             take(None)
         return asked
 
+    def joined(self, ask: Callable[[], object]) -> tuple[int, Asked[Joined]]:
+        """The number for a command to join that is answered, and its answer. `ask` sends the
+        command."""
+        asked: Asked[Joined] = Asked(self.wait, ask)
+
+        def take(answer: Answer | Reached | None) -> None:
+            if not isinstance(answer, Answer):
+                asked.fail(ConnectionError(LOST))
+            elif isinstance(answer.value, str):
+                asked.fail(ValueError(answer.value))
+            else:
+                asked.set(Joined(*answer.value))
+
+        ref = self._ref(take)
+        self._joins.add(ref)
+        return ref, asked
+
+    def not_asked(self, ref: int) -> None:
+        """A command to join was not sent, and is not answered."""
+        self._joins.discard(ref)
+        then = self._asked.pop(ref, None)
+        if then is not None:
+            then(None)
+
     def _ask(self, what: str, arg: str = "", number: int = 0) -> Asked[Any]:
         asked: Asked[Any] = Asked(self.wait)
 
@@ -228,7 +286,9 @@ class Questions:
         then = self._asked.pop(answer.ref, None)
         if then is None:
             return
-        if isinstance(answer, Answer):
+        if answer.ref in self._joins:
+            self._joins.discard(answer.ref)
+        elif isinstance(answer, Answer):
             self._queries -= 1
         then(answer)
         while self._queued and self._queries < MOST_QUERIES:
@@ -238,6 +298,7 @@ class Questions:
         """The session is over, and what has no answer will get none."""
         lost: Iterable[Then] = [*self._asked.values(), *(then for _, then in self._queued)]
         self._asked.clear()
+        self._joins.clear()
         self._queued.clear()
         self._queries = 0
         for then in lost:

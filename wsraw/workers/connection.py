@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import EllipsisType
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, overload
 
 from wsraw.link.records import (
@@ -30,7 +31,7 @@ from wsraw.link.records import (
 from wsraw.link.rules import framing_problem, is_close_code
 from wsraw.runtime.printable import printable
 from wsraw.workers import responses, values
-from wsraw.workers.asking import Asked
+from wsraw.workers.asking import Asked, Joined
 from wsraw.workers.request import Inf, Request
 
 Message: TypeAlias = str | bytes | bytearray | memoryview | Mapping[str, Any]
@@ -107,6 +108,7 @@ class Owner(Protocol):
     def drained(self, con: Connection) -> Asked[bool]: ...
     def buffered(self, con: Connection) -> Asked[int]: ...
     def splice(self, con: Connection, other_id: int, options: dict[str, Any]) -> None: ...
+    def joins(self, con: Connection, group: str, since: str | None) -> Asked[Joined]: ...
 
 
 class Response(NamedTuple):
@@ -383,10 +385,26 @@ class Connection:
                 "setting verdict is handlers; later there is close()"
             )
 
-    def join(self, group: str) -> None:
-        """Add the connection to a group; it gets everything published to the group."""
+    @overload
+    def join(self, group: str) -> None: ...
+    @overload
+    def join(self, group: str, *, since: str | None) -> Asked[Joined]: ...
+
+    def join(self, group: str, *, since: str | EllipsisType | None = ...) -> Asked[Joined] | None:
+        """Add the connection to a group; it gets everything published to the group.
+
+        With `since`, which needs the setting `history`, it is first sent what was published since
+        that position: the `position` of an earlier answer, with the number of messages that have
+        come since added to its offset; "" for all that is kept, None for nothing. Then this returns
+        a question, as `drained` does: its answer says whether that was everything. Whoever waits
+        for it sends the commands of the handler so far. The answer raises ValueError if the group
+        has no history, and ConnectionError if the gateway is lost.
+        """
         name = values.group(group)
-        self._owner.command(Join(self.id, name), values.size(name))
+        if isinstance(since, EllipsisType):
+            self._owner.command(Join(self.id, name), values.size(name))
+            return None
+        return self._owner.joins(self, name, None if since is None else values.position(since))
 
     def leave(self, group: str) -> None:
         """Remove the connection from a group. A closed connection leaves all groups by itself."""

@@ -293,6 +293,7 @@ class Worker:
             language=f"python/{platform.python_version()}",
             concurrency=self._concurrency,
             starting=self._handlers.on_start is not None,
+            events=self._handlers.asked_events,
         )
         bell = Bell()
         try:

@@ -107,6 +107,7 @@ def main(
         language=f"python/{platform.python_version()}",
         concurrency=concurrency,
         starting=loaded.on_start is not None,
+        events=loaded.asked_events,
     )
     runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
     formatter.current = runtime.subject

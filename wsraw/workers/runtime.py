@@ -28,9 +28,12 @@ from wsraw.link.records import (
     Detach,
     Event,
     Hung,
+    Join,
     OnClose,
     OnConnect,
     OnError,
+    OnJoin,
+    OnLeave,
     OnMessage,
     OnRequest,
     Open,
@@ -52,7 +55,7 @@ from wsraw.runtime.log.formatters import HAS_LINES
 from wsraw.runtime.log.line import NOTHING, Subject
 from wsraw.runtime.printable import printable_lines, without_secrets
 from wsraw.workers import values
-from wsraw.workers.asking import Asked, Questions
+from wsraw.workers.asking import Asked, Joined, Questions
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
@@ -76,6 +79,9 @@ if TYPE_CHECKING:
 
 MOST_SHOWN: Final = 5
 """Handlers whose stacks are logged if it is not known which one hangs."""
+
+ALWAYS: Final = frozenset((OnClose, OnJoin, OnLeave))
+"""Events whose handlers are called also after a handler has closed the connection."""
 
 FAILED_HEADERS: Final = [("Content-Type", "text/plain; charset=utf-8")]
 FAILED_BODY: Final = b"the server has failed\n"
@@ -392,7 +398,7 @@ class Runtime:
         if con._flags & SPLICED and type(event) is OnMessage:
             # The gateway forwards its own copy.
             return True
-        return bool(con._flags & CLOSING) and type(event) is not OnClose
+        return bool(con._flags & CLOSING) and type(event) not in ALWAYS
 
     def _call(self, event: Event, con: Connection) -> Any:
         """Call the handler of an event and return its result."""
@@ -408,6 +414,8 @@ class Runtime:
             con.inf, con.about = Inf(event.inf), event.about
             request = Request(con.inf, con.about, event.body)
             return function(request, con) if function is not None else None
+        if isinstance(event, OnJoin | OnLeave):
+            return function(event.group, con) if function is not None else None
         if event.about:
             con.about = event.about
         if con.kind == "http":
@@ -475,6 +483,8 @@ class Runtime:
                     spliced = self.connections.get(con_id)
                     if spliced is not None:
                         spliced._flags &= ~SPLICED
+            elif type(record) is Join and record.ref:
+                self.questions.not_asked(record.ref)
             elif type(record) is Open:
                 self.link.held.discard(record.con)
                 opened = self.connections.pop(record.con, None)
@@ -654,6 +664,24 @@ class Runtime:
         if turn is not None:
             self._flush(turn)
         return self.questions.drained(con.id)
+
+    def joins(self, con: Connection, group: str, since: str | None) -> Asked[Joined]:
+        """Add a connection to a group from a position on, and ask what it was sent."""
+        turn = self._current()
+
+        def ask() -> None:
+            if turn is not None and not turn.done and self._current() is turn:
+                self._flush(turn)
+                self.output_ready()
+
+        ref, asked = self.questions.joined(ask)
+        size = values.size(group) + values.size(since or "")
+        if turn is None and not self.link.session:
+            # There is no gateway to answer.
+            self.questions.not_asked(ref)
+        else:
+            self.command(Join(con.id, group, since, ref), size)
+        return asked
 
     def buffered(self, con: Connection) -> Asked[int]:
         """Ask for the bytes that wait for the connection."""

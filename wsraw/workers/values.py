@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 import reprlib
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Final
@@ -26,6 +27,8 @@ LONGEST_TIME: Final = 1e9
 
 QUOTED: Final = 60
 """Characters of a value that an error message quotes."""
+
+_POSITION: Final = re.compile("[0-9A-Za-z._-]{0,64}:[0-9]{1,18}")
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = QUOTED + 1
@@ -85,6 +88,15 @@ def user(value: object) -> str:
     if not 0 < len(name) <= GROUP_LIMIT:
         raise ValueError(
             f"the name of a user has 1 to {GROUP_LIMIT} characters; this one has {len(name)}"
+        )
+    return name
+
+
+def position(value: object) -> str:
+    name = text(value, "since")
+    if name and not _POSITION.fullmatch(name):
+        raise ValueError(
+            f"since is the position of an earlier answer, such as 8f3a21c01:42, not {brief(name)}"
         )
     return name
 

@@ -125,7 +125,8 @@ class Flow:
         self.total = 0
         """Bytes of events and output of all connections."""
         self.kept = 0
-        """Bytes of the connections themselves, and of what handlers store in them."""
+        """Bytes of the connections themselves, of what handlers store in them, and of the history
+        of groups."""
         self.shared = 0
         """Bytes of no single connection: published messages that wait for sockets, and what waits
         for workers that do not read."""
@@ -187,6 +188,12 @@ class Flow:
         """Count bytes that a connection takes beside its account, or that handlers store in its
         entry (state, groups, marks); negative: fewer bytes."""
         owner.kept += size
+        self.kept += size
+        self.check_above -= size
+
+    def store(self, size: int) -> None:
+        """Count bytes that are kept for no single connection, beside those that wait: the history
+        of groups."""
         self.kept += size
         self.check_above -= size
 

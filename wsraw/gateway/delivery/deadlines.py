@@ -40,6 +40,7 @@ class Deadlines:
         registry.counters.now = now
         if not self.late:
             self.check_memory(now)
+            registry.groups.history.tick(now)
             registry.check_unanswered(now)
             self._add(self._end_unfinished, registry.outgoing.unfinished(now))
             self._add(self._end_slow, self._slow_readers(now))

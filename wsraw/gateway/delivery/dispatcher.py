@@ -17,7 +17,7 @@ The rules (docs/worker-protocol.md gives the reasons):
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from wsraw.gateway.delivery.accounts import Flow, size_of
@@ -77,6 +77,10 @@ class Spliced:
         """The entry goes: what waits is forwarded now or never."""
 
 
+def _nothing_to_end(entry: Entry) -> None:
+    """The default of `ending`."""
+
+
 class Dispatcher:
     """Events of connections in, events to workers out."""
 
@@ -94,6 +98,8 @@ class Dispatcher:
         """Workers to which something is to be sent at the end of the turn."""
         self.failed: list[tuple[Entry, BaseException]] = []
         """Connections that are to be ended because of a bug of ours."""
+        self.ending: Callable[[Entry], object] = _nothing_to_end
+        """Called with a connection that is in groups, before its on_close is dispatched."""
         self.left_behind = 0
         """Bytes of events of clients that have left before any worker heard of them."""
         self.failed_workers: list[tuple[Worker, BaseException]] = []
@@ -118,6 +124,8 @@ class Dispatcher:
             size = EVENT_COST
             entry.totals.notices += 1
             if type(event) is OnClose and entry.is_open:
+                if entry.groups:
+                    self.ending(entry)
                 self.count_end(entry, event.cause)
             if entry.pool.is_bridge:
                 self.bridged.tell(entry, event, now)
@@ -216,6 +224,9 @@ class Dispatcher:
         return (connections, outstanding) if pool.sticky else (outstanding, connections)
 
     def _deliver(self, entry: Entry, worker: Worker, event: Event, size: int, now: float) -> None:
+        if worker.skips and type(event) in worker.skips:
+            self._drop(entry, event, size)
+            return
         if entry.holder is not worker:
             # These bring all that is known, unless its opener has set the state before.
             known = type(event) in (OnConnect, OnRequest) and not entry.version

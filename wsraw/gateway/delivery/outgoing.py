@@ -28,9 +28,9 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import Burst, Entry, Worker, held_size
-from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, FramingKey, Packing
+from wsraw.gateway.delivery.groups.message import Message
+from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE
 from wsraw.gateway.websocket.messages import UNFINISHED
-from wsraw.gateway.websocket.shared import Framed, frame_message, frame_packed
 from wsraw.link.batches import EVENT_LIMIT, LARGEST_BATCH
 from wsraw.link.records import Close, Send, gateway_decoder
 from wsraw.link.states import GONE
@@ -71,41 +71,13 @@ WAITING: Final = 100
 class Broadcast:
     """A published message, and the members that have not got it yet."""
 
-    __slots__ = ("data", "deflations", "frames", "kind", "members", "size")
+    __slots__ = ("members", "message", "size")
 
-    def __init__(self, members: dict[Entry, None], data: bytes, kind: str) -> None:
+    def __init__(self, members: dict[Entry, None], message: Message) -> None:
         self.members = members
-        self.data = data
-        self.kind = kind
-        self.size = 0
+        self.message = message
+        self.size = len(message.data) + WAITING * len(members)
         """Bytes that it counts for while members wait for it."""
-        self.frames: dict[FramingKey, Framed] = {}
-        """By how connections frame it: once for all with the same key."""
-        self.deflations: dict[FramingKey, Deflation] = {}
-        """Frames of a large message that are being compressed."""
-
-    def frame(self, key: FramingKey, flow: Flow) -> Framed | None:
-        """The frame for a key; None while it is being compressed."""
-        frame = self.frames.get(key)
-        if frame is None:
-            frame = self._make(key)
-            if frame is not None:
-                self.frames[key] = frame
-                flow.share(frame)
-        return frame
-
-    def _make(self, key: FramingKey) -> Framed | None:
-        data = self.data
-        if not isinstance(key, Packing) or len(data) < key.threshold:
-            return frame_message(key, data, self.kind)
-        deflation = self.deflations.get(key)
-        if deflation is None:
-            deflation = self.deflations[key] = key.deflation(data)
-        packed = deflation.step()
-        if packed is None:
-            return None
-        del self.deflations[key]
-        return frame_packed(packed, self.kind)
 
 
 class Outgoing:
@@ -316,10 +288,11 @@ class Outgoing:
         return [r for r in self.fragmented if now - r.fragment_since > FRAGMENT_TIMEOUT]
 
     def publish(
-        self, members: Collection[Entry], excluded: set[int], data: bytes, kind: str, now: float
+        self, members: Collection[Entry], excluded: set[int], message: Message, now: float
     ) -> str | None:
         """Send to all members of a group, framed once for all that take the same frame."""
-        if kind == "text":
+        data = message.data
+        if message.kind == "text":
             try:
                 data.decode()
             except UnicodeDecodeError as error:
@@ -328,28 +301,35 @@ class Outgoing:
             members = [entry for entry in members if entry.id not in excluded]
         if len(members) <= self.share and len(data) <= DEFLATED_AT_ONCE:
             # They get it at once, whatever is on its way to large groups.
-            self._deliver_all(Broadcast(dict.fromkeys(members), data, kind), now)
+            self._deliver_all(list(members), message, now)
             return None
         if len(self.broadcasts) >= MOST_BROADCASTS:
             return UNFINISHED
-        broadcast = Broadcast(dict.fromkeys(members), data, kind)
-        self._begin(broadcast)
+        broadcast = Broadcast(dict.fromkeys(members), message)
+        self.broadcasts.append(broadcast)
+        self._flow.hold(broadcast.size)
         if len(self.broadcasts) == 1:
             self._broadcast(self.share, now)
         return None
 
-    def _begin(self, broadcast: Broadcast) -> None:
-        self.broadcasts.append(broadcast)
-        broadcast.size = len(broadcast.data) + WAITING * len(broadcast.members)
-        self._flow.hold(broadcast.size)
+    def room(self, entry: Entry) -> int:
+        """Bytes that may be queued for a connection before it reaches its limit."""
+        return self._limit - entry.con.output.waiting - entry.event_bytes
 
-    def _deliver_all(self, broadcast: Broadcast, now: float) -> None:
-        """Send a message to all its members, each after what was published to it before."""
-        for entry in broadcast.members:
+    def replay(self, entry: Entry, messages: Collection[Message], now: float) -> None:
+        """Send a connection what was published before it came, behind what it is owed."""
+        self.catch_up(entry, now)
+        for message in messages:
+            self._deliver_alone(entry, message, now)
+        self.work += len(messages)
+
+    def _deliver_all(self, members: Collection[Entry], message: Message, now: float) -> None:
+        """Send a message to these members, each after what was published to it before."""
+        for entry in members:
             try:
                 if self.broadcasts:
                     self.catch_up(entry, now)
-                self._deliver_alone(entry, broadcast, now)
+                self._deliver_alone(entry, message, now)
             except Exception as error:
                 # The others get it.
                 self._fault(entry.con, error, now)
@@ -386,7 +366,7 @@ class Outgoing:
         for broadcast in self.broadcasts:
             if entry in broadcast.members:
                 try:
-                    if not self._deliver(entry, broadcast, now):
+                    if not self._deliver(entry, broadcast.message, now):
                         return False
                 except Exception as error:
                     # The others get it.
@@ -406,19 +386,19 @@ class Outgoing:
         for broadcast in self.broadcasts:
             if entry in broadcast.members:
                 del broadcast.members[entry]
-                self._deliver_alone(entry, broadcast, now)
+                self._deliver_alone(entry, broadcast.message, now)
 
-    def _deliver_alone(self, entry: Entry, broadcast: Broadcast, now: float) -> None:
+    def _deliver_alone(self, entry: Entry, message: Message, now: float) -> None:
         """Queue a published message for one member, now. If it takes long to compress, that is done
         for this one alone, and the others do not wait."""
-        if not self._deliver(entry, broadcast, now):
-            self.send(entry, None, Send(entry.id, broadcast.data, broadcast.kind), now)
+        if not self._deliver(entry, message, now):
+            self.send(entry, None, Send(entry.id, message.data, message.kind), now)
 
-    def _deliver(self, entry: Entry, broadcast: Broadcast, now: float) -> bool:
+    def _deliver(self, entry: Entry, message: Message, now: float) -> bool:
         """Queue a published message for one member; False while it is being compressed."""
         if entry.gone:
             return True
-        con, data, kind = entry.con, broadcast.data, broadcast.kind
+        con, data, kind = entry.con, message.data, message.kind
         key = con.framing_key
         if key is None or entry.fragment is not None:
             if self._policy == "drop-newest" and self._is_full(con, len(data) + FRAME_HEAD):
@@ -426,7 +406,7 @@ class Outgoing:
             else:
                 self.send(entry, None, Send(entry.id, data, kind), now)
             return True
-        frame = broadcast.frame(key, self._flow)
+        frame = message.frame(key, self._flow.share)
         if frame is None:
             return False
         if self._policy == "drop-newest" and self._is_full(con, len(frame)):

@@ -70,7 +70,10 @@ class Ids:
 class Registry:
     """All connections that have an entry, and what they share."""
 
-    def __init__(self, settings: Settings, epoch: int, memory_limit: int) -> None:
+    def __init__(
+        self, settings: Settings, epoch: int, memory_limit: int, instance: str = ""
+    ) -> None:
+        """`instance`: a text that no other gateway has."""
         self.settings = settings
         self.ids = Ids(epoch)
         self.flow = Flow(settings, memory_limit)
@@ -91,7 +94,9 @@ class Registry:
         self.outgoing = Outgoing(
             self.flow, settings, self.dirty, self._overflow, self.close, self.fault
         )
-        self.groups = Groups(self.flow, self.outgoing)
+        self.groups = Groups(self.flow, self.outgoing, settings, instance)
+        self.groups.tell = self.dispatcher.take
+        self.dispatcher.ending = self.groups.end
         self.stopping = False
         self.unknown_ids = 0
         """Commands for closed connections, which are normal: they cross the close."""

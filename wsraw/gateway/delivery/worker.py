@@ -98,6 +98,8 @@ class WorkerOf(Generic[Owner]):
         """When it was last found stuck."""
         self.unread_batch = 0
         """The number of the last batch with a record that could not be read."""
+        self.skips: frozenset[type] = frozenset()
+        """Kinds of events that it has not asked for, if the settings ask for them."""
         self.is_withdrawn = False
         """It is given nothing new: it drains, hangs, or its link has ended."""
         self.overdue: set[int] = set()
@@ -142,6 +144,8 @@ class PoolOf(Generic[Owner]):
         """The settings name it; else it is deleted when it is empty."""
         self.sessions = 0
         """Of workers, whether they take events or not."""
+        self.hears: frozenset[type] = frozenset()
+        """Kinds of events that one of its workers has asked for, the last time that one began."""
         self.connections = 0
         self.totals = PoolTotals()
         self.workers: list[WorkerOf[Owner]] = []

@@ -29,6 +29,7 @@ from wsraw.gateway.delivery.entry import (
     held_size,
 )
 from wsraw.gateway.delivery.groups.groups import Groups
+from wsraw.gateway.delivery.groups.message import Message
 from wsraw.gateway.delivery.groups.table import Table
 from wsraw.gateway.delivery.outgoing import Broadcast, Outgoing
 from wsraw.gateway.delivery.pools.turns import Turns, _Timer
@@ -54,7 +55,7 @@ from wsraw.gateway.frozen.records import (
     WorkerRef,
 )
 from wsraw.gateway.totals import ConnectionTotals, HandlerTotals, PoolTotals
-from wsraw.link.records import Event, OnClose, OnMessage
+from wsraw.link.records import Event, OnClose, OnMessage, asked_for, tag_of
 from wsraw.link.states import GONE
 
 OF_A_TURN: Final = "it lives within a turn"
@@ -106,7 +107,8 @@ POOL: Final = Plan(
     PoolOf,
     PoolState,
     copied="name is_unheard_turn is_behind reassigning expected_workers",
-    translated="totals workers isolated waiting unheard unheard_left suspects orphaned killed_at",
+    translated="totals workers isolated waiting unheard unheard_left suspects orphaned killed_at"
+    " hears",
     left_out={
         "is_bridge": "its name",
         "sticky": "the setting dispatch",
@@ -120,9 +122,14 @@ POOL: Final = Plan(
 BROADCAST: Final = Plan(
     Broadcast,
     BroadcastState,
-    copied="data kind size",
-    translated="members",
-    left_out={"frames": "made anew", "deflations": "begun anew"},
+    copied="size",
+    translated="members message",
+)
+MESSAGE: Final = Plan(
+    Message,
+    BroadcastState,
+    translated="data kind",
+    left_out={"_frames": "made anew", "_deflations": "begun anew"},
 )
 TABLE: Final = Plan(
     Table,
@@ -172,7 +179,8 @@ DISPATCHER: Final = Plan(
     left_out=dict.fromkeys(
         ("poisoned", "unrepeated", "blamed", "failed", "failed_workers"), OF_A_TURN
     )
-    | {"_flow": ITS_OWN, "left_behind": COUNTED, "spliced": ITS_OWN, "bridged": ITS_OWN},
+    | {"_flow": ITS_OWN, "left_behind": COUNTED, "spliced": ITS_OWN, "bridged": ITS_OWN}
+    | {"ending": ITS_OWN},
 )
 SUSPECTS: Final = Plan(
     Suspects,
@@ -194,7 +202,8 @@ GROUPS: Final = Plan(
     Groups,
     DeliveryState,
     translated="table users",
-    left_out=dict.fromkeys(("_flow", "_outgoing", "relay", "cluster"), ITS_OWN),
+    left_out=dict.fromkeys(("_flow", "_outgoing", "relay", "cluster", "tell"), ITS_OWN)
+    | {"_presence": "settings", "history": "begins anew, with other epochs"},
 )
 DEADLINES: Final = Plan(
     Deadlines,
@@ -372,6 +381,7 @@ def freeze_pools(registry: Registry, refs: Refs) -> list[PoolState]:
             suspects=_ids(pool.suspects),
             orphaned=_ids(pool.orphaned),
             killed_at=refs.clock.since(pool.killed_at),
+            hears=sorted(map(tag_of, pool.hears)),
         )
         for pool in registry.pools.values()
     ]
@@ -406,7 +416,12 @@ def freeze_delivery(registry: Registry, deadlines: Deadlines, refs: Refs) -> Del
             for entry, (worker, send) in outgoing.compressing.items()
         ],
         broadcasts=[
-            BROADCAST.freeze(broadcast, members=_ids(broadcast.members))
+            BROADCAST.freeze(
+                broadcast,
+                members=_ids(broadcast.members),
+                data=broadcast.message.data,
+                kind=broadcast.message.kind,
+            )
             for broadcast in outgoing.broadcasts
         ],
         work=outgoing.work,
@@ -602,7 +617,7 @@ class ThawDelivery:
             flow.hold(len(send.data))
         for one in state.broadcasts:
             members = {self.find(con): None for con in one.members}
-            broadcast = Broadcast(members, one.data, one.kind)
+            broadcast = Broadcast(members, Message(one.data, one.kind))
             broadcast.size = one.size
             outgoing.broadcasts.append(broadcast)
             flow.hold(one.size)
@@ -653,6 +668,7 @@ class ThawDelivery:
         for name, figures in state.handlers.items():
             HANDLER.thaw(figures, pool.totals.handlers.setdefault(name, HandlerTotals()))
         pool.killed_at = self.clock.at(state.killed_at)
+        pool.hears = asked_for(state.hears)
         pool.workers = [self.present(ref) for ref in state.workers]
         pool.isolated = [self.present(ref) for ref in state.isolated]
         for ids, queue in (

@@ -515,6 +515,7 @@ class PoolState(State):
     killed_at: float
     closed: dict[str, int] = {}
     handlers: dict[str, HandlerState] = {}
+    hears: list[str] = []
 
 
 class BroadcastState(State):
@@ -662,6 +663,7 @@ class WorkerState(State):
     backlog: BacklogState | None
     dying: str | None
     """What was wrong with its link, if that has ended."""
+    skips: list[str] = []
 
 
 class LossState(State):

@@ -28,7 +28,7 @@ from wsraw.gateway.sessions.sessions import Loss, Sessions
 from wsraw.gateway.sessions.tokens import Tokens
 from wsraw.link.gateway_end import EVENTS, GatewayEnd
 from wsraw.link.parts import Kept, Parts
-from wsraw.link.records import gateway_decoder
+from wsraw.link.records import asked_for, gateway_decoder, tag_of
 from wsraw.link.states import DRAINING, GONE, READY, LinkState
 from wsraw.link.window import InFlight, RoundTrips, Window
 
@@ -68,7 +68,7 @@ WORKER: Final = Plan(
     WorkerState,
     copied="number asked starting quota fresh_acks unread_batch is_withdrawn is_agent hung"
     " kill_reason",
-    translated="session window remote since connections bound ids slow_at overdue",
+    translated="session window remote since connections bound ids slow_at overdue skips",
     left_out={"ties": "entries"},
 )
 IDS: Final = Plan(IdRange, WorkerState, translated="_first _used left")
@@ -136,6 +136,7 @@ def freeze_worker(
         since=clock.since(worker.since),
         slow_at=clock.since(worker.slow_at),
         overdue=list(worker.overdue),
+        skips=sorted(map(tag_of, worker.skips)),
         ids=[(ids._first, bytes(ids._used).rstrip(b"\0"), ids.left) for ids in worker.ids],
         in_flight=[
             FlightState(
@@ -276,6 +277,7 @@ class ThawSessions:
         WORKER.thaw(state, worker)
         worker.slow_at = clock.at(state.slow_at)
         worker.overdue = set(state.overdue)
+        worker.skips = asked_for(state.skips)
         worker.ids = [_thaw_ids(*ids) for ids in state.ids]
         session = worker.session
         SESSION.thaw(state.session, session)

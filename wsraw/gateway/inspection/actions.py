@@ -6,17 +6,18 @@ Requests are generators, see steps.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final
 
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, Connection
-from wsraw.gateway.delivery.entry import entry_of
+from wsraw.gateway.delivery.entry import Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection.filters import Filter
 from wsraw.gateway.inspection.steps import Answer, Look, Steps, find, id_of
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.websocket import MAX_REASON, close_refusal
-from wsraw.link.records import Publish, Send
+from wsraw.link.records import Publish, Send, SendToUser
 
 log = logging.getLogger("wsraw.gateway")
 
@@ -143,25 +144,54 @@ def _send(registry: Registry, con_id: int, data: bytes, kind: str) -> Steps:
 
 
 def publish(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
-    """Send `data` to all members of `group`. Answers to how many it was `sent`.
+    """Send `data` to all members of `group`, but those whose ids are in `exclude`. Answers to how
+    many it was `sent`.
 
     Raises ValueError for options that cannot be right.
     """
-    group = options.get("group")
-    if not isinstance(group, str):
-        raise ValueError(f"group: {group!r} is not the name of a group")
-    return _publish(registry, Publish(group, _data_of(options), _type_of(options)))
+    groups, group = registry.groups, _name_of(options, "group")
+    publish = Publish(group, _data_of(options), _type_of(options), _excluded(options))
+    members = groups.members(group)
+    return _publish(registry, members, publish.options, partial(groups.publish, publish))
 
 
-def _publish(registry: Registry, message: Publish) -> Steps:
-    members = registry.groups.members(message.group)
+def send_to_user(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
+    """The same for all connections of `user`."""
+    groups, user = registry.groups, _name_of(options, "user")
+    send = SendToUser(user, _data_of(options), _type_of(options), _excluded(options))
+    return _publish(
+        registry, groups.users.of(user), send.options, partial(groups.send_to_user, send)
+    )
+
+
+def _publish(
+    registry: Registry,
+    members: Collection[Entry],
+    options: dict[str, Any],
+    publish: Callable[[float], str | None],
+) -> Steps:
+    excluded = set(options.get("except", ()))
     while True:
         count = len(members)
-        why = registry.groups.publish(message, registry.flow.now)
+        if excluded:
+            count = sum(entry.id not in excluded for entry in members)
+        why = publish(registry.flow.now)
         if why != UNFINISHED:
             return Answer(why is None, why or "", {"sent": count})
         # Too many messages are on their way to large groups.
         yield None
+
+
+def _name_of(options: Mapping[str, Any], what: str) -> str:
+    name = options.get(what)
+    if not isinstance(name, str):
+        raise ValueError(f"{what}: {name!r} is not the name of a {what}")
+    return name
+
+
+def _excluded(options: Mapping[str, Any]) -> dict[str, Any]:
+    excluded = options.get("exclude")
+    return {"except": excluded} if excluded else {}
 
 
 def _data_of(options: Mapping[str, Any]) -> bytes:

@@ -29,6 +29,7 @@ KNOWN: Final[dict[str, Begin]] = {
     "kick": actions.kick,
     "publish": actions.publish,
     "send": actions.send,
+    "send_to_user": actions.send_to_user,
 }
 
 

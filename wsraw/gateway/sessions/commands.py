@@ -86,7 +86,6 @@ class Commands:
             Respond: self._respond,
             Close: self._close,
             State: self._state,
-            Join: self._join,
             Leave: self._leave,
             User: self._user,
         }
@@ -95,6 +94,7 @@ class Commands:
             Ack: self._ack,
             Part: self._part,
             Send: self._send,
+            Join: self._join,
             Open: self._open,
             Publish: self._publish,
             SendToUser: self._send_to_user,
@@ -295,12 +295,31 @@ class Commands:
         have kept there."""
         return entry.holder is worker and (entry.in_flight > 0 or entry.opener is worker)
 
-    def _join(self, worker: Worker, entry: Entry, join: Join, now: float) -> str | None:
+    def _join(self, worker: Worker, join: Join, now: float) -> str | None:
+        entry = self._registry.find(join.con)
+        if not isinstance(entry, Entry):
+            if entry is None and join.ref:
+                self._answer(worker, Answer(join.ref, ["", 0, False, 0]))
+            return entry
+        groups = self._registry.groups
         if entry.con.kind == "http":
             return f"connection {entry.id} is an HTTP request, which cannot join a group"
-        return self._registry.groups.join(entry, join.group)
+        if join.since is None and not join.ref:
+            return groups.join(entry, join.group)
+        joined = groups.join_since(entry, join.group, join.since, now)
+        if not join.ref:
+            return joined if isinstance(joined, str) else None
+        # A text says why not.
+        self._answer(worker, Answer(join.ref, joined))
+        return None
+
+    def _answer(self, worker: Worker, answer: Answer) -> None:
+        worker.session.notice(answer)
+        self._registry.dispatcher.with_output.add(worker)
 
     def _leave(self, worker: Worker, entry: Entry, leave: Leave, now: float) -> str | None:
+        # What was published before comes before.
+        self._registry.outgoing.catch_up(entry, now)
         self._registry.groups.leave(entry, leave.group)
         return None
 

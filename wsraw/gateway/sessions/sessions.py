@@ -31,6 +31,7 @@ from wsraw.link.records import (
     AGENT,
     DEFAULT_POOL,
     ID_EPOCH_SHIFT,
+    PRESENCE,
     PROTOCOL_VERSION,
     PUSHING_POOL,
     Bye,
@@ -45,6 +46,7 @@ from wsraw.link.records import (
     OnClose,
     Ready,
     Recycle,
+    asked_for,
     encode,
     gateway_decoder,
     session_of,
@@ -261,6 +263,9 @@ class Sessions:
         worker.session.welcome(hello, self._last_session, registry.ids.epoch, ids, node)
         pool = registry.pool_of(worker)
         pool.sessions += 1
+        if registry.settings.presence:
+            worker.skips = PRESENCE - asked_for(hello.events)
+            pool.hears = PRESENCE - worker.skips.intersection(*[w.skips for w in pool.workers])
         if not pool.stays and pool.name != PUSHING_POOL:
             text = "%s: no route leads to its pool %s, so it gets no clients"
             registry.counters.say("warning", text, worker.name, pool.name)

@@ -34,7 +34,15 @@ CERTIFICATES: Final = "(certificates)"
 """The part of a reload that the gateway does; a pool cannot have this name."""
 
 
-OF_GATEWAY: Final = ("connections", "connection", "kick", "publish", "send", "trace")
+OF_GATEWAY: Final = (
+    "connections",
+    "connection",
+    "kick",
+    "publish",
+    "send",
+    "send_to_user",
+    "trace",
+)
 """What the gateway is asked."""
 
 

@@ -27,6 +27,8 @@ SIGNATURES: Final = {
     "on_error": ("error_message", "con"),
     "on_close": ("con",),
     "on_attach": ("con",),
+    "on_join": ("group", "con"),
+    "on_leave": ("group", "con"),
     "on_start": (),
     "on_stop": (),
 }
@@ -177,6 +179,8 @@ class Handlers:
         self.on_error = functions["on_error"]
         self.on_close = functions["on_close"]
         self.on_attach = functions["on_attach"]
+        self.on_join = functions["on_join"]
+        self.on_leave = functions["on_leave"]
         self.on_start = functions["on_start"]
         self.on_stop = functions["on_stop"]
         self.awaited = frozenset(name for name in functions if is_async(functions[name]))
@@ -185,6 +189,11 @@ class Handlers:
         """Timers of the file; on_start may add others."""
         self.is_async = bool(self.awaited) or any(timer.is_async for timer in self.timers)
         """Whether any handler or timer is async, which needs an asyncio loop."""
+
+    @property
+    def asked_events(self) -> list[str]:
+        """Names of the events that come only to those who ask for them."""
+        return [name for name in ("on_join", "on_leave") if getattr(self, name) is not None]
 
     @property
     def is_static(self) -> bool:

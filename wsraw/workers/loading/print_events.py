@@ -35,6 +35,14 @@ def on_message(msg: dict[str, Any], con: Connection) -> None:
     print(f"{con!r} on_message {msg}")
 
 
+def on_join(group: str, con: Connection) -> None:
+    print(f"{con!r} on_join {printable(group)}")
+
+
+def on_leave(group: str, con: Connection) -> None:
+    print(f"{con!r} on_leave {printable(group)}")
+
+
 def on_error(error_message: str, con: Connection) -> None:
     print(f"{con!r} on_error {printable(error_message)}")
 

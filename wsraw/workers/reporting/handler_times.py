@@ -20,6 +20,8 @@ from wsraw.link.records import (
     OnClose,
     OnConnect,
     OnError,
+    OnJoin,
+    OnLeave,
     OnMessage,
     OnRequest,
     Stats,
@@ -34,6 +36,8 @@ NAMES: Final[dict[type, str]] = {
     OnRequest: "on_request",
     OnError: "on_error",
     OnClose: "on_close",
+    OnJoin: "on_join",
+    OnLeave: "on_leave",
 }
 """Handlers by the events that they are for."""
 

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+from wsraw.config.patterns import GroupPattern
+from wsraw.config.settings import Settings
 from wsraw.gateway.delivery.accounts import MEMBER, Flow
 from wsraw.gateway.delivery.entry import Entry, Worker
+from wsraw.gateway.delivery.groups.history import History
+from wsraw.gateway.delivery.groups.message import Message
 from wsraw.gateway.delivery.groups.table import Table
 from wsraw.link.records import (
     GROUP_LIMIT,
     Answer,
     Close,
     CloseRef,
+    Event,
     Figures,
+    OnJoin,
+    OnLeave,
     Publish,
     Query,
     Relay,
@@ -32,12 +39,31 @@ MOST_GROUPS: Final = 1000
 """Groups that one connection may be in."""
 
 
+MOST_PARKED: Final = 2000
+"""Events that may wait for a connection that joins a group with presence: a handler could make any
+number of them."""
+
+
 class Sender(Protocol):
     """What groups need of outgoing.py."""
 
     def publish(
-        self, members: Collection[Entry], excluded: set[int], data: bytes, kind: str, now: float
+        self, members: Collection[Entry], excluded: set[int], message: Message, now: float
     ) -> str | None: ...
+    def room(self, entry: Entry) -> int: ...
+    def replay(self, entry: Entry, messages: Collection[Message], now: float) -> None: ...
+
+
+class Joined(NamedTuple):
+    """What a member is told that has joined from a position; a list in the record `answer`."""
+
+    epoch: str
+    offset: int
+    """Of the last message that was published before it joined."""
+    recovered: bool
+    """It was sent all that was published since the position."""
+    replayed: int
+    """How many messages it was sent."""
 
 
 class Cluster(Protocol):
@@ -59,11 +85,18 @@ class Cluster(Protocol):
 class Groups:
     """The members of groups, and the connections of users."""
 
-    def __init__(self, flow: Flow, outgoing: Sender) -> None:
+    def __init__(
+        self, flow: Flow, outgoing: Sender, settings: Settings, instance: str = ""
+    ) -> None:
+        """`instance`: a text that no other gateway has."""
         self._flow = flow
         self._outgoing = outgoing
         self.table = Table()
         self.users = Table()
+        self._presence = [GroupPattern(text) for text in settings.presence]
+        self.tell: Callable[[Entry, Event, float], object] = _nobody_hears
+        """Dispatches an on_join or an on_leave."""
+        self.history = History(flow, settings.history, instance, self.table.__contains__)
         self.relay: Callable[[Publish | SendToUser], object] | None = None
         """Called with each message that was published at this gateway, in order."""
         self.cluster: Cluster | None = None
@@ -81,10 +114,49 @@ class Groups:
             return None
         if len(entry.groups) >= MOST_GROUPS:
             return f"connection {entry.id} is in {MOST_GROUPS} groups already"
+        is_told = self._presence and self._is_told(entry, group)
+        if is_told and len(entry.parked) >= MOST_PARKED:
+            return f"{MOST_PARKED} events of connection {entry.id} wait already"
         entry.groups.add(group)
         self.table.add(group, entry)
         self._flow.keep(entry, _weight(group))
+        if is_told and OnJoin in entry.pool.hears:
+            self.tell(entry, OnJoin(0, entry.id, group), self._flow.now)
         return None
+
+    def _is_told(self, entry: Entry, group: str) -> bool:
+        """Whether handlers are told who joins and leaves."""
+        return entry.is_open and any(each.matches(group) for each in self._presence)
+
+    def end(self, entry: Entry) -> None:
+        """A connection ends: before its on_close it leaves the groups that handlers are told of."""
+        if self._presence:
+            for group in sorted(entry.groups or ()):
+                if self._is_told(entry, group):
+                    self.leave(entry, group)
+
+    def join_since(
+        self, entry: Entry, group: str, position: str | None, now: float
+    ) -> Joined | str:
+        """Add a connection that goes on from a position, and first send it what was published since
+        then; give why it cannot join. None: from now on.
+
+        A message is either in the history by now, or goes to the members from now on: none is lost,
+        and none comes twice.
+        """
+        is_member = entry.groups is not None and group in entry.groups
+        past = self.history.since(group, position, self._outgoing.room(entry), now)
+        if past is None:
+            return f"group {group!r} has no history; the setting history keeps one"
+        why = self.join(entry, group)
+        if why is not None:
+            return why
+        if is_member and position is not None:
+            # It was sent what came since it joined; whether it needs more is not known.
+            return Joined(past.epoch, past.offset, False, 0)
+        if past.messages:
+            self._outgoing.replay(entry, past.messages, now)
+        return Joined(past.epoch, past.offset, past.recovered, len(past.messages))
 
     def leave(self, entry: Entry, group: str) -> None:
         """Remove a connection; leaving a group that it is not in does nothing."""
@@ -93,6 +165,10 @@ class Groups:
         entry.groups.discard(group)
         self._flow.keep(entry, -_weight(group))
         self.table.remove(group, entry)
+        if group not in self.table:
+            self.history.left(group, self._flow.now)
+        if self._presence and OnLeave in entry.pool.hears and self._is_told(entry, group):
+            self.tell(entry, OnLeave(0, entry.id, group), self._flow.now)
 
     def bind(self, entry: Entry, user: str) -> str | None:
         """Bind a connection to a user, and to no other one; "": to none. Give why it cannot be."""
@@ -137,7 +213,11 @@ class Groups:
 
     def deliver(self, publish: Publish, now: float) -> str | None:
         """The same for the members at this gateway alone."""
-        return self._send(self.table.of(publish.group), publish, now)
+        message = Message(publish.data, publish.type)
+        why = self._send(self.table.of(publish.group), message, publish.options, now)
+        if why is None:
+            self.history.append(publish.group, message, now)
+        return why
 
     def send_to_user(self, send: SendToUser, now: float) -> str | None:
         """Send a message to the connections of a user, as `publish` does."""
@@ -148,17 +228,22 @@ class Groups:
 
     def deliver_to_user(self, send: SendToUser, now: float) -> str | None:
         """The same for the connections at this gateway alone."""
-        return self._send(self.users.of(send.user), send, now)
+        message = Message(send.data, send.type)
+        return self._send(self.users.of(send.user), message, send.options, now)
 
     def _send(
-        self, members: Collection[Entry], message: Publish | SendToUser, now: float
+        self, members: Collection[Entry], message: Message, options: dict[str, Any], now: float
     ) -> str | None:
-        if message.type not in ("text", "binary"):
-            return f"type {message.type!r} is neither text nor binary"
-        excluded: Any = message.options.get("except", ())
+        if message.kind not in ("text", "binary"):
+            return f"type {message.kind!r} is neither text nor binary"
+        excluded: Any = options.get("except", ())
         if not isinstance(excluded, list | tuple) or not all(isinstance(c, int) for c in excluded):
             return "the option except must be a list of connection ids"
-        return self._outgoing.publish(members, set(excluded), message.data, message.type, now)
+        return self._outgoing.publish(members, set(excluded), message, now)
+
+
+def _nobody_hears(entry: Entry, event: Event, now: float) -> None:
+    """The default of `tell`."""
 
 
 def _weight(name: str) -> int:

@@ -1,0 +1,172 @@
+"""POST /publish: what is asked of the gateway, and who may ask. The way to a real run is in
+tests/e2e/test_admin.py."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deadline import DEADLINE
+from wsraw.admin import publishing
+from wsraw.admin.publishing import MOST_BODY, read
+from wsraw.admin.run import NoAnswerError, Run
+from wsraw.admin.server import Server
+from wsraw.link.records import Done
+
+
+def asked(**fields: Any) -> tuple[str, dict[str, Any]]:
+    return read(json.dumps(fields).encode())
+
+
+def test_a_request_says_what_is_sent_to_whom() -> None:
+    assert asked(group="room", data="grün") == (
+        "publish",
+        {"group": "room", "data": "grün".encode(), "binary": False, "exclude": []},
+    )
+    assert asked(user="ann", base64="/wA=", exclude=[5]) == (
+        "send_to_user",
+        {"user": "ann", "data": b"\xff\0", "binary": True, "exclude": [5]},
+    )
+    assert asked(group="", data="")[1]["data"] == b""
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "a JSON object"),
+        (b"[]", "a JSON object"),
+        (b"[" * 100_000, "a JSON object"),
+        (b"\xff", "a JSON object"),
+        (b'{"data": "x"}', "either group or user"),
+        (b'{"data": "x", "group": "a", "user": "b"}', "either group or user"),
+        (b'{"data": "x", "group": 5}', "group: write a name"),
+        (b'{"data": "x", "user": null}', "user: write a name"),
+        (b'{"group": "a"}', "either data"),
+        (b'{"group": "a", "data": "x", "base64": ""}', "either data"),
+        (b'{"group": "a", "data": {"x": 1}}', "data: write a text"),
+        (b'{"group": "a", "data": "\\ud83d"}', "data: write a text"),
+        (b'{"group": "a", "base64": "x"}', "base64: "),
+        (b'{"group": "a", "base64": "\\u00fc"}', "base64: "),
+        (b'{"group": "a", "data": "x", "exclude": 5}', "list of ids"),
+        (b'{"group": "a", "data": "x", "exclude": [-1]}', "list of ids"),
+        (b'{"group": "a", "data": "x", "exclude": [true]}', "list of ids"),
+        (b'{"group": "a", "data": "x", "channel": "y"}', "no field 'channel'"),
+    ],
+)
+def test_a_wrong_request_is_told_what_to_write(body: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read(body)
+
+
+class Recorder(Run):
+    """Takes every request as done; there is no run."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.done = Done(0, True, "", {"sent": 3})
+        self.is_there = True
+
+    def ask_gateway(self, what: str, options: dict[str, Any]) -> Done:
+        if not self.is_there:
+            raise NoAnswerError("the run does not answer: why")
+        self.asked.append((what, options))
+        return self.done
+
+
+class Served:
+    """The server, and one who publishes."""
+
+    def __init__(self, token: str, admin_token: str) -> None:
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.address = sock.getsockname()
+        self.run = Recorder()
+        self._server = Server(sock, self.run, admin_token, publish_token_file=token)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def post(self, body: bytes, token: str = "sesame", method: str = "POST") -> tuple[int, str]:
+        head = (
+            f"{method} /publish HTTP/1.1\r\nHost: app.example\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection(self.address, DEADLINE) as sock:
+            sock.sendall(head.encode())
+            try:
+                sock.sendall(body)
+            except ConnectionError:
+                pass
+            answer = b""
+            try:
+                while data := sock.recv(65536):
+                    answer += data
+            except ConnectionError:
+                # It has not read the whole body.
+                pass
+        head_, _, text = answer.decode().partition("\r\n\r\n")
+        return int(head_.split()[1]), text
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    token, admin = tmp_path / "publish", tmp_path / "admin"
+    token.write_text("sesame\n")
+    admin.write_text("other\n")
+    is_set = getattr(request, "param", True)
+    server = Served(str(token) if is_set else "", str(admin))
+    yield server
+    server.close()
+
+
+GOOD = b'{"group": "room", "data": "hi"}'
+
+
+def test_a_message_is_published_by_whoever_has_the_token(served: Served) -> None:
+    status, text = served.post(GOOD)
+    assert (status, json.loads(text)) == (200, {"sent": 3})
+    assert served.run.asked == [
+        ("publish", {"group": "room", "data": b"hi", "binary": False, "exclude": []})
+    ]
+
+
+@pytest.mark.parametrize("token", ["", "other", "sesam", "sesame2", "ses\u00e4me"])
+def test_without_the_token_nothing_is_published(served: Served, token: str) -> None:
+    status, text = served.post(GOOD, token)
+    assert status == 401
+    assert "Authorization: Bearer" in text
+    assert served.run.asked == []
+
+
+@pytest.mark.parametrize("served", [False], indirect=True)
+def test_without_the_setting_publishing_is_refused_and_says_what_to_set(served: Served) -> None:
+    status, text = served.post(GOOD)
+    assert (status, served.run.asked) == (403, [])
+    assert "set publish_token" in text
+
+
+def test_wrong_requests_are_answered_in_words(served: Served) -> None:
+    assert served.post(GOOD, method="GET")[0] == 405
+    assert served.post(b"{}") == (400, f"write either group or user, as in {publishing.EXAMPLE}\n")
+    status, text = served.post(b"x" * (MOST_BODY + 1))
+    assert (status, str(MOST_BODY) in text) == (413, True)
+    served.run.done = Done(0, False, "text that is not UTF-8")
+    assert served.post(GOOD) == (400, "text that is not UTF-8\n")
+    served.run.is_there = False
+    assert served.post(GOOD) == (503, "the run does not answer: why\n")
+
+
+def test_a_megabyte_can_be_published(served: Served) -> None:
+    body = json.dumps({"group": "room", "data": "x" * 1_000_000}).encode()
+    assert served.post(body)[0] == 200
+    assert len(served.run.asked[0][1]["data"]) == 1_000_000

@@ -1,0 +1,237 @@
+"""Sans-I/O. The last messages of groups, for members that come back.
+
+A group whose name matches a rule has a *stream*: an offset, which grows by one with each message,
+and the last messages. The stream's epoch tells it from an earlier one of the same group: of a
+gateway that was restarted, or of a group that was forgotten meanwhile. So `epoch:offset` is a
+position, from which a member that joins can go on.
+
+All streams together are bounded in bytes. At the bound the oldest message of the stream that has
+waited longest for a new one is dropped, and while memory is crowded, half of all.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection
+from itertools import islice
+from typing import Final, NamedTuple, Protocol
+
+from wsraw.config.patterns import GroupPattern
+from wsraw.config.settings import HistorySettings
+from wsraw.gateway.delivery.groups.message import Message
+
+SHARE: Final = 1 / 4
+"""Share of the memory limit that all streams together may take."""
+
+KEPT: Final = 512
+"""Bytes of a message beside its data and its frames."""
+
+STREAM: Final = 1024
+"""Bytes of a stream beside its messages and its name."""
+
+MOST_EXPIRED: Final = 1000
+"""Streams that are looked at in a second, because nothing was published to them for long."""
+
+
+_NUMBER: Final = re.compile("[0-9]{1,18}")
+
+
+class Accounts(Protocol):
+    """What a history needs of accounts.py."""
+
+    memory_limit: int
+    crowded: bool
+    now: float
+
+    def store(self, size: int) -> None: ...
+
+
+class Past(NamedTuple):
+    """What a member that joins is told of a stream, and what it is sent."""
+
+    epoch: str
+    offset: int
+    """Of the last message."""
+    recovered: bool
+    """Nothing between the position that was given and the first of these messages is missing."""
+    messages: list[Message]
+
+
+class Stream:
+    """The last messages of a group."""
+
+    __slots__ = ("cost", "epoch", "kept", "offset", "rule", "touched")
+
+    def __init__(self, epoch: str, rule: Rule, cost: int, now: float) -> None:
+        self.epoch = epoch
+        self.offset = 0
+        self.kept: deque[tuple[float, Message]] = deque()
+        """When each came, and the message. The last one has `offset`, and there are no gaps."""
+        self.rule = rule
+        self.cost = cost
+        self.touched = now
+        """When the last message came, or the last member left."""
+
+    def since(self, position: str) -> tuple[int, bool]:
+        """How many of the last messages come after a position, of those that are still kept, and
+        whether these are all."""
+        kept = len(self.kept)
+        epoch, _, number = position.rpartition(":")
+        if not position:
+            return kept, kept == self.offset
+        if epoch != self.epoch:
+            # All that is here is new to whoever comes from another epoch.
+            return kept, False
+        missed = self.offset - int(number) if _NUMBER.fullmatch(number) else -1
+        if missed < 0:
+            # Nobody was told that.
+            return 0, False
+        return min(missed, kept), missed <= kept
+
+
+class Rule:
+    """For which groups how much is kept, and their streams."""
+
+    def __init__(self, settings: HistorySettings) -> None:
+        self.pattern = GroupPattern(settings.groups)
+        self.most = settings.messages
+        self.time = settings.time
+        self.streams: OrderedDict[str, Stream] = OrderedDict()
+        """The one first to which nothing was published for the longest time."""
+
+
+class History:
+    """The streams of all groups."""
+
+    def __init__(
+        self,
+        flow: Accounts,
+        rules: Collection[HistorySettings],
+        instance: str,
+        has_members: Callable[[str], bool],
+    ) -> None:
+        """`instance`: a text that no other gateway has."""
+        self._flow = flow
+        self._rules = [Rule(each) for each in rules]
+        self._streams: dict[str, Stream] = {}
+        self._instance = instance
+        self._has_members = has_members
+        self._epochs = 0
+        self.size = 0
+        """Bytes of all streams, with the frames that their messages may keep."""
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def append(self, group: str, message: Message, now: float) -> None:
+        """Keep a message that was published to a group, if the group has a history."""
+        if not self._rules:
+            return
+        stream = self._stream(group, now)
+        if stream is None:
+            return
+        stream.offset += 1
+        stream.touched = now
+        stream.rule.streams.move_to_end(group)
+        stream.kept.append((now, message))
+        self._count(KEPT + len(message.data), len(message.data))
+        self._expire(stream, now)
+        self._make_room(self._flow.memory_limit * SHARE)
+
+    def since(self, group: str, position: str | None, room: int, now: float) -> Past | None:
+        """What a group has kept since a position ("": all of it; None: from now on), as many of the
+        last messages as have `room` bytes. None: the group has no history."""
+        stream = self._stream(group, now)
+        if stream is None:
+            return None
+        self._expire(stream, now)
+        if position is None:
+            return Past(stream.epoch, stream.offset, True, [])
+        count, recovered = stream.since(position)
+        messages: list[Message] = []
+        for _, message in islice(reversed(stream.kept), count):
+            room -= len(message.data)
+            if room < 0:
+                recovered = False
+                break
+            messages.append(message)
+        messages.reverse()
+        return Past(stream.epoch, stream.offset, recovered, messages)
+
+    def left(self, group: str, now: float) -> None:
+        """The last member has left: a stream without messages is kept for a while."""
+        stream = self._streams.get(group)
+        if stream is not None:
+            stream.touched = now
+            stream.rule.streams.move_to_end(group)
+
+    def tick(self, now: float) -> None:
+        """Once a second: drop what is too old, and half of all while memory is crowded."""
+        for rule in self._rules:
+            if rule.time:
+                self._expire_streams(rule, now)
+        if self._flow.crowded:
+            self._make_room(self.size / 2)
+
+    # --- the end of messages and streams ---
+
+    def _stream(self, group: str, now: float) -> Stream | None:
+        """The stream of a group, made if need be; None if none of the rules is for it."""
+        stream = self._streams.get(group)
+        if stream is None:
+            rule = next((each for each in self._rules if each.pattern.matches(group)), None)
+            if rule is None:
+                return None
+            self._epochs += 1
+            cost = STREAM + sys.getsizeof(group)
+            stream = Stream(f"{self._instance}{self._epochs:x}", rule, cost, now)
+            self._streams[group] = rule.streams[group] = stream
+            self._count(cost)
+        return stream
+
+    def _expire(self, stream: Stream, now: float) -> None:
+        rule = stream.rule
+        while len(stream.kept) > rule.most or (
+            stream.kept and rule.time and now - stream.kept[0][0] > rule.time
+        ):
+            self._drop_oldest(stream)
+
+    def _expire_streams(self, rule: Rule, now: float) -> None:
+        for group, stream in list(islice(rule.streams.items(), MOST_EXPIRED)):
+            if now - stream.touched <= rule.time:
+                break
+            self._expire(stream, now)
+            self._set_aside(group, stream, now)
+
+    def _set_aside(self, group: str, stream: Stream, now: float) -> None:
+        """A stream without messages: forget it, or while it has members look at it later."""
+        if self._has_members(group):
+            stream.touched = now
+            stream.rule.streams.move_to_end(group)
+        else:
+            del self._streams[group], stream.rule.streams[group]
+            self._count(-stream.cost)
+
+    def _make_room(self, most: float) -> None:
+        """Drop messages until all streams take that many bytes, or none is left."""
+        left = len(self._streams)
+        while self.size > most and left:
+            rules = [rule for rule in self._rules if rule.streams]
+            rule = min(rules, key=lambda each: next(iter(each.streams.values())).touched)
+            group, stream = next(iter(rule.streams.items()))
+            if stream.kept:
+                self._drop_oldest(stream)
+            else:
+                self._set_aside(group, stream, self._flow.now)
+                left -= 1
+
+    def _drop_oldest(self, stream: Stream) -> None:
+        _, message = stream.kept.popleft()
+        self._count(-KEPT - len(message.data), -len(message.data))
+
+    def _count(self, size: int, frames: int = 0) -> None:
+        """`frames`: what its frames may add, which count where they are made."""
+        self.size += size + frames
+        self._flow.store(size)
