@@ -590,8 +590,8 @@ class Supervisor:
             # The next gateway reads them at its start.
             self._requests.pending.settle("reload", CERTIFICATES, True)
             if not self.policy.upgrades.is_under_way:
-                why = "the new gateway has ended right after it took over"
-                self._requests.pending.settle(p.UPGRADE, p.UPGRADE, False, why)
+                text = "the new gateway has ended right after it took over"
+                self._requests.pending.settle(p.UPGRADE, p.UPGRADE, False, text)
         elif child.program is not None:
             exited = Exited(child.n, why)
             self.control.tell(exited)
