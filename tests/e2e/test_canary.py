@@ -87,6 +87,36 @@ def test_a_good_version_is_tried_and_then_given_to_all_as_it_was_tried(handlers:
         assert clients.ask() == {b"old"}
 
 
+RAISES = """
+    def on_message(msg, con):
+        if msg["data"] == b"!":
+            raise ValueError("new")
+        return b"new"
+"""
+
+
+def test_a_version_that_raises_is_rolled_back(handlers: Write) -> None:
+    """One client is disconnected, and not one after the other."""
+    with (
+        serve(shop(handlers, "old"), workers=2, tracebacks=True) as serving,
+        Clients(serving) as clients,
+    ):
+        clients.ask()
+        handlers(RAISES)
+        with reload(serving, "50%", "--for=1h") as command:
+            eventually(lambda: clients.ask() == {b"old", b"new"}, "its share")
+            victim = clients.socks.pop(clients.answers.index(b"new"))
+            victim.sendall(b"!")
+            while command.poll() is None:
+                clients.ask()
+            _, error = command.communicate(timeout=DEADLINE)
+        assert command.returncode == 1
+        assert "rolled back: on_message raised an exception in " in error
+        assert "2 workers of the old version serve all connections" in error
+        eventually(lambda: clients.ask() == {b"old"}, "the old handlers")
+        victim.close()
+
+
 def test_a_version_whose_worker_dies_loses_nothing(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
