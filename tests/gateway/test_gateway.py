@@ -112,10 +112,10 @@ def test_a_gateway_without_a_supervisor_kills_its_workers(gateway: g.Gateway) ->
         gateway._apply(Spawned(1, "a", one.pid), 0.0)
         gateway._apply(Spawned(2, "b", two.pid), 0.0)
         gateway._apply(Exited(2, "exited"), 0.0)
-        gateway.spawned.kill_all()
+        gateway.handover.spawned.kill_all()
         assert one.wait(DEADLINE)
         assert two.poll() is None, "its number may be somebody else's by now"
-        gateway.spawned.kill_all()
+        gateway.handover.spawned.kill_all()
     finally:
         for each in (one, two):
             each.kill()

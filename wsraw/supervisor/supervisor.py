@@ -536,6 +536,8 @@ class Supervisor:
             self.log.say("info", told)
         if not done.ok and self._children.last_output and done.shows_output:
             text = f"{text}\n{self._children.last_output}"
+        if done.what in ("reload", a.CANARY):
+            self._requests.refusals.settled(done.pool, done.ok, text, self.loop.now)
         self._requests.pending.settle(done.what, done.pool, done.ok, text)
 
     def _settle_upgrade(self, ok: bool, text: str) -> None:

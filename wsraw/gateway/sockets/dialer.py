@@ -209,19 +209,20 @@ class _Attempt:
             self._why = _why_not(address, code)
             self._next()
             return
-        if self.proxy is not None:
-            self._ask_proxy(self.proxy, sock, address)
-        else:
-            self._succeed(sock)
+        try:
+            if self.proxy is not None:
+                self._ask_proxy(self.proxy, sock, address)
+            else:
+                self._succeed(sock)
+        except Exception:
+            if sock not in self._socks:
+                # Nobody owns it.
+                sock.close()
+            raise
 
     def _succeed(self, sock: socket.socket) -> None:
-        try:
-            self.end()
-            self._dialer.connected(self.con, sock, self.terms)
-        except Exception:
-            # Nobody owns the socket.
-            sock.close()
-            raise
+        self.end()
+        self._dialer.connected(self.con, sock, self.terms)
 
     def _ask_proxy(self, proxy: Proxy, sock: socket.socket, address: Any) -> None:
         """The proxy is connected: ask it for the target. Its other addresses are not needed."""
@@ -256,7 +257,11 @@ class _Attempt:
         elif said.done:
             self._loop.unwatch(sock)
             del self._socks[sock]
-            self._succeed(sock)
+            try:
+                self._succeed(sock)
+            except Exception:
+                sock.close()
+                raise
         else:
             handle = partial(self._talk, sock, said)
             self._loop.watch(sock, handle, read=True, write=bool(said.output))
