@@ -199,6 +199,8 @@ def main() -> int:
     for load in LOADS:
         few = load._replace(connections=50, busy=min(load.busy, 50)) if quick else load
         print(measure(few), flush=True)
+    # Thawing has raised if anything was missing.
+    print("no breach")
     return 0
 
 
