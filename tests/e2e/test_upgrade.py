@@ -101,7 +101,7 @@ def test_a_signal_upgrades() -> None:
     with serve(ECHO) as serving, serving.tcp() as client:
         says(client, b"before")
         serving.run.send(signal.SIGUSR2)
-        serving.run.line("upgraded: 1 connections and 1 workers moved")
+        serving.run.line("upgraded: 1 connection and 1 worker moved")
         says(client, b"after")
 
 

@@ -122,17 +122,22 @@ def in_words(data: Mapping[str, Any], pid: int | None, linger: float) -> str:
     """What a gateway says of the upgrade that has made it one, for people."""
     left = data["connections"] - data["moved"]
     text = (
-        f"upgraded: {data['moved']:,} connections and {data['workers']} workers moved, pause "
-        f"{1000 * data['pause']:.0f} ms; the gateway is process {pid or '-'} now"
+        f"upgraded: {_count(data['moved'], 'connection')} and {_count(data['workers'], 'worker')} "
+        f"moved, pause {1000 * data['pause']:.0f} ms; the gateway is process {pid or '-'} now"
     )
     if data["pumped"]:
         text += (
-            f"; process {data['pid']} goes on encrypting for {data['pumped']:,} TLS connections, "
-            f"for {human_time(linger)} at most"
+            f"; process {data['pid']} goes on encrypting for "
+            f"{_count(data['pumped'], 'TLS connection')}, for {human_time(linger)} at most"
         )
     if left > 0:
-        text += f"; {left:,} connections could not be moved and are closed"
+        are = "is" if left == 1 else "are"
+        text += f"; {_count(left, 'connection')} could not be moved and {are} closed"
     return text
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def sockets_for(settings: Settings, bound: Bound) -> tuple[Bound, Bound]:
