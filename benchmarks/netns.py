@@ -52,15 +52,15 @@ class Namespaces:
         self._wire: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Namespaces:
-        _sweep()
+        sweep(r"wsraw-(\d+)-(?:gateway|workers)")
         try:
             for namespace in (self.gateway, self.workers):
-                _do("ip", "netns", "add", namespace)
-                _do("ip", "-n", namespace, "link", "set", "lo", "up")
+                do("ip", "netns", "add", namespace)
+                do("ip", "-n", namespace, "link", "set", "lo", "up")
             self._connect()
             for namespace, at in self._ends():
-                _do("ip", "-n", namespace, "address", "add", f"{at}/30", "dev", DEVICE)
-                _do("ip", "-n", namespace, "link", "set", DEVICE, "up")
+                do("ip", "-n", namespace, "address", "add", f"{at}/30", "dev", DEVICE)
+                do("ip", "-n", namespace, "link", "set", DEVICE, "up")
         except BaseException:
             self._remove()
             raise
@@ -96,11 +96,11 @@ class Namespaces:
         if shutil.which("tc") is None:
             return "there is no `tc`: install iproute2"
         peer = ("peer", "name", DEVICE, "netns", self.workers)
-        _do("ip", "-n", self.gateway, "link", "add", DEVICE, "type", "veth", *peer)
+        do("ip", "-n", self.gateway, "link", "add", DEVICE, "type", "veth", *peer)
         try:
             self._shape_netem(0.0, 0.0)
         except CannotMake as error:
-            _do("ip", "-n", self.gateway, "link", "delete", DEVICE)
+            do("ip", "-n", self.gateway, "link", "delete", DEVICE)
             if "unknown" in str(error):
                 return "this kernel has no netem"
             return str(error)
@@ -139,11 +139,11 @@ class Namespaces:
     def _shape_netem(self, delay: float, loss: float) -> None:
         what = ("delay", f"{delay * 1000:g}ms", "loss", f"{loss * 100:g}%", "limit", str(HELD))
         for namespace, _ in self._ends():
-            _do("tc", "-n", namespace, "qdisc", "replace", "dev", DEVICE, "root", "netem", *what)
+            do("tc", "-n", namespace, "qdisc", "replace", "dev", DEVICE, "root", "netem", *what)
 
     def set_up(self, is_up: bool) -> None:
         """The workers' end: pull its plug, or put it back."""
-        _do("ip", "-n", self.workers, "link", "set", DEVICE, "up" if is_up else "down")
+        do("ip", "-n", self.workers, "link", "set", DEVICE, "up" if is_up else "down")
 
     # --- the end ---
 
@@ -158,15 +158,17 @@ class Namespaces:
             subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
 
 
-def _sweep() -> None:
-    """Remove what one that was killed has left."""
-    for name in _do("ip", "netns", "list").split():
-        found = re.fullmatch(r"wsraw-(\d+)-(?:gateway|workers)", name)
+def sweep(pattern: str) -> None:
+    """Remove namespaces of that name that a process which was killed has left. The first group of
+    the pattern is its number."""
+    for name in do("ip", "netns", "list").split():
+        found = re.fullmatch(pattern, name)
         if found and not Path(f"/proc/{found[1]}").exists():
-            _do("ip", "netns", "delete", name)
+            do("ip", "netns", "delete", name)
 
 
-def _do(*words: str) -> str:
+def do(*words: str) -> str:
+    """Run a command; returns its output. Raises CannotMake."""
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CannotMake(f"{' '.join(words)}: {done.stderr.strip()}")

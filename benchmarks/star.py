@@ -6,12 +6,10 @@ A link can be cut so that nobody is told: packets just do not arrive. TCP is the
 from __future__ import annotations
 
 import os
-import re
 import subprocess
-from pathlib import Path
 from types import TracebackType
 
-from benchmarks.netns import CannotMake, missing
+from benchmarks.netns import CannotMake, do, missing, sweep
 
 NETWORK = "198.51.100"
 HUB_AT = f"{NETWORK}.1"
@@ -28,7 +26,7 @@ class Star:
         self.nodes = [f"wsraw-star-{os.getpid()}-{n}" for n in range(count)]
 
     def __enter__(self) -> Star:
-        _sweep()
+        sweep(r"wsraw-star-(\d+)-\w+")
         try:
             self._make()
         except BaseException:
@@ -46,25 +44,25 @@ class Star:
 
     def _make(self) -> None:
         for namespace in (self.hub, *self.nodes):
-            _do("ip", "netns", "add", namespace)
-            _do("ip", "-n", namespace, "link", "set", "lo", "up")
-        _do("ip", "-n", self.hub, "link", "add", "switch", "type", "bridge")
-        _do("ip", "-n", self.hub, "address", "add", f"{HUB_AT}/24", "dev", "switch")
-        _do("ip", "-n", self.hub, "link", "set", "switch", "up")
+            do("ip", "netns", "add", namespace)
+            do("ip", "-n", namespace, "link", "set", "lo", "up")
+        do("ip", "-n", self.hub, "link", "add", "switch", "type", "bridge")
+        do("ip", "-n", self.hub, "address", "add", f"{HUB_AT}/24", "dev", "switch")
+        do("ip", "-n", self.hub, "link", "set", "switch", "up")
         for n, namespace in enumerate(self.nodes):
             peer = ("peer", "name", "net", "netns", namespace)
-            _do("ip", "-n", self.hub, "link", "add", f"port{n}", "type", "veth", *peer)
+            do("ip", "-n", self.hub, "link", "add", f"port{n}", "type", "veth", *peer)
             self.heal(n)
-            _do("ip", "-n", self.hub, "link", "set", f"port{n}", "up")
-            _do("ip", "-n", namespace, "address", "add", f"{NETWORK}.{n + 2}/24", "dev", "net")
-            _do("ip", "-n", namespace, "link", "set", "net", "up")
+            do("ip", "-n", self.hub, "link", "set", f"port{n}", "up")
+            do("ip", "-n", namespace, "address", "add", f"{NETWORK}.{n + 2}/24", "dev", "net")
+            do("ip", "-n", namespace, "link", "set", "net", "up")
 
     def cut(self, n: int) -> None:
         """Take the cable of a node out of the switch; both ends still have a carrier."""
-        _do("ip", "-n", self.hub, "link", "set", f"port{n}", "nomaster")
+        do("ip", "-n", self.hub, "link", "set", f"port{n}", "nomaster")
 
     def heal(self, n: int) -> None:
-        _do("ip", "-n", self.hub, "link", "set", f"port{n}", "master", "switch")
+        do("ip", "-n", self.hub, "link", "set", f"port{n}", "master", "switch")
 
     def _remove(self) -> None:
         for namespace in (*self.nodes, self.hub):
@@ -74,18 +72,3 @@ class Star:
 def inside(namespace: str) -> tuple[str, ...]:
     """What runs a command there."""
     return ("ip", "netns", "exec", namespace)
-
-
-def _sweep() -> None:
-    """Remove what one that was killed has left."""
-    for name in _do("ip", "netns", "list").split():
-        found = re.fullmatch(r"wsraw-star-(\d+)-\w+", name)
-        if found and not Path(f"/proc/{found[1]}").exists():
-            _do("ip", "netns", "delete", name)
-
-
-def _do(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CannotMake(f"{' '.join(words)}: {done.stderr.strip()}")
-    return done.stdout

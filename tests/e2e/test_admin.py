@@ -32,7 +32,11 @@ def address_of(run: Running) -> str:
 
 def get(run: Running, path: str, **headers: str) -> tuple[int, str]:
     """Ask the admin address of a run."""
-    request = urllib.request.Request(address_of(run) + path, headers=headers)
+    return answer_to(urllib.request.Request(address_of(run) + path, headers=headers))
+
+
+def answer_to(request: urllib.request.Request) -> tuple[int, str]:
+    """Status and body."""
     try:
         with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
             return answer.status, answer.read().decode()
@@ -178,13 +182,7 @@ def test_any_program_can_publish(tmp_path: Path) -> None:
         body = json.dumps(fields).encode()
         headers = {"Authorization": "Bearer sesame", "Content-Type": "application/json"}
         url = f"{address_of(run)}/publish"
-        request = urllib.request.Request(url, body, headers, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+        return answer_to(urllib.request.Request(url, body, headers, method="POST"))
 
     with Running(*arguments, listen=["127.0.0.1:0"]) as run:
         run.ready()

@@ -1,7 +1,7 @@
 """I/O. The connection to NATS, by nats-py: subscriptions, and messages both ways.
 
 Nothing here waits for NATS. What it cannot take now is refused, so that the caller counts it: while
-there is no connection, and while too much waits for a slow one.
+it is not connected, and while too much waits for a slow server.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Bus:
     ) -> None:
         """`subjects`: gives those to subscribe in a new client."""
         self.why = ""
-        """Why there is no connection, as far as known."""
+        """Why it is not connected, as far as known."""
         self._servers = servers
         self._received = received
         self._connected = connected

@@ -195,7 +195,9 @@ def kick(
         raise WrongUse("say which connections: an ID, --address, --slow, …, or --all")
     if place is not None and con_id is None:
         if dry_run:
-            raise WrongUse("--dry-run needs an ID: a connection elsewhere is not known here")
+            raise WrongUse(
+                "--dry-run needs an ID: this run does not know the connections of other gateways"
+            )
         options["ref"] = place
     if dry_run:
         _show_chosen(con_id, run_dir, timeout, options)

@@ -83,7 +83,7 @@ class HandlerTotals:
         """Calls longer than each of HANDLER_BOUNDS, and not longer than the next one."""
 
     def add(self, more: Stats | HandlerTotals) -> None:
-        """Count what a worker says, or take over what has happened elsewhere."""
+        """Count what a worker says, or take over what a canary has counted."""
         self.calls += more.calls
         self.seconds += more.seconds
         self.exceptions += more.exceptions
@@ -111,7 +111,7 @@ class PoolTotals:
         """By name, as far as workers have told."""
 
     def add(self, other: PoolTotals) -> None:
-        """Take over what has happened elsewhere."""
+        """Take over what a canary has counted."""
         self.parked += other.parked
         self.acked += other.acked
         self.redelivered += other.redelivered

@@ -520,11 +520,6 @@ class Supervisor:
         return ""
 
     def _settle(self, done: a.Settled) -> None:
-        if done.what == "reload":
-            pools = self.policy.pools.values()
-            self._children.versions.keep(
-                {number for each in pools for number in each.versions.kept}
-            )
         is_upgrade = done.what == p.UPGRADE
         of_pool = f"{done.pool}: " if len(self.policy.pools) > 1 and not is_upgrade else ""
         text = f"{of_pool}{done.text}"
@@ -537,6 +532,8 @@ class Supervisor:
         if not done.ok and self._children.last_output and done.shows_output:
             text = f"{text}\n{self._children.last_output}"
         if done.what in ("reload", a.CANARY):
+            kept = [pool.kept_versions for pool in self.policy.pools.values()]
+            self._children.versions.keep(set().union(*kept))
             self._requests.refusals.settled(done.pool, done.ok, text, self.loop.now)
         self._requests.pending.settle(done.what, done.pool, done.ok, text)
 

@@ -214,6 +214,14 @@ def test_a_worse_version_is_rolled_back() -> None:
     assert trial.run.pool.versions.wanted == Version(1)
 
 
+def test_the_files_of_both_versions_are_kept_while_it_is_tried() -> None:
+    """Whatever other pools reload meanwhile."""
+    trial = Trial()
+    assert trial.run.pool.kept_versions == {1, 2}
+    trial.run.exit(trial.new[0], DOES_NOT_LOAD)
+    assert trial.run.pool.kept_versions == {1}
+
+
 @pytest.mark.parametrize("when", ["starting", "on trial"])
 def test_a_death_rolls_it_back(when: str) -> None:
     trial = Trial()

@@ -19,9 +19,6 @@ from typing import Final, NamedTuple
 
 from wsraw.runtime.printable import os_error
 
-HAS_DESCRIPTORS: Final = sys.platform != "win32" and hasattr(socket, "SCM_RIGHTS")
-"""Whether the system passes descriptors from one process to another."""
-
 MOST_SOCKETS: Final = 250
 """In a frame. Linux takes 253 descriptors a message (SCM_MAX_FD)."""
 

@@ -1,6 +1,6 @@
 """I/O, by its targets. Bridges: each client of theirs is spliced with a connection to a target.
 
-A bridge is a pool without workers: what handlers do elsewhere is done here. The handshake of a
+A bridge is a pool without workers: what handlers do in other pools is done here. The handshake of a
 WebSocket waits for the target, so that a client whose target is down gets an HTTP status (502, or
 504 if it has not answered in time) and no connection that ends at once. A raw client is reset.
 """

@@ -2,7 +2,7 @@
 
     STARTING ──all are ready──▶ ON_TRIAL ──its time is over──▶ PROMOTED
         │                          │
-        └──one dies──▶ FAILED ◀────┴──it does worse than the old workers, or one dies
+        └──one dies──▶ it is over ◀┴──it does worse than the old workers, or one dies
 
 The pool starts the workers and ends them (pool.py); here is how the trial goes, and its verdict.
 What a version does is compared with what the other workers do in the same time: exceptions of each
@@ -52,7 +52,6 @@ class Stage(Enum):
     STARTING = "starting"
     ON_TRIAL = "on trial"
     PROMOTED = "promoted"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True)

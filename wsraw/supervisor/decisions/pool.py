@@ -270,6 +270,12 @@ class Pool:
             return canary.version
         return self.versions.wanted
 
+    @property
+    def kept_versions(self) -> set[int]:
+        """The versions whose files are needed."""
+        on_trial = {self.canary.version.number} if self.canary is not None else set()
+        return self.versions.kept | on_trial
+
     def canary_record(self) -> rec.Canary | None:
         """What the gateway is to know of the canary."""
         canary = self.canary

@@ -15,14 +15,16 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wsraw.config import programs
 from wsraw.runtime import private
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 INDEX: Final = "index.jsonl"
 

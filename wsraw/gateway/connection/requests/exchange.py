@@ -39,7 +39,7 @@ class RequestError(ValueError):
 
 
 class Progress(NamedTuple):
-    """How far an exchange has come: all that is needed to go on with it elsewhere, by `again`."""
+    """How far an exchange has come: all that another gateway needs to go on, by `again`."""
 
     head: bytes
     max_body: int
@@ -254,7 +254,7 @@ class Exchange:
         """After the response: whether another request may follow."""
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
-    # --- to go on elsewhere ---
+    # --- to go on in another gateway ---
 
     @property
     def progress(self) -> Progress:

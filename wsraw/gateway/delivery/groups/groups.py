@@ -2,7 +2,7 @@
 
 Whatever publishes enters here: handlers, the command line, the admin address, other gateways. What
 begins at this gateway comes by `publish` and `send_to_user`, which tell `relay` of it; what has
-begun elsewhere comes by `deliver` and `deliver_to_user`.
+begun at another gateway comes by `deliver` and `deliver_to_user`.
 """
 
 from __future__ import annotations
