@@ -160,6 +160,22 @@ def test_all_streams_together_have_a_bound() -> None:
     assert told.flow.accounted < 1 << 20
 
 
+@pytest.mark.parametrize("have_members", [False, True])
+def test_groups_that_are_only_asked_for_have_the_same_bound(have_members: bool) -> None:
+    """A client may choose the names, so that each join makes a stream."""
+    told = Told(rule(messages=1000, time=0.0), memory_limit=1 << 20)
+    for n in range(10_000):
+        if have_members:
+            told.members.add(f"g{n}")
+        position = told.position(f"g{n}")
+        assert told.history.size <= SHARE * (1 << 20)
+        assert told.since(f"g{n}", position) == ("", True)
+    assert 100 < len(told.history) < 1000
+    begin = told.position("g")
+    told.publish("g", b"x")
+    assert told.since("g", begin) == ("x", True), "a new one can be used"
+
+
 def test_while_memory_is_crowded_half_is_dropped_each_second() -> None:
     told = Told(rule(messages=1000))
     told.members.add("g")

@@ -173,7 +173,7 @@ class History:
             if rule.time:
                 self._expire_streams(rule, now)
         if self._flow.crowded:
-            self._make_room(self.size / 2)
+            self._make_room(self.size / 2, keeps_members=True)
 
     # --- the end of messages and streams ---
 
@@ -189,6 +189,7 @@ class History:
             stream = Stream(f"{self._instance}{self._epochs:x}", rule, cost, now)
             self._streams[group] = rule.streams[group] = stream
             self._count(cost)
+            self._make_room(self._flow.memory_limit * SHARE)
         return stream
 
     def _expire(self, stream: Stream, now: float) -> None:
@@ -211,11 +212,18 @@ class History:
             stream.touched = now
             stream.rule.streams.move_to_end(group)
         else:
-            del self._streams[group], stream.rule.streams[group]
-            self._count(-stream.cost)
+            self._forget(group, stream)
 
-    def _make_room(self, most: float) -> None:
-        """Drop messages until all streams take that many bytes, or none is left."""
+    def _forget(self, group: str, stream: Stream) -> None:
+        del self._streams[group], stream.rule.streams[group]
+        self._count(-stream.cost)
+
+    def _make_room(self, most: float, keeps_members: bool = False) -> None:
+        """Drop messages, and streams that have none left, until all take that many bytes.
+
+        At the bound a stream goes even if it has members: whoever joins a group makes one. If
+        `keeps_members`, such streams stay, as they know their offset.
+        """
         left = len(self._streams)
         while self.size > most and left:
             rules = [rule for rule in self._rules if rule.streams]
@@ -223,9 +231,12 @@ class History:
             group, stream = next(iter(rule.streams.items()))
             if stream.kept:
                 self._drop_oldest(stream)
-            else:
+                continue
+            left -= 1
+            if keeps_members:
                 self._set_aside(group, stream, self._flow.now)
-                left -= 1
+            else:
+                self._forget(group, stream)
 
     def _drop_oldest(self, stream: Stream) -> None:
         _, message = stream.kept.popleft()
