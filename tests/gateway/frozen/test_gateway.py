@@ -214,7 +214,7 @@ def test_a_splice_goes_on_where_it_was() -> None:
     again.sockets = Sockets([entry.con, other.con])
     third = again.move().registry.entries[first.id]
     assert third.splice is not None
-    assert (third.splice.buffer, third.splice.flows) == (b"tw", True)
+    assert (bytes(third.splice.buffer), third.splice.flows) == (b"tw", True)
 
 
 def test_a_changed_setting_holds_for_connections_that_were_there_before() -> None:

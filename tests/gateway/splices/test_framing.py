@@ -17,11 +17,14 @@ texts = st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"").rstrip(
 
 def fed(framing: str, pieces: list[bytes]) -> tuple[list[bytes], bytes]:
     messages: list[bytes] = []
-    buffer = b""
+    buffer = bytearray()
     for piece in pieces:
-        whole, buffer = split(framing, buffer, piece, LIMIT)
-        messages += whole
-    return messages, buffer
+        messages += split(framing, buffer, piece, LIMIT)
+    return messages, bytes(buffer)
+
+
+def framed(framing: str, data: bytes, final: bool) -> bytes:
+    return join(framing, bytearray(), data, final)
 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -39,7 +42,7 @@ def test_lines_are_the_same_wherever_the_stream_is_cut(lines: list[bytes], cuts:
 def test_counted_messages_are_the_same_wherever_the_stream_is_cut(
     messages: list[bytes], cuts: list[int]
 ) -> None:
-    stream = b"".join(join("length", b"", message, True)[0] for message in messages)
+    stream = b"".join(framed("length", message, True) for message in messages)
     assert fed("length", cut(stream, cuts)) == (messages, b"")
 
 
@@ -47,10 +50,9 @@ def test_counted_messages_are_the_same_wherever_the_stream_is_cut(
 def test_fragments_of_a_message_are_one_message_for_the_raw_side(
     frames: list[tuple[bytes, bool]],
 ) -> None:
-    stream, buffer, expected, message = b"", b"", [], b""
+    stream, buffer, expected, message = b"", bytearray(), [], b""
     for data, final in frames:
-        out, buffer = join("length", buffer, data, final)
-        stream += out
+        stream += join("length", buffer, data, final)
         message += data
         if final:
             expected.append(message)
@@ -61,8 +63,8 @@ def test_fragments_of_a_message_are_one_message_for_the_raw_side(
 
 def test_a_line_and_a_carriage_return_that_comes_alone() -> None:
     assert fed("line", [b"a\r", b"\n\r", b"b\n"]) == ([b"a", b"\rb"], b"")
-    assert join("line", b"", b"one", False) == (b"one", b"")
-    assert join("line", b"", b"two", True) == (b"two\n", b"")
+    assert framed("line", b"one", False) == b"one"
+    assert framed("line", b"two", True) == b"two\n"
 
 
 @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
@@ -73,7 +75,7 @@ def test_a_message_has_at_most_the_limit(size: int) -> None:
         else:
             with pytest.raises(FramingError, match="a line of more than 100 bytes"):
                 fed("line", cut(stream, [5, size]))
-    counted = join("length", b"", b"x" * size, True)[0]
+    counted = framed("length", b"x" * size, True)
     if size == LIMIT:
         assert fed("length", [counted]) == ([b"x" * size], b"")
     else:
@@ -83,11 +85,11 @@ def test_a_message_has_at_most_the_limit(size: int) -> None:
 
 
 def test_what_is_left_at_the_end() -> None:
-    assert last("line", b"half") == b"half"
-    assert last("line", b"") is None
-    assert last("chunk", b"") is None
+    assert last("line", bytearray(b"half")) == b"half"
+    assert last("line", bytearray(b"")) is None
+    assert last("chunk", bytearray(b"")) is None
     with pytest.raises(FramingError, match="within a message"):
-        last("length", b"\0\0")
+        last("length", bytearray(b"\0\0"))
 
 
 @pytest.mark.parametrize(

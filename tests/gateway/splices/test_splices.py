@@ -607,6 +607,42 @@ def test_bytes_that_cannot_be_messages_end_both_sides(framing: str, data: bytes)
     assert target.closed_with[0] == 1001
 
 
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize(
+    ("kinds", "framing"),
+    [(("raw", "ws"), "line"), (("raw", "ws"), "length"), (("ws", "raw"), "length")],
+)
+def test_parts_of_messages_count_in_the_memory_of_all(
+    kinds: tuple[str, str], framing: str, closes: bool
+) -> None:
+    """A thousand clients that never finish a line would take a gigabyte."""
+    pair = Pair(kinds)
+    registry = pair.harness.registry
+    client, target = pair.spliced(framing=framing)
+    before = registry.flow.accounted
+    for n in range(10):
+        if kinds[0] == "ws":
+            client.send_frame(Frame(Opcode.CONT if n else Opcode.BINARY, b"x" * 5000, False))
+        else:
+            client.say(b"x" * 5000 if n or framing == "line" else b"\0\1\0\0" + b"x" * 4996)
+    pair.settle()
+    registry.flow.check_memory(list(registry.entries.values()))
+    assert before + 49_000 < registry.flow.accounted < before + 60_000
+    assert target.bytes == b""
+    if closes:
+        # Its handlers have not heard of it yet.
+        registry.abort(entry_of(client.con), 1013, "memory", "", pair.harness.now)
+    elif kinds[0] == "ws":
+        client.send_frame(Frame(Opcode.CONT, b"", True))
+    else:
+        client.say(b"x" * (65_535 - 49_996) + b"\n")
+    if not closes:
+        pair.settle()
+        assert len(target.bytes) > 49_996
+    registry.flow.check_memory(list(registry.entries.values()))
+    assert registry.flow.accounted < before + 10_000
+
+
 def test_splices_that_cannot_be() -> None:
     pair = Pair(("raw", "raw"))
     worker, client = pair.worker, pair.client.con.id

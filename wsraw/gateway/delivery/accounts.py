@@ -435,6 +435,8 @@ class Flow:
             entry.unfinished = entry.con.unfinished
             if entry.con.websocket is not None:
                 entry.unfinished += entry.con.websocket.contexts_size
+            if entry.splice is not None:
+                entry.unfinished += len(entry.splice.buffer)
             if entry.unfinished < WORTH_WEIGHING:
                 self.unfinished.discard(entry)
                 entry.unfinished = 0

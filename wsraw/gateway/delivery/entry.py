@@ -80,7 +80,7 @@ class Splice:
         """Messages that wait for that, counted in the account."""
         self.flows = False
         """What comes is forwarded at once."""
-        self.buffer = b""
+        self.buffer = bytearray()
         """Bytes of a message that is not whole, on their way to or from a raw side."""
         self.has_passed_fin = False
         """That its peer sends no more was passed on."""

@@ -418,6 +418,9 @@ class Registry:
         """Close a connection without writing the output that waits."""
         reason = message if len(message) < 100 else ""
         self.take(entry.con, entry.con.close_now(code, reason, cause, message, now), now)
+        if entry.splice is not None:
+            # A WebSocket may take a while to answer, and this counts in memory.
+            entry.splice.buffer.clear()
         self.flow.output_changed(entry)
         self.dirty[entry.con] = None
 

@@ -66,8 +66,8 @@ BURST: Final = Plan(Burst, BurstState, copied="batch allowance", translated="unt
 SPLICE: Final = Plan(
     Splice,
     SpliceState,
-    copied="other framing type flows buffer has_passed_fin",
-    translated="begun waiting",
+    copied="other framing type flows has_passed_fin",
+    translated="begun waiting buffer",
 )
 REOPENING: Final = Plan(Reopening, EntryState, translated="asked attempts")
 ENTRY: Final = Plan(
@@ -356,7 +356,8 @@ def _freeze_splice(entry: Entry) -> SpliceState | None:
         return None
     flights = holder.window.in_flight.items() if holder is not None and splice.begun else ()
     begun = [seq for seq, flight in flights if is_among(flight.event, splice.begun)]
-    return SPLICE.freeze(splice, begun=begun, waiting=splice.waiting)
+    buffer = bytes(splice.buffer)
+    return SPLICE.freeze(splice, begun=begun, waiting=splice.waiting, buffer=buffer)
 
 
 def _ids(entries: Any) -> list[int]:
@@ -651,6 +652,7 @@ class ThawDelivery:
         splice = entry.splice = Splice(state.other, state.framing, state.type)
         SPLICE.thaw(state, splice)
         splice.waiting = state.waiting
+        splice.buffer = bytearray(state.buffer)
         if not splice.flows:
             parked = [event for event, _, _ in entry.parked]
             splice.begun = [event for event in parked if type(event) is OnMessage]

@@ -19,6 +19,9 @@ from wsraw.link.open_options import Proxy, Target
 LONGEST_HEAD: Final = 16 * 1024
 """Bytes of a proxy's answer."""
 
+LOG_IN: Final = "write USER:PASSWORD@ before its host"
+"""Advice. A whole URL would not be shown: whatever looks like a login is left out of the log."""
+
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: ([^\r\n]{0,100}))?")
 
 
@@ -68,7 +71,7 @@ class HttpConnect:
 
 _REFUSALS: Final = {
     b"403": "the proxy does not allow this target (403)",
-    b"407": "the proxy needs a login, or rejects this one (407): http://USER:PASSWORD@HOST:PORT",
+    b"407": f"the proxy needs a login, or rejects this one (407); {LOG_IN}",
     b"502": "the proxy cannot reach the target (502)",
     b"504": "the target did not answer the proxy in time (504)",
 }
@@ -116,7 +119,7 @@ class Socks5:
             self._expects = self._read_login
             self._next(2)
         else:
-            self.error = "the proxy needs a login: socks5://USER:PASSWORD@HOST:PORT"
+            self.error = f"the proxy needs a login; {LOG_IN}"
 
     def _read_login(self) -> None:
         if self._buffer[1]:

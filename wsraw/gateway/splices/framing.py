@@ -22,54 +22,62 @@ class FramingError(ValueError):
     """The bytes are not messages, or one is too large; the text says which."""
 
 
-def split(framing: str, buffer: bytes, data: bytes, limit: int) -> tuple[list[bytes], bytes]:
-    """The messages that are whole with these bytes, and what is left of the buffer. Raises
+def split(framing: str, buffer: bytearray, data: bytes, limit: int) -> list[bytes]:
+    """The messages that are whole with these bytes; what is left stays in the buffer. Raises
     FramingError for a message above the limit."""
     if framing == "chunk":
-        return ([data] if data else []), b""
-    data = buffer + data
-    return _lines(data, len(buffer), limit) if framing == "line" else _counted(data, limit)
+        return [data] if data else []
+    seen = len(buffer)
+    buffer += data
+    return _lines(buffer, seen, limit) if framing == "line" else _counted(buffer, limit)
 
 
-def _lines(data: bytes, seen: int, limit: int) -> tuple[list[bytes], bytes]:
-    lines = data.split(b"\n") if data.find(b"\n", seen) >= 0 else [data]
-    rest = lines.pop()
+def _lines(buffer: bytearray, seen: int, limit: int) -> list[bytes]:
+    lines: list[bytes] = []
+    if buffer.find(b"\n", seen) >= 0:
+        lines = bytes(buffer).split(b"\n")
+        buffer[:] = lines.pop()
     # A carriage return may be the last byte so far.
     lines = [line.removesuffix(b"\r") for line in lines]
-    if max(len(rest) - 1, *map(len, lines), 0) > limit:
+    if max(len(buffer) - 1, *map(len, lines), 0) > limit:
         raise FramingError(f"a line of more than {limit} bytes")
-    return lines, rest
+    return lines
 
 
-def _counted(data: bytes, limit: int) -> tuple[list[bytes], bytes]:
+def _counted(buffer: bytearray, limit: int) -> list[bytes]:
     messages, at = [], 0
-    while len(data) - at >= HEAD:
-        size = int.from_bytes(data[at : at + HEAD], "big")
+    while len(buffer) - at >= HEAD:
+        size = int.from_bytes(buffer[at : at + HEAD], "big")
         if size > limit:
             raise FramingError(f"a message of {size} bytes; the maximum is {limit}")
         end = at + HEAD + size
-        if len(data) < end:
+        if len(buffer) < end:
             break
-        messages.append(data[at + HEAD : end])
+        messages.append(bytes(buffer[at + HEAD : end]))
         at = end
-    return messages, data[at:]
+    del buffer[:at]
+    return messages
 
 
-def last(framing: str, buffer: bytes) -> bytes | None:
+def last(framing: str, buffer: bytearray) -> bytes | None:
     """The message in what is left when nothing more comes; None: there is none. Raises
     FramingError if it is cut short."""
     if not buffer:
         return None
     if framing == "length":
         raise FramingError("the stream ended within a message")
-    return buffer
+    return bytes(buffer)
 
 
-def join(framing: str, buffer: bytes, data: bytes, final: bool) -> tuple[bytes, bytes]:
-    """The bytes for a raw connection of a message or a part of it, and the new buffer."""
+def join(framing: str, buffer: bytearray, data: bytes, final: bool) -> bytes:
+    """The bytes for a raw connection of a message or a part of it; what has to wait for the rest
+    stays in the buffer."""
     if framing == "line":
-        return (data + b"\n" if final else data), b""
+        return data + b"\n" if final else data
     if framing == "length":
-        data = buffer + data
-        return (len(data).to_bytes(HEAD, "big") + data, b"") if final else (b"", data)
-    return data, b""
+        buffer += data
+        if not final:
+            return b""
+        data = len(buffer).to_bytes(HEAD, "big") + buffer
+        buffer.clear()
+    return data

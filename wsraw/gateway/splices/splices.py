@@ -142,7 +142,8 @@ class Splices(Spliced):
         if other.con.websocket is None:
             data = event.data
             if splice.framing != "chunk" and event.type != "raw":
-                data, splice.buffer = framing.join(splice.framing, splice.buffer, data, event.final)
+                data = framing.join(splice.framing, splice.buffer, data, event.final)
+                self._count(entry, splice, event.data)
                 self._limit(entry, splice, now)
             if data:
                 self._send(entry, other, Send(other.id, data), now)
@@ -156,17 +157,25 @@ class Splices(Spliced):
     ) -> None:
         limit = self._registry.settings.max_message_size
         try:
-            messages, splice.buffer = framing.split(splice.framing, splice.buffer, data, limit)
+            messages = framing.split(splice.framing, splice.buffer, data, limit)
         except framing.FramingError as error:
+            splice.buffer.clear()
             self._fail(entry, 1009, str(error), now)
             return
+        self._count(entry, splice, data)
         for message in messages:
             self._send(entry, other, Send(other.id, message, splice.type), now)
+
+    def _count(self, entry: Entry, splice: Splice, data: bytes) -> None:
+        """A part of a message counts as any that is not whole."""
+        if splice.buffer:
+            self._registry.flow.read_part(entry.con, len(data))
 
     def _limit(self, entry: Entry, splice: Splice, now: float) -> None:
         """A message that is joined from fragments is bounded as one of a single frame is."""
         limit = self._registry.settings.max_message_size
         if len(splice.buffer) > limit:
+            splice.buffer.clear()
             self._fail(entry, 1009, f"a message of more than {limit} bytes", now)
 
     def _send(self, entry: Entry, other: Entry, send: Send, now: float) -> None:
@@ -274,8 +283,13 @@ class Splices(Spliced):
     def ended(self, entry: Entry, now: float) -> None:
         """Pass the end on, once all that came before is."""
         splice, other = entry.splice, self.partner(entry)
-        if splice is None or not splice.flows or other is None or other.gone:
-            return
+        if splice is not None and splice.flows:
+            if other is not None and not other.gone:
+                self._pass_end(entry, other, splice, now)
+            # It counts in memory until it is forgotten.
+            splice.buffer.clear()
+
+    def _pass_end(self, entry: Entry, other: Entry, splice: Splice, now: float) -> None:
         if other.con.state is CLOSED or (other.con.intake.half_closed and splice.has_passed_fin):
             # Where both have sent FIN, each ends when its output is written.
             return
@@ -297,7 +311,7 @@ class Splices(Spliced):
         except framing.FramingError as error:
             self._registry.counters.say("warning", "%s: %s", entry.con.label, error)
             message = None
-        splice.buffer = b""
+        splice.buffer.clear()
         if message is not None:
             self._send(entry, other, Send(other.id, message, splice.type), now)
 
