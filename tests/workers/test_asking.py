@@ -14,7 +14,7 @@ import pytest
 import wsraw
 from tests.deadline import DEADLINE, eventually
 from wsraw.gateway.sessions import commands
-from wsraw.link.records import Answer, Mark, Query, Reached, Record
+from wsraw.link.records import Answer, Mark, Query, Reached, Record, Refused
 from wsraw.testing import App, Server
 from wsraw.workers.asking import MOST_QUERIES, Asked, Questions
 from wsraw.workers.connection import Connections
@@ -476,3 +476,19 @@ def test_a_join_of_a_handler_that_raised_is_not_waited_for(make: Make) -> None:
         client.send("x")
     with pytest.raises(ConnectionError):
         app.module.asked[0].result()
+
+
+def test_a_refused_question_fails_with_the_reason() -> None:
+    asking = Asking()
+    asked: list[Asked[Any]] = [asking.questions.count("a"), asking.questions.drained(5)]
+    asked += [asking.questions.members("g"), asking.questions.buffered(5)]
+    asked.append(asking.questions.joined(lambda: None)[1])
+    for ref, each in enumerate(asked, 1):
+        assert asking.questions.refused(Refused(1, 0, "never given out", ref))
+        with pytest.raises(ValueError, match="never given out"):
+            each.result()
+    assert not asking.questions.refused(Refused(1, 0, "a command", 0))
+    # All are counted as answered.
+    for n in range(MOST_QUERIES):
+        asking.questions.count(f"{n}")
+    assert len(asking.sent) == 4 + MOST_QUERIES

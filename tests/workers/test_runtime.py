@@ -911,3 +911,17 @@ def test_commands_outside_an_event_are_split_into_batches(
     with pytest.raises(ValueError, match="too large"):
         con.send(bytes(40_000))
     assert [len(both.commands()) for _ in range(9)] == [1] * 9
+
+
+def test_what_cannot_be_spliced_stays_with_its_handlers(pair: MakePair) -> None:
+    p = pair("""
+        heard = []
+        def on_message(msg, con):
+            heard.append(msg["data"])
+            try:
+                con.splice(con)
+            except ValueError as error:
+                heard.append(str(error).rpartition(" ")[2])
+    """)
+    assert p.run(message(1, b"1"), message(1, b"2")) == []
+    assert p.heard == ["1", "itself", "2", "itself"]

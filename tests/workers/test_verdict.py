@@ -116,3 +116,30 @@ def test_the_facts_about_the_client_are_shown(pair: MakePair) -> None:
     assert (p.con(2).proxy, p.con(2).scheme) == ("", "ws")
     p.run(OnConnect(0, con_id(3), {"Protocol": "raw"}, about={"tls": {"version": "TLSv1.3"}}))
     assert p.con(3).scheme == "tls"
+
+
+@ASYNC
+def test_nobody_is_rejected_once_that_is_decided(pair: MakePair, kind: str) -> None:
+    """The gateway would refuse it, and what the client sends would be handled by nobody."""
+    p = pair(f"""
+        heard = []
+        def late(con):
+            try:
+                con.reject(401)
+            except RuntimeError as error:
+                heard.append(str(error).partition(":")[0])
+        {kind} on_connect(inf, con):
+            if inf.get("way") == "accept":
+                con.accept()
+                late(con)
+            heard.append(con)
+        {kind} on_message(msg, con):
+            heard.append(msg["data"])
+    """)
+    event = connect(1, verdict=True)
+    event.inf["way"] = "accept"
+    assert p.run(event) == [Accept(con_id(1))]
+    assert p.run(connect(2, verdict=True)) == []
+    p.module.late(p.heard.pop())
+    p.run(message(1, b"1"), message(2, b"2"))
+    assert p.heard == ["nothing to reject", p.con(1), "nothing to reject", "1", "2"]

@@ -183,13 +183,13 @@ class GatewayEnd(Generic[Owner]):
         """Send a notice; it keeps its place among the events."""
         self._out.append(record)
 
-    def refuse(self, index: int, why: str) -> None:
+    def refuse(self, index: int, why: str, ref: int = 0) -> None:
         """Tell the worker that a record of its current batch was left out. Of thousands in a turn
-        it is not told each: nobody reads them, and they need memory."""
+        it is not told each: nobody reads them, and they need memory. `ref`: of a question."""
         if self.owed < MOST_OWED:
             self.owed += 1
             batch, index = self.parts.place(self.batches, index)
-            self._out.append(Refused(batch, index, why[:LONGEST_WHY]))
+            self._out.append(Refused(batch, index, why[:LONGEST_WHY], ref))
 
     def drain(self, deadline: float) -> None:
         """Tell a READY worker that no more events come, and how many seconds it has."""

@@ -218,11 +218,13 @@ class Drain(Record, tag="drain"):
 
 
 class Refused(Record, tag="refused"):
-    """Notice: record `index` (from 0) of your batch number `batch` (from 1) was left out."""
+    """Notice: record `index` (from 0) of your batch number `batch` (from 1) was left out. `ref` is
+    that of the record, if it has one: what it asks is not answered."""
 
     batch: int
     index: int
     why: str
+    ref: int = 0
 
 
 class Reached(Record, tag="reached"):

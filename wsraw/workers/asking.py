@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from wsraw.link.records import Answer, Mark, Query, Reached, Record
+from wsraw.link.records import Answer, Mark, Query, Reached, Record, Refused
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -46,7 +46,8 @@ class Asked(Generic[T]):
         self._then: list[Callable[[], object]] = []
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Raises ConnectionError if the gateway is lost before it has answered."""
+        """Raises ConnectionError if the gateway is lost before it has answered, and ValueError if
+        it refuses to, with the reason."""
         self._begin()
         if not self._is_done:
             # Imported here, as plain handlers do without asyncio.
@@ -67,8 +68,8 @@ class Asked(Generic[T]):
         """The answer, in a plain handler: its worker does nothing else until it has come.
 
         Raises TimeoutError after `timeout` seconds (None: never), ConnectionError if the gateway is
-        lost, and RuntimeError where a wait would stop an asyncio loop, in which the answer would
-        never come: there, await it in an ``async def``.
+        lost, ValueError if it refuses to answer, and RuntimeError where a wait would stop an
+        asyncio loop, in which the answer would never come: there, await it in an ``async def``.
         """
         self._begin()
         if not self._is_done:
@@ -139,8 +140,8 @@ class Joined(NamedTuple):
         return f"{self.epoch}:{self.offset}"
 
 
-Then = Callable[[Answer | Reached | None], None]
-"""Called with the answer, or None if the session has ended without one."""
+Then = Callable[[Answer | Reached | Refused | None], None]
+"""Called with the answer, or why there is none; None if the session has ended without one."""
 
 
 class Questions:
@@ -154,8 +155,8 @@ class Questions:
         self._asked: dict[int, Then] = {}
         self._queries = 0
         """Queries among those."""
-        self._joins: set[int] = set()
-        """Those of commands to join, which are no queries."""
+        self._uncounted: set[int] = set()
+        """Marks, and commands to join, which are no queries."""
         self._queued: deque[tuple[Query, Then]] = deque()
         self._next = 1
 
@@ -174,9 +175,9 @@ class Questions:
         asked: Asked[list[int | str]] = Asked(self.wait)
         ids: dict[int | str, None] = {}
 
-        def take(answer: Answer | Reached | None) -> None:
+        def take(answer: Answer | Reached | Refused | None) -> None:
             if not isinstance(answer, Answer):
-                asked.fail(ConnectionError(LOST))
+                asked.fail(_failure(answer))
                 return
             # One that left and joined again meanwhile is named twice.
             ids.update(dict.fromkeys(answer.value))
@@ -200,7 +201,7 @@ class Questions:
         """Ask to be the one worker of the pool that calls a timer: `then` gets the seconds until it
         should ask again, 0 to call it now, or None without a gateway."""
 
-        def take(answer: Answer | Reached | None) -> None:
+        def take(answer: Answer | Reached | Refused | None) -> None:
             then(answer.value if isinstance(answer, Answer) else None)
 
         self._query("turn", name, round(seconds * 1000), take)
@@ -210,16 +211,16 @@ class Questions:
         once the connection is closed."""
         asked: Asked[bool] = Asked(self.wait)
 
-        def take(answer: Answer | Reached | None) -> None:
+        def take(answer: Answer | Reached | Refused | None) -> None:
             if isinstance(answer, Reached):
                 asked.set(answer.written)
             else:
-                asked.fail(ConnectionError(LOST))
+                asked.fail(_failure(answer))
 
         ref = self._ref(take)
+        self._uncounted.add(ref)
         if not self._send(Mark(con, ref)):
-            del self._asked[ref]
-            take(None)
+            self.not_asked(ref)
         return asked
 
     def joined(self, ask: Callable[[], object]) -> tuple[int, Asked[Joined]]:
@@ -227,21 +228,21 @@ class Questions:
         command."""
         asked: Asked[Joined] = Asked(self.wait, ask)
 
-        def take(answer: Answer | Reached | None) -> None:
+        def take(answer: Answer | Reached | Refused | None) -> None:
             if not isinstance(answer, Answer):
-                asked.fail(ConnectionError(LOST))
+                asked.fail(_failure(answer))
             elif isinstance(answer.value, str):
                 asked.fail(ValueError(answer.value))
             else:
                 asked.set(Joined(*answer.value))
 
         ref = self._ref(take)
-        self._joins.add(ref)
+        self._uncounted.add(ref)
         return ref, asked
 
     def not_asked(self, ref: int) -> None:
         """A command to join was not sent, and is not answered."""
-        self._joins.discard(ref)
+        self._uncounted.discard(ref)
         then = self._asked.pop(ref, None)
         if then is not None:
             then(None)
@@ -249,11 +250,11 @@ class Questions:
     def _ask(self, what: str, arg: str = "", number: int = 0) -> Asked[Any]:
         asked: Asked[Any] = Asked(self.wait)
 
-        def take(answer: Answer | Reached | None) -> None:
+        def take(answer: Answer | Reached | Refused | None) -> None:
             if isinstance(answer, Answer):
                 asked.set(answer.value)
             else:
-                asked.fail(ConnectionError(LOST))
+                asked.fail(_failure(answer))
 
         self._query(what, arg, number, take)
         return asked
@@ -281,14 +282,21 @@ class Questions:
 
     # --- in ---
 
-    def answered(self, answer: Answer | Reached) -> None:
+    def refused(self, refused: Refused) -> bool:
+        """A question is not answered, and its refusal says why not; False if it was not ours."""
+        if refused.ref not in self._asked:
+            return False
+        self.answered(refused)
+        return True
+
+    def answered(self, answer: Answer | Reached | Refused) -> None:
         """An answer has come."""
         then = self._asked.pop(answer.ref, None)
         if then is None:
             return
-        if answer.ref in self._joins:
-            self._joins.discard(answer.ref)
-        elif isinstance(answer, Answer):
+        if answer.ref in self._uncounted:
+            self._uncounted.discard(answer.ref)
+        else:
             self._queries -= 1
         then(answer)
         while self._queued and self._queries < MOST_QUERIES:
@@ -298,11 +306,16 @@ class Questions:
         """The session is over, and what has no answer will get none."""
         lost: Iterable[Then] = [*self._asked.values(), *(then for _, then in self._queued)]
         self._asked.clear()
-        self._joins.clear()
+        self._uncounted.clear()
         self._queued.clear()
         self._queries = 0
         for then in lost:
             then(None)
+
+
+def _failure(answer: Answer | Reached | Refused | None) -> Exception:
+    """What whoever waits for an answer is told if there is none."""
+    return ValueError(answer.why) if isinstance(answer, Refused) else ConnectionError(LOST)
 
 
 def cannot_wait(is_done: Callable[[], bool], seconds: float) -> None:

@@ -318,6 +318,7 @@ class Connection:
         fields = values.answer_headers(headers)
         size = values.size_of_headers(fields) + len(subprotocol or "")
         self._owner.command(Accept(self.id, subprotocol, fields), size)
+        self._flags &= ~UNDECIDED
 
     def reject(
         self,
@@ -344,7 +345,7 @@ class Connection:
         fields = values.answer_headers(headers)
         size = values.size_of_headers(fields) + values.size(line) + len(data)
         self._owner.command(Reject(self.id, number, line, fields, data), size)
-        self._flags |= CLOSING
+        self._flags = self._flags & ~UNDECIDED | CLOSING
 
     def respond(
         self,
@@ -432,7 +433,9 @@ class Connection:
         cause `spliced`. Between a raw connection and a WebSocket, `framing` says what is a message
         in the raw bytes: whatever comes at once (chunk), up to a line feed (line), or four bytes
         with the length in front (length). `type` is that of the messages to the WebSocket: text for
-        lines, else binary. Raises ValueError for other values, and for type text with chunk.
+        lines, else binary. If the gateway cannot splice them, as one is spliced with a third one,
+        those that are not spliced are closed (1011). Raises ValueError for other values, for type
+        text with chunk, and for a connection with itself or an HTTP request.
         """
         words = {"framing": framing, "type": type or ""}
         why = framing_problem(framing, type)

@@ -271,7 +271,7 @@ class Runtime:
     def _refused(self, refused: Refused) -> None:
         if refused.batch == 0:
             self.rejection = refused.why
-        else:
+        elif not self.questions.refused(refused):
             self.left_out(refused.why)
 
     def meet(self, con_id: int) -> Connection:
@@ -344,6 +344,7 @@ class Runtime:
                 if type(event) is OnRequest:
                     con._answer(returned)
         finally:
+            con._flags &= ~UNDECIDED
             self.times.other(type(event), self.clock() - began)
 
     async def handle_async(self, event: Event) -> None:
@@ -374,6 +375,7 @@ class Runtime:
                 self._save(turn)
         except BaseException as error:
             self._failed(turn, con, self._overdue_error(event, error))
+        con._flags &= ~UNDECIDED
         con._handling = None
         turn.done = True
         if not self.link.done(turn):
@@ -394,7 +396,6 @@ class Runtime:
             con._flags &= ~ATTACHED
             if self.handlers.on_attach is not None and con.kind != "http":
                 check_returned(self.handlers.on_attach(con))
-        con._flags &= ~UNDECIDED
         if con._flags & SPLICED and type(event) is OnMessage:
             # The gateway forwards its own copy.
             return True
@@ -614,8 +615,13 @@ class Runtime:
 
     def splice(self, con: Connection, other_id: int, options: dict[str, Any]) -> None:
         """Let the gateway forward between two connections; their messages are not for handlers any
-        more."""
+        more. If it cannot, it closes them. Raises ValueError where that is known here."""
         other = self.connection(other_id)
+        if con.id == other_id:
+            raise ValueError(f"{con!r} cannot be spliced with itself")
+        for each in (con, other):
+            if each.kind == "http":
+                raise ValueError(f"{each!r} is an HTTP request, which cannot be spliced")
         last, other_last = self._last_begun(con), self._last_begun(other)
         self.command(Splice(con.id, other.id, last, other_last, options))
         con._flags |= SPLICED
@@ -728,6 +734,8 @@ class Runtime:
                 f"{con!r}: con.user is set in an event of that connection, "
                 "or by the worker that has opened it"
             )
+        if con.kind == "http":
+            raise RuntimeError(f"{con!r} is an HTTP request, which has no user")
         self.command(User(con.id, user), values.size(user))
         if turn is not None:
             # Plain handlers share a turn: there may be something of an event before.

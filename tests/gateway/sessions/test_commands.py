@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.harness import Harness, entry_of
+from tests.gateway.harness import HANDSHAKE, Harness, entry_of
 from wsraw.gateway.delivery.pools.turns import Turns
 from wsraw.gateway.sessions.commands import Commands
 from wsraw.gateway.splices.splices import Splices
 from wsraw.link.records import (
     STATE_LIMIT,
+    Accept,
     Answer,
     Close,
     Couple,
@@ -25,6 +26,8 @@ from wsraw.link.records import (
     Query,
     Reached,
     Record,
+    Refused,
+    Reject,
     Send,
     Splice,
     State,
@@ -134,3 +137,33 @@ def test_commands_for_a_closed_connection_are_ignored() -> None:
     assert linked.refused(Mark(con.id, 9)) == ""
     harness.turn()
     assert [reached.ref for reached in linked.take(Reached)] == [9]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Query(7, "everything"),
+        Query(7, "buffered", "", 3),
+        Mark(3, 7),
+        Join(3, "g", None, 7),
+        Join(3, "g", "", 7),
+    ],
+    ids=str,
+)
+def test_whoever_asks_is_told_that_no_answer_comes(record: Record) -> None:
+    linked = Harness().worker()
+    linked.say_raw(record)
+    linked.harness.turn()
+    assert [(refused.ref, bool(refused.why)) for refused in linked.take(Refused)] == [(7, True)]
+
+
+def test_a_client_that_is_rejected_too_late_is_closed() -> None:
+    """Its worker handles nothing of it any more."""
+    harness = Harness(verdict="handlers")
+    linked = harness.worker()
+    con = harness.raw(HANDSHAKE)
+    harness.turn()
+    linked.ack(commands=(Accept(con.id),))
+    harness.write(con)
+    assert "has been decided on" in linked.refused(Reject(con.id, 401, "who"))
+    assert harness.write(con) == b"\x88\x05\x03\xf0who"

@@ -662,3 +662,38 @@ def test_on_connect_of_a_spliced_connection_still_comes() -> None:
     pair.splice()
     pair.connect()
     assert [type(event) for event in pair.worker.work()] == [OnConnect]
+
+
+@pytest.mark.parametrize("kind", ["raw", "ws"])
+@pytest.mark.parametrize("with_which", ["client", "target"])
+def test_a_refused_splice_closes_whoever_would_wait_for_it(kind: str, with_which: str) -> None:
+    """A worker handles nothing of a connection any more that it has spliced."""
+    pair = Pair(("ws", "raw"))
+    client, target = pair.spliced()
+    stranger = Peer.accepted(pair.harness, kind)
+    pair.worker.work()
+    # Not handled, and so lost if it stayed open.
+    stranger.say(b"for the handler")
+    pair.harness.turn()
+    partner = client.con.id if with_which == "client" else pair.target_id
+    assert "is spliced with" in pair.worker.refused(Splice(stranger.con.id, partner))
+    stranger.read()
+    if kind == "ws":
+        assert stranger.closed_with == (1011, "it cannot be spliced")
+    assert [event.con for event in pair.worker.work() if type(event) is OnClose] == (
+        [stranger.con.id] if kind == "raw" else []
+    )
+    client.say(b"up")
+    target.say(b"down")
+    pair.settle()
+    assert (target.bytes, client.bytes) == (b"up", b"down")
+
+
+def test_a_splice_with_an_id_of_nobody_closes_the_other_one() -> None:
+    harness = Harness()
+    worker = harness.worker()
+    client = Peer.accepted(harness, "ws")
+    worker.work()
+    assert "was never given out" in worker.refused(Splice(client.con.id, 3))
+    client.read()
+    assert client.closed_with == (1011, "it cannot be spliced")

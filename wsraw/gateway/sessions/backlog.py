@@ -14,7 +14,7 @@ from wsraw.gateway.delivery.entry import EVENT_COST, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.link.gateway_end import LONGEST_WHY
-from wsraw.link.records import Ack, Bye, Record, call_of
+from wsraw.link.records import Ack, Bye, Join, Mark, Query, Record, Splice, call_of
 from wsraw.link.states import GONE
 
 SHARE: Final = 64
@@ -118,7 +118,8 @@ class Backlog:
 
     def _refuse(self, worker: Worker, index: int, record: Record, why: str) -> None:
         call = call_of(record)
-        worker.session.refuse(index, f"{call}: {why}")
+        ref = record.ref if isinstance(record, Join | Mark | Query) else 0
+        worker.session.refuse(index, f"{call}: {why}", ref)
         self._registry.dispatcher.with_output.add(worker)
         self._registry.counters.say(
             "warning", "%s: refused %s: %s", worker.name, call, why[:LONGEST_WHY]
@@ -131,10 +132,12 @@ class Backlog:
         applied. (Left undone, its event would come again, and so would this.)"""
         if type(record) is Ack or type(record) is Bye:
             raise error
-        entry = self._registry.entries.get(getattr(record, "con", 0))
-        if entry is None:
+        # Workers leave the messages of both sides of a splice to the gateway.
+        ids = getattr(record, "con", 0), record.other if type(record) is Splice else 0
+        entries = [self._registry.entries[con] for con in ids if con in self._registry.entries]
+        if not entries:
             self._registry.counters.fault(f"{type(record).__name__} of {worker.name}", error)
-        else:
+        for entry in entries:
             self._registry.fault(entry.con, error, now)
         return "a bug in the gateway; see its log"
 

@@ -62,6 +62,9 @@ from wsraw.link.records import (
 MOST_MARKS: Final = 1000
 """Marks that wait on one connection."""
 
+TOO_LATE: Final = 1008
+"""Close code for a client that is rejected after it was let in (RFC 6455, section 7.4.1)."""
+
 PAGE: Final = 4096
 """Members of a group in one answer."""
 
@@ -170,7 +173,12 @@ class Commands:
 
     def _reject(self, worker: Worker, entry: Entry, reject: Reject, now: float) -> str | None:
         if not entry.con.undecided:
-            return self._no_verdict(entry)
+            why = self._no_verdict(entry)
+            if why is not None and entry.con.needs_verdict and entry.holder is worker:
+                # It does not hear any more of what it has rejected.
+                reason = reject.reason or "rejected"
+                self._close(worker, entry, Close(entry.id, TOO_LATE, reason), now)
+            return why
         if entry.con.kind == "raw" and entry.con.state is not CLOSED:
             # Those that wait for their handshake are counted where it ends (verdict.py).
             self._registry.counters.hit("verdict", now)
@@ -345,11 +353,17 @@ class Commands:
     def _splice(self, worker: Worker, splice: Splice, now: float) -> str | None:
         one, other = self._registry.find(splice.con), self._registry.find(splice.other)
         why = next((why for why in (one, other) if isinstance(why, str)), None)
-        if why is not None:
-            return why
-        if isinstance(one, Entry) and isinstance(other, Entry):
+        if why is None and isinstance(one, Entry) and isinstance(other, Entry):
             begun = splice.last, splice.other_last
-            return self._splices.join(one, other, begun, worker, splice.options)
+            why = self._splices.join(one, other, begun, worker, splice.options)
+            if why is None:
+                return None
+        if why is not None:
+            for entry in (one, other):
+                if isinstance(entry, Entry) and entry.splice is None and entry.holder is worker:
+                    # It leaves its messages to us from here on.
+                    self._close(worker, entry, Close(entry.id, 1011, "it cannot be spliced"), now)
+            return why
         for entry in (one, other):
             if isinstance(entry, Entry):
                 self._splices.close_without(entry, now)
