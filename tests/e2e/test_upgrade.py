@@ -14,7 +14,7 @@ import threading
 import time
 import venv
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, while_serving
 from tests.e2e.load import Load, RawClient, WebClient, echo
 from tests.e2e.serving import ECHO, TIMEOUT, Serving, receive_exactly, serve
+from tests.exchange import exchange
 from tests.needs import KILL, signals, unix_sockets
 from tests.running import ROOT, is_alive
 from wsraw.supervisor.decisions.restarts import STABLE_AFTER
@@ -239,25 +240,6 @@ def secure(serving: Serving) -> ssl.SSLSocket:
 def pumps(serving: Serving) -> list[dict[str, object]]:
     found: list[dict[str, object]] = serving.status()["gateway"]["pumps"]
     return found
-
-
-def exchange(client: ssl.SSLSocket, data: bytes) -> bytes:
-    """Send all of it, and read as much, in one thread: OpenSSL knows one user of a connection at a
-    time."""
-    client.settimeout(0.01)
-    sent, received = 0, bytearray()
-    until = time.monotonic() + TIMEOUT
-    while len(received) < len(data):
-        assert time.monotonic() < until, f"{len(received)} of {len(data)} bytes are back"
-        with suppress(TimeoutError):
-            if sent < len(data):
-                sent += client.send(data[sent : sent + 16_384])
-        with suppress(TimeoutError):
-            part = client.recv(65_536)
-            assert part, f"it ended after {len(received)} bytes"
-            received += part
-    client.settimeout(TIMEOUT)
-    return bytes(received)
 
 
 def test_tls_connections_stay_with_the_old_gateway_which_encrypts_for_them(tmp_path: Path) -> None:

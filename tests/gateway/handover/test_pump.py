@@ -14,12 +14,14 @@ import pytest
 
 from tests.authority import client_context, server_context
 from tests.deadline import DEADLINE, eventually
+from tests.exchange import exchange
 from tests.needs import unix_sockets
 from wsraw.gateway.connection.output import Output
 from wsraw.gateway.handover.channel import pair
 from wsraw.gateway.handover.pump import Pump, Pumped
 from wsraw.gateway.sockets.transport import TRUNCATED, PumpedTransport
 from wsraw.gateway.tls.engine import TlsEngine
+from wsraw.gateway.tls.marks import PUMP_BUFFER
 
 pytestmark = unix_sockets
 
@@ -42,7 +44,7 @@ class Side:
             theirs.sendall(engine.data_to_send())
         self.shake.join(DEADLINE)
         theirs.setblocking(False)
-        ours, self.gateway = pair()
+        ours, self.gateway = pair(PUMP_BUFFER)
         self.gateway.setblocking(True)
         self.gateway.settimeout(DEADLINE)
         self.transport = PumpedTransport(self.gateway)
@@ -92,22 +94,20 @@ def test_plaintext_goes_both_ways(side: Side) -> None:
 def test_much_goes_both_ways_at_once_past_slow_readers(side: Side) -> None:
     to_gateway = random.Random(1).randbytes(8_000_000)
     to_client = random.Random(2).randbytes(8_000_000)
-    sends = [
-        threading.Thread(target=sock.sendall, args=(data,), daemon=True)
-        for sock, data in ((side.client, to_gateway), (side.gateway, to_client))
-    ]
     got: dict[str, bytes] = {}
-    reads = [
+    # OpenSSL knows one user of a connection at a time, so the client has one thread.
+    threads = [
+        threading.Thread(target=side.gateway.sendall, args=(to_client,), daemon=True),
         threading.Thread(
             target=lambda: got.update(gateway=receive(side.gateway, len(to_gateway))), daemon=True
         ),
         threading.Thread(
-            target=lambda: got.update(client=receive(side.client, len(to_client))), daemon=True
+            target=lambda: got.update(client=exchange(side.client, to_gateway)), daemon=True
         ),
     ]
-    for thread in (*sends, *reads):
+    for thread in threads:
         thread.start()
-    for thread in (*sends, *reads):
+    for thread in threads:
         thread.join(DEADLINE)
     assert got["gateway"] == to_gateway
     assert got["client"] == to_client
@@ -135,6 +135,7 @@ def test_who_does_not_read_makes_the_other_end_wait(side: Side) -> None:
 
 def test_the_end_of_the_gateway_is_a_close_notify(side: Side) -> None:
     side.gateway.sendall(b"bye")
+    assert side.transport.finish()
     side.gateway.shutdown(socket.SHUT_WR)
     assert receive(side.client, 10) == b"bye"
     # The other direction is still open, after close_notify.
@@ -148,6 +149,7 @@ def test_the_end_of_the_client_is_an_end(side: Side) -> None:
     threading.Thread(target=lambda: _ignore(raw), daemon=True).start()
     assert receive(side.gateway, 10) == b"last"
     side.gateway.sendall(b"answer")
+    assert side.transport.finish()
     side.gateway.close()
     eventually(side.is_over, "the pump to end")
 

@@ -50,13 +50,13 @@ class ChannelError(Exception):
     """What was received cannot be used; the text says why."""
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a channel. Raises OSError."""
+def pair(size: int = BUFFER) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a channel, with buffers of that size. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for end in (ours, theirs):
         end.setblocking(False)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
     return ours, theirs
 
 

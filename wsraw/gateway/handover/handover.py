@@ -29,6 +29,7 @@ from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.gateway.sockets.transport import PumpedTransport, TlsTransport
 from wsraw.gateway.stop import Stop
+from wsraw.gateway.tls.marks import PUMP_BUFFER
 from wsraw.link import records as rec
 from wsraw.runtime.clock import monotonic
 from wsraw.runtime.loop import Loop
@@ -163,6 +164,11 @@ class Handover:
             "accepted": {each.listen.name: each.accepted for each in self._sockets.listeners},
             "spawned": self.spawned.told(),
             "pumps": [*self.pumps.told(), *mine],
+            "lost": {
+                str(endpoint.con.id): endpoint.transport.lost
+                for endpoint in self._sockets.endpoints
+                if isinstance(endpoint.transport, PumpedTransport) and endpoint.transport.lost
+            },
             "connections": len(self._sockets.endpoints),
             "workers": len(self._sessions.workers),
         }
@@ -172,7 +178,7 @@ class Handover:
         if not isinstance(endpoint.transport, TlsTransport):
             return endpoint.sock
         if endpoint not in self._pairs:
-            self._pairs[endpoint] = pair()
+            self._pairs[endpoint] = pair(PUMP_BUFFER)
         return self._pairs[endpoint][1]
 
     def _take_back(self) -> None:
@@ -279,5 +285,6 @@ class Handover:
         for pid, since, ids in own["pumps"]:
             those = [by_id[con] for con in ids if con in by_id]
             for endpoint in those:
-                endpoint.transport = PumpedTransport(endpoint.sock)
+                lost = own["lost"].get(str(endpoint.con.id), "")
+                endpoint.transport = PumpedTransport(endpoint.sock, lost)
             self.pumps.add(pid, since, those)

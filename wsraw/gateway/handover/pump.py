@@ -3,7 +3,8 @@ go to another process. The pump decrypts and encrypts; everything else about the
 
 Each has a socketpair to the gateway that serves it. Plaintext passes through it, within a bound for
 each direction: who does not read makes the other end wait. The end of a direction passes as its
-end, and a reset as a reset (see PumpedTransport). A pump lives as long as its connections.
+end, and a reset as a reset (see tls/marks.py); the death of the gateway is a reset. A pump lives as
+long as its connections.
 """
 
 from __future__ import annotations
@@ -16,18 +17,12 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
-from wsraw.gateway.sockets.transport import (
-    MARK_ROOM,
-    MOST_UNSENT,
-    TRUNCATED,
-    PumpedTransport,
-    reset,
-    take_mark,
-)
+from wsraw.gateway.sockets.transport import MOST_UNSENT, TRUNCATED, reset
 from wsraw.gateway.tls.engine import TlsEngine
+from wsraw.gateway.tls.marks import Mark, receive, send_mark
 from wsraw.runtime import launch
 from wsraw.runtime.launch import Parent
-from wsraw.runtime.loop import Handler, Loop, Timer
+from wsraw.runtime.loop import Loop, Timer
 from wsraw.runtime.printable import os_error
 
 log = logging.getLogger("wsraw.gateway")
@@ -36,7 +31,8 @@ PORTION: Final = 64 * 1024
 """Bytes read at a time, from either side, while nothing of that direction waits."""
 
 LAST_WORDS: Final = 10.0
-"""Seconds for the peer to read the rest, once the gateway has closed both directions."""
+"""Seconds without progress after which a client is given up that does not read the rest, once the
+gateway has closed its socket."""
 
 
 class Pumped:
@@ -72,7 +68,7 @@ class Relay:
         "_gateway_ended",
         "_is_hung_up",
         "_is_silent",
-        "_plain",
+        "_lost",
         "_pump",
         "_resets",
         "_timer",
@@ -92,12 +88,15 @@ class Relay:
         self._to_gateway = b""
         """Plaintext."""
         self._client_ended = False
-        """It sends no more, and the gateway knows once `_to_gateway` is sent."""
+        """It is not read any more, and the gateway knows once `_to_gateway` is sent."""
         self._gateway_ended = False
-        self._plain = PumpedTransport(pumped.gateway)
+        """It sends nothing more."""
+        self._lost = ""
+        """Why nothing can be sent to the client any more; the gateway hears of it in its turn."""
         self._timer: Timer | None = None
         self._resets = False
         self._is_hung_up = False
+        """The gateway has closed its socket."""
         self.is_over = False
 
     def begin(self) -> None:
@@ -120,13 +119,13 @@ class Relay:
             self._read_gateway()
         elif not readable and not writable:
             # Nothing was asked for, and yet the system tells: it has closed both directions.
-            self._gateway_is_closed()
+            self._gateway_is_gone()
         self._flush()
         self._watch()
 
     def handle_fault(self, error: BaseException) -> None:
         log.error("a TLS connection of the pump ends for a bug", exc_info=error)
-        self._give_up()
+        self._reset_client()
 
     # --- client to gateway ---
 
@@ -152,7 +151,7 @@ class Relay:
         # Answers to key updates, and alerts.
         self._to_client += engine.data_to_send()
         if engine.error:
-            self._flush()
+            self._send_to_client()
             self._lose_client(f"TLS: {engine.error}")
         elif engine.ended:
             self._client_ended = True
@@ -160,82 +159,92 @@ class Relay:
             self._lose_client("TLS: the peer asks for answers and does not read them")
 
     def _lose_client(self, why: str) -> None:
-        """What came before is still passed on, if the gateway takes it."""
-        if self._to_gateway:
-            self._send_to_gateway()
-        self._plain.mark(why)
-        self._give_up()
+        """What came before is still passed on."""
+        self._lost = self._lost or why
+        self._client_ended = True
+        self._to_client = b""
 
     def _send_to_gateway(self) -> None:
-        try:
-            size = self._gateway.send(self._to_gateway)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self._gateway_is_gone()
-            return
-        self._to_gateway = self._to_gateway[size:]
+        if self._to_gateway:
+            try:
+                size = self._gateway.send(self._to_gateway)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._gateway_is_gone()
+                return
+            self._to_gateway = self._to_gateway[size:]
 
     # --- gateway to client ---
 
     def _read_gateway(self) -> None:
         try:
-            data, rights, _, _ = self._gateway.recvmsg(PORTION, MARK_ROOM)
+            data, mark, _ = receive(self._gateway, PORTION)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self._reset_client()
             return
-        if rights:
-            take_mark(rights)
-            self._reset_client()
-        elif data:
+        if data and not self._lost:
             self._to_client += self._engine.encrypt(data)
             if self._engine.error:
                 self._lose_client(f"TLS: {self._engine.error}")
-        else:
+        if mark is Mark.END:
             self._end_output()
+        elif mark is not None or not data:
+            # Without a mark it has died in the middle of what it wanted to say.
+            self._send_to_client()
+            self._reset_client()
 
     def _end_output(self) -> None:
-        """The gateway sends no more: close_notify, and then the end of TCP."""
+        """The gateway sends no more: close_notify."""
         self._gateway_ended = True
         self._engine.close()
         self._to_client += self._engine.data_to_send()
 
     def _gateway_is_gone(self) -> None:
-        """It has closed, or was killed: nobody takes what the client sends. What it has sent before
-        is still read."""
+        """Nobody takes what the client sends. What the gateway has sent before is for the client as
+        long as that reads."""
+        self._is_hung_up = True
         self._to_gateway = b""
         self._client_ended = True
+        self._wait_for_client()
 
-    def _gateway_is_closed(self) -> None:
-        """What it has sent is still for the client, for some seconds."""
-        self._is_hung_up = True
-        self._gateway_is_gone()
-        if self._timer is None:
-            self._timer = self._pump.loop.call_later(LAST_WORDS, self._give_up)
+    def _wait_for_client(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._pump.loop.call_later(LAST_WORDS, self._reset_client)
 
     def _reset_client(self) -> None:
         self._resets = True
         self._give_up()
+
+    def _send_to_client(self) -> None:
+        if self._to_client:
+            try:
+                size = self._client.send(self._to_client)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._lose_client(os_error(error))
+                return
+            self._to_client = self._to_client[size:]
+            if self._timer is not None:
+                self._wait_for_client()
 
     # --- both ---
 
     def _flush(self) -> None:
         if self.is_over:
             return
-        if self._to_client:
-            try:
-                size = self._client.send(self._to_client)
-            except (BlockingIOError, InterruptedError):
-                size = 0
-            except OSError as error:
-                self._lose_client(os_error(error))
-                return
-            self._to_client = self._to_client[size:]
+        self._send_to_client()
+        self._send_to_gateway()
         if self._to_gateway:
-            self._send_to_gateway()
-        if self._client_ended and not self._to_gateway:
+            return
+        if self._lost:
+            send_mark(self._gateway, Mark.LOST, self._lost)
+            self._give_up()
+        elif self._client_ended and not self._is_hung_up:
             self._shut(self._gateway)
         if self._gateway_ended and self._client_ended and not self._to_client:
             self._give_up()
@@ -250,30 +259,27 @@ class Relay:
         """Read from each side while nothing of that direction waits; write what waits."""
         if self.is_over:
             return
-        reads = not self._to_gateway and not self._client_ended
-        self._watch_for(self._client, self.on_client, reads, bool(self._to_client))
-        reads = not self._to_client and not self._gateway_ended
-        if self._gateway_ended and not self._is_hung_up:
-            # For its hang-up.
-            self._pump.loop.watch(
-                self._gateway, self.on_gateway, read=False, write=bool(self._to_gateway)
-            )
-        else:
-            self._watch_for(self._gateway, self.on_gateway, reads, bool(self._to_gateway))
-
-    def _watch_for(self, sock: socket.socket, handler: Handler, read: bool, write: bool) -> None:
-        if read or write:
-            self._pump.loop.watch(sock, handler, read=read, write=write)
+        loop = self._pump.loop
+        reads, writes = not self._to_gateway and not self._client_ended, bool(self._to_client)
+        if reads or writes:
+            loop.watch(self._client, self.on_client, read=reads, write=writes)
         else:
             # Else its hang-up would be reported again and again.
-            self._pump.loop.unwatch(sock)
+            loop.unwatch(self._client)
+        reads, writes = not self._to_client and not self._gateway_ended, bool(self._to_gateway)
+        if reads or writes or not self._is_hung_up:
+            # With neither, for its hang-up.
+            loop.watch(self._gateway, self.on_gateway, read=reads, write=writes)
+        else:
+            loop.unwatch(self._gateway)
 
     def _give_up(self) -> None:
         """Close both sides, at the end of the turn."""
-        self.is_over = True
         if self._timer is not None:
             self._timer.cancel()
-        self._pump.over.append(self)
+        if not self.is_over:
+            self.is_over = True
+            self._pump.over.append(self)
 
     def close(self) -> None:
         for sock in (self._client, self._gateway):

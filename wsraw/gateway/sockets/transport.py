@@ -8,16 +8,15 @@ plaintext of what has come; where something is left that select does not report,
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import sys
-from array import array
 from typing import ClassVar, Final
 
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.connection.output import GATHERED_FROM, WRITE_SIZE, Output
 from wsraw.gateway.tls.engine import TlsEngine
+from wsraw.gateway.tls.marks import Mark, blank, receive, send_mark
 
 ENCRYPT_SIZE: Final = 64 * 1024
 """Bytes of plaintext encrypted at a time; the ciphertext waits for the kernel to take it."""
@@ -32,9 +31,6 @@ with peers that send a lot. A key update takes OpenSSL 15 µs for 27 bytes, and 
 a frame shows it. (A long record that comes in parts counts, too.)"""
 
 TRUNCATED: Final = "the TLS connection was cut off: no close_notify came"
-
-MARK_ROOM: Final = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
-"""Bytes of ancillary data for one descriptor."""
 
 # struct linger: two shorts on Windows, two ints elsewhere.
 _RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -81,29 +77,36 @@ class PlainTransport:
 
 
 class PumpedTransport:
-    """A socketpair to an older gateway, which holds the client's socket and its TLS (see pump.py).
+    """A socketpair to an older gateway, which does the TLS of the client (see pump.py)."""
 
-    What a unix socket cannot tell, a mark does: a message with a descriptor. From the gateway it
-    means a reset; from the pump the connection was lost, and the message says why.
-    """
-
-    __slots__ = ("_sock",)
+    __slots__ = ("_has_ended", "_sock", "lost")
 
     established: ClassVar[bool] = True
-    has_more: ClassVar[bool] = False
     overhead: ClassVar[int] = 0
     unsent: ClassVar[bytes] = b""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, lost: str = "") -> None:
         self._sock = sock
+        self._has_ended = False
+        self.lost = lost
+        """Why the connection was lost; all that came before is read."""
+        # As long as there are descriptors.
+        blank()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `recv` has something to raise that select does not report."""
+        return bool(self.lost)
 
     def recv(self, size: int) -> bytes:
         """At most `size` bytes, none at the end. Raises BlockingIOError or OSError."""
-        assert sys.platform != "win32"
-        data, rights, _, _ = self._sock.recvmsg(size, MARK_ROOM)
-        if rights:
-            take_mark(rights)
-            raise OSError(data.decode("utf-8", "replace"))
+        if self.lost:
+            raise OSError(self.lost)
+        data, mark, why = receive(self._sock, size)
+        if mark is Mark.LOST:
+            self.lost = why or "the connection was lost"
+            if not data:
+                raise OSError(self.lost)
         return data
 
     def write(self, output: Output) -> int:
@@ -114,43 +117,20 @@ class PumpedTransport:
             return 0
 
     def finish(self) -> bool:
-        """The pump sends close_notify at the end of the socket."""
-        return True
+        """The pump sends close_notify behind all that was written."""
+        return self.shut()
 
     def shut(self) -> bool:
         """The same, and the pump goes on reading."""
+        if not self._has_ended:
+            self._has_ended = True
+            send_mark(self._sock, Mark.END)
         return True
-
-    def mark(self, why: str) -> None:
-        """Send a mark, if there is room for it."""
-        assert sys.platform != "win32"
-        try:
-            number = os.open(os.devnull, os.O_RDONLY)
-        except OSError:
-            return
-        try:
-            rights = array("i", [number])
-            data = why.encode("utf-8", "replace")
-            self._sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        except OSError:
-            # It is gone, or does not read: then the end of the socket must do.
-            pass
-        finally:
-            os.close(number)
 
     def reset(self) -> None:
         """Close the socket; the pump resets the client's."""
-        self.mark("reset")
+        send_mark(self._sock, Mark.RESET)
         self._sock.close()
-
-
-def take_mark(rights: list[tuple[int, int, bytes]]) -> None:
-    """Close the descriptor that makes a message a mark."""
-    for _, _, data in rights:
-        numbers = array("i")
-        numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-        for number in numbers:
-            os.close(number)
 
 
 class TlsTransport:
