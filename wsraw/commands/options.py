@@ -131,7 +131,10 @@ def gather(values: dict[str, Any], config: str | None = None) -> sources.Configu
         raise WrongUse(str(error)) from error
 
 
-_OF_BRIDGE: Final = ("to", "tokens", "path", "framing", "type", "verify", "server_name", "proxy")
+_OF_BRIDGE: Final = (
+    *("to", "tokens", "path", "framing", "type", "verify", "server_name", "proxy"),
+    *("pass_headers", "pass_host", "set_headers", "send_forwarded", "send_proxy"),
+)
 """The keys of a table of `bridges` that are options of `wsraw bridge`."""
 
 _NOT_OF_BRIDGE: Final = (
@@ -152,6 +155,8 @@ def bridge_options() -> list[click.Parameter]:
         "path": "PATTERN",
         "server_name": "NAME",
         "proxy": "URL",
+        "pass_headers": "NAME",
+        "set_headers": "'NAME: VALUE'",
     }
     own: list[click.Parameter] = []
     for key in options_module.keys_of("bridges"):
@@ -162,6 +167,7 @@ def bridge_options() -> list[click.Parameter]:
                     [f"--{key.flag}/--no-{key.flag}" if is_switch else f"--{key.flag}", key.name],
                     type=bool if is_switch else str,
                     default=None,
+                    multiple=key.kind == "texts",
                     metavar=f"[{'|'.join(key.choices)}]" if key.choices else metavars.get(key.name),
                     help=key.meaning,
                 )
@@ -173,7 +179,7 @@ def bridge_options() -> list[click.Parameter]:
 def gather_bridge(values: dict[str, Any]) -> sources.Configuration:
     """The settings of `wsraw bridge`. Raises WrongUse."""
     table = {name: values.pop(name) for name in _OF_BRIDGE}
-    table = {name: value for name, value in table.items() if value is not None}
+    table = {name: value for name, value in table.items() if value not in (None, ())}
     if not (table.get("to") or table.get("tokens")):
         raise WrongUse("--to is missing: the target, as in tcp://127.0.0.1:5900; or --tokens FILE")
     try:

@@ -28,6 +28,8 @@ MOST_SEGMENTS: Final = 256
 _WRONG_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
+"""Where a value is written into the path of a bridge's target."""
 
 
 def split(target: str) -> list[str] | None:
@@ -70,8 +72,7 @@ class Pattern:
         parts = text[1:].split("/")
         for place, part in enumerate(parts):
             self._add(text, part, is_last=place == len(parts) - 1)
-        names = [name for name, is_name in self._steps if is_name]
-        names += [self._rest] if self._rest is not None else []
+        names = self.names
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"{text!r}: {{{name}}} is used twice; give each part its own name")
@@ -98,6 +99,12 @@ class Pattern:
         if not literal and not is_last:
             raise ValueError(f"{text!r}: write something between the two slashes")
         self._steps.append((literal, False))
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its parameters."""
+        names = [name for name, is_name in self._steps if is_name]
+        return [*names, self._rest] if self._rest is not None else names
 
     def match(self, segments: list[str]) -> dict[str, str] | None:
         """The values of its names, or None if it does not match. `segments` come from `split`."""

@@ -16,7 +16,7 @@ from typing import Final
 from wsraw.config import programs
 from wsraw.config.addresses import parse_listen
 from wsraw.config.origins import Hosts
-from wsraw.config.patterns import Pattern
+from wsraw.config.patterns import PARAMETER, Pattern
 from wsraw.config.programs import Entry
 from wsraw.config.settings import (
     BRIDGE,
@@ -27,9 +27,9 @@ from wsraw.config.settings import (
     replaced,
 )
 from wsraw.link.open_options import check as check_open
-from wsraw.link.open_options import open_of
+from wsraw.link.open_options import is_websocket_target, open_of, path_of_target, set_headers
 from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL, STATIC_POOL
-from wsraw.link.rules import framing_problem
+from wsraw.link.rules import NAME, OF_REQUESTS, framing_problem, header_problem
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _KINDS: Final = ("any", "websocket", "raw", "http")
@@ -246,6 +246,7 @@ def _check_bridges(settings: Settings) -> None:
         why = framing_problem(bridge.framing, bridge.type)
         if why:
             raise ValueError(f"{where}{why}")
+        _check_passing(bridge, where)
         if bridge.to:
             try:
                 check_open(open_of(bridge, bridge.to))
@@ -255,6 +256,31 @@ def _check_bridges(settings: Settings) -> None:
             _check_route(settings, known, bridge.route)
         except ValueError as error:
             raise ValueError(f"{where}{str(error).removeprefix('routes: ')}") from error
+
+
+def _check_passing(bridge: BridgeSettings, where: str) -> None:
+    """Whether what a bridge passes on can reach its target."""
+    try:
+        header_names = set_headers(bridge, {})
+        why = header_problem(header_names.items(), OF_REQUESTS)
+    except ValueError as error:
+        why = str(error)
+    if why:
+        raise ValueError(f"{where}set_headers: {why}")
+    for name in bridge.pass_headers:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{where}pass_headers: {name!r} is not the name of a header")
+    if len(bridge.pass_headers) > 1 and {"all", "none"} & set(bridge.pass_headers):
+        raise ValueError(f"{where}pass_headers: write all, or none, or names")
+    if not bridge.to:
+        return
+    if is_websocket_target(bridge.to):
+        known = Pattern(bridge.path).names if bridge.path.startswith("/") else []
+        for found in PARAMETER.finditer(path_of_target(bridge.to)):
+            if found[1] not in known:
+                raise ValueError(f"{where}to: {found[0]} is not a parameter of path")
+    elif bridge.set_headers:
+        raise ValueError(f"{where}set_headers: only a target with ws:// or wss:// gets headers")
 
 
 def is_listener(name: str, text: str) -> bool:

@@ -108,6 +108,22 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The name that a target with TLS must prove, if it is not that of its host."""
     proxy: str | None = None
     """Overrides the setting `connect_proxy`; empty: no proxy."""
+    pass_headers: tuple[str, ...] = ("all",)
+    """Which headers of a WebSocket client's request a target that is a WebSocket gets: all, none or
+    their names. Host, headers of the connection itself, and those about the client's address are
+    never among them."""
+    pass_host: bool | None = None
+    """Whether a target that is a WebSocket gets the Host of the client's request; else it gets its
+    own. Default: true, but for wss://."""
+    set_headers: tuple[str, ...] = ()
+    """Headers for a target that is a WebSocket, in place of those of the same names: NAME: VALUE.
+    NAME: alone leaves one out."""
+    send_forwarded: Literal["x-forwarded-for", "forwarded", "off"] = "x-forwarded-for"
+    """The headers in which a target that is a WebSocket is told the client's address, scheme and
+    Host: X-Forwarded-For, -Proto and -Host, or Forwarded."""
+    send_proxy: Literal["off", "v1", "v2"] = "off"
+    """Begin each connection to the target with a PROXY header of this version, which has the
+    client's address. The target must expect it."""
 
     @property
     def pool(self) -> str:

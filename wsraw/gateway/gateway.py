@@ -107,7 +107,7 @@ class Gateway:
             # Few gateways need it.
             from wsraw.gateway.splices.bridges import Bridges
 
-            Bridges(self.registry, self.sessions.splices, settings)
+            Bridges(self.registry, self.sessions.splices, settings, self.loop.call_later)
         self.deadlines = Deadlines(self.registry)
         self.sockets = Sockets(self.loop, self.registry, settings, descriptors)
         self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)

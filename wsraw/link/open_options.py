@@ -83,8 +83,6 @@ class Opening(NamedTuple):
     """The connection that shares flow control with it; 0: none does, None: that of `during`."""
     name: str = ""
     reconnect: bool = False
-    tells_open: bool = False
-    """A raw connection has an on_connect, too."""
     proxy: Proxy | str | None = None
     """Through which it is opened. An empty text: none; None: as the gateway is set."""
     connect_timeout: float | None = None
@@ -94,6 +92,8 @@ class Opening(NamedTuple):
     ca: str = ""
     cert: str = ""
     key: str = ""
+    preface: bytes | None = None
+    """Of a bridge: what its target gets before anything else, such as a PROXY header."""
 
 
 def check(open_: Open) -> Opening:
@@ -427,11 +427,14 @@ class BridgeView(Protocol):
     def server_name(self) -> str: ...
     @property
     def proxy(self) -> str | None: ...
+    @property
+    def set_headers(self) -> tuple[str, ...]: ...
 
 
-def open_of(bridge: BridgeView, target: str, offered: Sequence[str] = ()) -> Open:
+def open_of(bridge: BridgeView, target: str, offered: Sequence[str] | None = None) -> Open:
     """The `open` for a target of a bridge; `offered` are the subprotocols of its client, for a
-    target that is a WebSocket."""
+    target that is a WebSocket; None: the client is raw. Raises ValueError for a header that cannot
+    be set."""
     options: dict[str, Any] = {"verify": bridge.verify, "couple": 0}
     if bridge.server_name:
         options["server_name"] = bridge.server_name
@@ -439,15 +442,37 @@ def open_of(bridge: BridgeView, target: str, offered: Sequence[str] = ()) -> Ope
         options["proxy"] = bridge.proxy
     is_websocket = is_websocket_target(target)
     if is_websocket:
-        options["subprotocols"] = list(offered or bridge.subprotocols)
+        options["subprotocols"] = list(bridge.subprotocols if offered is None else offered)
+        options["headers"] = set_headers(bridge, {})
     return Open(0, target, "websocket" if is_websocket else "raw", "/", "", "", options)
 
 
-def read_tokens(text: str) -> dict[str, str]:
+def set_headers(bridge: BridgeView, headers: Mapping[str, str]) -> dict[str, str]:
+    """These headers, with those that the bridge sets in place of them. Raises ValueError."""
+    found = dict(headers)
+    for text in bridge.set_headers:
+        name, colon, value = (part.strip(" \t") for part in text.partition(":"))
+        if not colon or not NAME.fullmatch(name):
+            raise ValueError(f"{_brief(text)}: write NAME: VALUE; NAME: alone leaves it out")
+        for known in [each for each in found if each.lower() == name.lower()]:
+            del found[known]
+        if value:
+            found[name] = value
+    return found
+
+
+def path_of_target(target: str) -> str:
+    """The path and query of a target; empty if it has none, not even a slash."""
+    rest = _split_scheme(target)[1].partition("#")[0]
+    path = rest[len(_authority(rest)) :]
+    return f"/{path}" if path.startswith("?") else path
+
+
+def read_tokens(text: str, first: int = 1) -> dict[str, str]:
     """The targets of a file of tokens: `token: target` on each line. Raises ValueError with the
-    number of a line that is something else."""
+    number of a line that is something else; that of the first is given."""
     found = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), first):
         line = line.strip()
         if not line or line.startswith("#"):
             continue

@@ -195,10 +195,10 @@ def test_each_pool_has_its_own_verdict_and_subprotocols() -> None:
     assert (con.state is OPEN, event.verdict, event.about) == (True, False, {"subprotocol": "x"})
     con, (event,) = come(given, request(b"/b", offer))
     assert (con.undecided, event.verdict) == (True, True)
-    con.accept(None, {}, 0.0)
+    con.accept(None, (), 0.0)
     assert con.about == {"subprotocol": "y"}
     con, _ = come(given, request(b"/b", offer))
-    con.accept("x", {}, 0.0)
+    con.accept("x", (), 0.0)
     assert con.about == {"subprotocol": "x"}
     assert b"".join(con.output.chunks).lower().count(b"sec-websocket-protocol") == 1
 

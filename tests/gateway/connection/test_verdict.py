@@ -52,7 +52,7 @@ def output(con: Connection) -> bytes:
 
 
 def accept(con: Connection, subprotocol: str | None = None, **headers: str) -> list[Event]:
-    events, why = con.accept(subprotocol, headers, 1.0)
+    events, why = con.accept(subprotocol, list(headers.items()), 1.0)
     assert why is None
     return events
 
@@ -106,7 +106,7 @@ def test_an_impossible_accept_is_refused_and_answered_with_500(
     subprotocol: str | None, headers: dict[str, str]
 ) -> None:
     con = ask()
-    events, why = con.accept(subprotocol, headers, 1.0)
+    events, why = con.accept(subprotocol, list(headers.items()), 1.0)
     assert why
     assert tell(events) == ["close 1006 rejected"]
     assert output(con).startswith(b"HTTP/1.1 500 ")

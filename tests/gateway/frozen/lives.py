@@ -509,7 +509,7 @@ class Life:
             self._respond(a, b)
         elif con.undecided:
             if a % 4:
-                self._same(lambda twin, now: twin.con.accept(None, {"X": "y"}, now))
+                self._same(lambda twin, now: twin.con.accept(None, [("X", "y")], now))
             else:
                 self._same(lambda twin, now: twin.con.reject(Reject(7, 403, "no"), now))
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gateway.harness import HANDSHAKE, Harness
 from tests.gateway.splices.test_splices import CLOSED, Peer, in_all_kinds
+from wsraw.config.addresses import Listen
 from wsraw.config.checks import from_options
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import Connection, ConnectionState
-from wsraw.gateway.http import answer
+from wsraw.gateway.http import answer, http_head
 from wsraw.gateway.splices.bridges import Bridges
+from wsraw.gateway.websocket.handshake import accept_key
 
 OFFER = HANDSHAKE.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: %s\r\n\r\n")
 
@@ -20,8 +25,12 @@ def bridge(target: str = "tcp://h:1", **keys: Any) -> Harness:
     table = {"to": target, **keys}
     read = from_options({"bridges": [{k: v for k, v in table.items() if v is not None}]})
     harness = Harness(bridges=read.bridges, high_water_mark=1000, pause_timeout=20.0)
-    Bridges(harness.registry, harness.sessions.splices, harness.settings)
+    Bridges(harness.registry, harness.sessions.splices, harness.settings, run_now)
     return harness
+
+
+def run_now(delay: float, callback: Callable[[], object]) -> None:
+    callback()
 
 
 def dialed(harness: Harness) -> Connection:
@@ -99,8 +108,102 @@ def test_a_target_that_is_a_websocket_may_refuse() -> None:
     target = dialed(harness)
     harness.registry.take(target, target.connected(0.0), 0.0)
     harness.write(target)
-    harness.say(target, answer(403, "", {}, b"no"))
-    assert harness.write(con).startswith(b"HTTP/1.1 502 ")
+    harness.say(target, answer(403, "", {"X-Why": "so"}, b"no"))
+    said = harness.write(con)
+    assert said.startswith(b"HTTP/1.1 403 ")
+    assert b"\r\nX-Why: so\r\n" in said
+    assert said.endswith(b"\r\n\r\nno")
+
+
+def test_a_target_that_is_no_websocket_at_all() -> None:
+    for said in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"SSH-2.0-x\r\n"):
+        harness = bridge("ws://h:1/")
+        con = harness.raw(HANDSHAKE)
+        target = dialed(harness)
+        harness.registry.take(target, target.connected(0.0), 0.0)
+        harness.write(target)
+        harness.say(target, said)
+        assert harness.write(con).startswith(b"HTTP/1.1 502 ")
+
+
+def test_what_the_target_sets_beside_its_101_reaches_the_client() -> None:
+    harness = bridge("ws://h:1/")
+    con = harness.raw(HANDSHAKE)
+    target = dialed(harness)
+    harness.registry.take(target, target.connected(0.0), 0.0)
+    request = harness.write(target)
+    key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0].decode()
+    fields = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", accept_key(key)),
+        ("Set-Cookie", "a=1"),
+        ("Set-Cookie", "b=2, c"),
+    ]
+    harness.say(target, http_head(101, "x", fields))
+    said = harness.write(con)
+    assert said.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2, c\r\n" in said
+    assert said.count(b"Sec-WebSocket-Accept") == 1
+
+
+@pytest.mark.parametrize("kind", ["raw", "ws"])
+def test_a_target_is_told_the_address_first(kind: str) -> None:
+    harness = bridge(send_proxy="v1")
+    con = accepted(
+        harness.registry.ids.new(),
+        Listen(name="test"),
+        harness.settings,
+        {"peer": "192.0.2.7:4711"},
+        0.0,
+        harness.registry.policy,
+    )
+    con.endpoint = Endpoint()
+    harness.say(con, b"hello" if kind == "raw" else HANDSHAKE)
+    opening = dialed(harness).phase.opening
+    assert opening is not None
+    assert opening.preface == b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n"
+
+
+class Endpoint:
+    """Where a client has connected to."""
+
+    @property
+    def sock(self) -> Endpoint:
+        return self
+
+    def getsockname(self) -> tuple[str, int]:
+        return "10.0.0.1", 80
+
+
+def test_clients_wait_while_a_large_file_of_tokens_is_read(tmp_path: Path) -> None:
+    """Those of other bridges do not; and one that leaves meanwhile is no trouble."""
+    path = tmp_path / "tokens"
+    path.write_text("".join(f"t{n}: h:{n % 60000 + 1}\n" for n in range(50_000)), "utf-8")
+    tables = [{"tokens": str(path), "path": "/vnc/{token}"}, {"to": "tcp://h:1"}]
+    harness = Harness(bridges=from_options({"bridges": tables}).bridges)
+    turns: list[Callable[[], object]] = []
+    Bridges(
+        harness.registry,
+        harness.sessions.splices,
+        harness.settings,
+        lambda _, callback: turns.append(callback),
+    )
+    cons = [
+        harness.raw(HANDSHAKE.replace(b"GET / ", b"GET /vnc/t%d " % number))
+        for number in (1, 2, 49_999)
+    ]
+    harness.raw(HANDSHAKE)
+    assert dialed(harness).about["target"] == "tcp://h:1"
+    harness.hang_up(cons[1])
+    count = 0
+    while turns:
+        turns.pop()()
+        count += 1
+        assert len(turns) < 2
+    assert count > 30
+    found = [entry.con.about["target"] for entry in harness.registry.to_dial]
+    assert found == ["h:2", "h:50000"]
 
 
 def test_a_raw_client_whose_target_is_down_is_reset() -> None:
@@ -164,6 +267,19 @@ def test_between_websockets_the_target_selects_the_subprotocol() -> None:
     protocol.send_response(protocol.accept(event))
     server._flush()
     assert b"Sec-WebSocket-Protocol: two\r\n" in harness.write(con)
+
+
+def test_a_client_without_a_subprotocol_gets_none() -> None:
+    """What is offered for raw clients is not offered for it."""
+    harness = bridge("ws://h:1/")
+    harness.raw(HANDSHAKE)
+    target = dialed(harness)
+    harness.registry.take(target, target.connected(0.0), 0.0)
+    assert b"Sec-WebSocket-Protocol" not in harness.write(target)
+    harness.raw(b"hello")
+    target = dialed(harness)
+    harness.registry.take(target, target.connected(0.0), 0.0)
+    assert b"Sec-WebSocket-Protocol: binary\r\n" in harness.write(target)
 
 
 def test_a_client_that_is_never_read_by_its_target_ends_in_time() -> None:

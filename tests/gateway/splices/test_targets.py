@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import random
+import time
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,10 @@ def test_the_token_is_in_the_path_or_in_the_query() -> None:
 
 
 def test_a_target_that_is_always_the_same() -> None:
-    found = Targets(BridgeSettings(to="tcp://h:5900")).find(client("/?token=x"), [], 0.0)
-    assert (found.target.host, found.target.port, found.tells_open) == ("h", 5900, True)
+    targets = Targets(BridgeSettings(to="tcp://h:5900"))
+    assert not targets.look(0.0)
+    found = targets.find(client("/?token=x"))
+    assert (found.target.host, found.target.port, found.preface) == ("h", 5900, b"")
 
 
 def test_the_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
@@ -33,7 +37,8 @@ def test_the_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     targets = Targets(BridgeSettings(tokens=str(path)))
 
     def port(token: str, now: float) -> int:
-        return targets.find(client(f"/?token={token}"), [], now).target.port
+        assert not targets.look(now)
+        return targets.find(client(f"/?token={token}")).target.port
 
     with pytest.raises(NoTargetError, match="cannot be read") as missing:
         port("a", 0.0)
@@ -63,13 +68,71 @@ def test_the_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_bytes(b"#" * (LARGEST + 1))
+    targets = Targets(BridgeSettings(tokens=str(path)))
+    read(targets, 0.0)
     with pytest.raises(NoTargetError, match="more than 4194304 bytes"):
-        Targets(BridgeSettings(tokens=str(path))).find(client("/?token=a"), [], 0.0)
+        targets.find(client("/?token=a"))
+
+
+def read(targets: Targets, now: float) -> list[float]:
+    """Read the file as a gateway does; gives how long each turn took, in seconds."""
+    times, goes_on = [], True
+    begin = time.thread_time()
+    goes_on = targets.look(now)
+    while True:
+        end = time.thread_time()
+        times.append(end - begin)
+        if not goes_on:
+            return times
+        begin = end
+        goes_on = targets.go_on()
+
+
+def test_the_largest_file_is_read_in_slices(tmp_path: Path) -> None:
+    """Whole it took 330 ms."""
+    path = tmp_path / "tokens"
+    lines = [f"token-{number:08}: 10.0.0.1:{number % 60000 + 1}\r\n" for number in range(120_000)]
+    path.write_bytes(b"\xef\xbb\xbf" + "".join(lines).encode())
+    assert LARGEST * 0.9 < path.stat().st_size < LARGEST
+    targets = Targets(BridgeSettings(tokens=str(path)))
+    times = read(targets, 0.0)
+    assert len(times) > 200
+
+    def port(token: str) -> int:
+        return targets.find(client(f"/?token={token}")).target.port
+
+    assert [port(f"token-{number:08}") for number in (0, 59_999, 119_999)] == [1, 60000, 60000]
+    # What a new file takes away is forgotten in slices, too; and a wrong line has its number.
+    path.write_text("one: h:7\n", "utf-8")
+    assert len(read(targets, 2.0)) > 100
+    assert port("one") == 7
+    with pytest.raises(NoTargetError, match="no such token"):
+        port("token-00000000")
+    path.write_text("".join(lines[:90_000]) + "wrong\n", "utf-8")
+    read(targets, 4.0)
+    assert port("one") == 7
+    with pytest.raises(NoTargetError, match=r"cannot be used: line 90001"):
+        port("two")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_garbage_is_never_half_used(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "tokens"
+    path.write_text("good: h:1\n", "utf-8")
+    targets = Targets(BridgeSettings(tokens=str(path)))
+    read(targets, 0.0)
+    path.write_bytes(random.Random(seed).randbytes(70_000))
+    read(targets, 2.0)
+    assert targets.find(client("/?token=good")).target.port == 1
+    with pytest.raises(NoTargetError, match="cannot be used"):
+        targets.find(client("/?token=other"))
 
 
 def test_a_target_of_the_file_that_cannot_be_opened(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text("a: nowhere\n", "utf-8")
+    targets = Targets(BridgeSettings(tokens=str(path)))
+    read(targets, 0.0)
     with pytest.raises(NoTargetError, match="cannot be opened") as wrong:
-        Targets(BridgeSettings(tokens=str(path))).find(client("/?token=a"), [], 0.0)
+        targets.find(client("/?token=a"))
     assert wrong.value.status == 502

@@ -57,7 +57,7 @@ def ours(request: bytes) -> tuple[int, Fields, list[str]]:
         handshake = ServerHandshake(request, Settings())
     except HandshakeError as error:
         return error.status, [], []
-    assert b"\r\nSec-WebSocket-Accept: " in handshake.answer(None, {})
+    assert b"\r\nSec-WebSocket-Accept: " in handshake.answer(None, ())
     inf = [(n, v) for n, v in handshake.inf.items() if n not in ("method", "url", "Protocol")]
     return 101, inf, handshake.offered
 
@@ -83,7 +83,7 @@ def test_a_request_of_a_browser_is_accepted(name: str) -> None:
     assert ours(BROWSERS[name]) == library.library_answer(BROWSERS[name])
     handshake = ServerHandshake(BROWSERS[name], Settings())
     assert (handshake.inf["method"], handshake.inf["url"]) == ("GET", "/chat?a=b")
-    assert accept_key(KEY).encode() in handshake.answer(None, {})
+    assert accept_key(KEY).encode() in handshake.answer(None, ())
     assert (handshake.terms is not None) is (name in ("Chromium", "Firefox"))
 
 

@@ -8,7 +8,7 @@ opened one is, phases.py from then on. Its states are in states.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from wsraw.config.settings import Settings
@@ -311,7 +311,7 @@ class Connection:
     # --- what handlers want ---
 
     def accept(
-        self, subprotocol: str | None, headers: Mapping[str, str], now: float
+        self, subprotocol: str | None, headers: Sequence[tuple[str, str]], now: float
     ) -> tuple[list[Event], str | None]:
         """on_connect accepts it. Also returns why that cannot be; then it was answered with 500.
 
@@ -537,7 +537,11 @@ class Phase:
     # --- verdict.py ---
 
     def accept(
-        self, con: Connection, subprotocol: str | None, headers: Mapping[str, str], now: float
+        self,
+        con: Connection,
+        subprotocol: str | None,
+        headers: Sequence[tuple[str, str]],
+        now: float,
     ) -> tuple[list[Event], str | None]:
         """A raw client, or one that has left, is not told."""
         return [], None

@@ -13,6 +13,7 @@ from wsraw.gateway.connection.phases import (
     establish,
     to_events,
 )
+from wsraw.gateway.websocket.handshake import ClientHandshake
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening
 from wsraw.link.records import Event
@@ -59,9 +60,10 @@ class _Dialing(Connecting):
             con.collect(ws)
             return []
         establish(con, now)
-        # An opened raw connection has no on_connect; but one that reconnects needs it.
+        # An opened raw connection has no on_connect; but one that reconnects, or of a bridge, does.
         opening = self._opening
-        events = con.announce() if opening.reconnect or opening.tells_open else []
+        is_told = opening.reconnect or opening.preface is not None
+        events = con.announce() if is_told else []
         return events + self.close_as_wanted(con, now)
 
     def connect_failed(self, con: Connection, message: str) -> list[Event]:
@@ -73,8 +75,12 @@ class _Dialing(Connecting):
         ws = con.websocket
         if ws is None:
             return []
+        handshake = ws.handshake
         frames = ws.receive_data(data)
         if ws.opened:
+            several = handshake.repeated if isinstance(handshake, ClientHandshake) else {}
+            if several:
+                con.about["repeated"] = several
             establish(con, now)
             events = con.announce() + to_events(con, frames)
             # What comes behind may be large and compressed; then it goes on in the next turns.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from wsraw.gateway.admission.policy import AdmissionPolicy
 from wsraw.gateway.connection.connection import Connection
@@ -22,12 +22,16 @@ class AwaitingVerdict(Connecting):
         self._policy = policy
 
     def accept(
-        self, con: Connection, subprotocol: str | None, headers: Mapping[str, str], now: float
+        self,
+        con: Connection,
+        subprotocol: str | None,
+        headers: Sequence[tuple[str, str]],
+        now: float,
     ) -> tuple[list[Event], str | None]:
         """Answer with the 101. What handlers have sent follows it."""
         ws = con.websocket
         assert ws is not None
-        why = header_problem(headers.items(), OF_ANSWERS) or None
+        why = header_problem(headers, OF_ANSWERS) or None
         if subprotocol and subprotocol not in ws.offered:
             why = f"the client does not offer the subprotocol {subprotocol!r}"
         if why is not None:

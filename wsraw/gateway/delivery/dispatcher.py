@@ -59,6 +59,9 @@ class Bridged:
     def tell(self, entry: Entry, event: Event, now: float) -> None:
         """An event that is not a message."""
 
+    def begin_again(self, entry: Entry, now: float) -> None:
+        """A client that comes from another process and has no target yet."""
+
 
 class Spliced:
     """What happens to connections that are spliced: gateway/splices/ overrides it all."""

@@ -8,7 +8,7 @@ taken) is found by comparing, at the end of each turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from wsraw.gateway.connection.connection import CLOSED, Connection, Phase
@@ -282,7 +282,11 @@ class TappedPhase(Phase):
         return self._leave(con, self._enter(con).pass_on(con, now))
 
     def accept(
-        self, con: Connection, subprotocol: str | None, headers: Mapping[str, str], now: float
+        self,
+        con: Connection,
+        subprotocol: str | None,
+        headers: Sequence[tuple[str, str]],
+        now: float,
     ) -> tuple[list[Event], str | None]:
         self._note(STATE, "accept", 0, b"", subprotocol or "")
         events, why = self._enter(con).accept(con, subprotocol, headers, now)

@@ -164,12 +164,13 @@ class Commands:
         elif is_unread:
             self._decided(entry, entry.con.reject(Reject(entry.id, 500), now), now)
         else:
-            self._decided(entry, entry.con.accept(None, {}, now), now)
+            self._decided(entry, entry.con.accept(None, (), now), now)
 
     def _accept(self, worker: Worker, entry: Entry, accept: Accept, now: float) -> str | None:
         if not entry.con.undecided:
             return self._no_verdict(entry)
-        return self._decided(entry, entry.con.accept(accept.subprotocol, accept.headers, now), now)
+        headers = list(accept.headers.items())
+        return self._decided(entry, entry.con.accept(accept.subprotocol, headers, now), now)
 
     def _reject(self, worker: Worker, entry: Entry, reject: Reject, now: float) -> str | None:
         if not entry.con.undecided:

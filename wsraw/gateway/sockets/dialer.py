@@ -221,6 +221,11 @@ class _Attempt:
             raise
 
     def _succeed(self, sock: socket.socket) -> None:
+        why = _send_first(sock, self._asked.preface or b"")
+        if why:
+            sock.close()
+            self.fail(why)
+            return
         self.end()
         self._dialer.connected(self.con, sock, self.terms)
 
@@ -307,6 +312,16 @@ class _Attempt:
                 self._loop.unwatch(sock)
             finally:
                 sock.close()
+
+
+def _send_first(sock: socket.socket, data: bytes) -> str:
+    """Send what comes before TLS, and before anything else; why it could not be, or nothing. A new
+    socket has room for it."""
+    try:
+        whole = not data or sock.send(data) == len(data)
+    except OSError as error:
+        return f"cannot send the PROXY header: {strerror(error.errno or 0)}"
+    return "" if whole else "cannot send the PROXY header"
 
 
 def _interleaved(addresses: list[Address]) -> list[Address]:

@@ -201,9 +201,12 @@ class Splices(Spliced):
     def find_again(self) -> None:
         """Know what is to be done for the entries that there are: they come from another
         process."""
-        for entry in self._registry.entries.values():
+        for entry in list(self._registry.entries.values()):
             splice, other = entry.splice, self.partner(entry)
             if splice is None:
+                if entry.pool.is_bridge and entry.con.undecided:
+                    dispatcher = self._registry.dispatcher
+                    dispatcher.bridged.begin_again(entry, self._registry.flow.now)
                 continue
             if not splice.flows:
                 self._starting[entry] = None

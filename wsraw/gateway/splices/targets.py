@@ -3,16 +3,21 @@
 The file is read again when it has changed, so that targets come and go without a reload. It is that
 of websockify's plugin TokenFile: ``token: host:port`` on each line, and # begins a comment. A
 target may also be written as for `open`, with its scheme.
+
+A large file takes longer than a turn may, so it is read in slices, one a turn. Clients that come
+meanwhile wait: an old file may name a target that the new one has taken away.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from wsraw.config.settings import BridgeSettings
 from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.splices.passing import request_of
 from wsraw.link.open_options import Opening, check, open_of, read_tokens
 from wsraw.runtime.printable import os_error
 
@@ -20,7 +25,13 @@ LOOK_AGAIN: Final = 1.0
 """Seconds after which the file is looked at again."""
 
 LARGEST: Final = 4 * 1024 * 1024
-"""Bytes of a file of tokens: it is read within a turn."""
+"""Bytes of a file of tokens."""
+
+SLICE: Final = 16 * 1024
+"""Bytes of it that are read in a turn: 1 to 2 ms."""
+
+FREED: Final = 1000
+"""Tokens of the old file that are forgotten in a turn."""
 
 
 class NoTargetError(LookupError):
@@ -35,28 +46,28 @@ class Targets:
     """The targets of one bridge."""
 
     def __init__(self, bridge: BridgeSettings) -> None:
-        self._bridge = bridge
+        self.bridge = bridge
         self._tokens: dict[str, str] = {}
         self._known: tuple[int, int, int] | None = None
         self._look_at = 0.0
         self._trouble = ""
+        self._reading: Iterator[None] | None = None
 
-    def find(self, con: Connection, offered: list[str], now: float) -> Opening:
-        """What to open for a client, to which these subprotocols are passed on. Raises
-        NoTargetError."""
-        target = self._bridge.to
+    def find(self, con: Connection) -> Opening:
+        """What to open for a client; `look` comes first. Raises NoTargetError."""
+        bridge, token = self.bridge, ""
+        target = bridge.to
         if not target:
-            target = self._by_token(token_of(con), now)
-        asked = open_of(self._bridge, target, offered)
+            token = token_of(con)
+            target = self._by_token(token)
+        offered = con.websocket.offered if con.websocket is not None else None
         try:
-            return check(asked)._replace(tells_open=True)
+            asked = request_of(bridge, con, open_of(bridge, target, offered))
+            return check(asked)._replace(preface=b"")
         except ValueError as error:
             raise NoTargetError(502, f"the target cannot be opened: {error}") from error
 
-    def _by_token(self, token: str, now: float) -> str:
-        if now >= self._look_at:
-            self._look_at = now + LOOK_AGAIN
-            self._read_if_changed()
+    def _by_token(self, token: str) -> str:
         target = self._tokens.get(token)
         if target is not None:
             return target
@@ -64,26 +75,66 @@ class Targets:
             raise NoTargetError(502, self._trouble)
         raise NoTargetError(404, "no such token" if token else "no token in the request")
 
-    def _read_if_changed(self) -> None:
-        path = self._bridge.tokens
+    # --- the file ---
+
+    def look(self, now: float) -> bool:
+        """Look for changes now and then. Returns whether the file is being read: then call `go_on`
+        once a turn, and `find` once that is over."""
+        if self._reading is None and self.bridge.tokens and now >= self._look_at:
+            self._look_at = now + LOOK_AGAIN
+            self._reading = self._read_if_changed()
+            # A small file is read at once.
+            self.go_on()
+        return self._reading is not None
+
+    def go_on(self) -> bool:
+        """Read a slice more. Returns whether there is more to read."""
+        reading = self._reading
+        if reading is not None:
+            for _ in reading:
+                return True
+            self._reading = None
+        return False
+
+    def _read_if_changed(self) -> Iterator[None]:
+        path = self.bridge.tokens
         try:
             found = os.stat(path)
             known = found.st_mtime_ns, found.st_size, found.st_ino
             if known == self._known:
                 return
+            tokens: dict[str, str] = {}
             with open(path, "rb") as file:
-                data = file.read(LARGEST + 1)
+                yield from _read_slices(file, tokens)
         except OSError as error:
             # What was read before stays: a file that is replaced may be missing for a moment.
             self._trouble = f"the file of tokens cannot be read: {os_error(error)}"
             return
-        self._known, self._trouble = known, ""
-        try:
-            if len(data) > LARGEST:
-                raise ValueError(f"more than {LARGEST} bytes")
-            self._tokens = read_tokens(data.decode("utf-8-sig"))
         except ValueError as error:
+            self._known = known
             self._trouble = f"the file of tokens cannot be used: {error}"
+            return
+        self._known, self._trouble = known, ""
+        self._tokens, old = tokens, self._tokens
+        while len(old) > FREED:
+            for _ in range(FREED):
+                old.popitem()
+            yield
+
+
+def _read_slices(file: Any, tokens: dict[str, str]) -> Iterator[None]:
+    """Add the tokens of a file, and pause after each slice but the last. Raises ValueError."""
+    size, line, encoding = 0, 1, "utf-8-sig"
+    while data := file.read(SLICE):
+        data += file.readline(LARGEST)
+        size += len(data)
+        if size > LARGEST:
+            raise ValueError(f"more than {LARGEST} bytes")
+        tokens.update(read_tokens(data.decode(encoding), line))
+        line += data.count(b"\n")
+        encoding = "utf-8"
+        if len(data) >= SLICE:
+            yield
 
 
 def token_of(con: Connection) -> str:

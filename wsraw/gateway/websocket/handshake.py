@@ -7,7 +7,7 @@ import hashlib
 import re
 import secrets
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from wsraw.config.settings import Settings
@@ -173,13 +173,13 @@ class ServerHandshake:
                 continue
             self._answer.append(("Sec-WebSocket-Extensions", _show_parameters(said)))
 
-    def answer(self, subprotocol: str | None, headers: Mapping[str, str]) -> bytes:
+    def answer(self, subprotocol: str | None, headers: Sequence[tuple[str, str]]) -> bytes:
         """The response that opens the WebSocket."""
         fields = self._answer
         if subprotocol is not None:
             fields.append(("Sec-WebSocket-Protocol", subprotocol))
         # A 101 needs no Date (RFC 9110, section 6.6.1).
-        return http_head(101, "Switching Protocols", [*fields, *headers.items()])
+        return http_head(101, "Switching Protocols", [*fields, *headers])
 
 
 def _check_request(method: bytes, version: bytes, values: Values) -> str:
@@ -278,6 +278,11 @@ class ClientHandshake:
         self.terms: deflate.Terms | None = None
         """Of compression, if both sides agree on it."""
         self.subprotocol: str | None = None
+
+    @property
+    def repeated(self) -> dict[str, list[str]]:
+        """The values of the response's fields that came more than once."""
+        return repeated(_by_name(self.response.fields)) if self.response is not None else {}
 
     @property
     def unfinished(self) -> int:

@@ -5,7 +5,7 @@ Nothing that a peer sends raises an exception: see `ended`, `error` and `output`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import wsraw.gateway.websocket.deflate as deflate
@@ -37,8 +37,6 @@ MAX_REASON: Final = MAX_CONTROL - 2
 
 NO_CODE: Final = 1005
 """The code of a close frame without one (RFC 6455, section 7.1.5)."""
-
-_NONE: Final[Mapping[str, str]] = {}
 
 
 class WebSocket:
@@ -137,7 +135,9 @@ class WebSocket:
         offered = self.offered
         self.subprotocol = next((name for name in subprotocols if name in offered), None)
 
-    def let_in(self, subprotocol: str | None = None, headers: Mapping[str, str] = _NONE) -> None:
+    def let_in(
+        self, subprotocol: str | None = None, headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
         """Open the WebSocket. `subprotocol`: one of those `offered`, or "" for none; None keeps the
         one that was chosen."""
         handshake = self.handshake

@@ -10,7 +10,7 @@ and state.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -140,7 +140,11 @@ class Answering(Phase):
         return self._is_begun
 
     def accept(
-        self, con: Connection, subprotocol: str | None, headers: Mapping[str, str], now: float
+        self,
+        con: Connection,
+        subprotocol: str | None,
+        headers: Sequence[tuple[str, str]],
+        now: float,
     ) -> tuple[list[Event], str | None]:
         con.undecided = True
         return [], f"connection {con.id} is an HTTP request, which is answered by `respond`"
