@@ -315,12 +315,12 @@ def test_new_settings_take_effect_without_a_disconnect(tmp_path: Path) -> None:
     with serve(ECHO, f"--config={file}") as serving, serving.ws() as client:
         client.send("x" * 900)
         assert client.recv(TIMEOUT) == "x" * 900
-        file.write_text("max_message_size = 100000\nstop_timeout = 20\nmax_memory = 1\n")
+        file.write_text('max_message_size = 100000\nstop_timeout = 20\nrun_dir = "elsewhere"\n')
         upgrade(serving)
         line = serving.run.line("settings have changed: .*")[0]
         assert "max_message_size: by the upgrade of the gateway" in line
         assert "stop_timeout: at once" in line
-        assert "max_memory: at the next start of the run" in line
+        assert "run_dir: at the next start of the run" in line
         with serving.ws() as new:
             new.send("x" * 90_000)
             assert new.recv(TIMEOUT) == "x" * 90_000

@@ -13,6 +13,7 @@ from typing import Final
 from wsraw.config.addresses import Listen
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.loop import Loop
+from wsraw.supervisor.decisions.actions import Ending
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.restarts import PERIOD, Restarts
 from wsraw.supervisor.log import Log
@@ -33,6 +34,8 @@ class Admin:
         self._children: Children | None = None
         self.child = Child(None, title="admin")
         self._restarts = Restarts(INTENSITY, random.random)
+        self._is_restarting = False
+        self._has_left = False
         self.url = f"http://{listening.printable(self._socket.getsockname())}"
 
     def begin(self, children: Children) -> None:
@@ -42,14 +45,33 @@ class Admin:
         self._log.say("info", f"admin: {paths} at {self.url}")
         self._spawn()
 
+    def restart(self) -> None:
+        """Replace the process, for other settings."""
+        assert self._children is not None
+        self._is_restarting = True
+        self._children.end(self.child, Ending.KILL)
+
+    def leave(self) -> None:
+        """End the process, and give the address back."""
+        self._has_left = True
+        if self._children is not None:
+            self._children.end(self.child, Ending.KILL)
+        self.close()
+
     def _spawn(self) -> None:
         assert self._children is not None
+        if self._has_left:
+            return
         self.child.n += 1
         self.child.spawned_at = self.child.ready_at = self._loop.now
         self._children.spawn_admin(self.child, self._socket)
 
     def exited(self, why: str) -> None:
         """It has died: start another, after a pause that grows while it dies again and again."""
+        if self._is_restarting or self._has_left:
+            self._is_restarting = False
+            self._spawn()
+            return
         now = self._loop.now
         began = self._restarts.record_death(self.child, self.child.ready_at, now)
         wait = self.child.spawn_at - now

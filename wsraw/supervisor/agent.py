@@ -36,6 +36,19 @@ class Agent:
         self._is_up = False
         """Whether there is a process."""
         self._is_stopping = False
+        self._is_restarting = False
+
+    def restart(self) -> None:
+        """Replace the process, for other settings."""
+        if self._is_up and self._children is not None:
+            self._is_restarting = True
+            self._children.end(self.child, Ending.KILL)
+
+    def leave(self) -> None:
+        """End the process: there is no cluster any more."""
+        self._is_stopping = True
+        if self._is_up and self._children is not None:
+            self._children.end(self.child, Ending.KILL)
 
     def known(self, children: Children, endpoint: str) -> Spawned:
         """The gateway can be reached there: start the process, or let it go there. Gives what the
@@ -62,8 +75,12 @@ class Agent:
         """It has died: start another, after a pause that grows while it dies again and again.
         While the run stops, it has left."""
         self._is_up = False
-        if not is_running:
+        if not is_running or self._is_stopping:
             self._is_stopping = True
+            return
+        if self._is_restarting:
+            self._is_restarting = False
+            self._spawn()
             return
         self.child.restarts += 1
         now = self._loop.now

@@ -113,6 +113,12 @@ class Log:
         self._writer = threading.Thread(target=self._work, name="log", daemon=True)
         self._writer.start()
 
+    def change(self, level: str, write: Format, rate: int) -> None:
+        """Go on with these, from the next line on."""
+        self._least = LEVELS.index(level)
+        self._format = write
+        self._rate = rate
+
     def say(self, level: Level, text: str) -> None:
         """Log a line of the supervisor."""
         self.say_line(LogLine(level, printable(text)))

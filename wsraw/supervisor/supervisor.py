@@ -24,6 +24,7 @@ from typing import Any, Final
 from wsraw.config import pools, programs
 from wsraw.config import settings as settings_module
 from wsraw.config.addresses import Listen, parse_admin, parse_listen
+from wsraw.config.programs import Entry
 from wsraw.config.settings import Settings
 from wsraw.config.units import human_size, human_time
 from wsraw.link.records import (
@@ -160,7 +161,7 @@ class Supervisor:
         reread: upgrading.Reread | None = None,
     ) -> None:
         """Raises CannotStart, and then leaves nothing behind. Without `notifier` nobody is told."""
-        entries = pools.entries(settings, os.path.isfile)
+        entries = self._entries(settings)
         count = sum(entry.number for each in entries.values() for entry in each)
         given = descriptors.soft_limit()
         self.most_workers = _most_workers(count)
@@ -177,6 +178,9 @@ class Supervisor:
         """Where workers find each gateway, if there are no unix sockets. So nobody else can listen
         there between two gateways, and be told the workers' tokens."""
         self._admin: Admin | None = None
+        self._dismissed: set[Child] = set()
+        """Processes beside the run that are to end."""
+        self._watch: Watch | None = None
         with ExitStack() as opened:
             try:
                 self._passed = self._take_passed(passed or PassedSockets({}))
@@ -298,17 +302,8 @@ class Supervisor:
         try:
             self._keeper.begin()
             self.loop.before_sleep = self._before_sleep
-            # Handlers files, and words of commands that are files.
-            words = [word for each in self.policy.programs for word in (each.file, *each.words)]
-            paths = [Path(self._children.folder, word) for word in words if word]
-            files = [path for path in paths if os.path.isfile(path)]
-            if self.settings.reload and not files:
-                self.log.say("warning", "--reload: no worker is given as a file; nothing to watch")
-            elif self.settings.reload:
-                watch = Watch(files, partial(self.log.say, "warning"))
-                self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
-            if self.settings.max_memory:
-                self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
+            self._watch_files()
+            self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
             self.loop.call_later(keeper.LOOK, self._look_at_folder)
             if self._notifier.watchdog_interval:
                 self._keep_alive()
@@ -538,8 +533,7 @@ class Supervisor:
         self._requests.pending.settle(done.what, done.pool, done.ok, text)
 
     def _settle_upgrade(self, ok: bool, text: str) -> None:
-        upgrading.close(self._plan.new_sockets)
-        self._plan.new_sockets = []
+        self._plan.drop_new()
         if not ok:
             self.log.say("error", f"the upgrade is {text}")
             names, self._plan.reload = self._plan.reload, []
@@ -584,6 +578,9 @@ class Supervisor:
         if self._agent is not None and child is self._agent.child:
             self._agent.exited(why, self.policy.phase is p.Phase.RUNNING)
             return
+        if child in self._dismissed:
+            self._dismissed.discard(child)
+            return
         if child is self.policy.gateway:
             self._is_relinking = self._is_reading_certificates = False
             # The next gateway reads them at its start.
@@ -615,8 +612,8 @@ class Supervisor:
             self.log.say("error", why)
             self._refuse_reload(names, why)
             return
-        changed = upgrading.changed(self.settings, new)
-        if upgrading.needs_gateway(changed) and self._can_upgrade():
+        change = upgrading.Change(self.settings, new, self._can_upgrade())
+        if change.needs_gateway:
             why = self.upgrade()
             if why:
                 self._refuse_reload(names, f"new settings need an upgrade, which is refused: {why}")
@@ -624,10 +621,14 @@ class Supervisor:
                 # The workers follow when it is done.
                 self._plan.reload = list(names)
             return
-        if changed:
-            self._change_settings(upgrading.without_gateway(self.settings, new))
-            text = f"settings have changed: {upgrading.effects(changed, self._can_upgrade())}"
+        if change.names:
+            why = self._prepare_admin(change.new)
+            if why:
+                self._refuse_reload(names, f"new settings are refused: {why}")
+                return
+            text = change.in_words()
             self.log.say("info", text)
+            self._change_settings(change.new)
             pending.settle("reload", SETTINGS, True, text)
         self._reload_workers(names)
 
@@ -641,7 +642,11 @@ class Supervisor:
         pending.settle("reload", SETTINGS, True)
         if not self.read_certificates():
             pending.settle("reload", CERTIFICATES, True)
-        self.act(self.policy.reload(self.loop.now, names))
+        for name in names:
+            if name not in self.policy.pools:
+                pending.settle("reload", name, True, f"the pool {name} is no more")
+        wanted = [name for name in names if self.policy.is_wanted(name)]
+        self.act(self.policy.reload(self.loop.now, wanted))
 
     @staticmethod
     def _can_upgrade() -> bool:
@@ -649,13 +654,77 @@ class Supervisor:
 
     def _reread_settings(self) -> Settings:
         """As they are now. Raises ValueError, with advice."""
-        return self._reread() if self._reread is not None else self.settings
+        if self._reread is None:
+            return self.settings
+        new = self._reread()
+        count, before = (
+            sum(entry.number for each in entries.values() for entry in each)
+            for entries in map(self._entries, (new, self.settings))
+        )
+        why = self.refusal_to_scale(count) if count > before else ""
+        if why:
+            raise ValueError(f"workers: {why}")
+        return new
+
+    @staticmethod
+    def _entries(settings: Settings) -> dict[str, tuple[Entry, ...]]:
+        return pools.entries(settings, os.path.isfile)
 
     def _change_settings(self, settings: Settings) -> None:
-        """Go on with these."""
-        self.settings = settings
+        """Go on with these; the gateway has them, as far as it needs them. To be followed by a
+        decision of the policy."""
+        old, self.settings = self.settings, settings
+        change = upgrading.Change(old, settings)
         self._children.set_input(self._settings_of_run(settings))
+        form = format_for(sys.stderr, settings.log_format)
+        self.log.change(settings.log_level, form, settings.log_rate)
         self.policy.change_settings(settings)
+        before, after = self._entries(old), self._entries(settings)
+        self.policy.change_pools(before, after, self.loop.now)
+        if before != after or old.reload != settings.reload:
+            self._watch_files()
+        self._change_admin(change.names)
+        self._change_agent(change.names)
+
+    def _prepare_admin(self, settings: Settings) -> str:
+        """Bind a new address of the admin process. Returns why that failed, or ""."""
+        if settings.admin and settings.admin != self.settings.admin:
+            try:
+                self._plan.admin = Admin(parse_admin(settings.admin), self.loop, self.log)
+            except OSError as error:
+                return error.strerror or str(error)
+        return ""
+
+    def _change_admin(self, names: Sequence[str]) -> None:
+        """Have the admin process of the present settings, if some with these names have changed."""
+        new, self._plan.admin = self._plan.admin, None
+        if "admin" in names:
+            if self._admin is not None:
+                self._dismiss(self._admin)
+            self._admin = new
+            if new is not None:
+                new.begin(self._children)
+        elif self._admin is not None and not upgrading.OF_ADMIN.isdisjoint(names):
+            self._admin.restart()
+
+    def _change_agent(self, names: Sequence[str]) -> None:
+        """The same for the agent of a cluster."""
+        if upgrading.OF_AGENT.isdisjoint(names):
+            return
+        if self._agent is not None and self.settings.cluster:
+            self._agent.restart()
+        elif self._agent is not None:
+            self._dismiss(self._agent)
+            self._agent = None
+        elif self.settings.cluster:
+            self._agent = Agent(self.loop, self.log)
+            self.control.tell(self._agent.known(self._children, self.policy.endpoint))
+
+    def _dismiss(self, helper: Admin | Agent) -> None:
+        """End a process beside the run, which nobody misses."""
+        if self._children.pid(helper.child) is not None:
+            self._dismissed.add(helper.child)
+        helper.leave()
 
     def upgrade(self, python: str = "") -> str:
         """Begin to replace the gateway by one with new code and the settings as they are now; with
@@ -675,17 +744,20 @@ class Supervisor:
         except ValueError as error:
             return f"the settings are wrong: {error}"
         self._plan.reload = []
-        fixed = upgrading.fixed(self.settings)
-        self._plan.settings = settings_module.replaced(new, **fixed)
+        change = upgrading.Change(self.settings, new)
+        self._plan.settings = change.new
+        why = self._prepare_admin(change.new)
+        if why:
+            return why
         try:
             found = upgrading.sockets_for(self._plan.settings, self._sockets)
         except OSError as error:
+            self._plan.drop_new()
             return error.strerror or str(error)
         self._plan.sockets, self._plan.new_sockets = found
         self._plan.exited = []
-        names = upgrading.changed(self.settings, new)
-        self._plan.text = f"settings have changed: {upgrading.effects(names)}" if names else ""
-        if names:
+        self._plan.text = change.in_words()
+        if self._plan.text:
             self.log.say("info", self._plan.text)
         self.log.say("info", "upgrading the gateway: starting its successor")
         self.act(self.policy.upgrade(self.loop.now))
@@ -711,18 +783,21 @@ class Supervisor:
         self._has_tls = any(listen.tls != "off" for _, listen in self._sockets)
         self._is_relinking = self._is_reading_certificates = False
         self._requests.pending.settle("reload", CERTIFICATES, True)
-        self._change_settings(self._plan.settings)
         if self._plan.installation is not None:
             self._children.installation = self._plan.installation
+        self.policy.change_settings(self._plan.settings)
         self.act(self.policy.took_over(now))
+        self._change_settings(self._plan.settings)
         self._requests.ask_again()
         names, self._plan.reload = self._plan.reload, []
         if names:
             self._requests.pending.settle("reload", SETTINGS, True, self._plan.text)
             self._reload_workers(names)
-        elif upgrading.needs_workers(upgrading.changed(old, self.settings)):
+        elif upgrading.Change(old, self.settings).needs_workers:
             self.log.say("info", "replacing the workers, for their new settings")
-            self.act(self.policy.reload(now))
+            self.act(self.policy.reload(now, filter(self.policy.is_wanted, self.policy.pools)))
+        else:
+            self._decide()
 
     def _handle_upgraded(self, data: dict[str, Any]) -> None:
         pid = self._children.pid(self.policy.gateway)
@@ -747,7 +822,24 @@ class Supervisor:
 
     # --- periodic checks ---
 
+    def _watch_files(self) -> None:
+        """Look at the files of the present programs, with `reload`, and at no others."""
+        self._watch = None
+        if not self.settings.reload:
+            return
+        # Handlers files, and words of commands that are files.
+        words = [word for each in self.policy.programs for word in (each.file, *each.words)]
+        paths = [Path(self._children.folder, word) for word in words if word]
+        files = [path for path in paths if os.path.isfile(path)]
+        if not files:
+            self.log.say("warning", "--reload: no worker is given as a file; nothing to watch")
+            return
+        self._watch = Watch(files, partial(self.log.say, "warning"))
+        self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, self._watch))
+
     def _look_at_files(self, watch: Watch) -> None:
+        if watch is not self._watch:
+            return
         began = time.monotonic()
         changed = watch.changed()
         took = time.monotonic() - began
@@ -794,9 +886,9 @@ class Supervisor:
 
     def _look_at_memory(self) -> None:
         most = self.settings.max_memory
-        for child in list(self.policy.workers):
+        for child in list(self.policy.workers) if most else ():
             memory = self._children.memory(child) or 0
-            if memory > most and child.state is ChildState.READY:
+            if memory > most > 0 and child.state is ChildState.READY:
                 why = f"it holds {human_size(memory)} of memory, more than max_memory"
                 self.act(self.policy.recycle(child.n, why, self.loop.now))
         self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from wsraw.config.addresses import Listen, parse_listen
+from wsraw.config.pools import has_default
 from wsraw.config.settings import Settings, replaced
 from wsraw.config.units import human_time
 from wsraw.link.records import Exited
 from wsraw.runtime import sockets as listening
+from wsraw.supervisor.admin import Admin
 from wsraw.supervisor.processes.process import Installation
 
 Bound = list[tuple[socket.socket, Listen]]
@@ -36,27 +38,22 @@ class Plan:
         """Pools whose workers are to be reloaded after the upgrade."""
         self.text = ""
         """Which settings have changed, and how each takes effect."""
+        self.admin: Admin | None = None
+        """The next admin process, if its address is another one."""
         self.node = secrets.token_hex(4)
         """The name in a cluster, where the settings give none: the same for each gateway."""
 
+    def drop_new(self) -> None:
+        """Close what was bound for an upgrade that was refused."""
+        close(self.new_sockets)
+        self.new_sockets = []
+        if self.admin is not None:
+            self.admin.close()
+            self.admin = None
 
-OF_RUN: Final = frozenset(
-    (
-        "admin",
-        "admin_token",
-        "bridges",
-        "cluster",
-        "log_format",
-        "max_memory",
-        "node",
-        "pools",
-        "reload",
-        "restart_intensity",
-        "run_dir",
-        "workers",
-    )
-)
-"""Settings that only a new start of the run changes."""
+
+OF_RUN: Final = "run_dir"
+"""The setting that only a new start of the run changes."""
 
 OF_SUPERVISOR: Final = frozenset(
     (
@@ -64,12 +61,24 @@ OF_SUPERVISOR: Final = frozenset(
         "canary_time",
         "drain_timeout",
         "gateway_timeout",
+        "log_format",
         "log_rate",
+        "max_memory",
+        "reload",
+        "restart_intensity",
         "start_timeout",
         "stop_timeout",
     )
 )
 """Settings that the supervisor alone knows."""
+
+OF_ADMIN: Final = frozenset(("admin", "admin_token", "publish_token"))
+"""Settings of the admin process."""
+
+OF_AGENT: Final = frozenset(
+    ("cluster", "cluster_ca", "cluster_credentials", "cluster_name", "node")
+)
+"""Settings that the agent of a cluster is told at its start."""
 
 OF_WORKERS: Final = frozenset(
     ("concurrency", "handler_timeout", "listen", "log_level", "on_exception", "static")
@@ -77,45 +86,68 @@ OF_WORKERS: Final = frozenset(
 """Settings that workers are told at their start."""
 
 
-def changed(old: Settings, new: Settings) -> list[str]:
-    """The names of the settings that differ, in their order."""
-    return [name for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+class Change:
+    """How settings differ from those in force."""
+
+    def __init__(self, old: Settings, new: Settings, can_upgrade: bool = True) -> None:
+        self._old = old
+        self._can_upgrade = can_upgrade
+        fields = old.__struct_fields__
+        self.names = [name for name in fields if getattr(old, name) != getattr(new, name)]
+        """Of those that differ, in their order."""
+        self._new = new
+        self.new = replaced(new, run_dir=old.run_dir)
+        """What is to be in force."""
+        if not can_upgrade:
+            here = [name for name in self.names if not self._is_of_gateway(name)]
+            self.new = replaced(old, **{name: getattr(new, name) for name in here})
+
+    def _is_of_gateway(self, name: str) -> bool:
+        """Whether only a new gateway has it."""
+        if name in ("workers", "pools"):
+            # Which pools there are, and how they differ.
+            return _without_workers(self._old) != _without_workers(self._new)
+        return name != OF_RUN and name not in OF_SUPERVISOR | OF_ADMIN
+
+    @property
+    def needs_gateway(self) -> bool:
+        """Whether one of them needs a new gateway."""
+        return self._can_upgrade and any(map(self._is_of_gateway, self.names))
+
+    @property
+    def needs_workers(self) -> bool:
+        """Whether workers that stay otherwise need to be replaced."""
+        return any(name in OF_WORKERS for name in self.names)
+
+    def in_words(self) -> str:
+        """How each of them takes effect; "" if none differs."""
+        parts: dict[str, list[str]] = {}
+        for name in self.names:
+            parts.setdefault(self._effect(name), []).append(name)
+        text = "; ".join(f"{', '.join(those)}: {how}" for how, those in parts.items())
+        return f"settings have changed: {text}" if text else ""
+
+    def _effect(self, name: str) -> str:
+        is_of_gateway = self._is_of_gateway(name)
+        if name == OF_RUN or (is_of_gateway and not self._can_upgrade):
+            return "at the next start of the run"
+        if name in OF_SUPERVISOR:
+            return "at once"
+        if name in OF_ADMIN:
+            return "by a new admin process"
+        if name in ("workers", "pools") and not is_of_gateway:
+            return "by starting and stopping workers"
+        and_more = ""
+        if name in OF_WORKERS or name in ("workers", "pools"):
+            and_more = " and new workers"
+        elif name in OF_AGENT:
+            and_more = " and a new agent"
+        return f"by the upgrade of the gateway{and_more}"
 
 
-def fixed(old: Settings) -> dict[str, Any]:
-    """The values of what only a new start changes."""
-    return {name: getattr(old, name) for name in OF_RUN}
-
-
-def without_gateway(old: Settings, new: Settings) -> Settings:
-    """The settings in force where the gateway keeps its own: `old`, with what the supervisor alone
-    changes."""
-    return replaced(old, **{name: getattr(new, name) for name in OF_SUPERVISOR})
-
-
-def effects(names: Iterable[str], can_upgrade: bool = True) -> str:
-    """How each of these settings takes effect, in words."""
-    parts: dict[str, list[str]] = {}
-    for name in names:
-        if name in OF_RUN or not (can_upgrade or name in OF_SUPERVISOR):
-            how = "at the next start of the run"
-        elif name in OF_SUPERVISOR:
-            how = "at once"
-        elif name in OF_WORKERS:
-            how = "by the upgrade of the gateway and new workers"
-        else:
-            how = "by the upgrade of the gateway"
-        parts.setdefault(how, []).append(name)
-    return "; ".join(f"{', '.join(those)}: {how}" for how, those in parts.items())
-
-
-def needs_gateway(names: Iterable[str]) -> bool:
-    """Whether one of these settings needs a new gateway."""
-    return any(name not in OF_RUN | OF_SUPERVISOR for name in names)
-
-
-def needs_workers(names: Iterable[str]) -> bool:
-    return any(name in OF_WORKERS for name in names)
+def _without_workers(settings: Settings) -> object:
+    """What gateways know of pools."""
+    return has_default(settings), [replaced(pool, workers=()) for pool in settings.pools]
 
 
 def in_words(data: Mapping[str, Any], pid: int | None, linger: float) -> str:

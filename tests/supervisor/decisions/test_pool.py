@@ -18,6 +18,7 @@ from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.policy import BROKEN_AFTER, DOES_NOT_LOAD, DOES_NOT_START
 from wsraw.supervisor.decisions.pool import FOREVER, GRACE, RETRY, SETTLE
+from wsraw.supervisor.decisions.restarts import Restarts
 
 
 def up(workers: int = 2, **settings: float) -> Run:
@@ -566,3 +567,97 @@ def test_a_worker_is_replaced_by_one_of_its_entry() -> None:
     (spawn,) = run.do(run.policy.recycle(old.n, "enough", run.now))
     assert isinstance(spawn, a.Spawn)
     assert spawn.child.program == NODE.program
+
+
+# --- other settings ---
+
+OTHER = Program("y.py", "y.py", label="y.py")
+
+
+def change(run: Run, old: list[Entry], new: list[Entry], name: str = "default") -> list[a.Action]:
+    before = {"default": [Entry(PROGRAM, 2)], name: old}
+    after = {"default": [Entry(PROGRAM, 2)], name: new}
+    run.policy.change_pools(before, after, run.now)
+    return run.do(run.policy.decide(run.now))
+
+
+def test_another_number_of_workers_starts_or_ends_some() -> None:
+    run = up(2)
+    (spawn,) = change(run, [Entry(PROGRAM, 2)], [Entry(PROGRAM, 3)])
+    assert isinstance(spawn, a.Spawn)
+    assert settled(be_ready(run, spawn.child)).text == "reloaded: 3 workers"
+    told = change(run, [Entry(PROGRAM, 3)], [Entry(PROGRAM, 1)])
+    assert told == [drain(child, run.pool.drain_timeout) for child in run.pool.leaving]
+    assert len(run.policy.workers) == 1
+
+
+def test_a_number_that_was_scaled_stays_if_its_setting_does() -> None:
+    run = up(2)
+    (spawn,) = run.do(run.policy.scale(3, run.now, run.pool, PROGRAM))
+    assert isinstance(spawn, a.Spawn)
+    be_ready(run, spawn.child)
+    (other,) = change(run, [Entry(PROGRAM, 2)], [Entry(PROGRAM, 2), Entry(OTHER, 1)])
+    assert isinstance(other, a.Spawn)
+    assert other.child.program == OTHER
+    assert len(run.policy.workers) == 4
+
+
+def test_another_program_replaces_workers_one_by_one() -> None:
+    run = up(2)
+    todo = change(run, [Entry(PROGRAM, 2)], [Entry(OTHER, 2)])
+    assert run.pool.programs == [OTHER]
+    while len(todo) == 1 and isinstance(todo[0], a.Spawn):
+        assert todo[0].child.program == OTHER
+        assert ready_workers(run) == 2
+        todo = replace(run, todo)
+    assert settled(todo).text == "reloaded: 2 workers"
+    assert [child.program for child in run.policy.workers] == [OTHER, OTHER]
+
+
+def test_another_program_that_does_not_load_leaves_the_old_workers() -> None:
+    run = up(2)
+    (spawn,) = change(run, [Entry(PROGRAM, 2)], [Entry(OTHER, 3)])[:1]
+    assert isinstance(spawn, a.Spawn)
+    done = run.exit(run.pool.successor or spawn.child, DOES_NOT_LOAD)
+    assert any(isinstance(each, a.Settled) and not each.ok for each in done)
+    assert [child.program for child in run.policy.workers][:2] == [PROGRAM, PROGRAM]
+    # The next reload tries again.
+    again = run.do(run.policy.reload(run.now))
+    programs = {each.child.program for each in again if isinstance(each, a.Spawn)}
+    assert programs == {OTHER}
+
+
+def test_a_new_pool_starts_and_one_that_is_gone_ends() -> None:
+    run = up(2)
+    (spawn,) = change(run, [], [Entry(OTHER, 1)], "chat")
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child.pool == "chat"
+    done = be_ready(run, spawn.child)
+    assert settled(done) == a.Settled("reload", True, "reloaded: 1 worker", "chat")
+    before = {"default": [Entry(PROGRAM, 2)], "chat": [Entry(OTHER, 1)]}
+    run.policy.change_pools(before, {"default": [Entry(PROGRAM, 2)]}, run.now)
+    told = run.do(run.policy.decide(run.now))
+    assert told == [drain(spawn.child, run.pool.drain_timeout)]
+    assert not run.policy.is_wanted("chat")
+    assert "chat" in run.policy.pools
+    done = run.exit(spawn.child, 0)
+    assert settled(done) == a.Settled("reload", True, "reloaded: 0 workers", "chat")
+    assert list(run.policy.pools) == ["default"]
+
+
+def test_after_a_rollback_a_new_program_is_loaded_from_disk() -> None:
+    run = up(1)
+    replace(run, run.do(run.policy.reload(run.now)))
+    replace(run, run.do(run.policy.roll_back(["default"], run.now)))
+    assert run.pool.versions.wanted.is_kept
+    (spawn,) = change(run, [Entry(PROGRAM, 1)], [Entry(OTHER, 1)])
+    assert isinstance(spawn, a.Spawn)
+    assert not spawn.child.version.is_kept
+
+
+def test_another_restart_intensity_counts_what_has_happened() -> None:
+    restarts = Restarts(5, lambda: 1.0)
+    for _ in range(3):
+        assert not restarts.record_death(Child(PROGRAM), None, 1.0)
+    restarts.change(3)
+    assert restarts.record_death(Child(PROGRAM), None, 1.0)

@@ -90,6 +90,8 @@ class Child:
     outdated: str = ""
     """Why its process is to be replaced; "" if it is not."""
     replace_at: float = 0.0
+    becomes: Program | None = None
+    """The program that is to take its place, if the settings have another one by now."""
     version: Version = FIRST
     """What its present process has loaded."""
 

@@ -87,24 +87,19 @@ class Policy:
     ) -> None:
         """`entries`: programs and numbers of workers by pool; a pool may have none."""
         self.gateway = Child(None)
-        intensity = settings.restart_intensity
-        self.pools = {
-            name: Pool(
-                name,
-                those,
-                settings.drain_timeout,
-                Restarts(intensity, random),
-                self._do,
-            )
-            for name, those in entries.items()
-        }
+        self._settings = settings
+        self._random = random
+        self.pools = {name: self._pool(name, those) for name, those in entries.items()}
+        self._unwanted: set[str] = set()
+        """Pools that the settings do not have any more; they end with their last worker."""
         self.phase = Phase.RUNNING
         self.has_been_up = False
         """Whether the gateway has listened and each program has had a ready worker."""
-        self.gateway_restarts = Restarts(intensity, random, at_once=True, longest=GATEWAY_BACKOFF)
+        self.gateway_restarts = Restarts(
+            settings.restart_intensity, random, at_once=True, longest=GATEWAY_BACKOFF
+        )
         self.upgrades = Upgrade(settings)
         self._gateway_check = GatewayCheck(settings.gateway_timeout)
-        self._settings = settings
         self.endpoint = ""
         """Where workers find the gateway."""
         self._listened = False
@@ -187,8 +182,41 @@ class Policy:
         """Go on with these: deadlines that run stay as they are."""
         self._settings = self.upgrades.settings = settings
         self._gateway_check.timeout = settings.gateway_timeout
+        self.gateway_restarts.change(settings.restart_intensity)
         for pool in self.pools.values():
             pool.drain_timeout = settings.drain_timeout
+            pool.restarts.change(settings.restart_intensity)
+
+    def change_pools(
+        self,
+        old: Mapping[str, Sequence[Entry]],
+        new: Mapping[str, Sequence[Entry]],
+        now: float,
+    ) -> None:
+        """Go on with these programs and numbers of workers, instead of those that the settings had
+        before. What has not changed stays as it is. To be followed by `reload` or `decide`."""
+        if self.phase is Phase.RUNNING:
+            pools = {name: self.pools.get(name) or self._pool(name, ()) for name in new}
+            # The others stay until their workers have left.
+            self.pools = {**pools, **self.pools}
+            self._unwanted = {name for name in self.pools if name not in new}
+            for name, pool in self.pools.items():
+                before, after = old.get(name, ()), new.get(name, ())
+                if tuple(before) != tuple(after):
+                    is_kept = pool.versions.wanted.is_kept
+                    if pool.change(before, after, now) and is_kept:
+                        # Of a new program no earlier version was kept.
+                        self._version += 1
+                        pool.reload(self._version, now)
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether the settings have that pool."""
+        return name in self.pools and name not in self._unwanted
+
+    def _pool(self, name: str, entries: Sequence[Entry]) -> Pool:
+        settings = self._settings
+        restarts = Restarts(settings.restart_intensity, self._random)
+        return Pool(name, entries, settings.drain_timeout, restarts, self._do)
 
     def kept(self, why: str, now: float) -> list[a.Action]:
         """The old gateway goes on."""
@@ -466,6 +494,9 @@ class Policy:
                     self._prove(child)
             for pool in self.pools.values():
                 pool.advance(now)
+            for name in [each for each in self._unwanted if not self.pools[each].has_workers]:
+                del self.pools[name]
+                self._unwanted.discard(name)
             for child in self._waiting():
                 if now >= child.spawn_at:
                     self._spawn(child, now)

@@ -87,9 +87,13 @@ class Pool:
         if self.canary is not None:
             yield from self.canary.children
 
+    @property
+    def has_workers(self) -> bool:
+        return any(True for _ in self.all_children())
+
     def first_of_each(self) -> Iterator[Child]:
         for program in self.programs:
-            yield next(child for child in self.workers if child.program == program)
+            yield from [child for child in self.workers if child.program == program][:1]
 
     def count_in_words(self) -> str:
         text = in_words(len(self.workers))
@@ -140,7 +144,7 @@ class Pool:
             self._drop_successor(now)
         for child in self.workers:
             if child.state is ChildState.STARTING and child is not self.replaced:
-                self._put_in_place(Child(child.program, self.name), child)
+                self._put_in_place(Child(child.becomes or child.program, self.name), child)
                 self._let_leave(child, now)
         for child in self.wanted():
             child.outdated = child.outdated or RELOAD
@@ -169,16 +173,49 @@ class Pool:
 
     def scale(self, program: Program, count: int, now: float) -> None:
         self._is_scaling = True
-        ours = [child for child in self.workers if child.program == program]
+        self._set_count(program, count, now)
+
+    def change(self, old: Sequence[Entry], new: Sequence[Entry], now: float) -> bool:
+        """Go on with other settings. A number that has not changed stays as it was scaled to. A
+        worker of a program that is not wanted any more makes room for one of a new program as soon
+        as that is ready. Returns whether there are new programs."""
+        known, wanted = dict(old), dict(new)
+        self.programs = list(wanted)
+        free = [child for child in self.workers if child.program not in wanted]
+        for program, count in wanted.items():
+            ours = [c for c in self.workers if program in (c.program, c.becomes)]
+            if known.get(program) == count and ours:
+                continue
+            while free and len(ours) < count:
+                child = free.pop(0)
+                child.becomes = program
+                ours.append(child)
+                if child.alive:
+                    child.outdated = RELOAD
+                    child.replace_at = now
+                else:
+                    self._put_in_place(Child(program, self.name), child)
+            self._set_count(program, count, now)
+        for child in free:
+            self._remove(child, now)
+        # It tells when all of this is done.
+        self.is_reloading = True
+        return not known.keys() >= wanted.keys()
+
+    def _set_count(self, program: Program, count: int, now: float) -> None:
+        ours = [child for child in self.workers if program in (child.program, child.becomes)]
         for _ in range(count - len(ours)):
             self.workers.append(Child(program, self.name))
         # The youngest leave first, and before those any that is not ready.
         order = sorted(ours, key=lambda child: child.state is not ChildState.READY)
         for child in order[count:][::-1]:
-            self.workers.remove(child)
-            if child is self.replaced:
-                self._drop_successor(now)
-            self._let_leave(child, now)
+            self._remove(child, now)
+
+    def _remove(self, child: Child, now: float) -> None:
+        self.workers.remove(child)
+        if child is self.replaced:
+            self._drop_successor(now)
+        self._let_leave(child, now)
 
     # --- inputs ---
 
@@ -257,7 +294,7 @@ class Pool:
 
     def _is_half_way(self, program: Program | None) -> bool:
         """Whether both old and new workers of this program serve."""
-        ours = [each for each in self.workers if each.program == program]
+        ours = [each for each in self.workers if program in (each.program, each.becomes)]
         old = [each for each in ours if each.outdated == RELOAD]
         return bool(old) and any(each.state is ChildState.READY for each in ours if each not in old)
 
@@ -403,7 +440,7 @@ class Pool:
         for child in self.workers:
             if child.outdated and child.alive and now >= child.replace_at:
                 self.replaced = child
-                self.successor = Child(child.program, self.name)
+                self.successor = Child(child.becomes or child.program, self.name)
                 self.successor.spawn_at = now
                 return
 

@@ -93,6 +93,11 @@ class Restarts:
         self._deaths: deque[float] = deque(maxlen=intensity + 1)
         self._recent_deaths: deque[tuple[Child, int, float]] = deque(maxlen=DEATHS_KEPT)
 
+    def change(self, intensity: int) -> None:
+        """Go on with another bound; what has happened still counts."""
+        self._intensity = intensity
+        self._deaths = deque(self._deaths, maxlen=intensity + 1)
+
     def record_death(self, child: Child, was_ready_at: float | None, now: float) -> bool:
         """A child has died unasked: set its `spawn_at`. True if this death begins a crash loop."""
         if was_ready_at is not None and (child.is_proved or now - was_ready_at >= STABLE_AFTER):
