@@ -27,6 +27,7 @@ from wsraw.gateway.admission import per_address, sniffer
 from wsraw.gateway.cluster import cluster
 from wsraw.gateway.delivery import outgoing, worker
 from wsraw.gateway.delivery.groups import groups
+from wsraw.gateway.frozen.groups import history
 from wsraw.gateway.remote import transport
 from wsraw.gateway.sessions import commands, links, sessions
 from wsraw.gateway.sockets import listener
@@ -301,6 +302,8 @@ NUMBERS: Final = {
     "group-limit": f"{records.GROUP_LIMIT}",
     "broadcast-time": f"{outgoing.BROADCAST_TIME * 1000:g} ms",
     "publish-body": f"{publishing.MOST_BODY >> 20} MiB",
+    "history-moved": size(history.MOST_MOVED),
+    "history-groups": f"{history.MOST_STREAMS:,}",
     "most-parked": f"{groups.MOST_PARKED}",
     "most-groups": f"{groups.MOST_GROUPS}",
     "session-end": f"{session_end.URGENT:g} s",

@@ -328,6 +328,41 @@ def test_new_settings_take_effect_without_a_disconnect(tmp_path: Path) -> None:
         assert client.recv(TIMEOUT) == "after"
 
 
+HISTORY = """
+from wsraw import publish
+
+async def on_message(msg, con):
+    what, _, since = msg["data"].partition(" ")
+    if what == "join":
+        joined = await con.join("room", since=since)
+        con.send(f"{joined.position} {joined.recovered}")
+    else:
+        publish("room", what)
+"""
+
+
+def test_a_client_recovers_from_the_gateway_before(tmp_path: Path) -> None:
+    handlers = tmp_path / "handlers.py"
+    handlers.write_text(HISTORY)
+    with serve(handlers, "--history=room=100,5m") as serving, serving.ws() as other:
+        with serving.ws() as client:
+            client.send("join ")
+            position, _ = str(client.recv(TIMEOUT)).split()
+        for text in ("one", "two"):
+            other.send(text)
+        other.send("join ")
+        assert [other.recv(TIMEOUT) for _ in range(2)] == ["one", "two"]
+        other.recv(TIMEOUT)
+        upgrade(serving)
+        other.send("three")
+        assert other.recv(TIMEOUT) == "three"
+        with serving.ws() as client:
+            client.send(f"join {position}")
+            assert [client.recv(TIMEOUT) for _ in range(3)] == ["one", "two", "three"]
+            epoch = position.partition(":")[0]
+            assert client.recv(TIMEOUT) == f"{epoch}:3 True"
+
+
 def another_python(folder: Path) -> Path:
     """A virtual environment of its own, in which the same wsraw is installed."""
     venv.create(folder, with_pip=False, symlinks=True)

@@ -9,8 +9,9 @@ import pytest
 from tests.test_layers import TREES, attributes
 from wsraw.gateway.frozen import connection, delivery, links, phases, sessions, websocket
 from wsraw.gateway.frozen.copying import PLANS, Clock, Plan
+from wsraw.gateway.frozen.groups import history
 
-assert connection and delivery and links and phases and sessions and websocket
+assert connection and delivery and history and links and phases and sessions and websocket
 
 PACKAGES = (
     "gateway.admission",
@@ -44,10 +45,7 @@ NONE = {
     "gateway.delivery.groups.groups.Joined": "it lives for a moment",
     "gateway.delivery.groups.groups.Sender": "a protocol",
     "gateway.delivery.groups.history.Accounts": "a protocol",
-    "gateway.delivery.groups.history.History": "it begins anew, with other epochs",
     "gateway.delivery.groups.history.Past": "it lives for a moment",
-    "gateway.delivery.groups.history.Rule": "settings",
-    "gateway.delivery.groups.history.Stream": "it begins anew, with other epochs",
     "gateway.delivery.read_policy.Reading": "an enum",
     "gateway.delivery.pools.turns.Session": "a protocol",
     "gateway.delivery.worker.CanaryOf": "no upgrade begins while there is one",

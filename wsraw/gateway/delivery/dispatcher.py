@@ -95,6 +95,9 @@ class Dispatcher:
         the event, the number of deaths, the number of lost links."""
         self.unrepeated: list[Entry] = []
         """Connections that lost messages with a worker, as their pool does not repeat them."""
+        self.unwanted: list[Entry] = []
+        """Half-closed connections with an event that was dropped, as its worker takes none such: it
+        may have been the last that they waited for."""
         self.blamed: list[Event] = []
         """Events that the worker which has left last held, if one of them may have killed it."""
         self.with_output: set[Worker] = set()
@@ -229,6 +232,8 @@ class Dispatcher:
     def _deliver(self, entry: Entry, worker: Worker, event: Event, size: int, now: float) -> None:
         if worker.skips and type(event) in worker.skips:
             self._drop(entry, event, size)
+            if entry.con.intake.half_closed:
+                self.unwanted.append(entry)
             return
         if entry.holder is not worker:
             # These bring all that is known, unless its opener has set the state before.

@@ -249,6 +249,13 @@ class Registry:
                 self.take(entry.con, events, now)
             self.dirty[entry.con] = None
 
+    def end_unwanted(self, now: float) -> None:
+        """End half-closed connections whose last event was dropped."""
+        unwanted, self.dispatcher.unwanted = self.dispatcher.unwanted, []
+        for entry in unwanted:
+            if not entry.gone:
+                self.end_if_drained(entry, now)
+
     def check_unanswered(self, now: float) -> None:
         """Once a second: end half-closed connections that get no more answers."""
         for entry in list(self._unanswered):

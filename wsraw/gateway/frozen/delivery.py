@@ -177,7 +177,7 @@ DISPATCHER: Final = Plan(
     DeliveryState,
     translated="suspects with_output",
     left_out=dict.fromkeys(
-        ("poisoned", "unrepeated", "blamed", "failed", "failed_workers"), OF_A_TURN
+        ("poisoned", "unrepeated", "unwanted", "blamed", "failed", "failed_workers"), OF_A_TURN
     )
     | {"_flow": ITS_OWN, "left_behind": COUNTED, "spliced": ITS_OWN, "bridged": ITS_OWN}
     | {"ending": ITS_OWN},
@@ -203,7 +203,7 @@ GROUPS: Final = Plan(
     DeliveryState,
     translated="table users",
     left_out=dict.fromkeys(("_flow", "_outgoing", "relay", "cluster", "tell"), ITS_OWN)
-    | {"_presence": "settings", "history": "begins anew, with other epochs"},
+    | {"_presence": "settings", "history": "it has its own plan"},
 )
 DEADLINES: Final = Plan(
     Deadlines,

@@ -1,8 +1,9 @@
 """Sans-I/O. A whole gateway to records and back.
 
 The records come in this order, so that each can be taken as it comes: a header; all that is
-counted; connections, each with its entry and its socket; workers, each with its link; what belongs
-to no single one; the end. Connections and workers are put together in the end.
+counted; connections, each with its entry and its socket; workers, each with its link; the last
+messages of groups; what belongs to no single one; the end. Connections and workers are put together
+in the end.
 
 Freezing changes nothing, so that the gateway can go on as if nothing had been.
 """
@@ -33,6 +34,7 @@ from wsraw.gateway.frozen.delivery import (
     freeze_pools,
     freeze_totals,
 )
+from wsraw.gateway.frozen.groups.history import ThawHistory, freeze_history
 from wsraw.gateway.frozen.phases import Place
 from wsraw.gateway.frozen.records import (
     FORMAT,
@@ -49,6 +51,7 @@ from wsraw.gateway.frozen.records import (
     LinkState,
     Record,
     Shared,
+    Streams,
     Totals,
     Workers,
     WorkerState,
@@ -143,6 +146,7 @@ def why_not(parts: Parts) -> str:
         (dispatcher.failed_workers, "sessions to be ended"),
         (dispatcher.poisoned, "dead letters"),
         (dispatcher.unrepeated, "connections to be ended"),
+        (dispatcher.unwanted, "connections to be ended"),
         (sessions.replies, "answers to workers"),
         (sessions.cuts, "links to be cut"),
         (sessions.left, "links to be closed"),
@@ -202,6 +206,8 @@ def freeze(parts: Parts, now: float) -> Iterator[Frozen]:
         yield Frozen(encode(record), given)
     for at in range(0, len(workers), MOST_ITEMS):
         yield _workers(parts, workers[at : at + MOST_ITEMS], links[at : at + MOST_ITEMS], refs)
+    for streams in freeze_history(registry.groups.history, clock):
+        yield Frozen(encode(streams), [])
     links_so_far, accepted = sockets.counts()
     shared = Shared(
         freeze_pools(registry, refs),
@@ -308,6 +314,7 @@ class Thawing:
         self._connections = Thaw(place, clock, parts.sockets.overdrawn, flow.share)
         self._delivery = ThawDelivery(registry, parts.deadlines, clock)
         self._sessions = ThawSessions(parts.sessions, self._delivery)
+        self._history = ThawHistory(registry.groups.history, clock)
         self._header: Header | None = None
         self._shared: Shared | None = None
         self._end: End | None = None
@@ -350,6 +357,8 @@ class Thawing:
             for worker, link in record.items:
                 if worker is not None:
                     self._worker(worker, link, sockets)
+        elif isinstance(record, Streams):
+            self._history.take(record)
         elif isinstance(record, Shared):
             self._shared = record
         else:
@@ -413,6 +422,7 @@ class Thawing:
         present = copy(workers)
         self._sessions.finish(shared.sessions)
         self._delivery.finish(shared.pools, shared.delivery, workers)
+        self._history.finish()
         self._sessions.end_agents()
         sessions.splices.find_again()
         self._connections.forget_frames()

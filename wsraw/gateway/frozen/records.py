@@ -803,6 +803,22 @@ class Workers(State, tag="workers"):
     items: list[tuple[WorkerState | None, LinkState | None]]
 
 
+class StreamState(State):
+    """A Stream, or a piece of it: further ones have more of its messages, in order."""
+
+    group: str
+    epoch: str
+    offset: int
+    touched: float
+    kept: list[tuple[float, bytes, str]]
+
+
+class Streams(State, tag="streams"):
+    """The last messages of some groups."""
+
+    items: list[StreamState]
+
+
 class Shared(State, tag="shared"):
     """All that belongs to no single one."""
 
@@ -822,7 +838,7 @@ class End(State, tag="end"):
     workers: int
 
 
-Record: TypeAlias = Header | Totals | Connections | Workers | Shared | End
+Record: TypeAlias = Header | Totals | Connections | Workers | Streams | Shared | End
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Record)

@@ -548,6 +548,8 @@ class Sessions:
             dispatcher.dispatch(pool, now)
             if pool.canary is not None and pool.canary.unseen:
                 canary.advance(dispatcher, pool, pool.canary)
+        if dispatcher.unwanted:
+            registry.end_unwanted(now)
         if dispatcher.failed:
             registry.end_failed(now)
         if dispatcher.failed_workers:

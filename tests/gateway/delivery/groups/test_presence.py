@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.gateway.harness import Harness, LinkedWorker, entry_of
+from wsraw.gateway.connection.connection import CLOSED
 from wsraw.gateway.delivery.entry import EVENT_COST
 from wsraw.gateway.delivery.groups.groups import MOST_PARKED
 from wsraw.link.records import (
@@ -115,6 +118,27 @@ def test_an_event_that_waits_is_dropped_for_a_worker_that_has_not_asked() -> Non
     seen = plain.work()
     assert told(seen) == []
     assert [event.data for event in seen] == [b"more"]
+    assert harness.registry.flow.total == 0
+
+
+@pytest.mark.parametrize("is_parked", [True, False])
+def test_a_half_closed_client_ends_when_what_it_waits_for_is_dropped(is_parked: bool) -> None:
+    """It would stay until its peer closes, which waits for us."""
+    harness, asks = begin(*BOTH)
+    plain = harness.worker()
+    con = harness.raw()
+    asks.work()
+    plain.work()
+    if is_parked:
+        for linked in (asks, plain):
+            harness.sessions.drain(linked.worker, 5.0)
+    else:
+        harness.sessions.drain(asks.worker, 5.0)
+    asks.say(Join(con.id, "room.1"))
+    harness.registry.receive_eof(con, harness.now)
+    late = harness.worker() if is_parked else plain
+    assert told(late.work()) == ["close"]
+    assert con.state is CLOSED
     assert harness.registry.flow.total == 0
 
 

@@ -1,0 +1,1 @@
+"""The last messages of groups to records and back."""
