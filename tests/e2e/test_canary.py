@@ -187,3 +187,31 @@ def test_a_gateway_that_dies_meanwhile_goes_on_with_it(handlers: Write) -> None:
             command.communicate(timeout=DEADLINE)
             with Clients(serving) as clients:
                 assert clients.ask() == {b"new"}
+
+
+FAILS = """
+    def on_message(msg, con):
+        con.state = "new"
+        con.send(b"???")
+        raise ValueError("new")
+"""
+
+
+def test_a_shielded_version_that_raises_costs_no_client(handlers: Write) -> None:
+    """The old version answers what the new one has failed at; what that had sent is dropped."""
+    with (
+        serve(shop(handlers, "old"), workers=2, tracebacks=True) as serving,
+        Clients(serving) as clients,
+    ):
+        clients.ask()
+        handlers(FAILS)
+        with reload(serving, "50%", "--for=1h", "--shield") as command:
+            while command.poll() is None:
+                assert clients.ask() == {b"old"}
+            _, error = command.communicate(timeout=DEADLINE)
+        assert command.returncode == 1
+        assert "rolled back: on_message raised " in error
+        assert clients.ask() == {b"old"}
+        (pool,) = serving.status()["pools"]
+        assert pool["given_back"]
+        assert pool["canaries"]["exceptions"] == 1

@@ -73,6 +73,18 @@ class LinkedWorker:
             assert self.link.done(outbox)
         self.flush()
 
+    def give_back(self, event: Any) -> None:
+        """The handler of this event has failed, with a shield; what it has of its connection after
+        that is not handled."""
+        self.heard = [
+            each
+            for each in self.heard
+            if not (hasattr(each, "seq") and each.con == event.con and each.seq >= event.seq)
+        ]
+        assert self.link.give_back(self.link.outbox(event))
+        self.flush()
+        self.flush()
+
     def work(self) -> list[Any]:
         """Ack whatever comes until nothing more comes; all of it, in order."""
         seen = []

@@ -282,6 +282,27 @@ def test_a_long_handler_is_not_taken_for_latency() -> None:
     assert window.round_trip == LONGEST_ROUND_TRIP
 
 
+# --- given back ---
+
+
+def test_what_is_given_back_is_all_that_is_in_flight_of_an_owner() -> None:
+    """And the worker is done with it, so that what waits behind it does not look late."""
+    window: Window[list[str]] = Window()
+    window.begin(1, 100)
+    one, other = ["one"], ["other"]
+    for owner in (one, other, one, other):
+        window.add(message(), owner, 10, 1.0)
+    window.take(rec.Ack(2, 2))
+    window.measure(1.001)
+    assert [flight.event.seq for flight in window.give_back(one)] == [1, 3]
+    window.measure(1.015)
+    assert list(window.in_flight) == [4]
+    assert window.bytes == 10
+    assert window.acked_events == 1, "that was not handled"
+    assert window.oldest_age(1.016) == pytest.approx(0.001)
+    assert window.give_back(one) == []
+
+
 # --- stuck ---
 
 

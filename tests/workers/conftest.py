@@ -86,12 +86,12 @@ class Pair:
         self.gateway: GatewayEnd
         self.begin_session(1)
 
-    def begin_session(self, session: int, epoch: int = EPOCH) -> None:
+    def begin_session(self, session: int, epoch: int = EPOCH, *, shield: bool = False) -> None:
         self.gateway = GatewayEnd(b"identity", gateway_decoder())
         self.runtime.receive(who())
         (hello,) = self.gateway.receive(self.sent())
         first = epoch << ID_EPOCH_SHIFT | 5000
-        self.gateway.welcome(hello, session, epoch, range(first, first + 2000))
+        self.gateway.welcome(hello, session, epoch, range(first, first + 2000), shield=shield)
         self.tell()
 
     def sent(self) -> bytes:
@@ -121,15 +121,18 @@ class Pair:
     def run(self, *events: Event) -> list[Any]:
         """Deliver, handle, and give what was commanded. All is acked then."""
         self.deliver(*events)
+        self.handle_all()
+        commands = self.commands()
+        assert not self.gateway.window.in_flight
+        return commands
+
+    def handle_all(self) -> None:
         queue = self.runtime.queue
         while queue:
             if self.runtime.is_async(queue[0]):
                 asyncio.run(self.runtime.handle_async(queue.popleft()))
             else:
                 self.runtime.handle(queue.popleft())
-        commands = self.commands()
-        assert not self.gateway.window.in_flight
-        return commands
 
     def con(self, n: int) -> Connection:
         return self.runtime.connection(con_id(n))

@@ -85,10 +85,18 @@ def _by_name(key: str) -> Callable[[Data], Iterable[Value]]:
     return values
 
 
+def _pools(data: Data) -> Iterator[Data]:
+    """All pools, and their canaries by names of their own."""
+    for pool in data["pools"]:
+        yield pool
+        if pool["canary"] is not None:
+            yield pool["canary"]
+
+
 def _of_pools(key: str) -> Callable[[Data], Iterable[Value]]:
     def values(data: Data) -> Iterator[Value]:
-        for pool in data["pools"]:
-            if pool[key] is not None:
+        for pool in _pools(data):
+            if pool.get(key) is not None:
                 yield (pool["name"],), pool[key]
 
     return values
@@ -141,7 +149,7 @@ def _restarts(data: Data) -> Iterator[Value]:
 
 def _handlers(data: Data) -> Iterator[tuple[tuple[str, ...], Data]]:
     """Pool and handler, and what the calls of that handler have come to."""
-    for pool in data["pools"]:
+    for pool in _pools(data):
         for handler, figures in (pool["handlers"] or {}).items():
             yield (pool["name"], handler), figures
 
@@ -149,6 +157,12 @@ def _handlers(data: Data) -> Iterator[tuple[tuple[str, ...], Data]]:
 def _handler_times(data: Data) -> Iterator[Value]:
     for place, each in _handlers(data):
         yield place, Histogram(HANDLER_BOUNDS, each["calls"], each["seconds"], each["slower"])
+
+
+def _canaries(data: Data) -> Iterator[Value]:
+    for pool in data["pools"]:
+        for outcome, count in pool["canaries"].items():
+            yield (pool["name"], outcome), count
 
 
 def _turns(data: Data) -> Iterator[Value]:
@@ -313,6 +327,23 @@ METRICS: Final = (
         "wsraw_events_redelivered", "counter",
         "Events given to another worker after theirs had died: handlers see delivery > 1.",
         ("pool",), _of_pools("redelivered"),
+    ),
+    Described(
+        "wsraw_events_given_back", "counter",
+        "Events at which new handlers on trial have failed, and which were given to old workers "
+        "(`wsraw reload --canary --shield`).",
+        ("pool",), _of_pools("given_back"),
+    ),
+    Described(
+        "wsraw_canaries", "counter",
+        "Trials of new handlers (`wsraw reload --canary`) by what they have ended with: promoted; "
+        "or rolled back for exceptions, closes, slow (handlers), died (a worker), not-ready (a "
+        "worker did not load) or ended (by a command).",
+        ("pool", "outcome"), _canaries,
+    ),
+    Described(
+        "wsraw_canary", "gauge", "1 while new handlers of the pool are on trial.", ("pool",),
+        lambda data: (((pool["name"],), int(pool["canary"] is not None)) for pool in data["pools"]),
     ),
     Described(
         "wsraw_dead_letters", "counter",

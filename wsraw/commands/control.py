@@ -142,9 +142,17 @@ def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
     default="",
     help="How long to try them. Default: the setting canary_time.",
 )
+@click.option(
+    "--shield/--no-shield",
+    default=None,
+    help="If a new handler raises while it is tried, give its event to an old worker instead of "
+    "closing the client. Default: the setting canary_shield.",
+)
 @run_dir_option
 @timeout_option(120.0)
-def reload(pool: str, canary: str | None, seconds: str, run_dir: str, timeout: float) -> None:
+def reload(
+    pool: str, canary: str | None, seconds: str, shield: bool | None, run_dir: str, timeout: float
+) -> None:
     """Replace all workers with new ones, one by one.
 
     The new workers load the handlers file again. If it does not load, the old workers stay.
@@ -156,9 +164,13 @@ def reload(pool: str, canary: str | None, seconds: str, run_dir: str, timeout: f
     if canary is None:
         if seconds:
             raise WrongUse("--for is the time of a canary: give --canary too")
+        if shield is not None:
+            raise WrongUse("--shield is for the time of a canary: give --canary too")
         show(_ask(run_dir, "reload", pools, timeout).text)
         return
     options: dict[str, Any] = {"percent": _percent(canary)}
+    if shield is not None:
+        options["shield"] = shield
     if seconds:
         try:
             options["seconds"] = parse_time(seconds)

@@ -367,6 +367,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the connections that new handlers are tried with: `wsraw reload --canary`."""
     canary_time: Seconds = 60.0
     """How long they are tried before all workers get them, or until they do worse."""
+    canary_shield: bool = False
+    """Give events to an old worker if their handlers raise in the new version, instead of closing
+    the client. Such an event is handled twice."""
     gateway_timeout: Seconds = 60.0
     """Kill and restart a gateway that has not answered the supervisor for this long. 0: never."""
     upgrade_timeout: Seconds = 10.0

@@ -105,6 +105,7 @@ def _pool(title: str, pool: Pool, workers: list[Worker], now: float) -> dict[str
         "longest_in_flight": now - min((flight.sent_at for flight in oldest), default=now),
         "acked": pool.totals.acked + sum(each.acked_events for each in windows),
         "redelivered": pool.totals.redelivered,
+        "given_back": pool.totals.given_back,
         "dead_letters": pool.totals.dead_letters,
         "closed": dict(pool.totals.closed),
         "handlers": {name: _handler(each) for name, each in pool.totals.handlers.items()},

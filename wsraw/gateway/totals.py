@@ -94,7 +94,9 @@ class HandlerTotals:
 class PoolTotals:
     """What has happened in one pool, whichever of its workers did it."""
 
-    __slots__ = ("acked", "closed", "dead_letters", "handlers", "parked", "redelivered")
+    __slots__ = (
+        "acked", "closed", "dead_letters", "given_back", "handlers", "parked", "redelivered",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.closed: dict[str, int] = {}
@@ -104,7 +106,10 @@ class PoolTotals:
         self.acked = 0
         """Events that were handled in sessions that are over."""
         self.redelivered = 0
-        """Events that were given out again after a worker's death or a lost link."""
+        """Events that were given out again after a worker's death or a lost link, or because they
+        were given back."""
+        self.given_back = 0
+        """Events that workers of a canary have given back, as their handlers failed."""
         self.dead_letters = 0
         """Events that were dropped because they kill workers."""
         self.handlers: dict[str, HandlerTotals] = {}
@@ -115,6 +120,7 @@ class PoolTotals:
         self.parked += other.parked
         self.acked += other.acked
         self.redelivered += other.redelivered
+        self.given_back += other.given_back
         self.dead_letters += other.dead_letters
         for cause, count in other.closed.items():
             self.closed[cause] = self.closed.get(cause, 0) + count

@@ -152,8 +152,17 @@ class GatewayEnd(Generic[Owner]):
 
     # --- the dialog ---
 
-    def welcome(self, hello: Hello, session: int, epoch: int, ids: range, node: str = "") -> None:
-        """The hello was good: begin the session."""
+    def welcome(
+        self,
+        hello: Hello,
+        session: int,
+        epoch: int,
+        ids: range,
+        node: str = "",
+        *,
+        shield: bool = False,
+    ) -> None:
+        """The hello was good: begin the session. `shield`: it may give back events."""
         self.state = after(self.state, LinkStep.WELCOME)
         self.number = session
         self.pool = hello.pool
@@ -168,6 +177,8 @@ class GatewayEnd(Generic[Owner]):
             "event": EVENT_LIMIT,
             "stats": STATS_EVERY,
         }
+        if shield:
+            limits["shield"] = 1
         self._out = [
             Welcome(PROTOCOL_VERSION, session, epoch, ids[0], ids[-1], window.largest, limits, node)
         ]

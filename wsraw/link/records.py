@@ -330,6 +330,13 @@ class Part(Record, tag="part"):
     seq: int
 
 
+class GiveBack(Record, tag="give_back"):
+    """The handler of event `seq` has failed, and none of its commands was sent: another version is
+    to handle it, and the later events of its connection. Only with the limit `shield`."""
+
+    seq: int
+
+
 class Accept(Record, tag="accept"):
     """Before the 101: let the client in. `subprotocol` is one that the client offers, "" for none,
     nil for the gateway's choice. `headers` are added to the 101."""
@@ -517,6 +524,7 @@ Command: TypeAlias = (
     Hello
     | Ack
     | Part
+    | GiveBack
     | Accept
     | Reject
     | Respond
@@ -568,11 +576,13 @@ class DrainWorker(Record, tag="drain"):
 
 class Canary(Record, tag="canary"):
     """Let these workers, and no others, serve a share of the pool's connections, from 0 to 1.
-    Without workers: let them and their connections be like the others of the pool again."""
+    Without workers: let them and their connections be like the others of the pool again. With
+    `shield` they give back events whose handlers fail, for the other workers."""
 
     pool: str
     workers: list[int]
     share: float = 0.0
+    shield: bool = False
 
 
 class Status(Record, tag="status"):
@@ -659,6 +669,10 @@ class Kill(Record, tag="kill"):
     abort: bool = False
 
 
+class Raised(Record, tag="raised"):
+    """Handlers of a canary have raised: compare it with the other workers now."""
+
+
 class Recycle(Record, tag="recycle"):
     """Replace that worker without losing an event; `why` is for the log."""
 
@@ -732,6 +746,7 @@ FromGateway: TypeAlias = (
     | Ready
     | Left
     | Kill
+    | Raised
     | Recycle
     | Report
     | Stopped

@@ -150,6 +150,18 @@ class Window(Generic[Owner]):
             self.round_trips.sent_at = taken[-1].sent_at
         return taken
 
+    def give_back(self, owner: Owner) -> list[InFlight[Owner]]:
+        """Take the events of an owner out of flight, in order, of which the first was not handled:
+        the worker is done with it all the same."""
+        if not self._acked:
+            self._was_empty = self._busy_since >= self._last_ack
+            self._sample_since = self._busy_since if self._was_empty else self._last_ack
+        seqs = sorted([seq for seq, each in self.in_flight.items() if each.owner is owner])
+        taken = [self.in_flight.pop(seq) for seq in seqs]
+        self.bytes -= sum([flight.size for flight in taken])
+        self._acked += 1
+        return taken
+
     def touch(self, owner: Owner, now: float) -> None:
         """The handler of this owner's event is known to live: its time begins anew."""
         # Others of the same owner wait for the one that is handled; with a concurrency of 1 all do.

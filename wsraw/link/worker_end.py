@@ -25,6 +25,7 @@ from wsraw.link.records import (
     Detach,
     Drain,
     Event,
+    GiveBack,
     Hello,
     LinkError,
     OnClose,
@@ -147,6 +148,8 @@ class WorkerEnd:
         """Bytes of commands that one event may have."""
         self.stats_every = 0
         """Seconds between two `stats` that this gateway takes; 0: it takes none."""
+        self.is_shielded = False
+        """Events whose handlers fail may be given back."""
         self._hello = Hello(
             PROTOCOL_VERSION,
             pool,
@@ -232,6 +235,7 @@ class WorkerEnd:
         # A gateway that has no such limit takes no parts.
         self.event_limit = max(self.room, welcome.limits.get("event", 0))
         self.stats_every = max(0, welcome.limits.get("stats", 0))
+        self.is_shielded = bool(welcome.limits.get("shield", 0))
         self._receive_ids([welcome.first, welcome.last])
 
     def lost(self) -> None:
@@ -288,6 +292,22 @@ class WorkerEnd:
         else:
             acks.append([seq, seq])
         return True
+
+    def give_back(self, outbox: Outbox) -> bool:
+        """The handler has failed, and its commands are discarded: another version is to handle its
+        event, and the later ones of its connection. False if its session is over."""
+        if outbox.session != self.session or self.state is GONE:
+            return False
+        with self.lock:
+            # Behind the acks so far: the events before it are handled.
+            self.seal()
+            self._batch.add([GiveBack(outbox.seq)], RECORD_COST)
+        self.not_ours(outbox.seq)
+        return True
+
+    def not_ours(self, seq: int) -> None:
+        """An event is not acked: it was given back, alone or with one before it."""
+        self._ends.pop(seq, None)
 
     def flush(self, outbox: Outbox) -> None:
         """Send an event's commands ahead of its ack; after a crash they can happen twice."""

@@ -11,6 +11,7 @@ from wsraw.runtime.printable import aligned
 from wsraw.supervisor.control.handler_times import with_summary
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.policy import Policy
+from wsraw.supervisor.decisions.pool import Pool
 
 OF_WORKERS: Final = (
     "connections",
@@ -38,6 +39,7 @@ OF_POOL: Final = (
     "longest_in_flight",
     "acked",
     "redelivered",
+    "given_back",
     "dead_letters",
 )
 """Fields of a pool in the gateway's report; `handlers` is another one."""
@@ -134,7 +136,9 @@ def _parts(
                 "workers_wanted": len(pool.workers),
                 "reloading": pool.is_reloading,
                 "version": pool.versions.present,
-                "canary": pool.canary.facts(now) if pool.canary is not None else None,
+                "canary": _canary(pool, pools.get(f"{name}/canary", {}), now),
+                "canaries": pool.outcomes.by_name(),
+                "last_canary": pool.outcomes.last,
                 "crash_loop": pool.restarts.is_looping,
                 "restarts": dict(pool.restarts.counts),
                 **{key: pools.get(name, {}).get(key) for key in OF_POOL},
@@ -159,6 +163,18 @@ def _parts(
             for each in known.get("workers", ())
             if not each.get("n")
         ],
+    }
+
+
+def _canary(pool: Pool, known: dict[str, Any], now: float) -> dict[str, Any] | None:
+    """The canary of a pool, with figures as of a pool."""
+    if pool.canary is None:
+        return None
+    return {
+        **pool.canary.facts(now),
+        "name": f"{pool.name}/canary",
+        **{key: known.get(key) for key in (*OF_POOL, "closed")},
+        "handlers": _handlers(known.get("handlers")),
     }
 
 
@@ -237,6 +253,10 @@ def table(data: dict[str, Any]) -> str:
             share = f"{100 * canary['share']:g} % of the connections"
             left = f", {human_time(canary['left'])} left" if canary["left"] is not None else ""
             lines.append(f"canary in the pool {pool['name']}: {what} with {share}{left}")
+        elif pool.get("last_canary") and pool["last_canary"]["why"]:
+            last = pool["last_canary"]
+            what = f"version {last['version']} was rolled back: {last['why']}"
+            lines.append(f"last canary in the pool {pool['name']}: {what}")
     for each in data.get("refused", ()):
         lines.append(f"last reload, {human_time(each['ago'])} ago: {each['why']}")
     lines += ["", _gateway(gateway)]
@@ -249,8 +269,11 @@ def table(data: dict[str, Any]) -> str:
     lines.append(f"  dead letters {gateway['dead_letters']}")
     if len(data["pools"]) > 1:
         lines += ["", *(_pool(pool) for pool in data["pools"])]
-    if any(pool["handlers"] for pool in data["pools"]):
-        lines += ["", *_handler_table(data["pools"])]
+    with_canaries = [
+        each for pool in data["pools"] for each in (pool, pool.get("canary")) if each is not None
+    ]
+    if any(each["handlers"] for each in with_canaries):
+        lines += ["", *_handler_table(with_canaries)]
     lines += ["", *_workers(data)]
     for who in (gateway, *data["workers"]):
         if who["last_reason"]:

@@ -38,6 +38,7 @@ from wsraw.link.records import (
     Left,
     Listening,
     Page,
+    Raised,
     Ready,
     Recycle,
     Relink,
@@ -62,10 +63,11 @@ from wsraw.supervisor.control.link import Asked, Control, Ended, Replaced
 from wsraw.supervisor.control.requests import CERTIFICATES, SETTINGS, Requests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
-from wsraw.supervisor.decisions.canary import LOOK, Handled, Plan
+from wsraw.supervisor.decisions.canary import LOOK, Plan
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.pool import Pool, in_words
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
+from wsraw.supervisor.decisions.verdict import Handled
 from wsraw.supervisor.file_watch import Watch
 from wsraw.supervisor.log import Log, LogHandler, format_for
 from wsraw.supervisor.processes.children import CAN_UPGRADE, Children
@@ -482,8 +484,11 @@ class Supervisor:
         """Ask the gateway what is to be compared."""
         self._is_comparing = bool(self.policy.canaries)
         if self._is_comparing:
-            self.control.tell(Status(OF_CANARIES, samples=False))
+            self._look_now()
             self.loop.call_later(LOOK, self._look_at_canaries)
+
+    def _look_now(self) -> None:
+        self.control.tell(Status(OF_CANARIES, samples=False))
 
     def _compare(self, report: dict[str, Any]) -> None:
         reports = {each["name"]: each for each in report["pools"]}
@@ -926,6 +931,8 @@ class Supervisor:
                 self.act(self.policy.kill_asked(n, why, abort, now))
             case Recycle(n, why):
                 self.act(self.policy.recycle(n, why, now))
+            case Raised():
+                self._look_now()
             case Report(ref, data) if ref == OF_CANARIES:
                 self._compare(data)
             case Report(ref, data):

@@ -78,6 +78,8 @@ RESPONDED: Final = 16
 """It is a request, and has a response."""
 SPLICED: Final = 32
 """A handler has spliced it: further messages are acked without a handler."""
+GIVEN_BACK: Final = 64
+"""The handlers of another version serve it: what still comes of it is theirs."""
 
 
 FORKED: Final = (

@@ -50,6 +50,7 @@ from wsraw.link.records import (
     encode,
 )
 from wsraw.link.states import LinkState
+from wsraw.link.window import LARGEST_WINDOW
 from wsraw.link.worker_end import ONLY_MESSAGES, Outbox, WorkerEnd
 from wsraw.runtime.log.formatters import HAS_LINES
 from wsraw.runtime.log.line import NOTHING, Subject
@@ -61,6 +62,7 @@ from wsraw.workers.connection import (
     CLOSED,
     CLOSING,
     FORKED,
+    GIVEN_BACK,
     SPLICED,
     UNDECIDED,
     UNREAD,
@@ -94,7 +96,11 @@ INTERNAL_ERROR: Final = 1011
 class Turn(Outbox):
     """The outbox of one event, and the connections whose state its handler has read."""
 
-    __slots__ = ("done", "seen", "users")
+    __slots__ = ("done", "flushed", "seen", "users")
+
+    flushed: Event
+    """The last event of which commands have left before its handler returned. It is not set before
+    that, as this would be done for each event."""
 
     def __init__(self, session: int, event: Event) -> None:
         super().__init__(session, event)
@@ -103,6 +109,10 @@ class Turn(Outbox):
         self.users: tuple[Event, list[tuple[Connection, str | None]]] | None = None
         """Connections that the handler of an event has bound to a user, and to whom they were bound
         before."""
+
+
+class NotOursError(Exception):
+    """The event was given back, with an earlier one of its connection."""
 
 
 _turn: ContextVar[Turn | None] = ContextVar("wsraw_turn", default=None)
@@ -151,6 +161,11 @@ class Runtime:
         self._end_fork: Callable[[BaseException | None], object] | None = None
         """Ends the process, in a fork of the worker's process."""
         self._plain = Turn(0, OnError(0, 0, ""))
+        self._given_back: dict[int, None] = {}
+        """Connections that the other version serves; the oldest is forgotten when there are many:
+        by then no more events of it come."""
+        self.raised: Callable[[], object] = lambda: None
+        """Called when a handler has raised: the gateway is to be told soon."""
         self._without_gateway: dict[int, Connection] = {}
         """Connections of a gateway that died, until their on_close."""
         self._epoch_known = 0
@@ -216,7 +231,9 @@ class Runtime:
         self._forget_events()
 
     def _attach(self, attach: Attach) -> None:
+        self._given_back.pop(attach.con, None)
         con = self.meet(attach.con)
+        con._flags &= ~GIVEN_BACK
         if attach.inf is not None:
             con.inf = Inf(attach.inf)
         con.about = attach.about
@@ -239,6 +256,7 @@ class Runtime:
     def _forget_events(self) -> None:
         """Forget queued events of an old session; the gateway delivers them again."""
         self.questions.lost()
+        self._given_back.clear()
         self.taken = 0
         self._overdue.clear()
         self.queue.clear()
@@ -280,7 +298,7 @@ class Runtime:
         if con is None:
             con = self._without_gateway.pop(con_id, None) or self.connection(con_id)
             self.connections[con_id] = con
-            con._flags = 0
+            con._flags = GIVEN_BACK if con_id in self._given_back else 0
         return con
 
     def connection(self, con_id: int) -> Connection:
@@ -327,7 +345,8 @@ class Runtime:
             if turn.seen:
                 self._save(turn)
         except BaseException as error:
-            self._failed(turn, con, error)
+            if self._failed(turn, con, error):
+                return
         self.turn = None
         if not self.link.done(turn):
             self._discard(turn)
@@ -374,7 +393,10 @@ class Runtime:
             if turn.seen:
                 self._save(turn)
         except BaseException as error:
-            self._failed(turn, con, self._overdue_error(event, error))
+            if self._failed(turn, con, self._overdue_error(event, error)):
+                con._handling = None
+                turn.done = True
+                return
         con._flags &= ~UNDECIDED
         con._handling = None
         turn.done = True
@@ -391,7 +413,10 @@ class Runtime:
         return late.with_traceback(error.__traceback__)
 
     def _is_skipped(self, con: Connection, event: Event) -> bool:
-        """Handle the unusual states; True if the handler must not be called."""
+        """Handle the unusual states; True if the handler must not be called. Raises NotOursError
+        for an event that must not be acked either."""
+        if con._flags & GIVEN_BACK:
+            raise NotOursError
         if con._flags & ATTACHED:
             con._flags &= ~ATTACHED
             if self.handlers.on_attach is not None and con.kind != "http":
@@ -432,9 +457,17 @@ class Runtime:
         con.close_cause = event.cause
         return function(con) if function is not None else None
 
-    def _failed(self, turn: Turn, con: Connection, error: BaseException) -> None:
-        """A handler raised: discard its commands and ack the event."""
+    def _failed(self, turn: Turn, con: Connection, error: BaseException) -> bool:
+        """A handler raised: discard its commands and ack the event; or give that back, then True is
+        returned."""
         self.turn = None
+        if type(error) is NotOursError:
+            self.times.skipped()
+            self.link.not_ours(turn.seq)
+            if con.id not in self.link.held:
+                # It was detached before this event's turn came.
+                self.connections.pop(con.id, None)
+            return True
         # An exception that passes leaves the event unhandled; another worker gets it.
         self._failing = con
         try:
@@ -443,8 +476,21 @@ class Runtime:
             self._failing = None
         self.times.raised(NAMES[type(turn.event)])
         self._discard(turn)
+        self.raised()
+        has_flushed = getattr(turn, "flushed", None) is turn.event
+        if self.link.is_shielded and not has_flushed and self.link.give_back(turn):
+            self._note_given_back(con)
+            return True
         turn.records = self._end(turn.event, con)
         turn.size = RECORD_COST
+        return False
+
+    def _note_given_back(self, con: Connection) -> None:
+        """Handle no more events of a connection: those that have come were given back, too."""
+        con._flags |= GIVEN_BACK
+        self._given_back[con.id] = None
+        if len(self._given_back) > LARGEST_WINDOW:
+            del self._given_back[next(iter(self._given_back))]
 
     def _end(self, event: Event, con: Connection) -> list[Record]:
         """The commands for a connection whose handler has failed."""
@@ -520,6 +566,7 @@ class Runtime:
         except BaseException as error:
             self.escaped(what, error)
             self.times.raised(what)
+            self.raised()
             return False
         self._end_if_forked(None)
         return True
@@ -533,6 +580,7 @@ class Runtime:
         except BaseException as error:
             self.escaped(what, error)
             self.times.raised(what)
+            self.raised()
             return False
         self._end_if_forked(None)
         return True
@@ -652,6 +700,8 @@ class Runtime:
         if turn.seen:
             self._save(turn)
         turn.users = None
+        if turn.records or turn.parts:
+            turn.flushed = turn.event
         self.link.flush(turn)
 
     def _ask(self, question: Record) -> bool:

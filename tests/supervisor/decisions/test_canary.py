@@ -3,90 +3,22 @@ from __future__ import annotations
 import pytest
 
 from tests.supervisor.decisions.test_pool import up
+from tests.supervisor.decisions.test_verdict import handled
 from tests.supervisor.policy_run import Run
 from wsraw.link import records as rec
 from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
-from wsraw.supervisor.decisions.canary import (
-    BY_HANDLERS,
-    ENOUGH_CALLS,
-    SETTLE,
-    Handled,
-    Plan,
-    Stage,
-    verdict,
-)
+from wsraw.supervisor.decisions.canary import SETTLE, Plan, Stage
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD
+from wsraw.supervisor.decisions.verdict import Handled, Kind
 from wsraw.supervisor.decisions.versions import Version
 
 PLAN = Plan(0.25, 60.0)
 
 
-def handled(calls: int = 0, exceptions: int = 0, seconds: float = 0.0, **more: int) -> Handled:
-    name = "on_message"
-    return Handled({name: calls}, {name: exceptions}, {name: seconds}, **more)
-
-
 GOOD = handled(1000, 0, 0.1, events=1000)
 WORSE = handled(1000, 1, 0.1, events=1000)
-
-
-# --- the verdict ---
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "why"),
-    [
-        (handled(), handled(), ""),
-        (GOOD, handled(100, 0), ""),
-        (GOOD, handled(100, 1), "on_message raised an exception in 100 calls; the old workers"),
-        (handled(), handled(1, 1), "on_message raised an exception in 1 calls"),
-        # As many as the old ones make.
-        (handled(10_000, 100), handled(1000, 10), ""),
-        (handled(10_000, 100), handled(1000, 19), ""),
-        (handled(10_000, 100), handled(1000, 20), "raised 20 exceptions in 1,000 calls; the old"),
-        # A handler that only the new version has.
-        (GOOD, Handled({"on_start": 3}, {"on_start": 0}, {"on_start": 0.0}), ""),
-        (GOOD, Handled({"every": 3}, {"every": 3}, {"every": 0.0}), "every raised 3 exceptions"),
-        (handled(events=1000), handled(events=1000, closed=4), ""),
-        (handled(events=1000), handled(events=1000, closed=5), "they ended 5 connections in 1,000"),
-        (handled(), handled(events=10, closed=1), ""),
-    ],
-)
-def test_faults_are_compared_with_those_of_the_old_workers(
-    old: Handled, new: Handled, why: str
-) -> None:
-    found = verdict(old, new, is_over=False)
-    assert found.startswith(why) if why.startswith("on") else why in found
-    assert bool(found) == bool(why)
-
-
-def test_times_are_compared_at_the_end() -> None:
-    old, new = handled(1000, 0, 2.0), handled(100, 0, 0.5)
-    assert not verdict(old, new, is_over=False)
-    text = "on_message takes 5 ms a call on average; with the old workers 2 ms"
-    assert verdict(old, new, is_over=True) == text
-    assert not verdict(old, handled(100, 0, 0.39), is_over=True)
-    assert not verdict(old, handled(ENOUGH_CALLS - 1, 0, 5.0), is_over=True), "too few to tell"
-    assert not verdict(handled(99, 0, 0.1), new, is_over=True)
-    assert not verdict(handled(1000, 0, 0.01), handled(100, 0, 0.09), is_over=True), "both are fast"
-
-
-def test_only_what_handlers_do_counts_as_their_doing() -> None:
-    causes = {"peer": 5, "lost": 5, "ping-timeout": 5, **dict.fromkeys(BY_HANDLERS, 1)}
-    report = {
-        "acked": 7,
-        "closed": causes,
-        "handlers": {"on_close": {"calls": 3, "exceptions": 2, "seconds": 1.5}},
-    }
-    found = Handled.of(report)
-    assert found == Handled(
-        {"on_close": 3}, {"on_close": 2}, {"on_close": 1.5}, 7, len(BY_HANDLERS)
-    )
-    assert found.since(Handled()) == found
-    assert found.since(found) == Handled({"on_close": 0}, {"on_close": 0}, {"on_close": 0.0})
-    assert Handled.of({}) == Handled()
 
 
 # --- how it goes ---
@@ -191,6 +123,7 @@ def test_a_good_version_is_given_to_all() -> None:
     assert run.pool.versions.present == 2
     assert run.pool.versions.previous == 1
     assert run.pool.canary is None
+    assert run.pool.outcomes.counts == {Kind.PROMOTED: 1}
 
 
 def test_a_worse_version_is_rolled_back() -> None:
@@ -212,6 +145,51 @@ def test_a_worse_version_is_rolled_back() -> None:
     assert trial.run.exit(new, 0) == []
     assert trial.run.pass_time(1000) == []
     assert trial.run.pool.versions.wanted == Version(1)
+
+
+def test_with_a_shield_the_gateway_is_told_so() -> None:
+    trial = Trial(plan=Plan(0.25, 60.0, shield=True))
+    assert shares(trial.done) == [rec.Canary("default", [5], 0.0, True)]
+    assert shares(trial.begin()) == [rec.Canary("default", [5], 0.25, True)]
+    assert "for 1.0 min, shielded by the old workers" in str(trial.run.said)
+    assert trial.new and trial.run.pool.canary is not None
+    assert trial.run.pool.canary.facts(trial.run.now)["shield"]
+
+
+def test_outcomes_are_counted_and_the_last_one_is_kept() -> None:
+    trial = Trial(1)
+    run, outcomes = trial.run, trial.run.pool.outcomes
+    assert outcomes.last is None
+    trial.begin()
+    trial.compare(GOOD, handled())
+    trial.compare(GOOD, WORSE)
+    assert outcomes.counts == {Kind.EXCEPTIONS: 1}
+    assert outcomes.last is not None
+    assert outcomes.last["version"] == 2
+    assert "on_message raised" in outcomes.last["why"]
+    for end, kind in (
+        (lambda child: run.exit(child, DOES_NOT_LOAD, "exited"), Kind.NOT_READY),
+        (lambda _: run.do(run.policy.roll_back(["default"], run.now)), Kind.ENDED),
+    ):
+        run.pass_time(10)
+        run.do(run.policy.try_out(run.pool, PLAN, is_kept=True, now=run.now))
+        end(trial.new[0])
+        assert outcomes.counts[kind] == 1
+        assert outcomes.last["outcome"] == kind.value
+    assert outcomes.by_name() == {
+        **dict.fromkeys(outcomes.by_name(), 0), "exceptions": 1, "not-ready": 1, "ended": 1,
+    }  # fmt: skip
+
+
+def test_what_the_old_ones_raised_before_is_known_after_a_gateways_death() -> None:
+    trial = Trial()
+    trial.begin()
+    assert trial.compare(handled(100_000, 100), handled()) == []
+    assert trial.run.pool.canary is not None
+    trial.run.pool.canary.forget()
+    assert trial.compare(handled(10), handled()) == []
+    assert trial.compare(handled(20), handled(10, 1)) == []
+    assert trial.compare(handled(20), handled(10, 3)) != []
 
 
 def test_the_files_of_both_versions_are_kept_while_it_is_tried() -> None:
@@ -300,6 +278,7 @@ def test_a_version_that_does_not_load_for_all_is_given_up() -> None:
         ("reload", False), ("canary", False),
     ]  # fmt: skip
     assert drained(done) == [new.n]
+    assert run.pool.outcomes.counts == {Kind.NOT_READY: 1}
     assert run.pool.versions.wanted == Version(1)
     assert run.policy.workers == trial.old
 

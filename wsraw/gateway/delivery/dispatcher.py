@@ -311,6 +311,24 @@ class Dispatcher:
                 self.failed.append((entry, error))
         return flights
 
+    def take_back(self, worker: Worker, seq: int, pool: Pool) -> Entry | None:
+        """Return an event whose handler has failed, and those of its connection behind it, to the
+        front of their connection. Give that, or None if the event is not in flight."""
+        flight = worker.window.in_flight.get(seq)
+        if flight is None:
+            return None
+        worker.fresh_acks = True
+        self.with_output.add(worker)
+        for each in reversed(worker.window.give_back(flight.owner)):
+            entry = each.owner
+            entry.in_flight -= 1
+            self.suspects.clear(each.event)
+            # No handler has begun with those behind it.
+            each.left = each.event.seq <= seq
+            if not entry.gone:
+                self._take_back(pool, each, True, False, False, False, False)
+        return flight.owner
+
     # --- faults of our own ---
 
     def recount(self, entry: Entry) -> None:
@@ -426,7 +444,8 @@ class Dispatcher:
         for _ in range(min(len(pool.orphaned), REASSIGNED) if workers else 0):
             entry = pool.orphaned.popleft()
             try:
-                if entry.heard and entry.holder is None and not entry.gone and not entry.parked:
+                is_ours = entry.heard and entry.pool is pool
+                if is_ours and entry.holder is None and not entry.gone and not entry.parked:
                     worker = min(workers, key=lambda worker: len(worker.connections))
                     self._move(entry, worker, attach=True)
                     self.with_output.add(worker)

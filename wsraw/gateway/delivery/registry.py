@@ -160,6 +160,12 @@ class Registry:
         canary = pool.canary
         return canary.own if canary is not None and worker.number in canary.numbers else pool
 
+    def raised_in(self, pool: Pool) -> None:
+        """Handlers of a pool have raised: of a canary the supervisor is told at once."""
+        of = self.pools.get(pool.name)
+        if of is not None and of is not pool and of.canary is not None:
+            of.canary.has_raised = True
+
     def release(self, pool: Pool) -> None:
         """Delete a pool that the settings do not name once it is empty."""
         if not (pool.stays or pool.sessions or pool.connections):

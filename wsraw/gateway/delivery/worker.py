@@ -104,6 +104,8 @@ class WorkerOf(Generic[Owner]):
         """It is given nothing new: it drains, hangs, or its link has ended."""
         self.overdue: set[int] = set()
         """Events in flight that it was asked to cancel."""
+        self.is_shielded = False
+        """It may give back events whose handlers fail."""
         self.hung = False
         """The process is to be killed; what it still acks counts."""
         self.is_agent = False
@@ -189,6 +191,10 @@ class CanaryOf(Generic[Owner]):
         """The supervisor's for its workers."""
         self.share = 0.0
         """Which part of the pool's connections it serves, from 0 to 1."""
+        self.is_shielded = False
+        """Its workers give back events whose handlers fail."""
+        self.has_raised = False
+        """So that the supervisor is to look at it now."""
         self.unseen: deque[Owner] = deque()
         """Connections that may have to move."""
 

@@ -99,7 +99,7 @@ HANDLER: Final = Plan(HandlerTotals, HandlerState, copied="calls seconds excepti
 POOL_TOTALS: Final = Plan(
     PoolTotals,
     PoolState,
-    copied="acked redelivered dead_letters closed",
+    copied="acked redelivered given_back dead_letters closed",
     translated="handlers",
     left_out={"parked": COUNTED},
 )
@@ -371,6 +371,7 @@ def freeze_pools(registry: Registry, refs: Refs) -> list[PoolState]:
             pool,
             acked=pool.totals.acked,
             redelivered=pool.totals.redelivered,
+            given_back=pool.totals.given_back,
             dead_letters=pool.totals.dead_letters,
             closed=pool.totals.closed,
             handlers={name: HANDLER.freeze(each) for name, each in pool.totals.handlers.items()},

@@ -516,6 +516,7 @@ class PoolState(State):
     closed: dict[str, int] = {}
     handlers: dict[str, HandlerState] = {}
     hears: list[str] = []
+    given_back: int = 0
 
 
 class BroadcastState(State):
@@ -664,6 +665,7 @@ class WorkerState(State):
     dying: str | None
     """What was wrong with its link, if that has ended."""
     skips: list[str] = []
+    is_shielded: bool = False
 
 
 class LossState(State):

@@ -67,7 +67,7 @@ WORKER: Final = Plan(
     WorkerOf,
     WorkerState,
     copied="number asked starting quota fresh_acks unread_batch is_withdrawn is_agent hung"
-    " kill_reason",
+    " is_shielded kill_reason",
     translated="session window remote since connections bound ids slow_at overdue skips",
     left_out={"ties": "entries"},
 )

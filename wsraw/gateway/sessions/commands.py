@@ -15,6 +15,7 @@ from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.delivery.accounts import MARK, size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening, Worker
 from wsraw.gateway.delivery.groups.table import Table
+from wsraw.gateway.delivery.pools import canary
 from wsraw.gateway.delivery.pools.turns import Turns
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import MOST_RANGES
@@ -35,6 +36,7 @@ from wsraw.link.records import (
     Couple,
     Event,
     Figures,
+    GiveBack,
     Join,
     Leave,
     Mark,
@@ -96,6 +98,7 @@ class Commands:
         self._by_type: dict[type, Callable[[Worker, Any, float], str | None]] = {
             Ack: self._ack,
             Part: self._part,
+            GiveBack: self._give_back,
             Send: self._send,
             Join: self._join,
             Open: self._open,
@@ -394,7 +397,19 @@ class Commands:
         return None
 
     def _stats(self, worker: Worker, stats: Stats, now: float) -> str | None:
-        return self._registry.pool_of(worker).totals.count(stats)
+        pool = self._registry.pool_of(worker)
+        if stats.exceptions:
+            self._registry.raised_in(pool)
+        return pool.totals.count(stats)
+
+    def _give_back(self, worker: Worker, given: GiveBack, now: float) -> str | None:
+        found = canary.give_back(self._registry, worker, given.seq)
+        if isinstance(found, str):
+            return found
+        if not found.gone:
+            text = "connection %d: an old worker handles what the new version has failed at"
+            self._registry.counters.say("info", text, found.id)
+        return None
 
     def _query(self, worker: Worker, query: Query, now: float) -> str | None:
         # Members are asked for again, where the answer leaves off.

@@ -16,6 +16,7 @@ from wsraw.link.records import (
     Left,
     Listening,
     Page,
+    Raised,
     Ready,
     Recycle,
     Reloaded,
@@ -84,5 +85,5 @@ def _about(record: FromGateway) -> tuple[type, int]:
             return type(record), n
         case Report(ref) | Page(ref):
             return type(record), ref
-        case Listening() | Stopped() | Reloaded() | Alive() | Upgraded() | Kept():
+        case Listening() | Stopped() | Reloaded() | Alive() | Upgraded() | Kept() | Raised():
             return type(record), 0

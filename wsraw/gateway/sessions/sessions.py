@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from wsraw.gateway.connection.connection import Connection
-from wsraw.gateway.delivery.entry import Entry, Worker
+from wsraw.gateway.delivery.entry import Canary, Entry, Pool, Worker
 from wsraw.gateway.delivery.pools import canary
 from wsraw.gateway.delivery.pools.turns import Turns
 from wsraw.gateway.delivery.registry import Registry
@@ -44,6 +44,7 @@ from wsraw.link.records import (
     Left,
     LinkError,
     OnClose,
+    Raised,
     Ready,
     Recycle,
     asked_for,
@@ -260,7 +261,15 @@ class Sessions:
         self._last_session += 1
         ids = registry.ids.new_range(worker)
         node = registry.groups.cluster.node if registry.groups.cluster is not None else ""
-        worker.session.welcome(hello, self._last_session, registry.ids.epoch, ids, node)
+        worker.is_shielded = canary.is_shielded(registry, hello.pool, worker.number)
+        worker.session.welcome(
+            hello,
+            self._last_session,
+            registry.ids.epoch,
+            ids,
+            node,
+            shield=worker.is_shielded,
+        )
         pool = registry.pool_of(worker)
         pool.sessions += 1
         if registry.settings.presence:
@@ -436,7 +445,10 @@ class Sessions:
         if worker.is_agent and registry.groups.cluster is not None:
             registry.groups.cluster.end(worker)
         pool = registry.pool_of(worker)
+        held = list(worker.connections)
         registry.dispatcher.leave(pool, worker, died, counts, certain, lost)
+        if died and not lost:
+            canary.retreat(registry, pool, held)
         self._end_undelivered(now)
         for entry in list(worker.ties):
             if entry.opener is worker:
@@ -546,8 +558,8 @@ class Sessions:
             reopen_ended(registry, self._random, now)
         for pool in registry.pools.values():
             dispatcher.dispatch(pool, now)
-            if pool.canary is not None and pool.canary.unseen:
-                canary.advance(dispatcher, pool, pool.canary)
+            if pool.canary is not None:
+                self._serve_canary(pool.canary, pool)
         if dispatcher.unwanted:
             registry.end_unwanted(now)
         if dispatcher.failed:
@@ -566,6 +578,13 @@ class Sessions:
             except Exception as error:
                 self.fault(worker, error, now)
         return out
+
+    def _serve_canary(self, trial: Canary, pool: Pool) -> None:
+        if trial.unseen:
+            canary.advance(self._registry.dispatcher, pool, trial)
+        if trial.has_raised:
+            trial.has_raised = False
+            self.to_supervisor.append(Raised())
 
     @property
     def is_busy(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from wsraw.config import programs
 from wsraw.config.options import LARGEST
+from wsraw.config.pools import in_force
 from wsraw.config.settings import Settings
 from wsraw.link.records import Done, Status
 from wsraw.runtime.link.server import Link
@@ -217,6 +218,14 @@ class Requests:
             if pool.is_reloading:
                 self._answer(asked, False, f"the pool {name} is reloading; try again after that")
                 return
+            own = in_force(self._run.settings).get(name, self._run.settings)
+            if plan.shield and own.delivery == "at-most-once":
+                why = (
+                    f"the pool {name} has delivery = at-most-once, so none of its messages is "
+                    "handled twice: try the new handlers with --no-shield"
+                )
+                self._answer(asked, False, why)
+                return
         self._run.log.say("info", f"wsraw reload: a canary in {' and '.join(names)}")
         self.pending.begin(asked, a.CANARY, names)
         self._run.try_out(names, plan)
@@ -230,7 +239,8 @@ class Requests:
             return "the share of a canary is more than 0 % and less than 100 %"
         if not (isinstance(seconds, int | float) and 0 < seconds < LARGEST):
             return "the time of a canary is more than 0 s"
-        return Plan(percent / 100, float(seconds))
+        shield = options.get("shield", settings.canary_shield)
+        return Plan(percent / 100, float(seconds), shield is True)
 
     def _roll_back(self, asked: Asked) -> None:
         """Let all workers, or those of the given pools, load the version that they had before."""

@@ -25,7 +25,7 @@ from wsraw.config.settings import Settings
 from wsraw.link.records import Check, Stop
 from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions import actions as a
-from wsraw.supervisor.decisions.canary import Handled, Plan
+from wsraw.supervisor.decisions.canary import Plan
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.gateway.gateway_check import GatewayCheck
 from wsraw.supervisor.decisions.gateway.upgrade import Fallen, Upgrade
@@ -37,6 +37,7 @@ from wsraw.supervisor.decisions.restarts import (
     Restarts,
     reason_of,
 )
+from wsraw.supervisor.decisions.verdict import Handled
 from wsraw.supervisor.decisions.versions import FIRST
 
 ABORT_GRACE: Final = 1.0

@@ -20,9 +20,10 @@ from wsraw.config.programs import Entry, Program
 from wsraw.link import records as rec
 from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
-from wsraw.supervisor.decisions.canary import Canary, Handled, Plan, Stage
+from wsraw.supervisor.decisions.canary import Canary, Outcomes, Plan, Stage
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.restarts import RECYCLED, RELOAD, Restarts
+from wsraw.supervisor.decisions.verdict import Handled, Kind
 from wsraw.supervisor.decisions.versions import Version, Versions
 
 SETTLE: Final = 0.1
@@ -69,8 +70,10 @@ class Pool:
         self._is_scaling = False
         self.versions = Versions()
         self.canary: Canary | None = None
-        self._is_promoting = False
-        """The reload gives all workers what a canary has tried."""
+        self.outcomes = Outcomes()
+        """Of its canaries."""
+        self._promoted = 0
+        """The version that a canary has tried and that the reload gives to all workers."""
         self.drain_timeout = drain_timeout
         self._do = do
 
@@ -109,7 +112,7 @@ class Pool:
         """Replace all workers by ones that load this version, which is on disk. One that is still
         starting is stopped at once, as it may have read the old file; a successor that is ready is
         replaced after the current step."""
-        self.fail_canary("a reload was asked for", now)
+        self.fail_canary(Kind.ENDED, "a reload was asked for", now)
         self.versions.reload(version)
         self._replace_all(now)
 
@@ -117,7 +120,7 @@ class Pool:
         """Replace all workers by ones that load the previous version, as it was kept. To be called
         if there is one; or end the canary that is under way."""
         if self.canary is not None:
-            self.fail_canary("a rollback was asked for", now)
+            self.fail_canary(Kind.ENDED, "a rollback was asked for", now)
             return
         self.versions.go_back()
         self._replace_all(now)
@@ -156,7 +159,7 @@ class Pool:
 
     def replace_all_at_once(self, now: float) -> None:
         """Replace all workers at once, because they cannot find the gateway any more."""
-        self.fail_canary("the link to the gateway has moved", now)
+        self.fail_canary(Kind.ENDED, "the link to the gateway has moved", now)
         self._drop_successor(now, can_drain=False)
         for child in list(self.workers):
             if child.alive:
@@ -319,7 +322,7 @@ class Pool:
         if canary is None or not canary.numbers:
             return None
         share = 0.0 if canary.stage is Stage.STARTING else canary.plan.share
-        return rec.Canary(self.name, canary.numbers, share)
+        return rec.Canary(self.name, canary.numbers, share, canary.plan.shield)
 
     def tell_of(self, child: Child) -> None:
         """Before the hello of a worker of the canary, tell the gateway that it is one."""
@@ -338,8 +341,10 @@ class Pool:
             record = self.canary_record() or rec.Canary(self.name, [])
             self._do(a.Tell(record))
         else:
-            what = "the new worker" if canary.stage is Stage.STARTING else child.name
-            self.fail_canary(f"{what} {reason}", now, shows_output=True)
+            is_starting = canary.stage is Stage.STARTING
+            what = "the new worker" if is_starting else child.name
+            kind = Kind.NOT_READY if is_starting else Kind.DIED
+            self.fail_canary(kind, f"{what} {reason}", now, shows_output=True)
         return True
 
     def compare(self, old: Handled, new: Handled, *, is_kept: bool, now: float) -> None:
@@ -348,25 +353,26 @@ class Pool:
         canary = self.canary
         if canary is None or canary.stage is not Stage.ON_TRIAL:
             return
-        why = canary.look(old, new, now)
-        if why:
-            self.fail_canary(why, now)
+        fault = canary.look(old, new, now)
+        if fault is not None:
+            self.fail_canary(fault.kind, fault.why, now)
         elif canary.is_over(now):
             canary.stage = Stage.PROMOTED
             text = f"canary: version {canary.version.number} does well; all workers get it"
             self._do(a.Say("info", text))
-            self._is_promoting = True
+            self._promoted = canary.version.number
             self.versions.let_go()
             self.versions.promote(canary.version._replace(is_kept=is_kept))
             self._replace_all(now)
 
-    def fail_canary(self, why: str, now: float, *, shows_output: bool = False) -> None:
+    def fail_canary(self, kind: Kind, why: str, now: float, *, shows_output: bool = False) -> None:
         """Give the connections of the canary back to the old workers."""
         canary = self.canary
         if canary is None:
             return
         if canary.stage is not Stage.PROMOTED:
             self.versions.let_go()
+            self.outcomes.add(canary.version.number, kind, why)
         self._dismiss(canary, now)
         kept = in_words(sum(each.alive for each in self.workers))
         text = f"rolled back: {why}; {kept} of the old version serve all connections"
@@ -494,8 +500,11 @@ class Pool:
             self._is_scaling = False
             return
         self.is_reloading = False
-        if self._is_promoting:
-            self._is_promoting = False
+        if self._promoted:
+            self.outcomes.add(
+                self._promoted, Kind.PROMOTED if ok else Kind.NOT_READY, "" if ok else text
+            )
+            self._promoted = 0
             self._do(a.Settled(a.CANARY, ok, text, self.name))
 
 

@@ -12,6 +12,7 @@ from wsraw.link.records import (
     Ack,
     Close,
     Couple,
+    GiveBack,
     Hello,
     Join,
     Leave,
@@ -134,6 +135,9 @@ class ContinuousRules:
                 session.parts[received.batch] = record.seq
                 why = f"event {record.seq} is not in flight"
                 self.check("records", record.seq in session.in_flight, why, received.text)
+            case GiveBack():
+                why = "give_back is only for sessions with the limit shield"
+                self.check("records", False, why, received.text)
             case Open():
                 self._open(session, received)
             case State():

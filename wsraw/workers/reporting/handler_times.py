@@ -30,6 +30,10 @@ from wsraw.link.records import (
 QUICK: Final = HANDLER_BOUNDS[0]
 """Seconds. Calls that take no longer are all in the first bucket of the histogram."""
 
+HURRY: Final = 0.05
+"""Seconds between two `stats` while handlers raise. New handlers on trial that raise are to be
+noticed before they have cost many clients."""
+
 NAMES: Final[dict[type, str]] = {
     OnConnect: "on_connect",
     OnMessage: "on_message",
@@ -70,6 +74,8 @@ class HandlerTimes:
         """`events`: names of the handlers of events that there are."""
         self.due_at = math.inf
         """When `stats` are to be sent; infinity: there is nothing new."""
+        self.told_at = -math.inf
+        """When some were sent last."""
         self.every = STATS_EVERY
         """Seconds between two `stats`, as the gateway wants them."""
         self._handlers = {name: _Figures() for name in HANDLERS}
@@ -139,6 +145,11 @@ class HandlerTimes:
             figures.exceptions += 1
 
     # --- what the gateway is told ---
+
+    def hurry(self, now: float) -> float:
+        """A handler has raised: say it soon. Returns when."""
+        self.due_at = min(self.due_at, max(now, self.told_at + HURRY))
+        return self.due_at
 
     def take(self) -> list[Stats]:
         """What is new."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -86,6 +87,7 @@ class AsyncioShell(Shell):
         self.runtime.output_ready = self._schedule_send
         self.runtime.send_now = self._send
         self.runtime.clock = monotonic
+        self.runtime.raised = self._hurry
         self.runtime.passes = self._passes
         self.runtime.cancel = self._cancel
         bell = self.dealer.bell
@@ -351,6 +353,18 @@ class AsyncioShell(Shell):
         self._tells_times = False
         if self._running or self.runtime.queue:
             self._tell_later()
+
+    def _hurry(self) -> None:
+        """A handler has raised: tell that soon."""
+        times, now = self.runtime.times, self._now()
+        if times.due_at == math.inf:
+            self._loop.call_later(times.hurry(now) - now, self._tell_soon)
+
+    def _tell_soon(self) -> None:
+        if not self._is_closed:
+            self.runtime.times.messages(self._took)
+            self._tell_times()
+            self._schedule_send()
 
     # --- the end ---
 

@@ -31,6 +31,7 @@ class PlainShell(Shell):
         runtime, dealer = self.runtime, self.dealer
         runtime.send_now = self._send
         runtime.clock = monotonic
+        runtime.raised = lambda: runtime.times.hurry(monotonic())
         runtime.questions.wait = self._wait
         runtime.link.lock = self._lock = threading.RLock()
         self._timers = []

@@ -11,7 +11,7 @@ from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.dispatcher import REASSIGNED
 from wsraw.gateway.delivery.pools import canary
 from wsraw.link import records as rec
-from wsraw.link.records import Attach, OnConnect, OnMessage, Open, State
+from wsraw.link.records import Attach, Detach, OnClose, OnConnect, OnMessage, Open, State
 
 NEW = 7
 """The supervisor's number for the worker with new handlers."""
@@ -26,14 +26,14 @@ class Trial:
         self.cons = established(self.harness, connections)
         self.pool = self.harness.registry.pool()
 
-    def begin(self, share: float = 0.5, number: int = NEW) -> LinkedWorker:
+    def begin(self, share: float = 0.5, number: int = NEW, *, shield: bool = False) -> LinkedWorker:
         """One with new handlers comes, and takes its share."""
         harness = self.harness
         numbers = sorted({number, *(self.pool.canary.numbers if self.pool.canary else ())})
-        canary.change(harness.registry, rec.Canary("default", numbers, 0.0))
+        canary.change(harness.registry, rec.Canary("default", numbers, 0.0, shield))
         harness.sessions.tokens.add(f"token {number}", number)
         new = harness.worker(token=f"token {number}", instance=f"new {number}")
-        canary.change(harness.registry, rec.Canary("default", numbers, share))
+        canary.change(harness.registry, rec.Canary("default", numbers, share, shield))
         harness.turn()
         harness.turn()
         return new
@@ -220,6 +220,145 @@ def test_what_waits_for_a_canary_is_served_by_the_pool_at_its_end() -> None:
     assert (first.data, first.delivery) == (b"x", 2)
     check_books(trial.harness)
     assert not trial.harness.registry.flow.total
+
+
+# --- with a shield ---
+
+
+def test_a_failed_event_and_those_behind_it_go_to_the_old_workers() -> None:
+    """In order, and with the state that the connection had before."""
+    trial = Trial()
+    trial.say(*trial.cons)
+    handled(trial.harness, state=b"before")
+    new = trial.begin(1.0, shield=True)
+    assert new.link.is_shielded
+    (con, other) = trial.chosen()[:2]
+    for data in (b"1", b"2", b"3"):
+        trial.harness.say(con, data)
+    trial.say(other)
+    first, second, _ = new.events
+    assert (first.data, second.data) == (b"1", b"2")
+    entry = entry_of(con)
+    assert entry.parked, "a connection takes half a window"
+    new.give_back(first)
+    trial.harness.turn()
+    (attached,) = trial.old.take(Attach)
+    assert (attached.con, attached.state) == (con.id, b"before")
+    trial.harness.say(con, b"4")
+    seen = [event for event in trial.old.work() if event.con == con.id]
+    assert [(event.data, event.delivery) for event in seen] == [
+        (b"1", 2), (b"2", 1), (b"3", 1), (b"4", 1),
+    ]  # fmt: skip
+    assert entry.pool is trial.pool, "it stays there"
+    assert [record.con for record in new.take(Detach)] == [con.id]
+    assert [event.con for event in new.work()] == [other.id]
+    assert trial.pool.canary is not None
+    assert trial.pool.canary.own.totals.given_back == 1
+    check_books(trial.harness)
+    assert not trial.harness.registry.flow.total
+
+
+@pytest.mark.parametrize("what", ["connect", "verdict", "close"])
+def test_the_beginning_and_the_end_of_a_connection_can_be_given_back(what: str) -> None:
+    trial = Trial(0, **({"verdict": "handlers"} if what == "verdict" else {}))
+    new = trial.begin(0.999, shield=True)
+    con = trial.harness.websocket() if what == "verdict" else trial.harness.raw(b"", protocol="raw")
+    trial.harness.turn()
+    if what == "close":
+        new.ack()
+        trial.harness.registry.take(con, con.lost("reset", trial.harness.now), trial.harness.now)
+        trial.harness.turn()
+        new.ack(*new.events[:-1])
+    (event,) = new.events
+    assert type(event) is (OnClose if what == "close" else OnConnect)
+    new.give_back(event)
+    trial.harness.turn()
+    (again,) = trial.old.events
+    assert (type(again), again.delivery) == (type(event), 2)
+    assert con.undecided == (what == "verdict")
+    trial.old.ack()
+    assert not con.undecided
+    check_books(trial.harness)
+    if what == "close":
+        assert not trial.harness.registry.entries
+
+
+def test_what_is_given_back_after_the_end_goes_to_the_others_too() -> None:
+    """It crosses the end of the canary, whose worker is drained then."""
+    trial = Trial()
+    new = trial.begin(shield=True)
+    (con,) = trial.chosen()[:1]
+    trial.say(con)
+    trial.end()
+    trial.harness.sessions.drain(new.worker, 10.0)
+    new.give_back(new.events[0])
+    assert [event.delivery for event in trial.old.work() if event.con == con.id] == [2]
+    check_books(trial.harness)
+    assert not trial.harness.registry.flow.total
+
+
+def test_only_workers_with_a_shield_may_give_back_and_only_what_they_have() -> None:
+    trial = Trial()
+    assert "only a worker whose welcome has the limit shield" in trial.old.refused(rec.GiveBack(1))
+    new = trial.begin(shield=True)
+    assert new.refused(rec.GiveBack(99)) == "give_back: event 99 is not in flight"
+    (con,) = trial.chosen()[:1]
+    trial.say(con)
+    (event,) = new.events
+    new.give_back(event)
+    assert "is not in flight" in new.refused(rec.GiveBack(event.seq))
+    new.say_raw(rec.Ack(event.seq, event.seq))
+    assert new.worker.session.dropped == 1, "nor is it acked"
+    plain = Trial()
+    assert not plain.begin().link.is_shielded
+
+
+def test_messages_of_a_connection_that_was_closed_meanwhile_are_dropped() -> None:
+    trial = Trial()
+    new = trial.begin(shield=True)
+    (con,) = trial.chosen()[:1]
+    trial.say(con)
+    (event,) = new.events
+    trial.old.say(rec.Close(con.id))
+    new.give_back(event)
+    assert [type(each) for each in trial.old.work() if each.con == con.id] == [OnClose]
+    check_books(trial.harness)
+    assert not trial.harness.registry.flow.total
+
+
+def test_what_a_dead_worker_had_goes_to_the_old_workers() -> None:
+    """And not to another one of the canary, shielded or not."""
+    trial = Trial()
+    first = trial.begin(number=NEW)
+    second = trial.begin(number=NEW + 1)
+    ours = trial.chosen()
+    trial.say(*ours)
+    held = {entry.id for entry in first.worker.connections}
+    assert held
+    trial.harness.sessions.end(first.worker, trial.harness.now, died=True)
+    trial.harness.turn()
+    assert {event.con for event in second.events if type(event) is OnMessage}.isdisjoint(held)
+    seen = trial.old.work()
+    assert held <= {event.con for event in seen}
+    second.work()
+    trial.say(*ours)
+    assert {event.con for event in second.work()}.isdisjoint(held), "they stay there"
+    check_books(trial.harness)
+
+
+def test_the_supervisor_is_told_at_once_that_the_canary_has_raised() -> None:
+    trial = Trial()
+    new = trial.begin()
+    told = trial.harness.sessions.to_supervisor
+    told.clear()
+    trial.old.say(rec.Stats("on_message", 1, 0.1, 1))
+    new.say(rec.Stats("on_message", 1, 0.1, 0))
+    trial.harness.turn()
+    assert told == []
+    for _ in range(2):
+        new.say(rec.Stats("on_message", 1, 0.1, 1))
+    trial.harness.turn()
+    assert told == [rec.Raised()]
 
 
 def test_the_canary_of_an_unknown_pool_and_an_end_without_one_do_nothing() -> None:

@@ -13,9 +13,10 @@ the workers that are not wanted any more: the new ones or the old ones.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from wsraw.gateway.delivery.dispatcher import REASSIGNED, Dispatcher
-from wsraw.gateway.delivery.entry import Canary, Entry, Pool
+from wsraw.gateway.delivery.entry import Canary, Entry, Pool, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.link import records as rec
 
@@ -34,10 +35,48 @@ def change(registry: Registry, wanted: rec.Canary) -> None:
         pool.canary = Canary(own)
         registry.pools[pool.canary.title] = own
     pool.canary.numbers = set(wanted.workers)
+    pool.canary.is_shielded = wanted.shield
     if wanted.share != pool.canary.share:
         pool.canary.share = wanted.share
         if not pool.sticky:
             pool.canary.unseen = deque(registry.entries.values())
+
+
+def is_shielded(registry: Registry, pool: str, number: int) -> bool:
+    """Whether the worker with that number may give back events of that pool."""
+    found = registry.pools.get(pool)
+    canary = found.canary if found is not None else None
+    return canary is not None and canary.is_shielded and number in canary.numbers
+
+
+def give_back(registry: Registry, worker: Worker, seq: int) -> Entry | str:
+    """Give an event whose handler has failed in a canary, and those of its connection behind it, to
+    the old workers. Its connection stays with them. Returns the connection, or why not."""
+    if not worker.is_shielded:
+        return "only a worker whose welcome has the limit shield may give back events"
+    pool = registry.pool_of(worker)
+    entry = registry.dispatcher.take_back(worker, seq, pool)
+    if entry is None:
+        return f"event {seq} is not in flight"
+    pool.totals.given_back += 1
+    if not entry.gone:
+        _move(registry.dispatcher, entry, registry.pool(pool.name))
+    return entry
+
+
+def retreat(registry: Registry, pool: Pool, entries: Iterable[Entry]) -> None:
+    """Give connections of a worker of a canary that has died to the old workers: what has killed it
+    may be the new handlers."""
+    old = registry.pools.get(pool.name)
+    if old is None or old.canary is None or old.canary.own is not pool:
+        return
+    for entry in sorted(entries, key=_id_of):
+        if not entry.gone and entry.pool is pool:
+            _move(registry.dispatcher, entry, old)
+
+
+def _id_of(entry: Entry) -> int:
+    return entry.id
 
 
 def advance(dispatcher: Dispatcher, pool: Pool, canary: Canary) -> None:
