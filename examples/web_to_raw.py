@@ -2,37 +2,24 @@
 
     TARGET=127.0.0.1:7000 wsraw run --workers examples/web_to_raw.py:2
 
-Frames become bytes; bytes become binary frames. The two connections find each other in con.state,
-so any worker may serve either of them. If one cannot take what the other sends, the other is not
-read from, because a connection that is opened in an event is coupled with that event's connection.
+Frames become bytes; bytes become binary frames. The gateway forwards by itself: no handler is
+called for what they send. Without a handler at all, `wsraw bridge` does the same; tunnel.py asks
+for a ticket first, and relay.py looks at each message.
 """
 
 import os
 
-from wsraw import connection, open_client_connection
+from wsraw import open_client_connection
 
 TARGET = os.environ.get("TARGET", "127.0.0.1:7000")
 
 
 def on_connect(inf, con):
     if inf["Protocol"] == "websocket server":
-        raw = open_client_connection(TARGET)
-        raw.state = con
-        con.state = raw
+        con.splice(open_client_connection(TARGET))
     else:
         con.close()  # A raw client, which could connect to the server itself.
 
 
-def on_message(msg, con):
-    # It need not be open yet: the gateway keeps what is sent until then.
-    connection(con.state).send(msg["data"])
-
-
 def on_error(error_message, con):
     print(f"{con}: {error_message}")
-
-
-def on_close(con):
-    if con.state is not None:
-        orderly = con.close_cause in ("peer", "eof", "handler")
-        connection(con.state).close(1000 if orderly else 1011, con.close_cause)

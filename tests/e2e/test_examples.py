@@ -262,7 +262,7 @@ class Sleeper:
 
 @linux
 @pytest.mark.parametrize("who_sleeps", ["client", "upstream"])
-@pytest.mark.parametrize("example", ["raw_to_web", "web_to_raw"])
+@pytest.mark.parametrize("example", ["raw_to_web", "web_to_raw", "relay"])
 def test_a_proxied_64_mib_survive_a_reader_that_sleeps(example: str, who_sleeps: str) -> None:
     wanted = digest_of_all()
     found: list[str] = []
@@ -331,15 +331,19 @@ def test_a_proxied_64_mib_survive_a_reader_that_sleeps(example: str, who_sleeps:
     assert found == [wanted]
 
 
-def test_web_to_raw_talks_and_ends_both_ways() -> None:
+@pytest.mark.parametrize("example", ["web_to_raw", "relay"])
+def test_web_to_raw_talks_and_ends_both_ways(example: str) -> None:
     def handle(sock: socket.socket) -> None:
         while (data := sock.recv(4096)) and data != b"quit":
             sock.sendall(data)
 
     with raw_upstream(handle) as upstream:
         env = {"TARGET": f"127.0.0.1:{upstream.port}"}
-        with serve(EXAMPLES / "web_to_raw.py", workers=2, env=env) as serving:
+        with serve(EXAMPLES / f"{example}.py", workers=2, env=env) as serving:
             with serving.ws() as client:
+                if example == "relay":
+                    client.send("admin shutdown")
+                    assert client.recv(TIMEOUT) == "not for you\n"
                 client.send("text")
                 assert client.recv(TIMEOUT) == b"text"
                 client.send("quit")
@@ -377,15 +381,21 @@ def test_raw_to_web_talks_and_ends_both_ways() -> None:
                 assert receive_exactly(sock, 8) == b"question"
 
 
-def test_a_proxy_whose_target_is_down_closes_its_client() -> None:
+@pytest.mark.parametrize(
+    ("example", "code", "reason"),
+    [("web_to_raw", 1014, "the target cannot be reached"), ("relay", 1011, "connect-failed")],
+)
+def test_a_proxy_whose_target_is_down_closes_its_client(
+    example: str, code: int, reason: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with serve(EXAMPLES / "web_to_raw.py", env={"TARGET": f"127.0.0.1:{port}"}) as serving:
+    with serve(EXAMPLES / f"{example}.py", env={"TARGET": f"127.0.0.1:{port}"}) as serving:
         with serving.ws() as client:
             with pytest.raises(ConnectionClosed) as closed:
                 client.recv(TIMEOUT)
             assert closed.value.rcvd is not None
-            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "connect-failed")
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, reason)
         serving.run.line("refused")
 
 
