@@ -55,11 +55,22 @@ class Knocker(threading.Thread):
 
     def knock(self) -> socket.socket:
         if isinstance(self.address, str):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(TIMEOUT)
-            sock.connect(self.address)
-            return sock
+            with ExitStack() as stack:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.settimeout(TIMEOUT)
+                eventually(lambda: took(sock, self.address), "room in the backlog")
+                stack.pop_all()
+                return sock
         return socket.create_connection(self.address, TIMEOUT)
+
+
+def took(sock: socket.socket, address: str | tuple[str, int]) -> bool:
+    """A unix socket whose backlog is full says so, where TCP waits."""
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def echo(serving: Serving, n: int) -> None:
