@@ -6,7 +6,13 @@ import pytest
 
 from wsraw import cli
 from wsraw.commands.failures import WrongUse
-from wsraw.commands.options import OF_WORKERS, gather, setting_options
+from wsraw.commands.options import (
+    OF_WORKERS,
+    bridge_options,
+    gather,
+    gather_bridge,
+    setting_options,
+)
 from wsraw.config import options
 
 
@@ -23,6 +29,14 @@ def test_help_shows_settings_under_their_headings(capsys: pytest.CaptureFixture[
 def test_only_options_that_are_given_are_gathered() -> None:
     values: dict[str, Any] = {"reload": None, "listen": (), "deflate": False, "max_events": "0"}
     assert gather(values).sources == {"deflate": "--deflate", "max_events": "--max-events"}
+
+
+def test_a_bridge_reads_its_settings_again() -> None:
+    """At each reload and each upgrade."""
+    values: dict[str, Any] = {param.name: None for param in bridge_options()} | {"to": "h:1"}
+    first, second = gather_bridge(values), gather_bridge(values)
+    assert first.settings == second.settings
+    assert first.settings.bridges[0].to == "h:1"
 
 
 def test_wrong_values_are_wrong_use() -> None:

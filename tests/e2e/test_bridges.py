@@ -221,6 +221,27 @@ def test_bridges_beside_handlers(tmp_path: Path) -> None:
                 assert bridged.recv(TIMEOUT) == b"y"
 
 
+@signals
+@pytest.mark.parametrize("command", ["reload", "upgrade"])
+def test_a_bridge_is_reloaded_and_upgraded(tmp_path: Path, command: str) -> None:
+    folder, tokens = tmp_path / "run", tmp_path / "tokens.cfg"
+    with raw_upstream(echo) as upstream:
+        tokens.write_text(f"desk: 127.0.0.1:{upstream.port}\n", "utf-8")
+        arguments = ["ws://127.0.0.1:0", f"--tokens={tokens}", f"--run-dir={folder}"]
+        with (
+            bridge(*arguments) as run,
+            connect(f"ws://127.0.0.1:{run.ready().port}/?token=desk") as client,
+        ):
+            for _ in range(2):
+                done = wsraw(command, "--run-dir", str(folder))
+                assert done.returncode == 0, done.stderr
+                assert {"reload": "there are no workers", "upgrade": "2 connections"}[
+                    command
+                ] in done.stdout
+                client.send(b"x")
+                assert client.recv(TIMEOUT) == b"x"
+
+
 def test_what_is_spliced_is_shown(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import socket
@@ -17,9 +18,11 @@ from tests.deadline import DEADLINE, eventually
 from tests.needs import signals
 from tests.running import Running, is_alive
 from wsraw.config.settings import Settings
-from wsraw.link.records import Done
+from wsraw.link.records import Do, Done
 from wsraw.supervisor.control.client import ask
-from wsraw.supervisor.log import Log
+from wsraw.supervisor.control.link import Asked
+from wsraw.supervisor.decisions.policy import Phase
+from wsraw.supervisor.log import Log, LogHandler
 from wsraw.supervisor.run_folder.folder import Folder
 from wsraw.supervisor.supervisor import Supervisor
 
@@ -423,6 +426,37 @@ def test_a_storm_of_sighup_is_one_reload(tmp_path: Path) -> None:
         supervisor._children.read_rest()
         supervisor._close()
         log.close()
+
+
+@pytest.mark.parametrize("asked", ["reload", "upgrade", "SIGHUP", "SIGUSR2"])
+def test_a_bug_in_what_is_asked_for_does_not_end_the_run(tmp_path: Path, asked: str) -> None:
+    def reread() -> Settings:
+        raise KeyError("a bug")
+
+    settings = Settings(listen=("127.0.0.1:0",), run_dir=str(tmp_path / "run"))
+    lines = io.StringIO()
+    log = Log(lines, "info")
+    handler = LogHandler(log)
+    logging.getLogger("wsraw").addHandler(handler)
+    supervisor = Supervisor(settings, log, reread=reread)
+    answers: list[Done] = []
+    try:
+        supervisor.control.answer = lambda who, done: answers.append(done)  # type: ignore[method-assign, assignment]
+        supervisor.policy.phase = Phase.RUNNING
+        supervisor.policy.refusal_to_upgrade = lambda: ""  # type: ignore[method-assign]
+        if asked.startswith("SIG"):
+            supervisor.handle_signal(getattr(signal, asked))
+        else:
+            supervisor._requests.handle(Asked(None, Do(1, asked, [])))  # type: ignore[arg-type]
+            [done] = answers
+            assert not done.ok
+            assert "a bug in wsraw: KeyError" in done.text
+    finally:
+        logging.getLogger("wsraw").removeHandler(handler)
+        supervisor._children.kill_all()
+        supervisor._close()
+        log.close()
+    assert "KeyError: 'a bug'" in lines.getvalue()
 
 
 @pytest.mark.parametrize("lost", ["what the gateway is told", "its answer"])

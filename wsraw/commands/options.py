@@ -178,8 +178,8 @@ def bridge_options() -> list[click.Parameter]:
 
 def gather_bridge(values: dict[str, Any]) -> sources.Configuration:
     """The settings of `wsraw bridge`. Raises WrongUse."""
-    table = {name: values.pop(name) for name in _OF_BRIDGE}
-    table = {name: value for name, value in table.items() if value not in (None, ())}
+    table = {name: values[name] for name in _OF_BRIDGE if values[name] not in (None, ())}
+    values = {name: value for name, value in values.items() if name not in _OF_BRIDGE}
     if not (table.get("to") or table.get("tokens")):
         raise WrongUse("--to is missing: the target, as in tcp://127.0.0.1:5900; or --tokens FILE")
     try:

@@ -80,6 +80,9 @@ from wsraw.supervisor.run_folder.versions import VersionFolders
 from wsraw.supervisor.service_manager.notifier import Notifier, ServiceState
 from wsraw.supervisor.service_manager.passed_sockets import PassedSocketError, PassedSockets
 
+shared_log = logging.getLogger("wsraw.supervisor")
+"""Writes to the log of a run, too; with tracebacks."""
+
 LOOK_AT_FILES: Final = 1.0
 """Seconds between two scans of the handlers' files, with `reload`."""
 
@@ -96,6 +99,8 @@ EXIT_CANNOT_LISTEN: Final = 3
 
 FAILURES: Final = (EXIT_TRY_AGAIN, EXIT_WRONG_USE, EXIT_CANNOT_LISTEN)
 """Exit codes of a run that has not ended as somebody wanted."""
+
+NOTHING_TO_RELOAD: Final = "the settings have not changed, and there are no workers to reload"
 
 OF_CANARIES: Final = 0
 """The reference of a report that nobody has asked for but we."""
@@ -357,18 +362,12 @@ class Supervisor:
         """Handle a signal. The first SIGINT or SIGTERM stops gracefully, the second at once."""
         name = signal.Signals(number).name
         now = self.loop.now
-        if name == "SIGHUP":
-            self._is_reload_due = False
-            self.log.say("info", "SIGHUP: reloading")
-            self.reload([name for name, pool in self.policy.pools.items() if pool.programs])
-            return
-        if name == "SIGUSR2":
-            why = self.upgrade()
-            if why:
-                self.log.say("error", f"SIGUSR2: no upgrade: {why}")
-            return
-        if name in ("SIGTTIN", "SIGTTOU"):
-            self._scale_by_one(name, 1 if name == "SIGTTIN" else -1)
+        if name in ("SIGHUP", "SIGUSR2", "SIGTTIN", "SIGTTOU"):
+            try:
+                self._change_by(name)
+            except Exception:
+                # As for a request: the run goes on.
+                shared_log.exception("%s was not handled, by a bug in wsraw", name)
             return
         self._signals += 1
         if self._signals == 1:
@@ -383,6 +382,19 @@ class Supervisor:
             self.ended_by = f"a second {name}"
             self.log.say("warning", f"{name} again: stopping at once")
             self.act(self.policy.stop_now(128 + number, now))
+
+    def _change_by(self, name: str) -> None:
+        """Handle a signal that asks for other workers, or another gateway."""
+        if name == "SIGHUP":
+            self._is_reload_due = False
+            self.log.say("info", "SIGHUP: reloading")
+            self.reload([name for name, pool in self.policy.pools.items() if pool.programs])
+        elif name == "SIGUSR2":
+            why = self.upgrade()
+            if why:
+                self.log.say("error", f"SIGUSR2: no upgrade: {why}")
+        else:
+            self._scale_by_one(name, 1 if name == "SIGTTIN" else -1)
 
     def _handle_session_end(self, why: str, seconds: float | None) -> None:
         """In another thread. `seconds`: the deadline of the stop, if it is not the usual one."""
@@ -644,7 +656,7 @@ class Supervisor:
 
     def _reload_workers(self, names: Sequence[str]) -> None:
         pending = self._requests.pending
-        pending.settle("reload", SETTINGS, True)
+        pending.settle("reload", SETTINGS, True, "" if names else NOTHING_TO_RELOAD)
         if not self.read_certificates():
             pending.settle("reload", CERTIFICATES, True)
         for name in names:

@@ -3,6 +3,7 @@ connections, which the gateway answers."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +25,8 @@ from wsraw.supervisor.decisions.policy import UPGRADE, Phase, Policy
 from wsraw.supervisor.decisions.refusals import Refusals
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.log import Log
+
+log = logging.getLogger("wsraw.supervisor")
 
 REPORT_TIMEOUT: Final = 1.0
 """Seconds to wait for the gateway's report; then `status` answers without it."""
@@ -96,6 +99,14 @@ class Requests:
         self._ref = 0
 
     def handle(self, asked: Asked) -> None:
+        """Do what is asked. A bug of ours costs this request alone, and not the run."""
+        try:
+            self._do(asked)
+        except Exception as error:
+            log.exception("a request for %s was ended by a bug in wsraw", asked.do.what)
+            self._answer(asked, False, f"a bug in wsraw: {error!r}; see the log of the run")
+
+    def _do(self, asked: Asked) -> None:
         match asked.do.what:
             case "status":
                 self._status(asked)
@@ -174,7 +185,8 @@ class Requests:
         names = self._pools_of(asked)
         if names is None:
             return
-        run.log.say("info", f"wsraw reload: reloading {' and '.join(names)}")
+        what = " and ".join(names) or "settings and certificates"
+        run.log.say("info", f"wsraw reload: reloading {what}")
         if asked.do.args:
             self.pending.begin(asked, "reload", names)
             run.act(run.policy.reload(run.loop.now, names))
