@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsraw.cluster.core import ANSWER_WITHIN, LINGER, MOST_QUESTIONS, Core
-from wsraw.cluster.nodes import EXPIRY, Nodes
+from wsraw.cluster.nodes import BEAT, EXPIRY, Nodes
 from wsraw.link.records import Envelope, Relay, Watch, decode_envelope, encode
 
 
@@ -371,6 +371,21 @@ def test_a_node_that_goes_is_not_waited_for() -> None:
     assert answer.options["answers"] == {}
     assert a.core.nodes.others == {}
     assert "node b has left" in a.news
+
+
+def test_a_node_that_has_said_goodbye_stays_gone() -> None:
+    """Its agent lives on until NATS has what it said, and others may ask who is there."""
+    bus, (a, b) = members("a", "b")
+    b.core.bye()
+    b.carry_out()
+    bus.wait(2 * BEAT)
+    c = Member(bus, "c")
+    for each in (b, c):
+        each.core.connected(bus.now)
+        each.carry_out()
+    bus.wait(2 * BEAT)
+    assert list(a.core.nodes.others) == ["c"]
+    assert list(c.core.nodes.others) == ["a"]
 
 
 # --- two with one name ---

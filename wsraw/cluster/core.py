@@ -104,6 +104,8 @@ class Core:
         self._beat_at = 0.0
         self._is_out = False
         """Whether another node has our name."""
+        self._is_over = False
+        """This node has said that it goes."""
         self.wanted[self.subjects.all] = self.wanted[self.subjects.own] = True
 
     @property
@@ -335,6 +337,9 @@ class Core:
             self.news.append(("info", "the other node of that name is gone: back in the cluster"))
 
     def _beat(self, is_new: bool = False) -> None:
+        if self._is_over:
+            # The others would believe that it has come back.
+            return
         about: dict[str, Any] = {"began": self.nodes.began, "place": self._place}
         if is_new:
             about["new"] = True
@@ -344,6 +349,7 @@ class Core:
         """Say that this node goes."""
         if not self._is_out:
             self._tell(self.subjects.all, "bye")
+        self._is_over = True
 
     def figures(self, state: str, server: str, why: str) -> dict[str, Any]:
         """For the gateway's status."""
