@@ -152,6 +152,38 @@ def test_a_full_disk_costs_the_way_back_alone(project: Path, tmp_path: Path) -> 
     assert Keeper(str(folder)).why
 
 
+def test_what_a_process_with_the_same_id_has_kept_stays(tmp_path: Path) -> None:
+    """Ids of processes come again, within the life of a version."""
+    for text in ("VALUE = 'a long one'", "VALUE = 2"):
+        path = str(tmp_path / f"{len(text)}.py")
+        Keeper(str(tmp_path / "1")).keep("m", path, text.encode(), is_package=False)
+    version = Version(str(tmp_path / "1"))
+    assert {version.source(each.path) for each in read_index(str(tmp_path / "1"))} == {
+        b"VALUE = 'a long one'",
+        b"VALUE = 2",
+    }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit for files")
+def test_a_line_of_the_index_that_is_cut_short_is_not_called_kept(tmp_path: Path) -> None:
+    """A disk that fills takes a part of it, and the rest of the space may come back."""
+    import resource
+
+    folder = tmp_path / "1"
+    keeper = Keeper(str(folder))
+    keeper.keep("one", str(tmp_path / "one.py"), b"", is_package=False)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (folder / INDEX).stat().st_size
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+        keeper.keep("two", str(tmp_path / "two.py"), b"", is_package=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    keeper.loaded()
+    assert keeper.why
+    assert not (folder / LOADED).exists()
+
+
 def test_damaged_lines_of_the_index_are_left_out(tmp_path: Path) -> None:
     good = {"name": "m", "path": "/m.py", "is_package": False, "file": "1-1"}
     lines = [json.dumps(good), '{"name": "half', "[]", "7", json.dumps({"other": 1})]

@@ -9,6 +9,7 @@ are not kept.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import linecache
@@ -85,11 +86,9 @@ class Keeper:
         if self.why or path in self._known:
             return
         self._known.add(path)
-        self._count += 1
-        file = f"{os.getpid()}-{self._count}"
-        place = os.path.join(self._folder, file)
         try:
-            with open(private.open_file(place, os.O_WRONLY | os.O_CREAT), "wb") as written:
+            file, descriptor = self._new_file()
+            with open(descriptor, "wb") as written:
                 written.write(source)
             kept = Kept(name, path, is_package, file)
             self._append(INDEX, json.dumps(kept._asdict()).encode() + b"\n")
@@ -104,11 +103,24 @@ class Keeper:
             except OSError as error:
                 self.why = error.strerror or str(error)
 
+    def _new_file(self) -> tuple[str, int]:
+        """The name and a descriptor of a file that nobody has. A process before this one may have
+        had its id. Raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        while True:
+            self._count += 1
+            file = f"{os.getpid()}-{self._count}"
+            try:
+                return file, private.open_file(os.path.join(self._folder, file), flags)
+            except FileExistsError:
+                continue
+
     def _append(self, name: str, line: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         descriptor = private.open_file(os.path.join(self._folder, name), flags)
         try:
-            os.write(descriptor, line)
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
 
