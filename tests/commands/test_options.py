@@ -39,6 +39,22 @@ def test_a_bridge_reads_its_settings_again() -> None:
     assert first.settings.bridges[0].to == "h:1"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"proxy": "ftp://u:p@h:1"}, "^--proxy: write a proxy as"),
+        ({"type": "text"}, "^--type: text needs framing line or length"),
+        ({"path": "/x/{"}, "^'/x/{': a {name} must be a whole segment"),
+        ({"tokens": "tokens.cfg"}, "^--to: a bridge has either to or tokens, and not both"),
+        ({"to": "h"}, "^--to: cannot open 'h'"),
+    ],
+)
+def test_what_is_wrong_with_a_bridge_names_its_option(wrong: dict[str, Any], why: str) -> None:
+    values: dict[str, Any] = {param.name: None for param in bridge_options()} | {"to": "h:1"}
+    with pytest.raises(WrongUse, match=why):
+        gather_bridge(values | wrong)
+
+
 def test_wrong_values_are_wrong_use() -> None:
     with pytest.raises(WrongUse, match="--max-events: 'x'"):
         gather({"max_events": "x"})

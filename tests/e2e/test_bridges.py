@@ -182,7 +182,7 @@ def test_check_tries_the_targets(tmp_path: Path) -> None:
     [
         ([], "--to is missing"),
         (["--to=nowhere"], "--to: cannot open 'nowhere'"),
-        (["--to=tcp://h:1", "--type=text"], "type text needs framing line or length"),
+        (["--to=tcp://h:1", "--type=text"], "--type: text needs framing line or length"),
         (["--to=tcp://h:1", "--path=vnc"], "vnc"),
         (
             ["--to=tcp://h:1", "--framing=words"],

@@ -185,8 +185,12 @@ def gather_bridge(values: dict[str, Any]) -> sources.Configuration:
     try:
         return gather(values | {"bridges": (table,)})
     except WrongUse as error:
-        text = _BRIDGE_ERROR.sub(lambda found: f"--{found[1].replace('_', '-')}: ", str(error))
-        raise WrongUse(text) from error
+        raise WrongUse(_BRIDGE_ERROR.sub(_flag, str(error))) from error
 
 
-_BRIDGE_ERROR: Final = re.compile(r"--bridge: table 1: (\w+): ")
+_BRIDGE_ERROR: Final = re.compile(r"--bridge: table 1: (?:(\w+): )?")
+"""Of the settings, where there may be several bridges."""
+
+
+def _flag(found: re.Match[str]) -> str:
+    return f"--{found[1].replace('_', '-')}: " if found[1] else ""

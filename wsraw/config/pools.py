@@ -27,7 +27,13 @@ from wsraw.config.settings import (
     replaced,
 )
 from wsraw.link.open_options import check as check_open
-from wsraw.link.open_options import is_websocket_target, open_of, path_of_target, set_headers
+from wsraw.link.open_options import (
+    is_websocket_target,
+    open_of,
+    parse_proxy,
+    path_of_target,
+    set_headers,
+)
 from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL, STATIC_POOL
 from wsraw.link.rules import NAME, OF_REQUESTS, framing_problem, header_problem
 
@@ -240,13 +246,20 @@ def _check_bridges(settings: Settings) -> None:
                 f"{where}no client reaches it: the bridge before it takes all; put that one last"
             )
         if bool(bridge.to) == bool(bridge.tokens):
+            if bridge.to:
+                raise ValueError(f"{where}to: a bridge has either to or tokens, and not both")
             raise ValueError(f"{where}to: write a target, as in tcp://127.0.0.1:5900, or tokens")
         if bridge.kind == "raw" and bridge.tokens:
             raise ValueError(f"{where}tokens: a raw client has no token; write to, a target")
         why = framing_problem(bridge.framing, bridge.type)
         if why:
-            raise ValueError(f"{where}{why}")
+            raise ValueError(f"{where}type: {why.removeprefix('type ')}")
         _check_passing(bridge, where)
+        if bridge.proxy:
+            try:
+                parse_proxy(bridge.proxy)
+            except ValueError as error:
+                raise ValueError(f"{where}proxy: {error}") from error
         if bridge.to:
             try:
                 check_open(open_of(bridge, bridge.to))
