@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+import pytest
 
 from tests.deadline import COMMAND_DEADLINE, DEADLINE, UNIT, eventually
 from tests.e2e.command_line import ask, done
@@ -215,3 +219,43 @@ def test_a_shielded_version_that_raises_costs_no_client(handlers: Write) -> None
         (pool,) = serving.status()["pools"]
         assert pool["given_back"]
         assert pool["canaries"]["exceptions"] == 1
+
+
+LOST_AT_MOST = 8
+"""Clients that a version may cost that raises at each message: what its worker gets at once, and
+twice that, as the machine may be busy."""
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_a_version_that_always_raises_costs_few_clients(handlers: Write, word: str) -> None:
+    """Far less than its share, though all of them send at once."""
+    with serve(shop(handlers, "old"), workers=2, tracebacks=True) as serving:
+        with ExitStack() as stack:
+            socks = [stack.enter_context(serving.tcp()) for _ in range(100)]
+            lost = asked(socks)
+            assert not lost
+            handlers(f"{word} on_message(msg, con):\n    raise ValueError('new')\n")
+            with reload(serving, "50%", "--for=1h") as command:
+                while command.poll() is None:
+                    lost |= asked(socks)
+                _, error = command.communicate(timeout=DEADLINE)
+            lost |= asked(socks)
+        assert "rolled back: on_message raised " in error
+        assert 0 < len(lost) <= LOST_AT_MOST
+        text = "last canary in the pool default: version 2 was rolled back: on_message raised "
+        assert text in done(serving, "status")
+
+
+def asked(socks: list[socket.socket]) -> set[int]:
+    """Let all send and be answered; those that were disconnected."""
+    sent = []
+    for sock in socks:
+        with suppress(OSError):
+            sock.sendall(b"x")
+            sent.append(sock)
+    lost = set(range(len(socks)))
+    for sock in sent:
+        with suppress(OSError):
+            if sock.recv(3):
+                lost.discard(socks.index(sock))
+    return lost

@@ -511,6 +511,9 @@ class Supervisor:
                 old = Handled.of(reports[pool.name])
                 now = self.loop.now
                 self.act(self.policy.compare(pool, old, Handled.of(new), is_kept=is_kept, now=now))
+            if (record := pool.canary_record()) is not None:
+                # It goes on: the gateway may wait for that.
+                self.control.tell(record)
 
     def _why_not_kept(self, pool: Pool, number: int) -> str:
         """Why that version of a pool cannot be loaded again, or ""."""

@@ -137,7 +137,7 @@ class Faults:
     # --- the supervisor ---
 
     def canary(self, a: int, b: int) -> None:
-        """Workers that come next get a share of the connections, another one, or it is over."""
+        """Workers that come next get a share of the connections, or it is over."""
         if not self.system.config.spawned:
             return
         known = self.system.registry.pool().canary
@@ -146,11 +146,18 @@ class Faults:
             return
         next_one = self.system.names + 1
         numbers = sorted({*(known.numbers if known is not None else ()), next_one, next_one + a})
-        canary.change(self.system.registry, rec.Canary("default", numbers, b / 255))
+        self.system.reference.on_trial = set(numbers)
+        # As the supervisor does it: with none until its workers are ready, and then with one.
+        share = known.share if known is not None and known.share else b % 256 / 255
+        shield = self.system.reference.repeats and b % 2 == 1
+        canary.change(self.system.registry, rec.Canary("default", numbers, share, shield))
 
     def end_canary(self) -> None:
         """Its workers are like the others again."""
         canary.change(self.system.registry, rec.Canary("default", []))
+        self.system.reference.on_trial = set()
+        for con in self.system.reference.cons.values():
+            con.given_back = False
 
     def supervise(self, a: int, b: int) -> None:
         """The supervisor reads its letters, kills, and reports one exit."""

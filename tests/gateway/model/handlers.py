@@ -147,5 +147,6 @@ class Handler:
             self._flush()
 
     def _flush(self) -> None:
+        self._task.flushed = True
         self._process.link.flush(self._task.outbox)
         self._process.put()

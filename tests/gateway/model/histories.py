@@ -138,15 +138,23 @@ def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]
     choose = random.Random(f"{seed}.{number}")
     config = random_config(choose)
     # Each of its own, so that the steps of a history stay as they were before there were parts,
-    # links to other machines, and upgrades.
+    # links to other machines, upgrades, and handlers that fail in a canary with a shield.
     room = random.Random(f"{seed}.{number} room").choice((0, 0, 300, 600, 1500))
     remote = random.Random(f"{seed}.{number} remote").random() < 0.5
     upgrades = random.Random(f"{seed}.{number} upgrades")
     # For a worker on another machine each of them is the end of its link.
     often = upgrades.choice((0.0, 0.01, 0.1, 0.5) if config.spawned or not remote else (0.0, 0.01))
+    fails = random.Random(f"{seed}.{number} fails")
+    usual = fails.choice((0.0, 0.02, 0.1, 0.3))
     steps: list[Step] = []
     for step in random_steps(choose, length):
         steps.append(step)
+        if fails.random() < usual:
+            steps.append(("fail", fails.randrange(64), fails.randrange(4096)))
+        if fails.random() < usual / 10:
+            # With a worker, and a share that it has at once.
+            steps.append(("canary", 1, fails.randrange(4096) | 1))
+            steps += [("arrive", 0, 0), *[("flow", 0, fails.randrange(4096))] * 3]
         if upgrades.random() < often:
             steps.append(UPGRADE)
     return config._replace(room=room, remote=remote), steps

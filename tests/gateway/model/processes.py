@@ -23,6 +23,7 @@ from wsraw.link.records import (
     Record,
     Refused,
     State,
+    Stats,
     session_of,
 )
 from wsraw.link.states import LinkState
@@ -38,6 +39,7 @@ class Task:
         self.event = event
         self.outbox = outbox
         self.state: bytes | None = None
+        self.flushed = False
         self._room = room
 
     def command(self, record: Record) -> None:
@@ -90,6 +92,8 @@ class Process:
         self.running: list[Task] = []
         self.states: dict[int, bytes] = {}
         self.deaf: set[int] = set()
+        self.given_back: set[int] = set()
+        """Connections of which another version is to handle what comes."""
         self.heard: set[int] = set()
         """Connections it knows of and has not seen the end of, through all sessions."""
         self.heard_at: dict[bytes, set[int]] = {}
@@ -118,6 +122,7 @@ class Process:
             self.queue.clear()
             self.states.clear()
             self.deaf.clear()
+            self.given_back.clear()
         if self.room:
             self.link.room = self.room
         for record in records:
@@ -126,14 +131,19 @@ class Process:
                 # Of a successor that cannot connect the first event is its error.
                 if type(record) is not OnMessage:
                     self.heard.add(record.con)
+                if record.con in self.given_back:
+                    self.link.not_ours(record.seq)
+                    continue
                 self.queue.append(Task(record, self.link.outbox(record), self.link.room))
             elif type(record) is Attach:
                 self.states[record.con] = record.state
                 self.heard.add(record.con)
                 self.deaf.discard(record.con)
+                self.given_back.discard(record.con)
             elif type(record) is Detach:
                 self.states.pop(record.con, None)
                 self.deaf.discard(record.con)
+                self.given_back.discard(record.con)
                 self.heard.discard(record.con)
             elif type(record) is Opened:
                 # One of that name stands: the one it asked for never was.
@@ -172,15 +182,35 @@ class Process:
             task.command(State(task.event.con, task.state))
         commands = [record for records, _ in task.outbox.pieces() for record in records]
         if not self.link.done(task.outbox):
-            for record in commands:
-                if type(record) is Open:
-                    self.link.held.discard(record.con)
-                    self.heard.discard(record.con)
+            self._undo(commands)
             return False
         if type(task.event) is OnClose:
             self.heard.discard(task.event.con)
         if task.state is not None:
             self.states[task.event.con] = task.state
+        return True
+
+    def _undo(self, commands: list[Record]) -> None:
+        for record in commands:
+            if type(record) is Open:
+                self.link.held.discard(record.con)
+                self.heard.discard(record.con)
+
+    def fail(self, task: Task, *, tells: bool) -> bool:
+        """Its handler raises in a new version, and the old one is to handle the event. `tells`: the
+        gateway hears of the exception. False if its session is over."""
+        self.running.remove(task)
+        self._undo([record for records, _ in task.outbox.pieces() for record in records])
+        task.outbox.clear()
+        con = task.event.con
+        if not self.link.give_back(task.outbox):
+            return False
+        if tells:
+            self.link.command(Stats("on_message", 0, 0.0, 1))
+        self.given_back.add(con)
+        for other in [each for each in self.queue if each.event.con == con]:
+            self.link.not_ours(other.event.seq)
+            self.queue.remove(other)
         return True
 
     def put(self) -> bool:

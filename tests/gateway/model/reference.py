@@ -19,6 +19,7 @@ from wsraw.link.records import (
     Bye,
     Close,
     Detach,
+    GiveBack,
     Hello,
     Join,
     Leave,
@@ -79,6 +80,8 @@ class Session:
         """Connections it may be given events of: it was told what it must know."""
         self.parts: list[tuple[int, list[Any]]] = []
         """Commands that wait for the ack of an event, by its number."""
+        self.is_shielded = False
+        """It is of a canary, and may give back events."""
         self.claimed = claimed
         """What its hello says it holds; it is told to forget what is not its own any more."""
 
@@ -120,6 +123,8 @@ class Con:
         """It was another gateway's; this one has been told, and owes it an on_close."""
         self.successor = False
         """Opened by the gateway in place of one that has ended: no worker was told of it."""
+        self.given_back = False
+        """A canary that is not over has failed at an event of it."""
         self.deaths = 0
         """Workers that died with an event of it in flight."""
         self.fragment: Session | None = None
@@ -149,7 +154,7 @@ class Con:
 
     def outlive(self) -> None:
         """Its gateway has died: of all that there was only an on_close can follow."""
-        self.before, self.handed_on = True, False
+        self.before, self.handed_on, self.given_back = True, False, False
         self.outstanding.clear()
         self.late.clear()
         self.opener = self.owner = self.fragment = None
@@ -188,6 +193,8 @@ class Reference:
         self.cons: dict[int, Con] = {}
         self.sessions: dict[int, Session] = {}
         self.groups: dict[str, dict[int, None]] = {}
+        self.on_trial: set[int] = set()
+        """The workers of the canary, as the supervisor calls them."""
         self.counts: Counter[str] = Counter()
         self._from_gateway = worker_decoder()
         self._from_worker = gateway_decoder()
@@ -228,6 +235,7 @@ class Reference:
             elif kind is Welcome:
                 assert record.session == number
                 assert not session.sent
+                session.is_shielded = bool(record.limits.get("shield"))
 
     def _attach(self, session: Session, attach: Attach) -> None:
         con = self.cons[attach.con]
@@ -251,6 +259,8 @@ class Reference:
             end += len(event.data)
             right = con.said[offset:end] == event.data or con.spoiled
             assert right, f"{con.id}: {event.data!r} at {offset}"
+        is_new = con.given_back and session.worker in self.on_trial
+        assert not is_new, f"{con.id} is at the new version again"
         assert rank == 3 or not con.handed_on, f"{con.id}: {event} after its gateway's death"
         assert rank >= 2 or not con.bereaved, f"{con.id}: {event} after some that were lost"
         if con.handed_on and event.con in session.claimed:
@@ -340,6 +350,8 @@ class Reference:
         if kind is Ack:
             for seq in range(record.first, record.last + 1):
                 self._ack(session, seq)
+        elif kind is GiveBack:
+            self._give_back(session, record.seq)
         elif kind is Publish:
             for con in self.groups.get(record.group, ()):
                 self.cons[con].send(None, record.data, True)
@@ -378,6 +390,19 @@ class Reference:
             con.closes += 1
             self.leave_groups(con)
         self.counts["acks"] += 1
+
+    def _give_back(self, session: Session, seq: int) -> None:
+        """A handler has failed: all that the session has of that connection goes to another."""
+        if not session.is_shielded or seq not in session.unacked:
+            return
+        sent = session.sent[seq]
+        con = sent.con
+        for other in [each for each in session.unacked if session.sent[each].con is con]:
+            session.unacked.discard(other)
+        con.outstanding.clear()
+        con.deliveries[sent.key] += 1
+        con.given_back = session.worker in self.on_trial
+        self.counts["given back"] += 1
 
     def leave_groups(self, con: Con) -> None:
         """It has ended."""

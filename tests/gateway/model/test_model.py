@@ -52,7 +52,7 @@ CONFIGS = st.builds(
     room=st.sampled_from((0, 300, 1000)),
 )
 OFTEN = [name for name, weight in STEPS.items() for _ in range(max(1, min(int(weight), 3)))]
-OFTEN += ["upgrade"] * 3
+OFTEN += ["upgrade", "fail", "canary"] * 3
 
 
 @pytest.fixture(autouse=True)

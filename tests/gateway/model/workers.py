@@ -75,6 +75,19 @@ class Workers:
             assert task is not None
             self._finish(process, task)
 
+    def fail(self, a: int, b: int) -> None:
+        """A handler of a new version raises, and its event goes back to the old one."""
+        process = self.pick_process(a, lambda p: p.link.is_shielded and (p.running or p.queue))
+        if process is None:
+            return
+        for task in process.startable()[:1]:
+            process.start(task)
+            self.handle(process, task, b % 32)
+        tasks = [task for task in process.running if not task.flushed]
+        task = pick(tasks, b)
+        if task is not None and process.fail(task, tells=bool(b & 1)):
+            self.system.reference.counts["failures"] += 1
+
     def _finish(self, process: Process, task: Task) -> None:
         if not process.finish(task):
             self.system.reference.counts["outboxes thrown away"] += 1

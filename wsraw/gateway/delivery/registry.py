@@ -160,11 +160,11 @@ class Registry:
         canary = pool.canary
         return canary.own if canary is not None and worker.number in canary.numbers else pool
 
-    def raised_in(self, pool: Pool) -> None:
+    def raised_in(self, pool: Pool, count: int) -> None:
         """Handlers of a pool have raised: of a canary the supervisor is told at once."""
         of = self.pools.get(pool.name)
         if of is not None and of is not pool and of.canary is not None:
-            of.canary.has_raised = True
+            of.canary.raised += count
 
     def release(self, pool: Pool) -> None:
         """Delete a pool that the settings do not name once it is empty."""

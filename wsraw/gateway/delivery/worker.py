@@ -193,8 +193,14 @@ class CanaryOf(Generic[Owner]):
         """Which part of the pool's connections it serves, from 0 to 1."""
         self.is_shielded = False
         """Its workers give back events whose handlers fail."""
-        self.has_raised = False
-        """So that the supervisor is to look at it now."""
+        self.raised = 0
+        """Exceptions of its handlers, as far as they are told."""
+        self.seen_raised = 0
+        """Those of which the supervisor was told."""
+        self.hold_at = 1
+        """Exceptions with which its workers get nothing new until the supervisor has looked."""
+        self.held_until = 0.0
+        """They get nothing new until then, at the latest; 0: they do."""
         self.unseen: deque[Owner] = deque()
         """Connections that may have to move."""
 

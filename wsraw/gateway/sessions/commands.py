@@ -398,9 +398,10 @@ class Commands:
 
     def _stats(self, worker: Worker, stats: Stats, now: float) -> str | None:
         pool = self._registry.pool_of(worker)
-        if stats.exceptions:
-            self._registry.raised_in(pool)
-        return pool.totals.count(stats)
+        why = pool.totals.count(stats)
+        if why is None and stats.exceptions:
+            self._registry.raised_in(pool, stats.exceptions)
+        return why
 
     def _give_back(self, worker: Worker, given: GiveBack, now: float) -> str | None:
         found = canary.give_back(self._registry, worker, given.seq)

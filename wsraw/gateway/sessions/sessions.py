@@ -559,7 +559,7 @@ class Sessions:
         for pool in registry.pools.values():
             dispatcher.dispatch(pool, now)
             if pool.canary is not None:
-                self._serve_canary(pool.canary, pool)
+                self._serve_canary(pool, pool.canary, now)
         if dispatcher.unwanted:
             registry.end_unwanted(now)
         if dispatcher.failed:
@@ -579,11 +579,11 @@ class Sessions:
                 self.fault(worker, error, now)
         return out
 
-    def _serve_canary(self, trial: Canary, pool: Pool) -> None:
+    def _serve_canary(self, pool: Pool, trial: Canary, now: float) -> None:
+        """What a canary needs in each turn, before events are given to its workers."""
         if trial.unseen:
             canary.advance(self._registry.dispatcher, pool, trial)
-        if trial.has_raised:
-            trial.has_raised = False
+        if canary.has_raised(trial, now):
             self.to_supervisor.append(Raised())
 
     @property

@@ -358,7 +358,12 @@ class AsyncioShell(Shell):
         """A handler has raised: tell that soon."""
         times, now = self.runtime.times, self._now()
         if times.due_at == math.inf:
-            self._loop.call_later(times.hurry(now) - now, self._tell_soon)
+            when = times.hurry(now)
+            if when <= now:
+                # In the batch of its ack.
+                self._tell_soon()
+            else:
+                self._loop.call_later(when - now, self._tell_soon)
 
     def _tell_soon(self) -> None:
         if not self._is_closed:

@@ -361,6 +361,66 @@ def test_the_supervisor_is_told_at_once_that_the_canary_has_raised() -> None:
     assert told == [rec.Raised()]
 
 
+def raised(new: LinkedWorker, count: int = 1) -> None:
+    new.say(rec.Stats("on_message", count, 0.1, count))
+
+
+def test_a_canary_that_raises_gets_nothing_new_until_the_supervisor_has_looked() -> None:
+    """So a version that raises at each event costs no more than what it has in flight."""
+    trial = Trial()
+    new = trial.begin()
+    ours = trial.chosen()
+    trial.say(*ours)
+    first = len(new.events)
+    assert 0 < first < len(ours)
+    raised(new)
+    new.ack()
+    trial.harness.turn()
+    assert not new.events
+    canary.change(trial.harness.registry, rec.Canary("default", [NEW], 0.5))
+    trial.harness.turn()
+    assert new.events, "it goes on"
+    # Next when it has raised twice as often: those who look are not asked all the time.
+    for total, is_held in ((2, True), (3, False), (5, True)):
+        new.work()
+        canary.change(trial.harness.registry, rec.Canary("default", [NEW], 0.5))
+        trial.say(*ours)
+        raised(new, total - trial.pool.canary.raised if trial.pool.canary is not None else 0)
+        trial.harness.turn()
+        new.ack()
+        trial.harness.turn()
+        assert bool(new.events) != is_held, total
+    trial.say(*ours)
+    assert not new.events
+    trial.harness.now += canary.HELD
+    trial.harness.turn()
+    assert len(new.work()) > 0, "or the supervisor does not answer"
+    check_books(trial.harness)
+    assert not trial.harness.registry.flow.total
+
+
+def test_what_waits_for_that_goes_to_the_old_workers_if_it_is_rolled_back() -> None:
+    trial = Trial()
+    new = trial.begin()
+    ours = trial.chosen()
+    trial.say(*ours)
+    held = of(new.events)
+    raised(new)
+    trial.harness.turn()
+    trial.end()
+    new.ack()
+    trial.harness.turn()
+    assert not new.events, "it is about to leave"
+    assert of(trial.old.work()) == of_cons(ours) - held
+    trial.harness.sessions.drain(new.worker, 10.0)
+    check_books(trial.harness)
+    assert not trial.harness.registry.flow.total
+
+
+def of_cons(cons: list[Connection]) -> set[int]:
+    return {con.id for con in cons}
+
+
 def test_the_canary_of_an_unknown_pool_and_an_end_without_one_do_nothing() -> None:
     trial = Trial(1)
     canary.change(trial.harness.registry, rec.Canary("other", [1], 0.5))

@@ -6,6 +6,8 @@ Which connections are its own depends on their ids: the same share of old and of
 connection moves, with its state, at a moment when none of its events is in flight. In `sticky`
 pools only new connections are given to a canary.
 
+A canary that has raised gets nothing new until the supervisor has looked at it.
+
 When the canary is over, its workers and its connections join the pool. Then the supervisor drains
 the workers that are not wanted any more: the new ones or the old ones.
 """
@@ -14,11 +16,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from wsraw.gateway.delivery.dispatcher import REASSIGNED, Dispatcher
 from wsraw.gateway.delivery.entry import Canary, Entry, Pool, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.link import records as rec
+
+HELD: Final = 0.5
+"""Seconds for which a canary that has raised gets nothing new if the supervisor does not answer."""
 
 
 def change(registry: Registry, wanted: rec.Canary) -> None:
@@ -36,6 +42,7 @@ def change(registry: Registry, wanted: rec.Canary) -> None:
         registry.pools[pool.canary.title] = own
     pool.canary.numbers = set(wanted.workers)
     pool.canary.is_shielded = wanted.shield
+    _release(pool.canary)
     if wanted.share != pool.canary.share:
         pool.canary.share = wanted.share
         if not pool.sticky:
@@ -79,6 +86,33 @@ def _id_of(entry: Entry) -> int:
     return entry.id
 
 
+def has_raised(canary: Canary, now: float) -> bool:
+    """Once a turn: whether its handlers have raised, and the supervisor is to look at it now. Till
+    then its workers get nothing new: if they raise at each event, that costs as few clients as
+    possible. If they go on, the next time is when they have raised twice as often."""
+    if 0 < canary.held_until <= now:
+        _release(canary)
+    if canary.raised == canary.seen_raised:
+        return False
+    canary.seen_raised = canary.raised
+    if canary.raised >= canary.hold_at:
+        canary.hold_at = 2 * canary.raised
+        canary.held_until = now + HELD
+        for worker in canary.own.workers:
+            worker.window.close()
+    return True
+
+
+def _release(canary: Canary) -> None:
+    """Give its workers events again."""
+    if not canary.held_until:
+        return
+    canary.held_until = 0.0
+    for worker in canary.own.workers:
+        if worker not in canary.own.isolated and not worker.hung:
+            worker.window.reopen()
+
+
 def advance(dispatcher: Dispatcher, pool: Pool, canary: Canary) -> None:
     """Once a turn: let some more connections move. Those with events in flight are asked again."""
     unseen = canary.unseen
@@ -116,6 +150,10 @@ def _end(registry: Registry, pool: Pool) -> None:
     if canary is None:
         return
     own = canary.own
+    if canary.held_until:
+        # They are about to be told to leave.
+        for worker in list(own.workers):
+            registry.dispatcher.withdraw(own, worker)
     del registry.pools[canary.title]
     pool.sessions += own.sessions
     pool.connections += own.connections
