@@ -51,7 +51,7 @@ class Measured:
     """At NATS, for each message in, and for each node that gets it."""
     connection: int = 6 * KIB
     """Bytes of a gateway's memory for an idle connection."""
-    subscription: int = 4_500
+    subscription: int = 750
     """Bytes of an agent's memory for a room."""
     nats_subscription: int = 850
     envelope: int = 120

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -378,3 +379,42 @@ def test_without_a_cluster_nothing_of_it_is_loaded(room: Path) -> None:
         assert data["agent"] is None
         assert data["gateway"]["cluster"] is None
         assert alone.run.pids("agent") == []
+
+
+def test_a_nats_that_restarts_all_the_time_costs_counted_messages_alone(
+    room: Path, nats: NatsServer
+) -> None:
+    with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
+        join(a, b)
+        before = [cluster_of(each)["counts"] for each in (one, two)]
+        said = 0
+        for _ in range(6):
+            nats.kill()
+            until = time.monotonic() + 0.5
+            while time.monotonic() < until:
+                said += 1
+                a.say(f"line {said}")
+                time.sleep(0.005)
+            nats.start()
+            until = time.monotonic() + 0.5
+            while time.monotonic() < until:
+                said += 1
+                a.say(f"line {said}")
+                time.sleep(0.005)
+        for each in (one, two):
+            wait_for(each, "connected", 1)
+        eventually(lambda: a.ask("count") == "count 2", "both members")
+        heard: list[int] = []
+        for number in range(1000):
+            # The last one shows the gap before it, if it comes.
+            a.say(f"end {number}")
+            with suppress(TimeoutError):
+                while not (line := str(b.web.recv(timeout=0.2))).startswith("end"):
+                    heard += [int(line.removeprefix("line "))]
+                break
+        assert heard == sorted(set(heard))
+        after = [cluster_of(each)["counts"] for each in (one, two)]
+        not_sent = after[0]["not_sent"] - before[0]["not_sent"]
+        missed = after[1]["missed"] - before[1]["missed"]
+        lost = said + number - len(heard)
+        assert not_sent + missed == lost, (not_sent, missed, said, number, len(heard))

@@ -1,0 +1,85 @@
+"""What the agent relies on in nats-py, whichever version is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from importlib import metadata
+
+from tests.deadline import DEADLINE
+from tests.e2e.cluster.nats_server import NatsServer
+from tests.e2e.serving import linux
+
+pytestmark = linux
+
+SUBJECTS = 2000
+
+
+async def until(condition: object, what: str) -> None:
+    assert callable(condition)
+    for _ in range(int(DEADLINE * 20)):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+def test_one_sink_takes_the_messages_of_all_subscriptions(nats: NatsServer) -> None:
+    """And a subscription needs little memory: a node may have ten thousands."""
+    asyncio.run(_listen_to_many(nats))
+
+
+async def _listen_to_many(nats: NatsServer) -> None:
+    from nats.aio.client import Client
+
+    from wsraw.cluster.bus import Bus, Servers
+
+    heard: list[tuple[str, bytes]] = []
+    ups: list[bool] = []
+    bus = Bus(
+        Servers((nats.url,), "test"),
+        lambda subject, data: heard.append((subject, data)),
+        lambda: ups.append(True),
+        lambda: ["first"],
+    )
+    task = asyncio.get_running_loop().create_task(bus.run())
+    speaker = Client()
+    await speaker.connect(nats.url)
+    try:
+        await until(lambda: ups, "a connection")
+        bus.subscribe("warm.up", True)
+        await until(lambda: len(bus._subscribed) == 2, "a subscription")
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for n in range(SUBJECTS):
+                bus.subscribe(f"s.{n}", True)
+            await until(lambda: len(bus._subscribed) == SUBJECTS + 2, "all subscriptions")
+            each = (tracemalloc.get_traced_memory()[0] - before) / SUBJECTS
+        finally:
+            tracemalloc.stop()
+        assert each < 1024, (
+            f"nats-py {metadata.version('nats-py')} takes {each:.0f} bytes for a subscription: "
+            "look what Bus._listen can leave out"
+        )
+        wanted = [(f"s.{n}", b"%d" % n) for n in range(SUBJECTS)] * 2
+        for subject, data in [*wanted, ("nobody", b""), ("first", b"end")]:
+            await speaker.publish(subject, data)
+        await speaker.flush()
+        await until(lambda: len(heard) > len(wanted), "all messages, each given to the one sink")
+        assert heard == [*wanted, ("first", b"end")]
+        for n in range(SUBJECTS):
+            bus.subscribe(f"s.{n}", False)
+        await until(lambda: len(bus._subscribed) == 2, "fewer subscriptions")
+        nats.kill()
+        nats.start()
+        await until(lambda: len(ups) == 2, "another connection")
+        await until(lambda: speaker.is_connected, "the speaker")
+        for subject in ("s.1", "first", "warm.up"):
+            await speaker.publish(subject, b"again")
+        await until(lambda: heard[-1] == ("warm.up", b"again"), "what is still listened to")
+        assert heard[-2] == ("first", b"again")
+    finally:
+        task.cancel()
+        await speaker.close()
+        await asyncio.gather(task, return_exceptions=True)
