@@ -92,6 +92,10 @@ LARGE_CLASSES = {
     "gateway.delivery.worker.PoolOf": "parts would cost look-ups in each turn",
     "gateway.websocket.websocket.WebSocket": "parts would cost look-ups for each message",
     "supervisor.decisions.child.Child": "plain facts about one process",
+    **dict.fromkeys(
+        [f"supervisor.replacing.records.{name}Record" for name in ("Child", "Run")],
+        "what they are the state of has as many",
+    ),
     "supervisor.supervisor.Supervisor": "it owns all parts of a run",
     "workers.runtime.Runtime": "parts would cost look-ups for each message",
 }
@@ -122,6 +126,7 @@ DOORS = {
         "config.settings",
         "runtime.log.formats",
         "runtime.log.line",
+        "supervisor.replacing.records",
     },
 }
 """Third-party package → the only modules that may import it. zmq has one door a process: below."""

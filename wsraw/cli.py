@@ -138,12 +138,26 @@ def run(config: str | None, **values: Any) -> int:
 
 def _run(read: Callable[[], sources.Configuration], unused: str = "") -> int:
     """`read`: to be called again when the settings may have changed."""
-    found = read()
-    check_all(found)
+    from wsraw.supervisor.replacing import records, replacement
+
+    told = replacement.taken()
+    if told is None or told[1]:
+        found = read()
+        check_all(found)
     from wsraw.supervisor import supervisor
     from wsraw.supervisor.service_manager.passed_sockets import PassedSockets
 
     passed = PassedSockets(os.environ)
+    record = None
+    if told is not None:
+        try:
+            record = supervisor.understood(told[0])
+        except records.NotUnderstoodError as error:
+            raise Failed(str(error)) from error
+        if told[1]:
+            click.echo(replacement.UNDERSTOOD)
+            return 0
+        passed.numbers, passed.names = record.numbers, record.names
 
     def with_passed(found: sources.Configuration) -> settings_module.Settings:
         if passed.numbers and "listen" not in found.sources:
@@ -160,6 +174,9 @@ def _run(read: Callable[[], sources.Configuration], unused: str = "") -> int:
         return with_passed(again)
 
     try:
+        if record is not None:
+            settings = settings_module.from_json(record.settings)
+            return supervisor.run(settings, passed, "", reread, record)
         return supervisor.run(with_passed(found), passed, unused, reread)
     except supervisor.CannotStart as error:
         by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}

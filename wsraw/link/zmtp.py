@@ -73,6 +73,10 @@ def header(size: int) -> bytes:
     return _SHORT[size] if size < 256 else _LONG_HEADER.pack(LONG, size)
 
 
+REPLACED: Final = "the supervisor is replaced by another version of itself"
+"""A reason to close a connection: it is to be made again."""
+
+
 class _WrongError(Exception):
     """The peer has broken the protocol; says how."""
 
@@ -479,3 +483,14 @@ def _check_stranger(data: bytes) -> None:
     if data[:4] in _HTTP:
         raise _WrongError("the peer speaks HTTP; this is a ZeroMQ socket")
     raise _WrongError(f"the peer does not speak ZMTP: it begins with {data[:4]!a}")
+
+
+def ready_peer(limit: int) -> Peer:
+    """A ROUTER whose handshake is done, elsewhere, and that is between two messages."""
+    ours = Peer("ROUTER", ("DEALER",), limit, as_server=True)
+    theirs = Peer("DEALER", ("ROUTER",), limit, as_server=False)
+    while not (ours.is_ready and theirs.is_ready):
+        ours.receive_data(theirs.data_to_send())
+        theirs.receive_data(ours.data_to_send())
+    ours.data_to_send()
+    return ours

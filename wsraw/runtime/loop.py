@@ -260,6 +260,11 @@ class Loop:
     def _handle_wake(self, readable: bool, writable: bool) -> None:
         self._bell.quiet()
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether calls of threads or signals wait for the next turn."""
+        return bool(self._calls)
+
     def give_way(self) -> None:
         """Yield the core before the next turn, unless that was just done. For turns that do a part
         of a large piece of work: else a process that our output wakes may wait milliseconds for

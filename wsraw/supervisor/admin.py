@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from wsraw.config.addresses import Listen
@@ -18,6 +19,7 @@ from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.restarts import PERIOD, Restarts
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.children import Children
+from wsraw.supervisor.replacing.records import HelperRecord
 
 INTENSITY: Final = 5
 """Deaths at the start within PERIOD after which it is only tried every half minute."""
@@ -27,8 +29,11 @@ class Admin:
     """Its socket, which stays bound while it is replaced, and its process. Raises OSError if the
     address cannot be bound."""
 
-    def __init__(self, listen: Listen, loop: Loop, log: Log) -> None:
-        self._socket: socket.socket = listening.bind(listen)
+    def __init__(
+        self, listen: Listen, loop: Loop, log: Log, sock: socket.socket | None = None
+    ) -> None:
+        """`sock`: that of the program before us, which listens there."""
+        self._socket: socket.socket = sock or listening.bind(listen)
         self._loop = loop
         self._log = log
         self._children: Children | None = None
@@ -37,6 +42,16 @@ class Admin:
         self._is_restarting = False
         self._has_left = False
         self.url = f"http://{listening.printable(self._socket.getsockname())}"
+
+    def record(self, number: Callable[[Child], int]) -> HelperRecord:
+        """What the program that takes our place is to know; children by their numbers there."""
+        return HelperRecord(number(self.child), self._socket.fileno())
+
+    def go_on(self, children: Children, child: Child) -> None:
+        """With the process that is there, or another one if it has died."""
+        self._children, self.child = children, child
+        if children.pid(child) is None:
+            self._spawn()
 
     def begin(self, children: Children) -> None:
         """Start the process."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Callable
 from typing import Any, Final
 
 from wsraw.link.records import AGENT, Spawned
@@ -17,6 +18,7 @@ from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.restarts import PERIOD, Restarts
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.children import Children
+from wsraw.supervisor.replacing.records import HelperRecord
 
 INTENSITY: Final = 5
 """Deaths at the start within PERIOD after which it is only tried every half minute."""
@@ -37,6 +39,17 @@ class Agent:
         """Whether there is a process."""
         self._is_stopping = False
         self._is_restarting = False
+
+    def record(self, number: Callable[[Child], int]) -> HelperRecord:
+        """What the program that takes our place is to know; children by their numbers there."""
+        return HelperRecord(number(self.child), endpoint=self._endpoint)
+
+    def go_on(self, children: Children, child: Child, endpoint: str) -> None:
+        """With the process that is there, or another one if it has died."""
+        self._children, self.child, self._endpoint = children, child, endpoint
+        self._is_up = children.pid(child) is not None
+        if endpoint and not self._is_up:
+            self._spawn()
 
     def restart(self) -> None:
         """Replace the process, for other settings."""

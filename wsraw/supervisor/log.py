@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, TextIO, get_args
 
 from wsraw.config.units import show_size
@@ -108,6 +109,7 @@ class Log:
         """Bytes of the lines in memory, up to four for each character."""
         self._lost = 0
         self._closing = False
+        self._is_writing = False
         self._recent = RecentLines()
         self._changed = threading.Condition()
         self._writer = threading.Thread(target=self._work, name="log", daemon=True)
@@ -142,6 +144,20 @@ class Log:
         """The last lines, those with a higher number than that."""
         with self._changed:
             return self._recent.after(after)
+
+    def go_on(self, lines: Iterable[Line]) -> None:
+        """With the last lines of the program before us."""
+        with self._changed:
+            self._recent.go_on(lines)
+
+    def flush(self, seconds: float = 1.0) -> None:
+        """Wait up to `seconds` until all lines so far are written."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with self._changed:
+                if not self._lines and not self._is_writing:
+                    return
+            time.sleep(0.002)
 
     def close(self, seconds: float = 1.0) -> None:
         """Wait up to `seconds` until all lines are written."""
@@ -224,6 +240,7 @@ class Log:
                         break
                     self._changed.wait(seconds)
                 text, count = self._take()
+                self._is_writing = bool(text)
                 over = self._closing and not text
             if over:
                 return
@@ -237,6 +254,8 @@ class Log:
                         return
                     self._lost += count
                     self._changed.wait(TRY_AGAIN)
+            with self._changed:
+                self._is_writing = False
 
 
 def format_for(stream: TextIO, setting: str) -> Format:

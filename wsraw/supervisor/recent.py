@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 MOST_LINES: Final = 300
@@ -36,6 +37,13 @@ class RecentLines:
         self._size += len(line.text)
         while len(self._lines) > MOST_LINES or self._size > MOST_CHARACTERS:
             self._size -= len(self._lines.popleft().text)
+
+    def go_on(self, lines: Iterable[Line]) -> None:
+        """With the lines of the program before us."""
+        for line in lines:
+            self.add(line.level, line.text)
+            self._last = line.number
+            self._lines[-1] = line
 
     def after(self, number: int) -> list[Line]:
         """The lines with a higher number; all for 0. Those in between may be gone."""

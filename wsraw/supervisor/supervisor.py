@@ -56,6 +56,7 @@ from wsraw.runtime import sockets as listening
 from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.link.server import LOOPBACK, endpoint_of
 from wsraw.runtime.loop import Loop, Timer
+from wsraw.runtime.printable import os_error
 from wsraw.supervisor import session_end, status, upgrading
 from wsraw.supervisor.admin import Admin
 from wsraw.supervisor.agent import Agent
@@ -71,7 +72,27 @@ from wsraw.supervisor.decisions.verdict import Handled
 from wsraw.supervisor.file_watch import Watch
 from wsraw.supervisor.log import Log, LogHandler, format_for
 from wsraw.supervisor.processes.children import CAN_UPGRADE, Children
-from wsraw.supervisor.processes.process import installation_of
+from wsraw.supervisor.processes.process import Installation, installation_of
+from wsraw.supervisor.recent import Line
+from wsraw.supervisor.replacing.records import (
+    FORMAT,
+    NextRecord,
+    NotUnderstoodError,
+    PendingRecord,
+    RunRecord,
+    decode,
+    encode,
+)
+from wsraw.supervisor.replacing.replacement import (
+    CAN_REPLACE,
+    LONGEST,
+    Trial,
+    become,
+    command_of,
+    own_command,
+    version,
+)
+from wsraw.supervisor.replacing.state import Freezing, Thawing
 from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder import keeper
 from wsraw.supervisor.run_folder.folder import Folder, FolderError, count_dead_letters
@@ -102,11 +123,33 @@ FAILURES: Final = (EXIT_TRY_AGAIN, EXIT_WRONG_USE, EXIT_CANNOT_LISTEN)
 
 NOTHING_TO_RELOAD: Final = "the settings have not changed, and there are no workers to reload"
 
+LOOK_AGAIN: Final = 0.02
+"""Seconds between two looks for a moment in which another program can take our place."""
+
+QUIET_WITHIN: Final = 2.0
+"""Seconds within which there is one; then requests that wait for the gateway are cut off."""
+
+RECONNECTS_WITHIN: Final = 10.0
+"""Seconds that the gateway has to connect to the program in our place, before that goes on."""
+
 OF_CANARIES: Final = 0
 """The reference of a report that nobody has asked for but we."""
 
 REPEATED_SIGNAL: Final = 0.1
 """Seconds within which a second signal repeats the first one."""
+
+
+def understood(data: bytes) -> RunRecord:
+    """The record of the program before us, if it can be used. Raises NotUnderstoodError."""
+    record = decode(data)
+    try:
+        settings = settings_module.from_json(record.settings)
+    except ValueError as error:
+        text = f"wsraw {record.version} has settings that are not known here: {error}"
+        raise NotUnderstoodError(text) from error
+    # Into a policy that is thrown away.
+    Thawing(record.policy, p.Policy({}, settings, random.random), 0.0)
+    return record
 
 
 class CannotStart(Exception):  # noqa: N818
@@ -122,10 +165,11 @@ def run(
     passed: PassedSockets | None = None,
     warning: str = "",
     reread: upgrading.Reread | None = None,
+    record: RunRecord | None = None,
 ) -> int:
     """Serve until a signal; returns the exit code. `passed`: the sockets of a service manager.
-    `warning`: a
-    first line of the log. `reread` reads the settings anew, for an upgrade. Raises CannotStart."""
+    `warning`: a first line of the log. `reread` reads the settings anew, for an upgrade. `record`:
+    go on with the run of the program whose place we take. Raises CannotStart."""
     form = format_for(sys.stderr, settings.log_format)
     log = Log(sys.stderr, settings.log_level, form, settings.log_rate)
     shared, handler = logging.getLogger("wsraw"), LogHandler(log)
@@ -134,7 +178,7 @@ def run(
         if warning:
             log.say("warning", warning)
         notifier = Notifier(os.environ, log.say)
-        return Supervisor(settings, log, passed, notifier, reread).run()
+        return Supervisor(settings, log, passed, notifier, reread, record).run()
     except CannotStart as error:
         if settings.log_format != "json":
             raise
@@ -158,6 +202,10 @@ class Supervisor:
     """Whether the gateway is asked again and again what canaries do."""
     _announced = False
     """Whether the log says that clients are served."""
+    _awaits_figures = False
+    """Whether a new gateway is to say how its upgrade was."""
+    _is_leaving = False
+    """Whether another program is to take our place, or we have taken it and are not done."""
 
     def __init__(
         self,
@@ -166,6 +214,7 @@ class Supervisor:
         passed: PassedSockets | None = None,
         notifier: Notifier | None = None,
         reread: upgrading.Reread | None = None,
+        record: RunRecord | None = None,
     ) -> None:
         """Raises CannotStart, and then leaves nothing behind. Without `notifier` nobody is told."""
         entries = self._entries(settings)
@@ -175,9 +224,11 @@ class Supervisor:
         """Limited by the number of open files."""
         self.settings = settings
         self._reread = reread
-        self._plan = upgrading.Plan(settings)
+        self._plan = upgrading.Plan(settings, record.node if record is not None else "")
         self.log = log
-        self.policy = p.Policy(entries, settings, random.random)
+        self.policy = p.Policy(entries if record is None else {}, settings, random.random)
+        self._record = record
+        """What the program before us has told, until we go on with it."""
         self._sockets: list[tuple[socket.socket, Listen]] = []
         self._told_missing: set[str] = set()
         self._epoch = 0
@@ -188,31 +239,11 @@ class Supervisor:
         self._dismissed: set[Child] = set()
         """Processes beside the run that are to end."""
         self._watch: Watch | None = None
-        with ExitStack() as opened:
-            try:
-                self._passed = self._take_passed(passed or PassedSockets({}))
-                opened.callback(self._close_passed)
-                self._folder = Folder(settings.run_dir, log.say)
-                opened.callback(self._folder.close)
-                self.loop = Loop()
-                opened.callback(self.loop.close)
-                # First, because a run that does not answer here is taken for one that is leaving.
-                self.control = Control(self.loop, self._folder.path, log)
-                opened.callback(self.control.close)
-                self._listen()
-                opened.callback(self._close_sockets)
-                if not HAS_UNIX:
-                    self._link = listening.bind(LOOPBACK)
-            except FolderError as error:
-                raise _cannot_start(error) from error
-            except PassedSocketError as error:
-                raise CannotStart(str(error), EXIT_WRONG_USE) from error
-            except OSError as error:
-                raise CannotStart(error.strerror or str(error), EXIT_CANNOT_LISTEN) from error
-            opened.pop_all()
-        self._close_passed()
+        self._open(passed or PassedSockets({}), record)
         self._notifier = notifier or Notifier({}, log.say)
-        self._standalone_token = secrets.token_hex(16)
+        self._standalone_token = (
+            record.standalone_token if record is not None else secrets.token_hex(16)
+        )
         link = endpoint_of(self._link) if self._link is not None else ""
         self._keeper = Keeper(self._folder, self.control, self._standalone_token, log, link)
         self._agent = Agent(self.loop, log) if settings.cluster else None
@@ -221,7 +252,7 @@ class Supervisor:
             log,
             self.loop.call_soon_threadsafe,
             self._handle_death,
-            VersionFolders(self._folder.path),
+            VersionFolders(self._folder.path, _kept(record)),
             self._settings_of_run(settings),
             given,
         )
@@ -238,6 +269,42 @@ class Supervisor:
         self._signals = 0
         self._signalled_at = 0.0
 
+    def _open(self, passed: PassedSockets, record: RunRecord | None) -> None:
+        """Open what the run needs, or take it from the program before us. Raises CannotStart, and
+        then leaves nothing behind."""
+        log = self.log
+        with ExitStack() as opened:
+            try:
+                self._passed = self._take_passed(passed, record)
+                opened.callback(self._close_passed)
+                if record is None:
+                    self._folder = Folder(self.settings.run_dir, log.say)
+                else:
+                    self._folder = Folder.adopted(record.folder, log.say)
+                opened.callback(self._folder.close)
+                self.loop = Loop()
+                opened.callback(self.loop.close)
+                # First, because a run that does not answer here is taken for one that is leaving.
+                told = record.control if record is not None else None
+                self.control = Control(self.loop, self._folder.path, log, told)
+                opened.callback(self.control.close)
+                if record is None:
+                    self._listen()
+                else:
+                    self._adopt_sockets(record)
+                opened.callback(self._close_sockets)
+                if not HAS_UNIX and self._link is None:
+                    self._link = listening.bind(LOOPBACK)
+            except FolderError as error:
+                raise _cannot_start(error) from error
+            except PassedSocketError as error:
+                raise CannotStart(str(error), EXIT_WRONG_USE) from error
+            except OSError as error:
+                raise CannotStart(error.strerror or str(error), EXIT_CANNOT_LISTEN) from error
+            opened.pop_all()
+        self._passed_names |= set(self._passed)
+        self._close_passed()
+
     def _settings_of_run(self, settings: Settings) -> bytes:
         """What Python children read first: the settings, with what this run has chosen itself."""
         changes = {"run_dir": str(self._folder.path)}
@@ -248,10 +315,16 @@ class Supervisor:
 
     # --- listening sockets, which are shared with each gateway ---
 
-    def _take_passed(self, passed: PassedSockets) -> dict[str, socket.socket]:
+    def _take_passed(
+        self, passed: PassedSockets, record: RunRecord | None
+    ) -> dict[str, socket.socket]:
         """To be called before anything else is opened: its descriptors are told from ours. Raises
         PassedSocketError."""
         settings = self.settings
+        self._given = passed
+        self._passed_names = set(record.passed) if record is not None else set()
+        if record is not None:
+            return {}
         return passed.assign([parse_listen(text, settings) for text in settings.listen])
 
     def _close_passed(self) -> None:
@@ -307,14 +380,18 @@ class Supervisor:
         if sys.platform == "win32":
             session_end.watch(self._handle_session_end)
         try:
-            self._keeper.begin()
+            if self._record is None:
+                self._keeper.begin()
             self.loop.before_sleep = self._before_sleep
             self._watch_files()
             self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
             self.loop.call_later(keeper.LOOK, self._look_at_folder)
             if self._notifier.watchdog_interval:
                 self._keep_alive()
-            if self._admin is not None:
+            if self._record is not None:
+                self._go_on(self._record)
+                self._record = None
+            elif self._admin is not None:
                 self._admin.begin(self._children)
             self._decide()
             self.loop.run()
@@ -556,8 +633,8 @@ class Supervisor:
         self._plan.drop_new()
         if not ok:
             self.log.say("error", f"the upgrade is {text}")
-            names, self._plan.reload = self._plan.reload, []
-            if names:
+            names, self._plan.reload = self._plan.reload, None
+            if names is not None:
                 self._refuse_reload(names, f"the upgrade for new settings is {text}")
 
     def _spawn(self, child: Child) -> None:
@@ -611,7 +688,7 @@ class Supervisor:
         elif child.program is not None:
             exited = Exited(child.n, why)
             self.control.tell(exited)
-            if self.policy.upgrades.is_under_way:
+            if self.policy.upgrades.is_under_way or not self.control.has_gateway:
                 self._plan.exited.append(exited)
         self.act(self.policy.exited(child, code, why, self.loop.now))
 
@@ -621,9 +698,9 @@ class Supervisor:
         """Reload settings that have changed, certificates, and the workers of these pools. Requests
         for it are settled later."""
         pending = self._requests.pending
-        if self.policy.upgrades.is_under_way:
+        if self.policy.upgrades.is_under_way or self._is_leaving:
             # The workers follow when it is done.
-            self._plan.reload = list(dict.fromkeys([*self._plan.reload, *names]))
+            self._plan.reload = list(dict.fromkeys([*(self._plan.reload or ()), *names]))
             return
         try:
             new = self._reread_settings()
@@ -747,12 +824,10 @@ class Supervisor:
         helper.leave()
 
     def upgrade(self, python: str = "") -> str:
-        """Begin to replace the gateway by one with new code and the settings as they are now; with
-        that of another `python`, if one is given. Returns why not, or "": then a request for it is
-        settled later."""
-        why = self.policy.refusal_to_upgrade()
-        if not self._can_upgrade():
-            why = "this platform cannot pass the sockets of clients to another process"
+        """Begin to replace the supervisor, where it can be, and then the gateway, by ones with new
+        code and the settings as they are now; with that of another `python`, if one is given.
+        Returns why not, or "": then a request for it is settled later."""
+        why = self._refusal_to_upgrade()
         if why:
             return why
         try:
@@ -760,10 +835,212 @@ class Supervisor:
         except ValueError as error:
             return str(error)
         try:
+            self._reread_settings()
+        except ValueError as error:
+            return f"the settings are wrong: {error}"
+        self._plan.reload = None
+        if self._reread is None or not CAN_REPLACE:
+            return self._upgrade_gateway()
+        self._is_leaving = True
+        self._try_other_program(command_of(python) if python else own_command())
+        return ""
+
+    def _refusal_to_upgrade(self) -> str:
+        if not self._can_upgrade():
+            return "this platform cannot pass the sockets of clients to another process"
+        if self._is_leaving:
+            return "an upgrade is under way"
+        return self.policy.refusal_to_upgrade()
+
+    # --- another program in our place ---
+
+    def _try_other_program(self, command: list[str]) -> None:
+        """See whether it understands our state and the settings, and then become it."""
+        state = self._state()
+        if state is None:
+            self.loop.call_later(LOOK_AGAIN, partial(self._try_other_program, command))
+            return
+        self._children.release()
+        post, go = self.loop.call_soon_threadsafe, self._leave_for
+        until = self.loop.now + (self.settings.start_timeout or LONGEST) + QUIET_WITHIN
+        Trial(
+            state[0],
+            command,
+            self.settings.start_timeout,
+            lambda why: post(partial(go, command, until, why)),
+        )
+
+    def _leave_for(self, command: list[str], until: float, why: str) -> None:
+        """Become that program as soon as nothing is half done."""
+        refusal = why or self.policy.refusal_to_upgrade()
+        state = None if refusal else self._quiet_state(is_late=self.loop.now > until)
+        if not refusal and state is None and self.loop.now > until + QUIET_WITHIN:
+            refusal = "the supervisor had no quiet moment"
+        if refusal:
+            self._is_leaving = False
+            text = f"refused: {refusal}; nothing has changed"
+            self._settle(a.Settled(p.UPGRADE, False, text, p.UPGRADE, shows_output=False))
+            return
+        if state is None:
+            self.loop.call_later(LOOK_AGAIN, partial(self._leave_for, command, until, ""))
+            return
+        self.log.flush()
+        error = become(*state[:1], command, state[1], self._notifier.variables, _signals())
+        self._children.release()
+        self._leave_for(command, until, os_error(error))
+
+    def _quiet_state(self, *, is_late: bool) -> tuple[bytes, list[int]] | None:
+        """What the program that takes our place is to know, and the descriptors that it gets. None:
+        something is half done, or was asked and is about to be answered."""
+        if not is_late and (self._requests.has_reports or not self.control.is_quiet):
+            return None
+        state = self._state()
+        if state is None:
+            return None
+        if self.loop.has_calls:
+            self._children.release()
+            return None
+        self._requests.forwarded.end("the supervisor is replaced; try again")
+        self.control.leave()
+        return state
+
+    def _state(self) -> tuple[bytes, list[int]] | None:
+        """Our state as it is, and its descriptors; the children are held then. None: they cannot
+        be."""
+        held = self._children.hold()
+        if held is None:
+            return None
+        processes, unread = held
+        now = self.loop.now
+        freezing = Freezing(now)
+        admin = self._admin.record(freezing.number) if self._admin is not None else None
+        agent = self._agent.record(freezing.number) if self._agent is not None else None
+        policy = freezing.policy(self.policy)
+        for child, each in processes.items():
+            if child in freezing.children:
+                policy.children[freezing.number(child)].process = each
+        spare = self._keeper.spare
+        other = self._plan.installation
+        record = RunRecord(
+            format=FORMAT,
+            version=version(),
+            settings=settings_module.to_json(self.settings),
+            policy=policy,
+            folder=self._folder.record(),
+            spare=spare.record() if spare is not None else None,
+            control=self.control.record(),
+            sockets=[sock.fileno() for sock, _ in self._sockets],
+            passed=sorted(self._passed_names),
+            numbers=self._given.numbers,
+            names=self._given.names,
+            link=self._link.fileno() if self._link is not None else -1,
+            addresses=self._addresses,
+            standalone_token=self._standalone_token,
+            node=self._plan.node,
+            age=now - self._begun,
+            admin=admin,
+            agent=agent,
+            unread=unread,
+            last_output=self._children.last_output,
+            pending=[
+                PendingRecord(
+                    asked.who.fileno(), asked.who.pid, asked.do.ref, what, asked.do.what, parts
+                )
+                for asked, what, parts in self._requests.pending.waiting()
+                if not asked.who.ended
+            ],
+            refusals=self._requests.refusals.told(now),
+            log=[(line.number, line.level, line.text) for line in self.log.recent(0)],
+            told_missing=sorted(self._told_missing),
+            next=NextRecord(
+                installation=(other.python, other.package, other.path) if other else None,
+                reload=self._plan.reload,
+            ),
+        )
+        folders = [record.folder, *([record.spare] if record.spare is not None else [])]
+        numbers = [
+            *record.sockets,
+            record.link,
+            record.control.listener,
+            *(number for each in folders for number in (each.lock, each.shield)),
+            *(
+                number
+                for each in (*processes.values(), *unread)
+                for number in (each.stdin, each.stdout, each.offers)
+            ),
+            *(each.link for each in record.pending),
+            record.admin.socket if record.admin is not None else -1,
+        ]
+        return encode(record), [number for number in numbers if number >= 0]
+
+    def _adopt_sockets(self, record: RunRecord) -> None:
+        """Those of the program before us. Raises OSError."""
+        for text, number in zip(self.settings.listen, record.sockets, strict=True):
+            listen = parse_listen(text, self.settings)
+            sock = listening.adopt(str(number))
+            if listen.path and listen.name not in record.passed:
+                sock = listening.of_file(sock, listen.path)
+            self._sockets.append((sock, listen))
+        if record.link >= 0:
+            self._link = listening.adopt(str(record.link))
+        if record.admin is not None:
+            address = parse_admin(self.settings.admin)
+            sock = listening.adopt(str(record.admin.socket))
+            self._admin = Admin(address, self.loop, self.log, sock)
+
+    def _go_on(self, record: RunRecord) -> None:
+        """With the run of the program before us."""
+        now = self.loop.now
+        thawing = Thawing(record.policy, self.policy, now)
+        for child, told in zip(thawing.children, record.policy.children, strict=True):
+            if told.process is not None:
+                self._children.adopt(child, told.process)
+        for each in record.unread:
+            self._children.adopt_output(each)
+        self._children.last_output = record.last_output
+        spare = Folder.adopted(record.spare, self.log.say) if record.spare is not None else None
+        self._keeper.go_on(spare, record.policy.endpoint)
+        self._addresses, self._announced = record.addresses, True
+        self._told_missing = set(record.told_missing)
+        self._begun = now - record.age
+        self._epoch = record.folder.epoch
+        self.log.go_on(Line(*line) for line in record.log)
+        self._requests.go_on(record)
+        if self._admin is not None and record.admin is not None:
+            self._admin.go_on(self._children, thawing.children[record.admin.child])
+        if self._agent is not None and record.agent is not None:
+            child = thawing.children[record.agent.child]
+            self._agent.go_on(self._children, child, record.agent.endpoint)
+        self.log.say("info", f"the supervisor is wsraw {version()} now, with the same pid")
+        self._is_leaving = True
+        self.loop.call_soon_threadsafe(partial(self._go_on_with_gateway, record.next, now))
+
+    def _go_on_with_gateway(self, told: NextRecord, since: float) -> None:
+        """Upgrade the gateway, as soon as it has connected again."""
+        if not self.control.has_gateway and self.loop.now < since + RECONNECTS_WITHIN:
+            again = partial(self._go_on_with_gateway, told, since)
+            self.loop.call_later(LOOK_AGAIN, again)
+            return
+        self._is_leaving = False
+        more, names = self._plan.reload, told.reload
+        if more is not None:
+            names = list(dict.fromkeys([*(names or ()), *more]))
+        other = told.installation
+        self._plan.installation = Installation(*other) if other is not None else None
+        why = self._upgrade_gateway()
+        self._plan.reload = names
+        if why:
+            self._settle(a.Settled(p.UPGRADE, False, f"refused: {why}", p.UPGRADE))
+
+    def _upgrade_gateway(self) -> str:
+        """Begin to replace the gateway. Returns why not, or ""."""
+        why = self._refusal_to_upgrade()
+        if why:
+            return why
+        try:
             new = self._reread_settings()
         except ValueError as error:
             return f"the settings are wrong: {error}"
-        self._plan.reload = []
         change = upgrading.Change(self.settings, new)
         self._plan.settings = change.new
         why = self._prepare_admin(change.new)
@@ -796,6 +1073,7 @@ class Supervisor:
 
     def _handle_replaced(self, now: float) -> None:
         """The successor of the gateway serves."""
+        self._awaits_figures = True
         old = self.settings
         kept = {sock for sock, _ in self._plan.sockets}
         upgrading.close([each for each in self._sockets if each[0] not in kept])
@@ -809,8 +1087,8 @@ class Supervisor:
         self.act(self.policy.took_over(now))
         self._change_settings(self._plan.settings)
         self._requests.ask_again()
-        names, self._plan.reload = self._plan.reload, []
-        if names:
+        names, self._plan.reload = self._plan.reload, None
+        if names is not None:
             self._requests.pending.settle("reload", SETTINGS, True, self._plan.text)
             self._reload_workers(names)
         elif upgrading.Change(old, self.settings).needs_workers:
@@ -820,6 +1098,10 @@ class Supervisor:
             self._decide()
 
     def _handle_upgraded(self, data: dict[str, Any]) -> None:
+        if not self._awaits_figures:
+            # It says so again on each new link.
+            return
+        self._awaits_figures = False
         pid = self._children.pid(self.policy.gateway)
         text = upgrading.in_words(data, pid, self.settings.upgrade_linger)
         self._settle(a.Settled(p.UPGRADE, True, text, p.UPGRADE))
@@ -832,7 +1114,8 @@ class Supervisor:
         if not self.policy.has_been_up:
             return ServiceState.STARTING
         is_reloading = any(pool.is_reloading for pool in self.policy.pools.values())
-        if is_reloading or self._is_reading_certificates or self.policy.upgrades.is_under_way:
+        is_upgrading = self.policy.upgrades.is_under_way or self._is_leaving
+        if is_reloading or self._is_reading_certificates or is_upgrading:
             return ServiceState.RELOADING
         return ServiceState.READY
 
@@ -884,7 +1167,7 @@ class Supervisor:
     def _look_at_unix_sockets(self) -> None:
         """Tell once of a listener whose file somebody has removed: nobody finds it any more."""
         for sock, listen in self._sockets:
-            is_ours = listen.path and listen.name not in self._passed
+            is_ours = listen.path and listen.name not in self._passed_names
             if (
                 is_ours
                 and listen.name not in self._told_missing
@@ -1043,6 +1326,14 @@ def _most_workers(count: int) -> int:
             EXIT_WRONG_USE,
         )
     return min(programs.MOST, descriptors.most_workers(limit, count))
+
+
+def _kept(record: RunRecord | None) -> set[int]:
+    """The versions of handlers that are kept."""
+    if record is None:
+        return set()
+    versions = [pool.versions for pool in record.policy.pools]
+    return {number for each in versions for number in (*each.served, each.wanted.number)}
 
 
 def _cannot_start(error: FolderError) -> CannotStart:

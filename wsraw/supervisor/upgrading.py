@@ -23,7 +23,8 @@ Bound = list[tuple[socket.socket, Listen]]
 class Plan:
     """The next gateway's part of an upgrade."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, node: str = "") -> None:
+        """`node`: what it is called already."""
         self.settings = settings
         """Those that it has."""
         self.sockets: Bound = []
@@ -34,13 +35,13 @@ class Plan:
         """Workers that have ended meanwhile."""
         self.installation: Installation | None = None
         """The wsraw that it runs, if that is another one."""
-        self.reload: list[str] = []
-        """Pools whose workers are to be reloaded after the upgrade."""
+        self.reload: list[str] | None = None
+        """Pools whose workers are to be reloaded then; None: no reload waits for the upgrade."""
         self.text = ""
         """Which settings have changed, and how each takes effect."""
         self.admin: Admin | None = None
         """The next admin process, if its address is another one."""
-        self.node = secrets.token_hex(4)
+        self.node = node or secrets.token_hex(4)
         """The name in a cluster, where the settings give none: the same for each gateway."""
 
     def drop_new(self) -> None:

@@ -506,3 +506,77 @@ def test_a_python_without_wsraw(tmp_path: Path) -> None:
     bare.chmod(0o755)
     with pytest.raises(ValueError, match="no wsraw can be imported there: ModuleNotFoundError"):
         installation_of(str(bare))
+
+
+# --- another program in our place ---
+
+holds = pytest.mark.skipif(not module.CAN_HOLD, reason="threads cannot wait without taking")
+
+
+@holds
+def test_while_it_is_held_nothing_is_taken_and_after_that_all_of_it() -> None:
+    code = "import sys; print('one', flush=True); sys.stdin.readline(); print('two')"
+    child = Child(code)
+    eventually(lambda: child.heard == ["one"], "its first line")
+    held = child.process.hold()
+    assert held is not None
+    assert held.pid == child.process.pid
+    os.write(held.stdin, b"\n")
+    eventually(lambda: _is_zombie(held.pid), "its end")
+    assert child.heard == ["one"]
+    assert not child.gone.is_set()
+    child.process.release()
+    assert child.wait() == ["one", "two", 0]
+    # What is reported cannot be held.
+    assert child.process.hold() is None
+
+
+def _is_zombie(pid: int) -> bool:
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return found is not None
+
+
+@holds
+@pytest.mark.parametrize("code", [0, 5, -9])
+def test_another_program_goes_on_with_a_process(code: int) -> None:
+    """With the rest of a line, its exit code, and what is still to be killed."""
+    end = f"raise SystemExit({code})" if code >= 0 else "import time; time.sleep(600)"
+    text = "import sys; sys.stdout.write('be'); sys.stdout.flush(); sys.stdin.readline(); "
+    child = Child(f"{text}print('gun'); sys.stdout.flush(); {end}")
+    eventually(lambda: child.process._rest == b"be", "the beginning of a line")
+    held = child.process.hold()
+    assert held is not None
+    assert held.rest == b"be"
+    # As it is when the threads of a program are gone: its own never go on here.
+    heard: list[str] = []
+    ended: list[int] = []
+    numbers = os.dup(held.stdin), os.dup(held.stdout)
+    adopted = Process.adopted(
+        held._replace(stdin=numbers[0], stdout=numbers[1]), heard.append, ended.append
+    )
+    os.write(numbers[0], b"\n")
+    eventually(lambda: heard == ["begun"], "the rest of the line")
+    if code < 0:
+        adopted.kill()
+    eventually(lambda: ended == [code], "its exit code")
+
+
+@holds
+def test_what_is_left_of_the_output_of_a_dead_process_goes_on() -> None:
+    """A process that it has started holds it open."""
+    later = "import time; time.sleep(1); print(7)"
+    start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {later!r}])"
+    child = Child(f"{start}; print('first')")
+    eventually(child.gone.is_set, "its exit")
+    eventually(lambda: child.heard == ["first"], "its line")
+    held = child.process.hold_output()
+    assert held is not None
+    assert held.pid == 0
+    heard: list[str] = []
+    numbers = os.dup(held.stdin), os.dup(held.stdout)
+    rest = Process.adopted(
+        held._replace(stdin=numbers[0], stdout=numbers[1]), heard.append, lambda code: None
+    )
+    eventually(lambda: heard == ["7"], "the line of what it has started")
+    eventually(lambda: rest.read_rest(0), "the end")
+    child.process.release()

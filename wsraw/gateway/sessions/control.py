@@ -18,6 +18,7 @@ from wsraw.link.records import (
     Spawned,
     encode,
 )
+from wsraw.link.zmtp import REPLACED
 from wsraw.runtime.link.client import LinkClient
 from wsraw.runtime.loop import Loop, Timer
 
@@ -100,7 +101,10 @@ class ControlLink:
         return self._client.is_readable
 
     def _begin_again(self) -> None:
-        log.error("the link to the supervisor was lost: %s", self._client.why)
+        if REPLACED in self._client.why:
+            log.debug("connecting to the supervisor again: %s", REPLACED)
+        else:
+            log.error("the link to the supervisor was lost: %s", self._client.why)
         self._lost()
         self._reports.repeat()
         self._client.reconnect()

@@ -19,7 +19,7 @@ from typing import Final
 
 from wsraw.config.addresses import Listen
 from wsraw.link.batches import LARGEST_BATCH, Batch
-from wsraw.link.zmtp import Peer
+from wsraw.link.zmtp import Peer, ready_peer
 from wsraw.runtime import sockets
 from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.connection import HAS_UNIX, READ_BUDGET, READ_SIZE, LinkSocket, tune
@@ -131,6 +131,10 @@ class Link:
     def unsent(self) -> int:
         """Bytes that the system has not taken."""
         return self._socket.unsent
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._socket.fileno()
 
     @property
     def is_ready(self) -> bool:
@@ -551,6 +555,17 @@ class LinkServer:
         link._start()
         self._links[link] = None
         self._greeting.add(link)
+
+    def adopt(self, sock: socket.socket, pid: int, limit: int) -> Link:
+        """A connection that was admitted elsewhere, and is between two batches. Raises OSError."""
+        tune(sock)
+        self._accepted += 1
+        link = Link(self, sock, limit, self._accepted, pid)
+        link._socket = LinkSocket(sock, ready_peer(limit))
+        link.is_admitted = link.has_spoken = True
+        link._watch()
+        self._links[link] = None
+        return link
 
     def _pause(self, sock: socket.socket, error: OSError) -> None:
         """Out of descriptors or memory: connections wait in the queue of the socket."""

@@ -28,10 +28,13 @@ from wsraw.link.records import (
     Recycle,
     encode,
 )
+from wsraw.link.zmtp import REPLACED
 from wsraw.runtime.link.server import Link, LinkServer
 from wsraw.runtime.loop import Loop
 from wsraw.runtime.printable import os_error
+from wsraw.runtime.sockets import adopt
 from wsraw.supervisor.log import Log
+from wsraw.supervisor.replacing.records import ControlRecord
 from wsraw.supervisor.run_folder.folder import FolderError
 
 MOST_RECORDS: Final = 1 << 16
@@ -79,16 +82,19 @@ LAST_WORDS_OF_GATEWAY: Final = (Ready, Left, Kill, Recycle)
 class Control:
     """The supervisor's end. Raises FolderError when the endpoint cannot be bound."""
 
-    def __init__(self, loop: Loop, folder: Path, log: Log) -> None:
-        self.client_token = secrets.token_hex(16)
+    def __init__(
+        self, loop: Loop, folder: Path, log: Log, record: ControlRecord | None = None
+    ) -> None:
+        """`record`: that of the program before us, whose place we take."""
+        self.client_token = record.client_token if record else secrets.token_hex(16)
         """Token of the command line."""
         self._loop = loop
         self._log = log
-        self._token = secrets.token_hex(16)
+        self._token = record.token if record else secrets.token_hex(16)
         self._gateway: Link | None = None
         self._successor_token = ""
         """That of a gateway which may take over; "" if there is none."""
-        self._old_token = ""
+        self._old_token = record.old_token if record else ""
         """That of the gateway that was replaced last."""
         self._decoder = Decoder(str, FromGateway | Do, MOST_RECORDS)
         self._received: deque[FromGateway | Asked | Ended | Replaced] = deque()
@@ -97,10 +103,45 @@ class Control:
         self._tell_at = 0.0
         try:
             self._server = LinkServer(
-                loop, str(folder), "control", receive=self._receive, ended=self._ended
+                loop,
+                str(folder),
+                "control",
+                receive=self._receive,
+                ended=self._ended,
+                listens=record is None,
             )
+            if record is not None:
+                self._server.take_over(adopt(str(record.listener)), record.path)
         except OSError as error:
             raise _folder_error(folder, error) from error
+
+    # --- another program in our place ---
+
+    def record(self) -> ControlRecord:
+        """What the program that takes our place is to know."""
+        sock, path = self._server.listener()
+        return ControlRecord(sock.fileno(), path, self.client_token, self._token, self._old_token)
+
+    def adopt(self, descriptor: int, pid: int) -> Link:
+        """A connection of the command line that waits for an answer. Raises OSError."""
+        return self._server.adopt(adopt(str(descriptor)), pid, REQUEST_LIMIT)
+
+    def leave(self) -> None:
+        """The gateway is to connect again, to the program in our place."""
+        if self._gateway is not None:
+            self._gateway.cut(REPLACED)
+            self._lose_gateway()
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether there is a gateway that can be told something."""
+        return self._gateway is not None
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is half said, or not handled yet."""
+        is_written = self._gateway is None or not self._gateway.unsent
+        return is_written and not self._received
 
     @property
     def endpoint(self) -> str:

@@ -30,6 +30,18 @@ class PendingRequests(Generic[W]):
                 outcomes[part] = ok, text
         self._answer_complete()
 
+    def waiting(self) -> list[tuple[W, str, list[tuple[str, bool | None, str]]]]:
+        """All of them: who asked, for what, and the parts with what has become of them."""
+        return [
+            (who, what, [(part, *(known or (None, ""))) for part, known in outcomes.items()])
+            for who, what, outcomes in self._pending
+        ]
+
+    def go_on(self, who: W, what: str, parts: Iterable[tuple[str, bool | None, str]]) -> None:
+        """Add one of `waiting`, of the program before us."""
+        outcomes = {part: None if ok is None else (ok, text) for part, ok, text in parts}
+        self._pending.append((who, what, outcomes))
+
     def end(self, what: str, ok: bool, text: str) -> None:
         """Give this answer to all such requests that are not settled."""
         for _, wanted, outcomes in self._pending:

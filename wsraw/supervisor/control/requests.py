@@ -13,7 +13,7 @@ from wsraw.config import programs
 from wsraw.config.options import LARGEST
 from wsraw.config.pools import in_force
 from wsraw.config.settings import Settings
-from wsraw.link.records import Done, Status
+from wsraw.link.records import Do, Done, Status
 from wsraw.runtime.link.server import Link
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control.forwarded import Forwarded
@@ -25,6 +25,7 @@ from wsraw.supervisor.decisions.policy import UPGRADE, Phase, Policy
 from wsraw.supervisor.decisions.refusals import Refusals
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.log import Log
+from wsraw.supervisor.replacing.records import RunRecord
 
 log = logging.getLogger("wsraw.supervisor")
 
@@ -98,6 +99,19 @@ class Requests:
         self._reports: dict[int, Asked] = {}
         self._ref = 0
 
+    def go_on(self, record: RunRecord) -> None:
+        """With the requests of the program before us that are not answered."""
+        self.refusals.go_on(record.refusals, self._run.loop.now)
+        links: dict[int, Link] = {}
+        for each in record.pending:
+            try:
+                who = links.get(each.link) or self._run.control.adopt(each.link, each.pid)
+            except OSError:
+                continue
+            links[each.link] = who
+            asked = Asked(who, Do(each.ref, each.asked))
+            self.pending.go_on(asked, each.what, each.outcomes)
+
     def handle(self, asked: Asked) -> None:
         """Do what is asked. A bug of ours costs this request alone, and not the run."""
         try:
@@ -159,6 +173,11 @@ class Requests:
         self._reports[self._ref] = asked
         self._run.control.tell(Status(self._ref, samples))
         self._run.loop.call_later(REPORT_TIMEOUT, partial(self.report, self._ref, None))
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether somebody waits for a report of the gateway."""
+        return bool(self._reports)
 
     def report(self, ref: int, data: dict[str, Any] | None) -> None:
         """The gateway's report has come; None if it is overdue."""

@@ -23,6 +23,14 @@ class Refusals:
             text = ": ".join(line.strip() for line in why.splitlines()[:2])
             self._parts[part] = now, text[:LONGEST]
 
+    def told(self, now: float) -> dict[str, tuple[float, str]]:
+        """Seconds ago, and reason, by part."""
+        return {part: (now - when, why) for part, (when, why) in self._parts.items()}
+
+    def go_on(self, told: dict[str, tuple[float, str]], now: float) -> None:
+        """With what another one has told."""
+        self._parts = {part: (now - ago, why) for part, (ago, why) in told.items()}
+
     def as_list(self, now: float) -> list[dict[str, object]]:
         """Reasons and how many seconds ago, the oldest first."""
         return [{"why": why, "ago": now - when} for when, why in self._parts.values()]

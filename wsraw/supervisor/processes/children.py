@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Final
@@ -23,6 +23,7 @@ from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, DOES_NOT_START
 from wsraw.supervisor.log import Log, lines_of_output
 from wsraw.supervisor.processes.process import (
     LAST_WORDS,
+    Held,
     Installation,
     Process,
     foreign_command,
@@ -30,6 +31,7 @@ from wsraw.supervisor.processes.process import (
     reason,
     start_folder,
 )
+from wsraw.supervisor.replacing.records import ProcessRecord
 from wsraw.supervisor.run_folder.versions import VersionFolders
 
 MEANINGS: Final = {
@@ -97,11 +99,14 @@ class Children:
         self._ended = ended
         self._limit = limit
         """Limit of open files for workers; None for ours."""
+        self._held: list[Process] = []
         self._processes: dict[Child, Process] = {}
+        self._kinds: dict[Child, tuple[str, deque[str]]] = {}
+        """The kind of each, and its last lines."""
         self._offers: dict[Child, socket.socket] = {}
         """Where a gateway hears of a successor."""
-        self._unread: list[Process] = []
-        """Dead processes whose output is not read to its end yet."""
+        self._unread: list[tuple[Process, str, str]] = []
+        """Dead processes whose output is not read to its end yet; with name and pool."""
 
     def pid(self, child: Child) -> int | None:
         process = self._processes.get(child)
@@ -232,24 +237,17 @@ class Children:
         start may outlive the run and would keep its lock."""
         name, pool = child.name, "" if kind == "gateway" else child.pool
         lines: deque[str] = deque(maxlen=LAST_LINES)
-
-        def hear(line: str) -> None:
-            lines.append(line)
-            self._log.relay(name, line, pool)
-
         try:
             process = Process(
                 line,
                 variables,
-                on_line=hear,
+                on_line=partial(self._hear, name, pool, lines),
                 on_exit=lambda code: self._post(
                     partial(self._handle_death, child, kind, code, lines)
                 ),
                 folder=self.folder,
                 keep_open=keep_open,
-                explained=lambda code: (
-                    child.ready_at is None and code in (DOES_NOT_START, DOES_NOT_LOAD)
-                ),
+                explained=partial(_is_explained, child),
                 said=said,
                 hears=kind != "foreign",
             )
@@ -258,17 +256,81 @@ class Children:
             self._post(partial(self._ended, child, 1, why))
             return None
         self._processes[child] = process
+        self._kinds[child] = kind, lines
         if kind != "gateway" and self._limit is not None:
             give_back(process.pid, self._limit)
         self._log.say("debug", f"{name} started, pid {process.pid}")
         return process.pid
 
+    # --- another program in our place ---
+
+    def hold(self) -> tuple[dict[Child, ProcessRecord], list[ProcessRecord]] | None:
+        """Take no output and no exit any more: what the program that goes on in our place is to
+        know of each process, and of the output of dead ones. None: that cannot be done just now,
+        and nothing is held."""
+        found: dict[Child, ProcessRecord] = {}
+        unread: list[ProcessRecord] = []
+        held: list[Process] = []
+        for child, process in self._processes.items():
+            told = process.hold()
+            if told is None:
+                for each in held:
+                    each.release()
+                return None
+            held.append(process)
+            kind, lines = self._kinds[child]
+            offers = self._offers.get(child)
+            number = offers.fileno() if offers is not None else -1
+            found[child] = _recorded(told, kind, lines, offers=number)
+        for process, name, pool in self._unread:
+            told = process.hold_output()
+            if told is not None:
+                held.append(process)
+                unread.append(_recorded(told, "", (), name=name, pool=pool))
+        self._held = held
+        return found, unread
+
+    def release(self) -> None:
+        """Go on after `hold`."""
+        for process in self._held:
+            process.release()
+        self._held = []
+
+    def adopt(self, child: Child, record: ProcessRecord) -> None:
+        """A process that the program before us has held."""
+        pool = "" if record.kind == "gateway" else child.pool
+        lines = deque(record.lines, maxlen=LAST_LINES)
+        kind = record.kind
+        self._kinds[child] = kind, lines
+        if record.offers >= 0:
+            self._offers[child] = socket.socket(fileno=record.offers)
+            self._offers[child].setblocking(False)
+            os.set_inheritable(record.offers, False)
+        self._processes[child] = Process.adopted(
+            _held(record),
+            partial(self._hear, child.name, pool, lines),
+            lambda code: self._post(partial(self._handle_death, child, kind, code, lines)),
+            partial(_is_explained, child),
+        )
+
+    def adopt_output(self, record: ProcessRecord) -> None:
+        """What is left of a dead process."""
+        hear = partial(self._hear, record.name, record.pool, deque(maxlen=LAST_LINES))
+        process = Process.adopted(_held(record), hear, lambda code: None)
+        self._unread.append((process, record.name, record.pool))
+
+    def _hear(self, name: str, pool: str, lines: deque[str], line: str) -> None:
+        lines.append(line)
+        self._log.relay(name, line, pool)
+
     # --- end ---
 
     def _handle_death(self, child: Child, kind: str, code: int, lines: deque[str]) -> None:
         process = self._processes.pop(child)
+        del self._kinds[child]
         self._forget_offers(child)
-        self._unread = [each for each in (*self._unread, process) if not each.read_rest(0)]
+        last = process, child.name, "" if kind == "gateway" else child.pool
+        self._unread = [each for each in (*self._unread, last) if not each[0].read_rest(0)]
         meanings = MEANINGS[kind]
         if child.ready_at is not None and code in START_CODES:
             meanings = {}
@@ -311,5 +373,40 @@ class Children:
     def read_rest(self) -> None:
         """Before our own end, log the last output of the children."""
         until = time.monotonic() + LAST_WORDS
-        for process in (*self._unread, *self._processes.values()):
+        for process in (*(each[0] for each in self._unread), *self._processes.values()):
             process.read_rest(max(0.0, until - time.monotonic()))
+
+
+def _is_explained(child: Child, code: int) -> bool:
+    """Whether the last lines of its output tell why it has ended."""
+    return child.ready_at is None and code in (DOES_NOT_START, DOES_NOT_LOAD)
+
+
+def _recorded(
+    held: Held,
+    kind: str,
+    lines: Iterable[str],
+    *,
+    offers: int = -1,
+    name: str = "",
+    pool: str = "",
+) -> ProcessRecord:
+    return ProcessRecord(
+        pid=held.pid,
+        stdin=held.stdin,
+        stdout=held.stdout,
+        kind=kind,
+        hears=held.hears,
+        rest=held.rest,
+        lines=list(lines),
+        is_killed=held.is_killed,
+        offers=offers,
+        name=name,
+        pool=pool,
+    )
+
+
+def _held(record: ProcessRecord) -> Held:
+    return Held(
+        record.pid, record.stdin, record.stdout, record.hears, record.rest, record.is_killed
+    )

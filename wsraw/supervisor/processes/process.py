@@ -10,13 +10,15 @@ Where no signal asks a process for something (launch.py), a Python child hears w
 A worker in another language gets four variables (children.py), stdin and output, and nothing else.
 
 Windows cannot select on pipes, so each child has two threads: one reads its output, one waits for
-its end. They use nothing but the log and the callback.
+its end. They use nothing but the log and the callback. Elsewhere both can be held at a moment in
+which nothing is half done, so that another program goes on in this process (replacing/).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -45,6 +47,59 @@ TERMINATED: Final = 1
 
 KILLED: Final = 9
 """The number of SIGKILL."""
+
+CAN_HOLD: Final = sys.platform != "win32" and hasattr(os, "waitid") and hasattr(select, "poll")
+"""Whether threads can wait for output and for an end without taking it."""
+
+
+class Held(NamedTuple):
+    """What goes on in another program: a process, and the beginning of a line of its output."""
+
+    pid: int
+    """0: it has ended."""
+    stdin: int
+    stdout: int
+    hears: bool
+    rest: bytes
+    is_killed: bool
+
+
+class _Adopted:
+    """What subprocess.Popen is, for a process that the program before us has started."""
+
+    def __init__(self, held: Held) -> None:
+        self.pid = held.pid
+        self.stdin: IO[bytes] = open(held.stdin, "wb", buffering=0)  # noqa: SIM115
+        self.stdout: IO[bytes] = open(held.stdout, "rb", buffering=0)  # noqa: SIM115
+        self.returncode: int | None = None if held.pid else 0
+        self._reaping = threading.Lock()
+
+    def wait(self) -> int:
+        """As of Popen; -9 if somebody else has taken its exit code."""
+        if sys.platform != "win32" and self.returncode is None:
+            with self._reaping:
+                try:
+                    _, status = os.waitpid(self.pid, 0)
+                    self.returncode = os.waitstatus_to_exitcode(status)
+                except ChildProcessError:
+                    self.returncode = -KILLED
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """As of Popen."""
+        # Its number is nobody else's until it is reaped.
+        with self._reaping:
+            if self.returncode is None:
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """As of Popen."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """As of Popen."""
+        self.send_signal(KILLED)
 
 
 class Process:
@@ -84,6 +139,7 @@ class Process:
         else:
             options["process_group"] = 0
             options["pass_fds"] = tuple(keep_open)
+        self._prepare(on_line, on_exit, explained, hears)
         environment = environment_of_child(variables)
         environment.pop("PWD", None)
         if folder and os.path.isdir(folder):
@@ -91,14 +147,7 @@ class Process:
         elif not start_folder():
             # Our own was deleted, and a process needs one.
             options["cwd"] = os.path.abspath(os.sep)
-        self._on_line = on_line
-        self._on_exit = on_exit
-        self._explained = explained
-        self._hears = hears
-        self._is_killed = False
-        self._speaking = threading.Lock()
-        """Held while stdin is written to or closed."""
-        self._process = subprocess.Popen(
+        self._process: subprocess.Popen[bytes] | _Adopted = subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.PIPE,
@@ -107,7 +156,6 @@ class Process:
             **options,
         )
         self.pid = self._process.pid
-        self._reader = threading.Thread(target=self._read, daemon=True)
         waiter = threading.Thread(target=self._wait, daemon=True)
         try:
             if sys.platform == "win32":
@@ -127,6 +175,88 @@ class Process:
                 raise
             # A limit on tasks counts threads, too.
             raise OSError(errno.EAGAIN, str(error)) from error
+
+    def _prepare(
+        self,
+        on_line: Callable[[str], object],
+        on_exit: Callable[[int], object],
+        explained: Callable[[int], bool],
+        hears: bool,
+    ) -> None:
+        self._on_line = on_line
+        self._on_exit = on_exit
+        self._explained = explained
+        self._hears = hears
+        self._is_killed = False
+        self._speaking = threading.Lock()
+        """Held while stdin is written to or closed."""
+        self._holding = threading.Lock()
+        """Held while output is taken, or an end: a moment between them is one at which another
+        program can go on."""
+        self._rest = b""
+        """The beginning of a line."""
+        self._is_introduced = False
+        """Its first input was written."""
+        self._has_ended = False
+        """Its exit code was taken."""
+        self._said = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    @classmethod
+    def adopted(
+        cls,
+        held: Held,
+        on_line: Callable[[str], object],
+        on_exit: Callable[[int], object],
+        explained: Callable[[int], bool] = lambda code: False,
+    ) -> Process:
+        """One that the program before us has held. Without a pid only its output is read."""
+        self = cls.__new__(cls)
+        self._prepare(on_line, on_exit, explained, held.hears)
+        for number in (held.stdin, held.stdout):
+            os.set_inheritable(number, False)
+        self._process = _Adopted(held)
+        self._rest, self._is_killed = held.rest, held.is_killed
+        self._is_introduced = True
+        self.pid = held.pid
+        self._reader.start()
+        if held.pid:
+            threading.Thread(target=self._wait, daemon=True).start()
+        else:
+            self._close_stdin()
+        return self
+
+    def hold(self) -> Held | None:
+        """Take nothing more of it, until `release`. None: something of it is half done, or its exit
+        is about to be reported; then nothing is held."""
+        self._holding.acquire()
+        is_over = self._has_ended or self._process.returncode is not None
+        if is_over or not self._is_introduced:
+            self._holding.release()
+            return None
+        return self._held(self.pid)
+
+    def hold_output(self) -> Held | None:
+        """The same of one that has ended. None: nothing is left of its output."""
+        self._holding.acquire()
+        if not self._reader.is_alive():
+            self._holding.release()
+            return None
+        return self._held(0)
+
+    def _held(self, pid: int) -> Held:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        if self._process.stdin.closed:
+            # A number is needed all the same.
+            stdin = os.open(os.devnull, os.O_WRONLY)
+        else:
+            stdin = self._process.stdin.fileno()
+        stdout = self._process.stdout.fileno()
+        return Held(pid, stdin, stdout, self._hears, self._rest, self._is_killed)
+
+    def release(self) -> None:
+        """Go on after `hold`."""
+        self._holding.release()
 
     def terminate(self) -> None:
         """Ask it to exit. Stdin stays open if it can: its end means that the parent is gone."""
@@ -196,12 +326,44 @@ class Process:
         output: IO[bytes] | None = self._process.stdout
         assert output is not None
         with output:
+            if CAN_HOLD and sys.platform != "win32":
+                poll = select.poll()
+                poll.register(output, select.POLLIN)
+                while self._read_some(poll, output.fileno()):
+                    pass
+                return
             while line := output.readline(LONGEST_LINE):
-                self._on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+                self._take(line)
+
+    def _read_some(self, poll: select.poll, descriptor: int) -> bool:
+        """Wait for output, and take it; False at its end."""
+        poll.poll()
+        with self._holding:
+            try:
+                data = os.read(descriptor, LONGEST_LINE)
+            except OSError:
+                data = b""
+            *lines, rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                self._take(line)
+            while len(rest) >= LONGEST_LINE or (rest and not data):
+                self._take(rest[:LONGEST_LINE])
+                rest = rest[LONGEST_LINE:]
+            self._rest = rest
+        return bool(data)
+
+    def _take(self, line: bytes) -> None:
+        self._on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
 
     def _wait(self) -> None:
         self._write(self._said)
-        code = self._process.wait()
+        self._is_introduced = True
+        if CAN_HOLD and sys.platform != "win32":
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with self._holding:
+            code = self._process.wait()
+            self._has_ended = True
         if not launch.HAS_SIGNALS and self._is_killed and code == TERMINATED:
             # As on other systems: the code says nothing of how the process has started.
             code = -KILLED

@@ -20,6 +20,7 @@ from wsraw.runtime import private
 from wsraw.runtime.link import place
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 from wsraw.runtime.log.line import Level
+from wsraw.supervisor.replacing.records import FolderRecord
 from wsraw.supervisor.run_folder.versions import FOLDER as VERSIONS
 
 LONGEST_NAME: Final = "control.sock"
@@ -96,6 +97,27 @@ class Folder:
             self._remove_ours()
             raise
         self._shield = _shield(self.path)
+
+    @classmethod
+    def adopted(cls, record: FolderRecord, say: Callable[[Level, str], object]) -> Folder:
+        """That of the program before us, with its lock."""
+        self = cls.__new__(cls)
+        self.path = Path(record.path)
+        self._is_ours, self._say = record.is_ours, say
+        self._texts, self._seen, self._epoch = record.texts, record.seen, record.epoch
+        self.lock = record.lock
+        self._shield = record.shield if record.shield >= 0 else None
+        for number in (record.lock, record.shield):
+            if number >= 0:
+                os.set_inheritable(number, False)
+        return self
+
+    def record(self) -> FolderRecord:
+        """What the program that takes our place is to know."""
+        shield = self._shield if self._shield is not None else -1
+        return FolderRecord(
+            str(self.path), self._is_ours, self.lock, shield, self._texts, self._seen, self._epoch
+        )
 
     def _wait_for_lock(self) -> int:
         """Take the lock, if need be after the gateway of a killed supervisor has exited."""

@@ -39,6 +39,17 @@ class Keeper:
         self._trouble: dict[Folder | Control, str] = {}
         """What was wrong with each at the last check."""
 
+    @property
+    def spare(self) -> Folder | None:
+        """The other folder for sockets, if there is one."""
+        return self._spare
+
+    def go_on(self, spare: Folder | None, endpoint: str) -> None:
+        """Instead of `begin`, after the program before us: the files are there."""
+        self._spare = spare
+        if endpoint:
+            self.linked(endpoint)
+
     def begin(self) -> None:
         """Write the files by which other processes find the run. Raises FolderError."""
         self._introduce(self._home)

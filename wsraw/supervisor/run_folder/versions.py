@@ -18,9 +18,9 @@ FOLDER: Final = "versions"
 class VersionFolders:
     """Where workers keep their versions, and load them from."""
 
-    def __init__(self, run_folder: Path) -> None:
+    def __init__(self, run_folder: Path, kept: Collection[int] = ()) -> None:
         self._folder = run_folder / FOLDER
-        self.keep(())
+        self.keep(kept)
 
     def variable(self, version: Version, program: Program) -> str:
         """What a worker of this program is told about its version; "" if it keeps none."""

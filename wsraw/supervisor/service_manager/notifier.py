@@ -37,6 +37,12 @@ class Notifier:
         """`say` gets level and text of a line for the log."""
         path, usec, pid = (environ.pop(name, "") for name in VARIABLES)
         # A leading @ means an abstract socket.
+        self.variables: dict[str, str] = {}
+        """The same for the program that takes our place."""
+        if path:
+            self.variables["NOTIFY_SOCKET"] = path
+        if usec:
+            self.variables |= {"WATCHDOG_USEC": usec, "WATCHDOG_PID": pid}
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
         if not path.startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
             self._address = ""

@@ -28,12 +28,12 @@ class PassedSockets:
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         count, pid, names, _ = (environ.pop(name, "") for name in VARIABLES)
         self.numbers: list[int] = []
-        self._names: dict[int, str] = {}
+        self.names: dict[int, str] = {}
         if sys.platform == "win32" or not count.isdigit() or pid != str(os.getpid()):
             # Windows passes none, and these may be for the process that started us.
             return
         self.numbers = list(range(FIRST_PASSED, FIRST_PASSED + int(count)))
-        self._names = dict(zip(self.numbers, names.split(":"), strict=False)) if names else {}
+        self.names = dict(zip(self.numbers, names.split(":"), strict=False)) if names else {}
         for number in self.numbers:
             # Workers, and programs of handlers, get none of them.
             os.set_inheritable(number, False)
@@ -74,7 +74,7 @@ class PassedSockets:
                     f"cannot listen on {listen.name}: another --listen has this socket already"
                 )
             return free.pop(number) if number in free else self._adopt(number, listen.name)
-        found = [number for number in free if self._names.get(number) == listen.fd]
+        found = [number for number in free if self.names.get(number) == listen.fd]
         if len(found) == 1:
             return free.pop(found[0])
         if found:
@@ -83,7 +83,7 @@ class PassedSockets:
                 f"cannot listen on {listen.name}: {len(found)} sockets have this name; write "
                 f"{those}"
             )
-        names = " and ".join(sorted(set(self._names.values()))) or "none"
+        names = " and ".join(sorted(set(self.names.values()))) or "none"
         raise PassedSocketError(
             f"cannot listen on {listen.name}: no socket of this name was passed "
             f"(FileDescriptorName= of the socket unit); names: {names}"
@@ -115,7 +115,7 @@ class PassedSockets:
         return sock
 
     def _describe(self, number: int, sock: socket.socket) -> str:
-        name = self._names.get(number, "")
+        name = self.names.get(number, "")
         return f"{printable(sock.getsockname())}{f', {name}' if name else ''}"
 
 

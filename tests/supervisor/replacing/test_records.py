@@ -1,0 +1,84 @@
+"""What one supervisor writes, another one reads, or says why not."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from tests.supervisor.policy_run import Run
+from wsraw.supervisor.replacing.records import (
+    FORMAT,
+    ControlRecord,
+    FolderRecord,
+    NextRecord,
+    NotUnderstoodError,
+    PendingRecord,
+    RunRecord,
+    decode,
+    encode,
+)
+from wsraw.supervisor.replacing.state import Freezing
+
+
+def record() -> RunRecord:
+    run = Run(2).up()
+    return RunRecord(
+        format=FORMAT,
+        version="1.2.3",
+        settings="{}",
+        policy=Freezing(run.now).policy(run.policy),
+        folder=FolderRecord("/run", True, 3, -1, {"a": "b"}, {"a": (1, 2, 3, 4)}, 5),
+        spare=None,
+        control=ControlRecord(4, "/run/control.sock", "a", "b", "c"),
+        sockets=[5],
+        passed=[],
+        numbers=[],
+        names={3: "web"},
+        link=-1,
+        addresses=["127.0.0.1:80"],
+        standalone_token="d",
+        node="e",
+        age=1.5,
+        admin=None,
+        agent=None,
+        unread=[],
+        last_output="",
+        pending=[PendingRecord(6, 7, 8, "reload", "reload", [("a", True, "b"), ("c", None, "")])],
+        refusals={"default": (1.0, "why")},
+        log=[(1, "info", "text")],
+        told_missing=[],
+        next=NextRecord(reload=["default"]),
+    )
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    assert decode(encode(record())) == record()
+
+
+def test_fields_of_a_newer_version_are_ignored_and_those_of_an_older_one_have_defaults() -> None:
+    array = msgspec.msgpack.decode(encode(record()))
+    assert decode(msgspec.msgpack.encode([*array, "new"])) == record()
+    # The last one has a default.
+    assert decode(msgspec.msgpack.encode(array[:-1])) == record()
+
+
+def test_another_format_is_refused_in_words() -> None:
+    array = msgspec.msgpack.decode(encode(record()))
+    array[0] = FORMAT + 1
+    with pytest.raises(NotUnderstoodError, match=r"wsraw 1\.2\.3 writes its state in format 2"):
+        decode(msgspec.msgpack.encode(array))
+
+
+def test_damaged_records_are_refused() -> None:
+    data = encode(record())
+    luck = random.Random(1)
+    for _ in range(500):
+        damaged = bytearray(data)
+        for _ in range(luck.randrange(1, 4)):
+            damaged[luck.randrange(len(damaged))] = luck.randrange(256)
+        try:
+            decode(bytes(damaged[: luck.randrange(len(damaged) + 1)]))
+        except NotUnderstoodError:
+            pass

@@ -1,0 +1,251 @@
+"""Sans-I/O. What a supervisor tells the one that it becomes: all that it knows, and the numbers of
+the descriptors that it keeps open.
+
+Fields are only appended, each with a default: the other version may be older or newer. Times are
+seconds from the moment of the replacement, as that takes no time for anybody.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from wsraw.config.programs import Program
+from wsraw.supervisor.decisions.child import ChildState
+from wsraw.supervisor.decisions.versions import Version
+
+FORMAT: Final = 1
+"""Raised where appending is not enough; another one is refused."""
+
+
+class NotUnderstoodError(ValueError):
+    """A record cannot be used; the text says why."""
+
+
+class Record(msgspec.Struct, array_like=True):
+    """Encoded as an array."""
+
+
+class ProcessRecord(Record):
+    """A process of a child, or what is left of one: output that is not read to its end."""
+
+    pid: int
+    """0: it has ended."""
+    stdin: int
+    stdout: int
+    kind: str
+    hears: bool
+    rest: bytes
+    """The beginning of a line."""
+    lines: list[str]
+    """The last lines."""
+    is_killed: bool = False
+    offers: int = -1
+    """Where a gateway hears of a successor."""
+    name: str = ""
+    pool: str = ""
+
+
+class ChildRecord(Record):
+    """A Child."""
+
+    program: Program | None
+    pool: str
+    state: ChildState
+    n: int
+    token: str
+    early_deaths: int
+    restarts: int
+    last_death: tuple[float, str]
+    spawn_at: float
+    spawned_at: float
+    ready_at: float | None
+    is_proved: bool
+    hello_by: float
+    kill_at: float
+    why_killed: str
+    is_killed: bool
+    is_aborted: bool
+    title: str
+    outdated: str
+    replace_at: float
+    becomes: Program | None
+    version: Version
+    process: ProcessRecord | None = None
+
+
+class RestartsRecord(Record):
+    """Restarts."""
+
+    is_looping: bool
+    counts: dict[str, int]
+    deaths: list[float]
+    recent: list[tuple[int, int, float]]
+    """The number of a child in the list of all, that of its process, and when it died."""
+
+
+class VersionsRecord(Record):
+    """Versions."""
+
+    wanted: Version
+    served: list[int]
+    before: Version
+    is_going_back: bool
+
+
+class PoolRecord(Record):
+    """A Pool. Children are numbers in the list of all; -1 is none."""
+
+    name: str
+    programs: list[Program]
+    workers: list[int]
+    leaving: list[int]
+    successor: int
+    replaced: int
+    proved: list[Program]
+    restarts: RestartsRecord
+    versions: VersionsRecord
+    is_reloading: bool
+    is_catching_up: bool
+    refused_at: float | None
+    is_scaling: bool
+    outcomes: dict[str, int] = {}
+    """How its canaries have ended."""
+    last_outcome: dict[str, Any] | None = None
+    promoted: int = 0
+
+
+class PolicyRecord(Record):
+    """The Policy of a run that is up, without canaries and upgrades."""
+
+    children: list[ChildRecord]
+    gateway: int
+    leaving: list[int]
+    """Earlier gateways."""
+    pools: list[PoolRecord]
+    unwanted: list[str]
+    restarts: RestartsRecord
+    """Those of the gateway."""
+    has_been_up: bool
+    endpoint: str
+    listened: bool
+    spawned: int
+    version: int
+
+
+class FolderRecord(Record):
+    """A run folder."""
+
+    path: str
+    is_ours: bool
+    lock: int
+    shield: int
+    """-1: none."""
+    texts: dict[str, str]
+    seen: dict[str, tuple[int, int, int, int]]
+    epoch: int
+
+
+class ControlRecord(Record):
+    """The control link."""
+
+    listener: int
+    path: str
+    client_token: str
+    token: str
+    old_token: str
+
+
+class PendingRecord(Record):
+    """A request of the command line that is not answered."""
+
+    link: int
+    """Its descriptor."""
+    pid: int
+    ref: int
+    what: str
+    asked: str
+    outcomes: list[tuple[str, bool | None, str]]
+    """Its parts in order, with what has become of them; None: that is not settled."""
+
+
+class HelperRecord(Record):
+    """The admin process, or the agent of a cluster."""
+
+    child: int
+    socket: int = -1
+    endpoint: str = ""
+    is_up: bool = True
+
+
+class NextRecord(Record):
+    """What is to be done after the replacement."""
+
+    installation: tuple[str, str, str] | None = None
+    """That of the new gateway and workers, if it is not the supervisor's own."""
+    reload: list[str] | None = None
+    """Pools to be reloaded then; None: no reload waits for it."""
+
+
+class RunRecord(Record):
+    """All of it."""
+
+    format: int
+    version: str
+    """Of the wsraw that says so."""
+    settings: str
+    policy: PolicyRecord
+    folder: FolderRecord
+    spare: FolderRecord | None
+    control: ControlRecord
+    sockets: list[int]
+    """Of the listeners, in the order of the settings."""
+    passed: list[str]
+    """Names of those that the service manager has passed."""
+    numbers: list[int]
+    names: dict[int, str]
+    link: int
+    """Where workers find each gateway, if there are no unix sockets; -1: there are."""
+    addresses: list[str]
+    standalone_token: str
+    node: str
+    age: float
+    admin: HelperRecord | None
+    agent: HelperRecord | None
+    unread: list[ProcessRecord]
+    last_output: str
+    pending: list[PendingRecord]
+    refusals: dict[str, tuple[float, str]]
+    log: list[tuple[int, str, str]]
+    told_missing: list[str]
+    next: NextRecord
+    more: dict[str, Any] = {}
+
+
+_decoder: Final = msgspec.msgpack.Decoder(RunRecord)
+_encoder: Final = msgspec.msgpack.Encoder()
+
+
+def encode(record: RunRecord) -> bytes:
+    return _encoder.encode(record)
+
+
+def decode(data: bytes) -> RunRecord:
+    """Raises NotUnderstoodError."""
+    try:
+        head = msgspec.msgpack.decode(data)
+        found, version = head[0], head[1]
+    except (ValueError, TypeError, LookupError) as error:
+        raise NotUnderstoodError(f"the record of the old supervisor is damaged: {error}") from error
+    if found != FORMAT:
+        raise NotUnderstoodError(
+            f"the supervisor of wsraw {version} writes its state in format {found}, and this "
+            f"wsraw reads format {FORMAT}: stop the run, and start it again"
+        )
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise NotUnderstoodError(
+            f"the state of the supervisor of wsraw {version} cannot be read here: {error}"
+        ) from error

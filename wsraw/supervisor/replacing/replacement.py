@@ -1,0 +1,173 @@
+"""I/O. Become another program: try out in a child whether it takes the state, and then go there.
+
+The process stays the same: its pid, its children and all descriptors that the record names. A
+program that cannot be started changes nothing. What fails after that is the end of the run, as the
+death of a supervisor is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from typing import Final
+
+from wsraw.runtime.printable import os_error, printable
+from wsraw.supervisor.processes.process import CAN_HOLD
+
+CAN_REPLACE: Final = CAN_HOLD and hasattr(os, "execve")
+
+STATE: Final = "WSRAW_REPLACES"
+"""The variable with the number of the descriptor that has the record."""
+
+TRIAL: Final = "WSRAW_TRIAL"
+"""The variable that says that it is only tried whether the record is understood."""
+
+UNDERSTOOD: Final = "ready"
+"""What a program says on a trial that can go on."""
+
+LONGEST: Final = 60.0
+"""Seconds that a trial may take, where start_timeout sets no limit."""
+
+SHOWN: Final = 500
+"""Characters of its output that a refusal shows."""
+
+
+def version() -> str:
+    """Of the wsraw that is installed."""
+    try:
+        return metadata.version("wsraw")
+    except metadata.PackageNotFoundError:
+        return "of an unknown version"
+
+
+def own_command() -> list[str]:
+    """The command line of this program, which may mean newer code by now."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def command_of(python: str) -> list[str]:
+    """The same with the wsraw of another Python."""
+    # -P: modules in the user's folder must not shadow ours or Python's.
+    return [python, "-P", "-m", "wsraw", *sys.argv[1:]]
+
+
+def taken() -> tuple[bytes, bool] | None:
+    """The record of the program in whose place we are, and whether this is only a trial; None:
+    there is none. Removes the variables that say so."""
+    number, trial = os.environ.pop(STATE, ""), os.environ.pop(TRIAL, "")
+    if not number:
+        return None
+    with os.fdopen(int(number), "rb") as file:
+        file.seek(0)
+        return file.read(), bool(trial)
+
+
+def _file(data: bytes) -> int:
+    """A descriptor with that content. Raises OSError."""
+    if hasattr(os, "memfd_create"):
+        number = os.memfd_create("wsraw")
+    else:
+        with tempfile.TemporaryFile() as file:
+            number = os.dup(file.fileno())
+    with open(os.dup(number), "wb") as file:
+        file.write(data)
+    return number
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Ours, with more variables."""
+    return {**os.environ, **more}
+
+
+class Trial:
+    """Runs the program in a child, which reads settings and record, and changes nothing."""
+
+    def __init__(
+        self,
+        data: bytes,
+        command: Sequence[str],
+        timeout: float,
+        done: Callable[[str], object],
+    ) -> None:
+        """`done` is called in a thread, with why it cannot go on, or ""."""
+        self._data = data
+        self._command = command
+        self._timeout = timeout or LONGEST
+        self._done = done
+        threading.Thread(target=self._run, name="trial", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            number = _file(self._data)
+        except OSError as error:
+            self._done(os_error(error))
+            return
+        try:
+            why = self._try(number)
+        except Exception as error:
+            why = f"a bug in wsraw: {error!r}"
+        finally:
+            os.close(number)
+        self._done(why)
+
+    def _try(self, number: int) -> str:
+        try:
+            done = subprocess.run(
+                self._command,
+                env=environment({STATE: str(number), TRIAL: "1"}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                pass_fds=[number],
+                timeout=self._timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"the new program was not ready within {self._timeout:g} s"
+        except OSError as error:
+            return os_error(error)
+        lines = done.stdout.strip().splitlines()
+        if done.returncode == 0 and lines[-1:] == [UNDERSTOOD]:
+            return ""
+        said = "; ".join(map(printable, lines[-3:]))[-SHOWN:] or f"exit code {done.returncode}"
+        return f"the new program cannot go on here: {said}"
+
+
+def become(
+    data: bytes,
+    command: Sequence[str],
+    numbers: Iterable[int],
+    variables: Mapping[str, str],
+    signals: Iterable[signal.Signals],
+) -> OSError:
+    """Become that program, with these descriptors. Returns only if that fails: then nothing has
+    changed."""
+    kept: list[int] = []
+    before: set[signal.Signals | int] = set()
+    try:
+        kept = [_file(data), *numbers]
+        for number in kept:
+            os.set_inheritable(number, True)
+        if sys.platform != "win32":
+            # They wait until somebody handles them.
+            before = set(signal.pthread_sigmask(signal.SIG_BLOCK, signals))
+        os.execve(command[0], list(command), environment({**variables, STATE: str(kept[0])}))
+    except OSError as failure:
+        error = failure
+    for number in kept:
+        with suppress(OSError):
+            os.set_inheritable(number, False)
+    if kept:
+        os.close(kept[0])
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return error
