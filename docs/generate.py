@@ -287,6 +287,8 @@ NUMBERS: Final = {
     "link-strangers": f"{server.MOST_STRANGERS:,}",
     "link-timeout": f"{server.HELLO_TIMEOUT:g} s",
     "log-burst": f"{log.BURST:g} s",
+    "exit-hangs": f"{shell.EXIT_HANGS}",
+    "log-extra": size(line.EXTRA_BYTES),
     "log-exception": size(line.EXCEPTION_BYTES),
     "log-kept": size(log.BYTES_KEPT),
     "log-message": size(line.MESSAGE_BYTES),

@@ -34,8 +34,8 @@ def test_output_of_handlers_is_logged_with_the_name_of_their_worker(handlers: Wr
     with serve(handlers(text)) as serving, serving.ws() as client:
         client.send("aloud – żółw")
         assert client.recv(TIMEOUT) == "done"
-        serving.run.line(r"T\d\d:\d\d:\d\d\S+ info worker 1: said aloud – żółw$")
-        serving.run.line(r"info worker 1: complained$")
+        serving.run.line(r"T\d\d:\d\d:\d\d\S+ info worker 1: said aloud – żółw \(connection ")
+        serving.run.line(r"info worker 1: complained \(connection ")
     assert "no line end" in str(serving)
     assert "info worker 1: " in next(line for line in serving.run.lines if "last words" in line)
 

@@ -199,7 +199,7 @@ def closed_for_its_rate(serving: Serving) -> None:
     with web(serving) as sock:
         sock.sendall(frame(1, b"x" * 100) * 10)
         assert code_of(sock) == 1008
-    serving.run.line(r"ended \d+ rate$")
+    serving.run.line(r"ended \d+ rate\b")
 
 
 def idle_timeout(serving: Serving) -> None:
@@ -208,20 +208,20 @@ def idle_timeout(serving: Serving) -> None:
         assert receive_exactly(raw, 1) == b"x"
         assert code_of(sock) == 1001
         assert status_of(raw) == "FIN"
-    serving.run.line(r"ended \d+ idle-timeout$", 2)
+    serving.run.line(r"ended \d+ idle-timeout\b", 2)
 
 
 def ping_timeout(serving: Serving) -> None:
     with web(serving) as sock:
         assert read_frame(sock)[0] == 0x89
         assert code_of(sock) == 1011
-    serving.run.line(r"ended \d+ ping-timeout$")
+    serving.run.line(r"ended \d+ ping-timeout\b")
 
 
 def write_timeout(serving: Serving) -> None:
     with web(serving, 4096) as sock:
         flood(sock, 6_000_000)
-        serving.run.line(r"ended \d+ write-timeout$")
+        serving.run.line(r"ended \d+ write-timeout\b")
     with serving.tcp() as raw:
         raw.sendall(b"x")
         assert receive_exactly(raw, 1) == b"x"
@@ -231,7 +231,7 @@ def output_limit(serving: Serving) -> None:
     with web(serving, 4096) as sock:
         # More and more, not much at once.
         sock.sendall(frame(1, b"more"))
-        serving.run.line(r"ended \d+ overflow$")
+        serving.run.line(r"ended \d+ overflow\b")
 
 
 def high_water_mark(serving: Serving) -> None:
@@ -259,7 +259,7 @@ def pause_timeout(serving: Serving) -> None:
     with web(serving) as sock:
         flood(sock, 600_000)
         assert code_of(sock) == 1013
-    serving.run.line(r"ended \d+ stalled$")
+    serving.run.line(r"ended \d+ stalled\b")
 
 
 def memory_limit(serving: Serving) -> None:
@@ -272,7 +272,7 @@ def memory_limit(serving: Serving) -> None:
                 # It is full, and says so; or it does not read from this one, or not let it in.
                 sock.sendall(UPGRADE + frame(2, bytes(1 << 20))[:-1])
         serving.run.line(re.escape(f"limit {CROWDED}: "))
-        serving.run.line(r"ended \d+ memory$")
+        serving.run.line(r"ended \d+ memory\b")
     with web(serving) as sock:
         sock.sendall(frame(1, b"x"))
         assert read_frame(sock) == (0x81, b"x")

@@ -30,13 +30,16 @@ def on_start():
     log.info("starts\\nin two lines")
 
 {kind} on_message(msg, con):
-    log.warning("an order: %s", msg["data"])
+    log.warning("an order: %s", msg["data"], extra={EXTRA})
     log.debug("not shown")
     print("printed")
     if msg["data"] == "break":
         raise ValueError("broken on purpose")
     return msg["data"]
 """
+
+EXTRA = {"price": 5, "who": {"name": "ż"}}
+LOGS = LOGS.replace("{EXTRA}", str(EXTRA).replace("{", "{{").replace("}", "}}"))
 
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 
@@ -86,6 +89,11 @@ def test_in_json_each_line_is_an_object_and_each_record_one_line(
     assert broken["level"] == fine["level"] == "warning" and fine["logger"] == "shop"
     assert [broken["peer"], fine["peer"]] == peers
     assert broken["connection"] != fine["connection"]
+    assert broken["extra"] == EXTRA
+    by_print = objects(serving, message="printed")
+    assert {(each["connection"], each["peer"]) for each in by_print} == {
+        (each["connection"], each["peer"]) for each in (broken, fine)
+    }
     [error] = objects(serving, logger="wsraw.worker")
     assert error["level"] == "error" and error["connection"] == broken["connection"]
     assert error["peer"] == peers[0]

@@ -116,5 +116,7 @@ class Run:
         assert child is not None
         return child
 
-    def exit(self, child: Child, code: int = -9, reason: str = "was killed") -> list[a.Action]:
-        return self.do(self.policy.exited(child, code, reason, self.now))
+    def exit(
+        self, child: Child, code: int = -9, reason: str = "was killed", error: str = ""
+    ) -> list[a.Action]:
+        return self.do(self.policy.exited(child, code, reason, self.now, error))

@@ -103,10 +103,17 @@ def test_the_status_shows_a_hanging_worker() -> None:
 
 def test_the_status_shows_a_crash_loop() -> None:
     run = Run(1, restart_intensity=0).up()
-    run.exit(run.worker)
+    run.exit(run.worker, 1, "exited with code 1", "KeyError: 'a'")
     data = told(run)
     assert data["crash_loop"] is True
-    assert "DEGRADED: crash loop of the pool default" in status.table(data)
+    text = status.table(data)
+    assert "DEGRADED: crash loop of the pool default (KeyError: 'a'); the pool" in text
+    assert "worker 1: the last one exited with code 1: KeyError: 'a' (0 ago)" in text
+    run.pass_time(60)
+    run.exit(run.worker, -11, "was killed by SIGSEGV")
+    text = status.table(told(run))
+    assert "DEGRADED: crash loop of the pool default; the pool" in text
+    assert "KeyError" not in text, "that was the one before"
 
 
 def test_a_run_that_serves_everybody_has_no_problems() -> None:

@@ -18,12 +18,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, TextIO, get_args
+from typing import Final, TextIO
 
 from wsraw.config.units import show_size
 from wsraw.runtime.log.formats import FORMATS, SUPERVISOR, Format, as_journal, as_text
 from wsraw.runtime.log.formatters import to_line
-from wsraw.runtime.log.line import MESSAGE_BYTES, Level, LogLine, decode, pieces
+from wsraw.runtime.log.line import MESSAGE_BYTES, Level, LogLine, decode, pieces, printed
 from wsraw.runtime.printable import printable
 from wsraw.supervisor.recent import Line, RecentLines
 
@@ -285,12 +285,8 @@ def lines_of_output(output: str) -> list[LogLine]:
     text, line = decode(output)
     if line is not None and not text:
         return [line]
-    level, colon, rest = text.partition(": ")
-    found: Level = "info"
-    for each in get_args(Level):
-        if colon and level == each:
-            found, text = each, rest
-    lines = [LogLine(found, piece) for piece in pieces(printable(text), MESSAGE_BYTES)]
+    level, text = printed(text)
+    lines = [LogLine(level, piece) for piece in pieces(printable(text), MESSAGE_BYTES)]
     return lines if line is None else [*lines, line]
 
 

@@ -104,14 +104,21 @@ def problems(data: dict[str, Any], *, with_loops: bool = True) -> list[str]:
         found.append(f"the gateway is {gateway['state']}")
     elif not gateway["answers"]:
         found.append("the gateway does not answer")
-    looping = [f"the pool {pool['name']}" for pool in data["pools"] if pool["crash_loop"]]
     if data["crash_loop"] and with_loops:
-        found.append(f"crash loop of {' and '.join(looping) or 'the gateway'}")
+        looping = [pool["name"] for pool in data["pools"] if pool["crash_loop"]]
+        whose = [f"the pool {name}{_last_error(data, name)}" for name in looping]
+        found.append(f"crash loop of {' and '.join(whose) or 'the gateway'}")
     ready = {who["pool"] for who in (*data["workers"], *data["by_hand"]) if who["state"] == "ready"}
     for pool in data["pools"]:
         if pool["name"] not in ready:
             found.append(f"the pool {pool['name']} has no ready worker")
     return found
+
+
+def _last_error(data: dict[str, Any], pool: str) -> str:
+    """In brackets, the exception that has ended a process of the pool last, if it is known."""
+    died = [who for who in data["workers"] if who["pool"] == pool and who["last_error"]]
+    return f" ({min(died, key=lambda who: who['last_death'])['last_error']})" if died else ""
 
 
 def _parts(
@@ -190,8 +197,9 @@ def _of_child(child: Child, processes: Processes, now: float) -> dict[str, Any]:
         "age": now - child.spawned_at if child.alive else None,
         "starts_in": max(0.0, child.spawn_at - now) if child.state is ChildState.DEAD else None,
         "restarts": child.restarts,
-        "last_reason": child.last_reason,
-        "last_death": now - child.last_death[0] if child.last_reason else None,
+        "last_reason": child.last_death.reason,
+        "last_error": child.last_death.error,
+        "last_death": now - child.last_death.at if child.last_death.reason else None,
         "rss": processes.memory(child),
     }
 
@@ -279,7 +287,8 @@ def table(data: dict[str, Any]) -> str:
         if who["last_reason"]:
             name = "gateway" if who is gateway else f"worker {who['n']}"
             ago = human_time(who.get("last_death"))
-            lines.append(f"{name}: the last one {who['last_reason']} ({ago} ago)")
+            why = f": {who['last_error']}" if who["last_error"] else ""
+            lines.append(f"{name}: the last one {who['last_reason']}{why} ({ago} ago)")
     return "\n".join(lines)
 
 

@@ -668,7 +668,7 @@ class Supervisor:
             "WSRAW_EXPECTED": str(len(self.policy.workers)),
         }
 
-    def _handle_death(self, child: Child, code: int, why: str) -> None:
+    def _handle_death(self, child: Child, code: int, why: str, error: str) -> None:
         if self._admin is not None and child is self._admin.child:
             self._admin.exited(why)
             return
@@ -690,7 +690,7 @@ class Supervisor:
             self.control.tell(exited)
             if self.policy.upgrades.is_under_way or not self.control.has_gateway:
                 self._plan.exited.append(exited)
-        self.act(self.policy.exited(child, code, why, self.loop.now))
+        self.act(self.policy.exited(child, code, why, self.loop.now, error))
 
     # --- settings that have changed, and an upgrade of the gateway ---
 

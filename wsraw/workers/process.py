@@ -38,8 +38,9 @@ from wsraw.workers.reporting.ration import Ration, place_of
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime, log_exception, log_left_out
 from wsraw.workers.shells import fork
+from wsraw.workers.shells.calls import Calls
 from wsraw.workers.shells.dealer import Dealer, LinkKeys
-from wsraw.workers.shells.shell import LEAVE_WITHIN, Stopper, connect, is_local
+from wsraw.workers.shells.shell import EXIT_HANGS, LEAVE_WITHIN, Stopper, connect, is_local
 
 if TYPE_CHECKING:
     from wsraw.workers.shells.asyncio_shell import AsyncioShell
@@ -79,7 +80,8 @@ def main(
     stopper = Stopper(bell)
     is_spawned = os.environ.pop("WSRAW_STDIN", "") == "1"
     if is_spawned and supervisor is not None:
-        output.never_block(min(output.LONGEST_WAIT, settings.handler_timeout / 2 or math.inf))
+        longest = min(output.LONGEST_WAIT, settings.handler_timeout / 2 or math.inf)
+        output.never_block(longest, lambda: formatter.current())
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             _handle_signal(signal.SIGINT, lambda number, frame: None)
         _watch_stdin(stopper, supervisor)
@@ -122,6 +124,7 @@ def main(
         return EXIT_WRONG_ENDPOINT
     _stop_on_signals(stopper, bell, is_spawned)
     shell = _shell(runtime, dealer, stopper, concurrency)
+    shell.calls = Calls(settings.handler_timeout, _end_hanging)
     fork.in_child(shell.forked)
     code = shell.run()
     ration.tell()
@@ -210,6 +213,11 @@ def _shell(
     from wsraw.workers.shells.plain_shell import PlainShell
 
     return PlainShell(runtime, dealer, stopper)
+
+
+def _end_hanging() -> None:
+    """End this process while a thread of it runs; its last line has left."""
+    os._exit(EXIT_HANGS)
 
 
 def _ration_reports(runtime: Runtime) -> Ration:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 
 from wsraw.runtime.log.formats import as_json, as_text, time_of
 from wsraw.runtime.log.formatters import HAS_LINES, ToReader, ToSupervisor, level_of, to_line
-from wsraw.runtime.log.line import NOTHING, LogLine, Subject, decode
+from wsraw.runtime.log.line import EXTRA_BYTES, NOTHING, LogLine, Subject, decode, encode
+from wsraw.supervisor.processes.process import LONGEST_LINE
 
 
 def made(name: str, level: int, message: object, *args: object, **extra: Any) -> logging.LogRecord:
@@ -109,3 +112,65 @@ def test_a_process_without_a_supervisor_writes_the_same_formats() -> None:
     text = ToReader(as_text, "worker").format(record)
     assert text == f"{time_of(record.created)} error worker: shop: m"
     assert ToReader(as_json, "worker").format(record).startswith('{"time":')
+
+
+class Unreadable:
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_fields_of_handlers_are_kept_as_json_has_them() -> None:
+    values = {
+        "order": 17, "ratio": 0.5, "ok": True, "none": None, "text": "two\nlines\x1b[2J",
+        "list": [1, (2, {3})], "object": {"a": {"b": {"c": {"d": {"e": 1}}}}}, "set": set(),
+        "huge": 10**30, "nan": float("nan"), "bytes": b"x", "odd": Unreadable(),
+        "surrogate": "\ud800",
+    }  # fmt: skip
+    line = to_line(made("shop", 20, "m", **values), Subject(7, "h:1"))
+    assert (line.connection, line.peer) == (7, "h:1")
+    assert line.extra == {
+        "order": 17, "ratio": 0.5, "ok": True, "none": None, "text": "two\nlines\\x1b[2J",
+        "list": [1, [2, [3]]], "object": {"a": {"b": {"c": "{'d': {'e': 1}}"}}}, "set": [],
+        "huge": str(10**30), "nan": "nan", "bytes": "b'x'", "odd": "<Unreadable>",
+        "surrogate": "\\ud800",
+    }  # fmt: skip
+    written = ToSupervisor().format(made("shop", 20, "m", **values))
+    assert decode(written) == ("", to_line(made("shop", 20, "m", **values)))
+    assert json.loads(as_json(0, "worker 1", "", line))["extra"] == line.extra
+    assert 'shop: m order=17 ratio=0.5 ok=true none=null text="two\\nlines\\\\x1b[2J" list=' in (
+        as_text(0, "worker 1", "", line)
+    )
+
+
+def test_handlers_may_say_which_connection_a_line_is_about() -> None:
+    current = Subject(7, "h:1")
+    line = to_line(made("shop", 20, "m", connection=9, peer="h:2", a=1), current)
+    assert (line.connection, line.peer, line.extra) == (9, "h:2", {"a": 1})
+    assert to_line(made("shop", 20, "m", connection=7), current).peer == "h:1"
+    assert to_line(made("shop", 20, "m", connection=9), current).peer == ""
+    for other in (True, 0, -1, 2**60, "9", None):
+        line = to_line(made("shop", 20, "m", connection=other, peer="h:2"), current)
+        assert (line.connection, line.peer) == (7, "h:1")
+        assert set(line.extra) == {"connection", "peer"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"a": "x" * 10**6, "b": 1},
+        {f"name{n}": n for n in range(10_000)},
+        {"list": list(range(10**6))},
+        {"list": [["x"] * 100] * 100},
+        {"x" * 10**5: '"\\' * 10**5},
+    ],
+)
+def test_fields_of_handlers_are_bounded(values: dict[str, Any]) -> None:
+    trace = "\x00" * 100_000
+    line = to_line(made("shop", 20, '"' * 100_000, stack_info=trace, **values), Subject(7, "h:1"))
+    assert len(msgspec.json.encode(line.extra)) < EXTRA_BYTES * 1.1
+    assert len(as_json(0, "worker 1", "default", line).encode()) < LONGEST_LINE
+    assert len(encode(line).encode()) < LONGEST_LINE
+
+
+def test_our_own_lines_have_no_further_fields() -> None:
+    assert to_line(made("wsraw.worker", 20, "m", has_lines=True, secret=1)).extra == {}

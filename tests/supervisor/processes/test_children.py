@@ -35,7 +35,7 @@ class Nursery:
         self.stream = io.StringIO()
         self.log = Log(self.stream, "debug")
         self.posted: list[Callable[[], object]] = []
-        self.ended: list[tuple[Child, int, str]] = []
+        self.ended: list[tuple[Child, int, str, str]] = []
         self.script = "exit"
         script = lambda *_: ["sh", "-c", self.script]  # noqa: E731
         monkeypatch.setattr(process.Installation, "command", script)
@@ -79,7 +79,7 @@ def test_an_exit_is_reported_in_words_and_the_child_is_forgotten(nursery: Nurser
     child = nursery.spawn("exit 4")
     assert nursery.children.pid(child) is not None
     nursery.record_death()
-    [(who, code, why)] = nursery.ended
+    [(who, code, why, _)] = nursery.ended
     assert (who, code) == (child, 4)
     assert why == "exited with code 4: the gateway rejected it"
     assert nursery.children.pid(child) is None
@@ -193,7 +193,7 @@ def test_a_missing_command_is_reported_as_an_exit(nursery: Nursery) -> None:
     child = Child(programs.parse("/nowhere/at/all x").program, n=1)
     nursery.children.spawn_worker(child, "ipc://x")
     nursery.record_death()
-    ((_, code, why),) = nursery.ended
+    ((_, code, why, _),) = nursery.ended
     assert code
     if sys.platform.startswith("linux"):
         assert why == "exited with code 127: there is no such program"

@@ -7,7 +7,7 @@ from typing import Any, Final
 from wsraw.link.records import HANDLER_BOUNDS
 
 OF_CHILDREN: Final = {
-    "n", "state", "pid", "age", "restarts", "last_reason", "last_death", "rss",
+    "n", "state", "pid", "age", "restarts", "last_reason", "last_error", "last_death", "rss",
 }  # fmt: skip
 """What the supervisor knows of its processes by itself."""
 
@@ -39,7 +39,8 @@ def handler(**changes: Any) -> dict[str, Any]:
 def worker(n: int = 1, **changes: Any) -> dict[str, Any]:
     found = {
         "n": n, "state": "ready", "pid": 100 + n, "age": 5.0, "starts_in": None, "restarts": 0,
-        "last_reason": "", "last_death": None, "rss": 25_000_000, "pool": "default",
+        "last_reason": "", "last_error": "", "last_death": None, "rss": 25_000_000,
+        "pool": "default",
         "runs": "chat.py", "connections": 2, "in_flight": 0, "in_flight_bytes": 0, "oldest": 0.0,
         "window": 4,
         "acked": 0, "round_trip": 0.0, "service_p50": None, "service_p99": None,
@@ -59,6 +60,7 @@ def by_hand(**changes: Any) -> dict[str, Any]:
 def gateway(**changes: Any) -> dict[str, Any]:
     found = {
         "n": 1, "state": "ready", "pid": 50, "age": 5.0, "restarts": 0, "last_reason": "",
+        "last_error": "",
         "last_death": None, "rss": 31_000_000, "answers": True, "epoch": 1, "sockets": 4,
         "max_connections": 18000,
         "connections": {"websocket": 3, "raw": 1, "opened": 0, "total": 4},

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from wsraw.runtime.log.line import LogLine, Subject, decode, encode
+from wsraw.supervisor.processes.process import LONGEST_LINE
 from wsraw.workers.reporting import output
+from wsraw.workers.reporting.output import with_subject
 from wsraw.workers.reporting.worker_log import log
 
 needs_poll = pytest.mark.skipif(not hasattr(select, "poll"), reason="pipes cannot be polled here")
@@ -155,3 +158,49 @@ def test_output_to_a_closed_reader_raises_as_usual() -> None:
             pipe.write(b"x\n")
     finally:
         os.close(writer)
+
+
+SUBJECT = Subject(7, "h:1")
+
+
+def test_printed_lines_tell_their_connection_and_keep_their_level() -> None:
+    data = b"one\nwarning: two \xff\n\n" + encode(LogLine("error", "logged")).encode() + b"\nhalf"
+    *lines, rest = with_subject(data, SUBJECT).decode().split("\n")
+    assert rest == "half"
+    assert [decode(line) for line in lines] == [
+        ("", LogLine("info", "one", "", 7, "h:1")),
+        ("", LogLine("warning", "two \N{REPLACEMENT CHARACTER}", "", 7, "h:1")),
+        ("", None),
+        ("", LogLine("error", "logged")),
+    ]
+
+
+def test_a_long_printed_line_stays_within_the_bounds() -> None:
+    lines = with_subject(b"\x00" * 40_000 + b"\n", SUBJECT).decode().split("\n")[:-1]
+    found = [decode(line)[1] for line in lines]
+    assert all(line is not None and line.connection == 7 for line in found)
+    assert "".join(line.message for line in found if line) == "\\x00" * 40_000
+    assert max(map(len, lines)) < LONGEST_LINE
+
+
+def test_a_stream_tells_it_of_what_is_printed_at_once() -> None:
+    reader, writer = os.pipe()
+    current = SUBJECT
+    raw = output.Pipe(writer, 1.0, lambda: current)
+    stream = io.TextIOWrapper(io.BufferedWriter(raw, output.KEPT_WHOLE), line_buffering=True)
+    print("a", "b", file=stream)
+    print("x" * 20_000, file=stream)
+    print("begun", end="", file=stream, flush=True)
+    print(" and ended", file=stream)
+    current = Subject()
+    print("of nobody", file=stream)
+    stream.close()
+    os.close(writer)
+    with open(reader, encoding="utf-8") as file:
+        found = [decode(line.rstrip("\n")) for line in file]
+    assert found == [
+        ("", LogLine("info", "a b", "", 7, "h:1")),
+        *[("", LogLine("info", "x" * size, "", 7, "h:1")) for size in (16384, 3616)],
+        ("begun and ended", None),
+        ("of nobody", None),
+    ]

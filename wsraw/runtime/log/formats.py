@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from wsraw.runtime.log.line import LogLine
+from wsraw.runtime.printable import printable
 
 OWN_LOGGERS: Final = "wsraw."
 """How names of our loggers begin, which text leaves out: the source says enough."""
@@ -37,14 +39,18 @@ class _Object(msgspec.Struct, omit_defaults=True):
     connection: int = 0
     peer: str = ""
     exception: str = ""
+    extra: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 _encoder: Final = msgspec.json.Encoder()
 
+_BARE: Final = re.compile(r"""[^\s"'={}\[\],]+""")
+"""Text that is shown without quotes."""
+
 
 def as_text(now: float, source: str, pool: str, line: LogLine) -> str:
-    """`TIME LEVEL SOURCE: LOGGER: MESSAGE (connection ID, PEER)`. Further lines of a message or of
-    a traceback have the same beginning."""
+    """`TIME LEVEL SOURCE: LOGGER: MESSAGE FIELD=VALUE (connection ID, PEER)`. Further lines of a
+    message or of a traceback have the same beginning."""
     return _lines(f"{time_of(now)} {line.level} {source}: ", line)
 
 
@@ -65,6 +71,7 @@ def as_json(now: float, source: str, pool: str, line: LogLine) -> str:
         line.connection,
         line.peer,
         line.exception,
+        line.extra,
     )
     return _encoder.encode(found).decode() + "\n"
 
@@ -78,12 +85,22 @@ def lines_of(line: LogLine) -> list[str]:
     first, *more = line.message.split("\n")
     if line.logger and not line.logger.startswith(OWN_LOGGERS):
         first = f"{line.logger}: {first}"
+    first = " ".join((first, *(f"{name}={_shown(line.extra[name])}" for name in line.extra)))
     about = [] if str(line.connection) in line.message else [f"connection {line.connection}"]
     if line.peer and line.peer not in line.message:
         about.append(line.peer)
-    if line.connection and about:
+    # A printed line that is indented continues the one before.
+    is_continued = not line.logger and first[:1].isspace()
+    if line.connection and about and not is_continued:
         first = f"{first} ({', '.join(about)})"
     return [first, *more, *line.exception.split("\n")] if line.exception else [first, *more]
+
+
+def _shown(value: Any) -> str:
+    """The value of a further field: as JSON, without quotes where these are not needed."""
+    if isinstance(value, str) and _BARE.fullmatch(value):
+        return value
+    return printable(_encoder.encode(value).decode())
 
 
 def time_of(now: float) -> str:

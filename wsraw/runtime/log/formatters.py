@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from wsraw.runtime.log.formats import Format
-from wsraw.runtime.log.line import NOTHING, Level, LogLine, Subject, bounded, encode
+from wsraw.runtime.log.line import LARGEST_ID, NOTHING, Level, LogLine, Subject, bounded, encode
 from wsraw.runtime.printable import printable, without_secrets_inside
 
 OWN: Final = "wsraw"
@@ -19,6 +19,9 @@ HAS_LINES: Final = {"has_lines": True}
 
 TRACEBACK: Final = "traceback"
 """In the `extra` of a message of ours: a traceback as text, of which there is no exception here."""
+
+USUAL: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+"""Attributes of each record; all others come from `extra`."""
 
 _tracebacks: Final = logging.Formatter()
 
@@ -36,7 +39,7 @@ def level_of(number: int) -> Level:
 
 def to_line(record: logging.LogRecord, current: Subject = NOTHING) -> LogLine:
     """The line for a record of `logging`. Its `extra` may say what connection it is about; else it
-    is the `current` one."""
+    is the `current` one. What else handlers say there are further fields."""
     message = record.getMessage().replace("\r\n", "\n")
     is_ours = record.name == OWN or record.name.startswith(f"{OWN}.")
     known = record.__dict__
@@ -47,6 +50,10 @@ def to_line(record: logging.LogRecord, current: Subject = NOTHING) -> LogLine:
             message = printable(message)
         if "connection" in known:
             current = Subject(known["connection"], known.get("peer", ""))
+        extra = {}
+    else:
+        extra = {name: known[name] for name in known if name not in USUAL}
+        current = _take_subject(extra, current)
     stacks = []
     if is_ours and known.get(TRACEBACK):
         stacks.append(without_secrets_inside(known[TRACEBACK]))
@@ -63,8 +70,23 @@ def to_line(record: logging.LogRecord, current: Subject = NOTHING) -> LogLine:
             current.connection,
             current.peer,
             "\n".join(stacks),
+            extra,
         )
     )
+
+
+def _take_subject(extra: dict[str, object], current: Subject) -> Subject:
+    """The connection that handlers say in `extra`, taken out of it, or the current one."""
+    number = extra.get("connection")
+    if type(number) is not int or not 0 < number <= LARGEST_ID:
+        return current
+    del extra["connection"]
+    known = current.peer if number == current.connection else ""
+    peer = extra.get("peer")
+    if isinstance(peer, str):
+        known = peer
+        del extra["peer"]
+    return Subject(number, known)
 
 
 class ToSupervisor(logging.Formatter):

@@ -11,8 +11,9 @@ other line is text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Final, Literal, NamedTuple
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 from msgspec import Meta
@@ -27,8 +28,17 @@ MESSAGE_BYTES: Final = 16 * 1024
 """Bytes of a message in UTF-8, after escapes. JSON may double it, and a line on a pipe has at most
 64 KiB (supervisor/processes/process.py)."""
 
-EXCEPTION_BYTES: Final = 14 * 1024
+EXCEPTION_BYTES: Final = 12 * 1024
 """The same of a traceback."""
+
+EXTRA_BYTES: Final = 4 * 1024
+"""Bytes of the further fields of a line, as JSON."""
+
+EXTRA_DEPTH: Final = 4
+"""Levels of lists and objects within a further field; what is deeper is text."""
+
+LEFT_OUT: Final = "…"
+"""Stands for what is left out of further fields."""
 
 NAME_BYTES: Final = 200
 """The same of the name of a logger, and of a peer."""
@@ -50,6 +60,8 @@ class LogLine(msgspec.Struct, omit_defaults=True, frozen=True):
     """The other end of that connection."""
     exception: str = ""
     """A traceback, in lines."""
+    extra: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Further fields, with values as JSON has them."""
 
 
 class Subject(NamedTuple):
@@ -86,6 +98,7 @@ def bounded(line: LogLine) -> LogLine:
         line.connection,
         cut(printable(line.peer), NAME_BYTES),
         cut_middle(printable_lines(line.exception), EXCEPTION_BYTES),
+        _Fields().take(line.extra) if line.extra else {},
     )
 
 
@@ -106,7 +119,68 @@ def decode(output: str) -> tuple[str, LogLine | None]:
         return output, None
 
 
+def printed(text: str) -> tuple[Level, str]:
+    """The level of a line that was printed, and the rest of it: it may begin with a level and a
+    colon."""
+    name, colon, rest = text.partition(": ")
+    for level in get_args(Level):
+        if colon and name == level:
+            return level, rest
+    return "info", text
+
+
 # --- bounds ---
+
+
+class _Fields:
+    """Makes values of handlers such as JSON has, without control characters and with a bound."""
+
+    def __init__(self) -> None:
+        self._room = EXTRA_BYTES
+
+    def take(self, values: Mapping[Any, Any], depth: int = EXTRA_DEPTH) -> dict[str, Any]:
+        """As many as there is room for."""
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            if self._room <= 0:
+                found[LEFT_OUT] = LEFT_OUT
+                break
+            name = self._text(key)
+            found[name] = self._value(value, depth - 1)
+        return found
+
+    def _value(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if value is None or kind is bool or (kind is int and -(2**63) <= value < 2**63):
+            self._room -= len(str(value)) + 1
+            return value
+        if kind is float and math.isfinite(value):
+            self._room -= len(repr(value)) + 1
+            return value
+        if depth > 0 and isinstance(value, Mapping):
+            return self.take(value, depth)
+        if depth > 0 and isinstance(value, list | tuple | set | frozenset):
+            return self._items(value, depth)
+        return self._text(value)
+
+    def _items(self, values: Iterable[Any], depth: int) -> list[Any]:
+        found: list[Any] = []
+        for value in values:
+            if self._room <= 0:
+                found.append(LEFT_OUT)
+                break
+            found.append(self._value(value, depth - 1))
+        return found
+
+    def _text(self, value: Any) -> str:
+        try:
+            text = str(value)
+        except Exception:
+            text = f"<{type(value).__name__}>"
+        # JSON may double it.
+        text = cut(printable_lines(text), max(self._room // 2, 64))
+        self._room -= len(msgspec.json.encode(text)) + 2
+        return text
 
 
 def cut(text: str, most: int) -> str:

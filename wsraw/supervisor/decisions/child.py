@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from wsraw.config.programs import Program
 from wsraw.link.records import DEFAULT_POOL
@@ -54,6 +54,19 @@ TRANSITIONS: Final[dict[tuple[ChildState, Step], ChildState]] = {
 }
 
 
+class Death(NamedTuple):
+    """How a process died."""
+
+    at: float = 0.0
+    reason: str = ""
+    """Why, as text; empty if it never did."""
+    error: str = ""
+    """The exception that ended it, if its last lines tell that."""
+
+
+NEVER: Final = Death()
+
+
 @dataclass(eq=False)
 class Child:
     """A slot of the run: the gateway, or one worker. `n` is the number of its present process."""
@@ -69,8 +82,8 @@ class Child:
     """Early deaths in a row; see restarts.py."""
     restarts: int = 0
     """How often it died unasked and was started again."""
-    last_death: tuple[float, str] = (0.0, "")
-    """When it died unasked the last time, and why, as text; "" if it never did."""
+    last_death: Death = NEVER
+    """How it died unasked the last time."""
     spawn_at: float = 0.0
     spawned_at: float = 0.0
     ready_at: float | None = None
@@ -103,7 +116,7 @@ class Child:
     @property
     def last_reason(self) -> str:
         """Why it died the last time."""
-        return self.last_death[1]
+        return self.last_death.reason
 
     @property
     def alive(self) -> bool:

@@ -26,7 +26,7 @@ from wsraw.link.records import Check, Stop
 from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.canary import Plan
-from wsraw.supervisor.decisions.child import Child, ChildState, Step
+from wsraw.supervisor.decisions.child import Child, ChildState, Death, Step
 from wsraw.supervisor.decisions.gateway.gateway_check import GatewayCheck
 from wsraw.supervisor.decisions.gateway.upgrade import Fallen, Upgrade
 from wsraw.supervisor.decisions.pool import FOREVER, GRACE, Pool
@@ -289,8 +289,11 @@ class Policy:
             self._abort(child, why, now)
         return self.decide(now)
 
-    def exited(self, child: Child, code: int, reason: str, now: float) -> list[a.Action]:
-        """A process has exited; `reason` is text for the log."""
+    def exited(
+        self, child: Child, code: int, reason: str, now: float, error: str = ""
+    ) -> list[a.Action]:
+        """A process has exited; `reason` is text for the log. `error`: the exception that ended it,
+        which is in the log already."""
         if self._exited_in_upgrade(child, code, reason, now):
             return self.decide(now)
         was_asked = child.state is ChildState.STOPPING
@@ -308,7 +311,7 @@ class Policy:
             reason = f"{reason} ({child.why_killed})"
             child.why_killed = ""
         if self.phase is Phase.RUNNING:
-            self._handle_exit(child, code, reason, was_asked, was_ready_at, now)
+            self._handle_exit(child, code, reason, was_asked, was_ready_at, now, error)
         else:
             self._log_expected_exit(child, code, reason)
         return self.decide(now)
@@ -611,12 +614,13 @@ class Policy:
         was_asked: bool,
         was_ready_at: float | None,
         now: float,
+        error: str = "",
     ) -> None:
         """Tell a requested exit from a boot failure and from a death, and act on it."""
         name = child.name
         if not was_asked:
             child.restarts += 1
-            child.last_death = now, reason
+            child.last_death = Death(now, reason, error)
         pool = self.pools[child.pool] if child is not self.gateway else None
         if pool is not None and pool.canary_exited(child, reason, now):
             return

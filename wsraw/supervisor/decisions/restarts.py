@@ -30,6 +30,9 @@ STABLE_AFTER: Final = 1.0
 PERIOD: Final = 30.0
 """Seconds in which early deaths are counted; deaths further apart have separate causes."""
 
+HANGS: Final = 5
+"""The exit code of a worker in which a timer, or a function of call_soon, does not return."""
+
 DEATHS_KEPT: Final = 100
 """Early deaths that may still be forgiven: the gateway tells of handled events a little later."""
 
@@ -61,7 +64,7 @@ REASONS: Final = (HUNG, KILLED, SIGNAL, FAILED, EXITED, RELOAD, RECYCLED)
 
 def reason_of(child: Child, code: int) -> str:
     """Why a child has died, that was not asked to leave; it exited with that code."""
-    if child.is_aborted:
+    if child.is_aborted or (code == HANGS and child.program and not child.program.is_foreign):
         return HUNG
     if child.is_killed:
         return KILLED

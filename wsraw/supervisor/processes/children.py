@@ -20,7 +20,9 @@ from wsraw.runtime.sockets import share
 from wsraw.supervisor.decisions.actions import Ending
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, DOES_NOT_START
+from wsraw.supervisor.decisions.restarts import HANGS
 from wsraw.supervisor.log import Log, lines_of_output
+from wsraw.supervisor.processes.last_words import error_in
 from wsraw.supervisor.processes.process import (
     LAST_WORDS,
     Held,
@@ -42,6 +44,7 @@ MEANINGS: Final = {
         1: "it could not start",
         3: "its handlers file does not load",
         4: "the gateway rejected it",
+        HANGS: "a timer or a call_soon function took too long",
     },
     "foreign": {
         3: "it cannot work as it is",
@@ -66,14 +69,15 @@ LAST_LINES: Final = 20
 
 class Children:
     """Spawns, signals and reaps children. `post` runs a function in the supervisor's loop, where
-    `ended` is called with the child, its exit code, and the reason in words."""
+    `ended` is called with the child, its exit code, the reason in words, and the exception that has
+    ended it, "" if none is known."""
 
     def __init__(
         self,
         lock: int,
         log: Log,
         post: Callable[[Callable[[], object]], object],
-        ended: Callable[[Child, int, str], object],
+        ended: Callable[[Child, int, str, str], object],
         versions: VersionFolders,
         said: bytes = b"",
         limit: Any = None,
@@ -253,7 +257,7 @@ class Children:
             )
         except OSError as error:
             why = f"could not be started: {os_error(error)}"
-            self._post(partial(self._ended, child, 1, why))
+            self._post(partial(self._ended, child, 1, why, ""))
             return None
         self._processes[child] = process
         self._kinds[child] = kind, lines
@@ -337,7 +341,7 @@ class Children:
         why = reason(code, meanings, killed=child.is_killed)
         said = [line for output in lines for line in lines_of_output(output)]
         self.last_output = "\n".join(text for line in said for text in lines_of(line))
-        self._ended(child, code, why)
+        self._ended(child, code, why, error_in(said) if code > 0 else "")
 
     def reap_orphans(self) -> None:
         """As process 1 of a container, reap processes that were left to us."""
