@@ -348,3 +348,45 @@ def test_an_async_worker_is_stuck_by_its_oldest_event_whatever_else_it_acks() ->
     window.take(rec.Ack(2, 2))
     window.measure(1.015)
     assert window.is_stuck(1.0 + 4 * window.service_time + 0.001)
+
+
+def test_the_time_of_an_event_begins_when_the_one_before_it_of_its_connection_is_acked() -> None:
+    window = begun(concurrency=2)
+    for owner in ("a", "a", "a", "b"):
+        window.add(message(), owner, 1, 1.0)
+    for now in (2.0, 3.0):
+        window.hold_back(now)
+        assert [each.sent_at for _, each in sorted(window.in_flight.items())] == [
+            1.0,
+            now,
+            now,
+            1.0,
+        ]
+    assert window.oldest_age(3.5) == 2.5
+    window.take(rec.Ack(1, 1))
+    window.take(rec.Ack(4, 4))
+    window.hold_back(4.0)
+    assert [each.sent_at for each in window.in_flight.values()] == [3.0, 4.0]
+
+
+def test_the_time_of_an_event_begins_when_the_worker_has_a_free_hand() -> None:
+    window = begun(concurrency=2)
+    for owner in ("a", "b", "c", "d", "a"):
+        window.add(message(), owner, 1, 1.0)
+    window.hold_back(2.0)
+    assert [each.sent_at for _, each in sorted(window.in_flight.items())] == [1, 1, 2, 2, 2]
+    # The worker goes on with a; c must wait for b.
+    window.take(rec.Ack(1, 1))
+    window.hold_back(3.0)
+    assert {seq: each.sent_at for seq, each in window.in_flight.items()} == {2: 1, 5: 2, 3: 3, 4: 3}
+    window.take(rec.Ack(5, 5))
+    window.hold_back(4.0)
+    assert {seq: each.sent_at for seq, each in window.in_flight.items()} == {2: 1, 3: 3, 4: 4}
+
+
+def test_events_that_are_all_begun_are_left_alone() -> None:
+    window = begun(concurrency=3)
+    for owner in ("a", "b", "c"):
+        window.add(message(), owner, 1, 1.0)
+    window.hold_back(9.0)
+    assert [each.sent_at for each in window.in_flight.values()] == [1.0] * 3

@@ -18,6 +18,8 @@ from wsraw.link.records import (
     Close,
     Detach,
     Hello,
+    Hung,
+    Mark,
     OnError,
     OnMessage,
     Opened,
@@ -925,3 +927,18 @@ def test_what_cannot_be_spliced_stays_with_its_handlers(pair: MakePair) -> None:
     """)
     assert p.run(message(1, b"1"), message(1, b"2")) == []
     assert p.heard == ["1", "itself", "2", "itself"]
+
+
+def test_an_event_that_waits_for_its_handler_is_not_taken_for_one_that_hangs(
+    pair: MakePair,
+) -> None:
+    p = pair("async def on_message(msg, con): pass\n")
+    cancelled: list[int] = []
+    p.runtime.cancel = cancelled.append
+    p.deliver(message(1, b"x"), message(1, b"y"))
+    first, second = p.runtime.queue
+    p.notice(Hung(con_id(1), second.seq))
+    assert p.commands() == [Mark(con_id(1), 1)] and not cancelled
+    p.runtime.queue.popleft()
+    p.notice(Hung(con_id(1), first.seq))
+    assert p.commands() == [] and cancelled == [first.seq]

@@ -9,6 +9,7 @@ Time comes in as `now`, in seconds.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from wsraw.link.records import Ack, Event, Lean
@@ -168,6 +169,28 @@ class Window(Generic[Owner]):
         alone = self.concurrency == 1
         waiting = [seq for seq, each in self.in_flight.items() if alone or each.owner is owner]
         for seq in sorted(waiting):
+            flight = self.in_flight.pop(seq)
+            flight.sent_at = now
+            self.in_flight[seq] = flight
+
+    def hold_back(self, now: float) -> None:
+        """Begin the time anew of events that cannot have been begun: those behind another one of
+        their connection, and those of more connections than are handled at a time.
+
+        A worker goes on with a connection that it is busy with, and else takes events in order.
+        """
+        first: dict[Owner, int] = {}
+        for seq, flight in self.in_flight.items():
+            first[flight.owner] = min(seq, first.get(flight.owner, seq))
+        if len(first) == len(self.in_flight) <= self.concurrency:
+            return
+        busy = dict(islice(first.items(), self.concurrency))
+        behind: list[int] = []
+        others: list[int] = []
+        for seq, flight in self.in_flight.items():
+            if busy.get(flight.owner) != seq:
+                (behind if flight.owner in busy else others).append(seq)
+        for seq in (*sorted(behind), *sorted(others)):
             flight = self.in_flight.pop(seq)
             flight.sent_at = now
             self.in_flight[seq] = flight

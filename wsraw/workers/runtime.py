@@ -275,6 +275,10 @@ class Runtime:
     def _hung(self, hung: Hung) -> None:
         """Log what an async handler awaits, and cancel it: if that does not help, we are killed. (A
         plain handler that blocks keeps this from being read; faulthandler logs its stack.)"""
+        if self._is_queued(hung.event):
+            # The gateway cannot know that: tell it that the event's time has not begun.
+            self.questions.drained(hung.con)
+            return
         busy = [con for con in self.connections.values() if con._handling is not None]
         itself = [con for con in busy if con.id == hung.con]
         for con in itself or busy[:MOST_SHOWN]:
@@ -285,6 +289,11 @@ class Runtime:
             log.error(text, hung.con, con.id, stack, extra=subject_of(con).extra() | HAS_LINES)
         self._overdue.add(hung.event)
         self.cancel(hung.event)
+
+    def _is_queued(self, seq: int) -> bool:
+        """Whether the handler of an event has not begun."""
+        waiting = (con._waiting for con in self.connections.values() if con._waiting)
+        return any(event.seq == seq for events in (self.queue, *waiting) for event in events)
 
     def _refused(self, refused: Refused) -> None:
         if refused.batch == 0:

@@ -410,6 +410,72 @@ def test_a_handler_that_waits_for_its_client_to_read_does_not_hang(concurrency: 
     assert linked.take(Hung) == [Hung(con.id, message.seq)]
 
 
+def test_an_event_that_waits_behind_others_of_its_connection_does_not_hang() -> None:
+    harness = Harness(handler_timeout=5.0)
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third", concurrency=2)
+    linked.worker.window.limit = 9
+    con = harness.raw()
+    harness.turn()
+    harness.registry.take(con, con.receive_data(b"more", harness.now), harness.now)
+    harness.hang_up(con)
+    harness.turn()
+    events = list(linked.events)
+    assert len(events) > 2
+    for event in events:
+        harness.run(4.0)
+        assert linked.take(Hung) == []
+        linked.ack(event)
+    assert harness.sessions.to_supervisor[1:] == []
+
+
+def test_an_event_that_waits_for_a_free_hand_does_not_hang() -> None:
+    harness = Harness(handler_timeout=5.0)
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third", concurrency=2)
+    linked.worker.window.limit = 9
+    cons = [harness.raw() for _ in range(3)]
+    harness.turn()
+    first, second, third = (event for event in linked.events if type(event) is OnConnect)
+    harness.run(4.0)
+    linked.ack(first)
+    # Its hand goes on with the message of the same connection, and the third one still waits.
+    harness.run(3.0)
+    assert linked.take(Hung) == [Hung(cons[1].id, second.seq)]
+    linked.ack(second)
+    linked.ack(*(event for event in linked.events if event.con != cons[2].id))
+    assert [event.con for event in linked.events] == [cons[2].id] * 2
+    harness.run(4.0)
+    assert linked.take(Hung) == []
+    harness.run(3.0)
+    assert linked.take(Hung) == [Hung(cons[2].id, third.seq)]
+
+
+def test_a_mark_that_is_reached_at_once_begins_the_time_anew_too() -> None:
+    harness = Harness(handler_timeout=5.0)
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third", concurrency=9)
+    con = harness.raw()
+    harness.turn()
+    connect, message = linked.events
+    linked.ack(connect)
+    for ref in range(1, 5):
+        harness.run(4.0)
+        linked.say(Mark(con.id, ref))
+        harness.turn()
+        assert linked.take(Reached) == [Reached(con.id, ref)]
+        assert linked.take(Hung) == []
+    harness.run(7.0)
+    assert linked.take(Hung) == [Hung(con.id, message.seq)]
+    linked.say(Mark(con.id, 5))
+    harness.run(4.0)
+    # It is asked again, and has its time to cancel again.
+    harness.run(3.0)
+    assert linked.take(Hung) == [Hung(con.id, message.seq)]
+    harness.run(CANCEL_GRACE - 2.0)
+    assert linked.take(Hung) == []
+
+
 def test_a_hanging_worker_started_by_hand_is_reported() -> None:
     harness = Harness(handler_timeout=5.0)
     hangs = harness.worker()

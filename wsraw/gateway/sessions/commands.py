@@ -382,12 +382,13 @@ class Commands:
             self._registry.outgoing.catch_up(entry, now)
             if entry.con.is_making:
                 return UNFINISHED
+        if entry is not None:
+            worker.window.touch(entry, now)
         is_open = entry is not None and entry.con.state is not CLOSED
         if entry is None or not is_open or not entry.con.output.waiting:
             worker.session.notice(Reached(mark.con, mark.ref, is_open))
             self._registry.dispatcher.with_output.add(worker)
             return None
-        worker.window.touch(entry, now)
         if entry.marks is None:
             entry.marks = []
         if len(entry.marks) >= MOST_MARKS:

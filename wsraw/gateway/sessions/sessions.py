@@ -60,6 +60,9 @@ CANCEL_GRACE: Final = 5.0
 """Seconds beyond handler_timeout in which a worker that handles several events at a time can cancel
 the handler."""
 
+HELD_BACK_AFTER: Final = 0.5
+"""Seconds that a worker's oldest event must have taken before others can be behind it for long."""
+
 HELLO_TIMEOUT: Final = 30.0
 """Seconds after which an identity that never said hello is forgotten, to be asked anew."""
 
@@ -649,6 +652,16 @@ class Sessions:
     def _hangs(self, worker: Worker, now: float) -> bool:
         """Whether a handler has taken too long. One of several is asked to be cancelled first."""
         window, timeout = worker.window, self._registry.settings.handler_timeout
+        if window.concurrency > 1 and window.oldest_age(now) > HELD_BACK_AFTER:
+            window.hold_back(now)
+        if worker.overdue:
+            # Unless their time has begun anew.
+            flights = window.in_flight
+            worker.overdue = {
+                seq
+                for seq in worker.overdue
+                if seq in flights and now - flights[seq].sent_at > timeout
+            }
         if window.oldest_age(now) <= timeout:
             return False
         for flight in list(window.in_flight.values()):
@@ -657,7 +670,6 @@ class Sessions:
                 window.touch(flight.owner, now)
         if window.concurrency == 1:
             return window.oldest_age(now) > timeout
-        worker.overdue &= window.in_flight.keys()
         for seq, flight in window.in_flight.items():
             if now - flight.sent_at <= timeout:
                 break

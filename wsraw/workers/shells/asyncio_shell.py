@@ -314,7 +314,7 @@ class AsyncioShell(Shell):
     async def _call(self, name: str, function: Callable[..., Any], *args: Any) -> None:
         """Call what belongs to no event."""
         began = monotonic()
-        await self.runtime.call_async(name, function, *args)
+        await self.runtime.call_async(name, self.calls.either, name, function, *args)
         self.runtime.times.called(name, monotonic() - began)
         if not self._tells_times:
             self._tell_later()

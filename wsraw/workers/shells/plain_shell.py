@@ -139,7 +139,7 @@ class PlainShell(Shell):
     def _call(self, name: str, function: Callable[..., Any], *args: Any) -> None:
         """Call what belongs to no event."""
         began = monotonic()
-        self.runtime.call(name, function, *args)
+        self.runtime.call(name, self.calls.plain, name, function, *args)
         now = monotonic()
         self.runtime.times.called(name, now - began)
         self.runtime.times.handled(0, 0.0, now)
@@ -195,6 +195,7 @@ class PlainShell(Shell):
                 if self.dealer.wait(min(left, LONG_HANDLER)):
                     self._receive()
             self._send()
+            self.calls.lives()
             if self.stop_if_abandoned():
                 self.runtime.questions.lost()
 

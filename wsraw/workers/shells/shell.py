@@ -18,6 +18,7 @@ from wsraw.workers.loading.handlers import Timer, offer
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
+from wsraw.workers.shells.calls import Calls
 from wsraw.workers.shells.dealer import Dealer, LinkKeys
 from wsraw.workers.shells.local_dealer import LocalDealer
 
@@ -41,6 +42,9 @@ EXIT_STOPPED: Final = 0
 EXIT_START_FAILED: Final = 1
 EXIT_REJECTED: Final = 4
 """The gateway has rejected this worker."""
+
+EXIT_HANGS: Final = 5
+"""A timer, or a function of call_soon, has not returned."""
 
 
 def is_local(endpoint: str, is_known: bool) -> bool:
@@ -110,6 +114,8 @@ class Shell:
     """The objects of a worker."""
 
     def __init__(self, runtime: Runtime, dealer: Dealer, stopper: Stopper) -> None:
+        self.calls = Calls(0.0, bool)
+        """What is called beside events; a process of ours watches it."""
         self.runtime = runtime
         self.dealer = dealer
         self.stopper = stopper
