@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadline import eventually
 from tests.e2e.serving import ECHO, TIMEOUT, receive_exactly, serve
 from tests.needs import KILL, signals, unix_sockets
 from tests.running import Running, wsraw
@@ -76,18 +77,31 @@ def test_an_unusable_run_folder_does_not_stop_the_restart_of_the_gateway() -> No
 
 
 @unix_sockets
-def test_a_socket_file_of_a_listener_that_was_removed_is_told(tmp_path: Path) -> None:
+def test_a_socket_file_of_a_listener_that_was_removed_is_restored(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
-    with serve(ECHO, listen=[f"unix:{path}", "127.0.0.1:0"]) as serving:
+    with serve(ECHO, listen=[f"unix:{path}?mode=0600"]) as serving:
+        folder = serving.folder
+        assert folder is not None
+
+        def talks(client: socket.socket) -> bool:
+            client.sendall(b"echo")
+            return receive_exactly(client, 4) == b"echo"
+
+        eventually(lambda: list(folder.glob("listener-*.sock")), "its second name")
         with serving.tcp() as client:
             path.unlink()
-            serving.run.line(r"error wsraw: the socket file of unix:\S+ was removed or replaced")
-            client.sendall(b"still served")
-            assert receive_exactly(client, 12) == b"still served"
-        with serving.tcp(1) as other:
-            other.sendall(b"this one, too")
-            assert receive_exactly(other, 13) == b"this one, too"
-        assert str(serving).count("was removed or replaced") == 1
+            serving.run.line(r"warning wsraw: the socket file of unix:\S+ was removed; it is rest")
+            assert talks(client)
+            with serving.tcp() as other:
+                assert talks(other)
+            assert path.stat().st_mode & 0o777 == 0o600
+            # A gateway that dies changes nothing.
+            os.kill(serving.gateway, KILL)
+            path.unlink()
+            serving.run.line(r"it is restored", 2)
+            with serving.tcp() as other:
+                assert talks(other)
+    assert not path.exists()
 
 
 @signals

@@ -130,6 +130,12 @@ def _closed(data: Data) -> Iterator[Value]:
             yield (cause, *_place(each)), count
 
 
+def _responses(data: Data) -> Iterator[Value]:
+    for each in _totals(data):
+        for status, count in each["responses"].items():
+            yield (status, each["pool"], each["listener"]), count
+
+
 def _traffic(received: str, sent: str) -> Callable[[Data], Iterable[Value]]:
     def values(data: Data) -> Iterator[Value]:
         for each in _totals(data):
@@ -277,6 +283,13 @@ METRICS: Final = (
         "Bytes read from and written to connections, with what the WebSocket protocol adds, "
         "without what TLS adds.",
         ("direction", *_PLACE), _traffic("received_bytes", "sent_bytes"),
+    ),
+    Described(
+        "wsraw_http_responses", "counter",
+        "Responses to HTTP requests, by the class of their status: those of handlers, of files and "
+        "of the gateway itself, which also refuses WebSocket handshakes. Those that succeed (101) "
+        "are not among them.",
+        ("status", "pool", "listener"), _responses,
     ),
     Described(
         "wsraw_messages_dropped", "counter",

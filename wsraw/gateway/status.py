@@ -87,6 +87,7 @@ def _totals(totals: ConnectionTotals) -> dict[str, Any]:
         "received_bytes": totals.received_bytes,
         "sent": int(totals.sent),
         "sent_bytes": totals.sent_bytes,
+        "responses": dict(totals.responses),
     }
 
 

@@ -28,6 +28,7 @@ class ConnectionTotals:
         "opened",
         "pool",
         "received_bytes",
+        "responses",
         "sent",
         "sent_bytes",
         "total",
@@ -35,7 +36,7 @@ class ConnectionTotals:
 
     def __init__(self, kind: str, pool: str, listener: str, opened: bool) -> None:
         self.kind = kind
-        """`raw`, `websocket` or UNKNOWN."""
+        """`raw`, `websocket`, `http` or UNKNOWN."""
         self.pool = pool
         self.listener = listener
         """Its name; empty for connections that handlers have opened."""
@@ -58,15 +59,24 @@ class ConnectionTotals:
         """Bytes read; with TLS, after decryption."""
         self.sent_bytes = 0
         """Bytes that the kernel has taken; with TLS, before encryption."""
+        self.responses: dict[str, int] = {}
+        """Responses to HTTP requests, by the class of their status: `2xx` and so on."""
 
     @property
     def received(self) -> int:
         """Messages of clients: frames of WebSockets, reads of raw connections."""
         return self.events - self.notices
 
-    def count_end(self, cause: str) -> None:
-        """Count a connection that has ended."""
+    def count_end(self, cause: str, status: int = 0) -> None:
+        """Count a connection that has ended, perhaps with a response of that status."""
         self.closed[cause] = self.closed.get(cause, 0) + 1
+        if status:
+            self.count_response(status)
+
+    def count_response(self, status: int) -> None:
+        """Count a response to an HTTP request."""
+        name = f"{status // 100}xx"
+        self.responses[name] = self.responses.get(name, 0) + 1
 
 
 class HandlerTotals:

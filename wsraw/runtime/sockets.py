@@ -70,7 +70,12 @@ def close(sock: socket.socket, listen: Listen) -> None:
 
 def is_intact(sock: socket.socket, listen: Listen) -> bool:
     """Whether the file of a unix socket that `bind` returned is still its own."""
-    return isinstance(sock, _UnixSocket) and sock.file == _identity(listen.path) is not None
+    return is_file_of(sock, listen.path)
+
+
+def is_file_of(sock: socket.socket, path: str) -> bool:
+    """Whether that is a name of the file of a unix socket that `bind` returned."""
+    return isinstance(sock, _UnixSocket) and sock.file == _identity(path) is not None
 
 
 def of_file(sock: socket.socket, path: str) -> socket.socket:

@@ -97,6 +97,7 @@ from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder import keeper
 from wsraw.supervisor.run_folder.folder import Folder, FolderError, count_dead_letters
 from wsraw.supervisor.run_folder.keeper import Keeper
+from wsraw.supervisor.run_folder.socket_files import SocketFiles
 from wsraw.supervisor.run_folder.versions import VersionFolders
 from wsraw.supervisor.service_manager.notifier import Notifier, ServiceState
 from wsraw.supervisor.service_manager.passed_sockets import PassedSocketError, PassedSockets
@@ -230,7 +231,7 @@ class Supervisor:
         self._record = record
         """What the program before us has told, until we go on with it."""
         self._sockets: list[tuple[socket.socket, Listen]] = []
-        self._told_missing: set[str] = set()
+        self._socket_files = SocketFiles(self.log.say)
         self._epoch = 0
         self._link: socket.socket | None = None
         """Where workers find each gateway, if there are no unix sockets. So nobody else can listen
@@ -1165,20 +1166,13 @@ class Supervisor:
         self.loop.call_later(keeper.LOOK, self._look_at_folder)
 
     def _look_at_unix_sockets(self) -> None:
-        """Tell once of a listener whose file somebody has removed: nobody finds it any more."""
-        for sock, listen in self._sockets:
-            is_ours = listen.path and listen.name not in self._passed_names
-            if (
-                is_ours
-                and listen.name not in self._told_missing
-                and not listening.is_intact(sock, listen)
-            ):
-                self._told_missing.add(listen.name)
-                self.log.say(
-                    "error",
-                    f"the socket file of {listen.name} was removed or replaced: no new client can "
-                    "connect there until the run is started again",
-                )
+        ours = [
+            (sock, listen)
+            for sock, listen in self._sockets
+            if listen.path and listen.name not in self._passed_names
+        ]
+        if ours:
+            self._socket_files.look(ours, self._keeper.place().path)
 
     def _keep_folder(self) -> None:
         self._keeper.keep()

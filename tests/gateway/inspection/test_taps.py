@@ -98,6 +98,13 @@ def test_a_raw_connection_is_told_from_its_first_byte_to_its_end() -> None:
     assert not tapped.tap.look(), "no socket, and no worker that has to hear of it"
 
 
+def test_an_end_of_which_no_handler_is_told_is_no_on_close() -> None:
+    harness, _ = begin()
+    tapped = Tapped(harness, harness.raw(b""))
+    harness.hang_up(tapped.con)
+    assert tapped.told()[-2:] == ["= state closed", "= end 1006, cause lost"]
+
+
 def test_an_end_that_comes_from_no_phase_is_told() -> None:
     harness, _worker = begin()
     tapped = Tapped(harness, harness.websocket())

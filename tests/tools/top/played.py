@@ -16,7 +16,7 @@ def totals(**changes: Any) -> dict[str, Any]:
     found = {
         "kind": "websocket", "pool": "default", "listener": "127.0.0.1:8000", "opened": False,
         "open": 4, "total": 5, "closed": {}, "received": 0, "received_bytes": 0, "sent": 0,
-        "sent_bytes": 0,
+        "sent_bytes": 0, "responses": {},
     }  # fmt: skip
     return found | changes
 

@@ -34,7 +34,10 @@ def with_counts(factor: int) -> dict[str, Any]:
                     received=1 * factor, received_bytes=10 * factor, sent=2 * factor,
                     sent_bytes=20 * factor, closed={"peer": 3 * factor, "idle": 4 * factor},
                 ),
-                totals(kind="raw", received=100 * factor, closed={"peer": 5 * factor}),
+                totals(
+                    kind="raw", received=100 * factor, closed={"peer": 5 * factor},
+                    responses={"2xx": 6 * factor, "5xx": factor},
+                ),
             ],
             accepted={"one": 6 * factor, "two": 7 * factor},
             loop={"turns": 1, "seconds": 0.125 * factor, "long": [], "lag": 0.0},
@@ -57,7 +60,7 @@ def test_rates_are_differences_by_the_time_between() -> None:
     assert found["seconds"] == 4.0
     assert found["rates"] == {
         "received": 101.0, "received_bytes": 10.0, "sent": 2.0, "sent_bytes": 20.0,
-        "accepted": 13.0, "closed": 12.0, "busy": 0.125,
+        "accepted": 13.0, "closed": 12.0, "busy": 0.125, "responses": 7.0, "failures": 1.0,
     }  # fmt: skip
     assert set(found["rates"]) == set(COUNTERS)
     assert [each["acked_per_second"] for each in found["pools"]] == [9.0]

@@ -280,7 +280,9 @@ class _Accepting(Phase):
         headers = [("Retry-After", str(RETRY_AFTER))] if status == 429 else []
         answer = http_answer(status, text, *headers)
         con.output.append(answer_for(bytes(self._sniffer.buffer[:4]), answer))
-        return con.end(1002, "", "protocol-error", limit=limit)
+        events = con.end(1002, "", "protocol-error", limit=limit)
+        con.ending.status = status
+        return events
 
     def receive_eof(self, con: Connection, now: float) -> list[Event]:
         sniffer = self._sniffer

@@ -67,7 +67,16 @@ PONGS_BELOW: Final = 64 * 1024
 class Ending:
     """Why and how a connection ends or has ended."""
 
-    __slots__ = ("cause", "code", "is_answered", "is_told", "limit", "reason", "successor")
+    __slots__ = (
+        "cause",
+        "code",
+        "is_answered",
+        "is_told",
+        "limit",
+        "reason",
+        "status",
+        "successor",
+    )
 
     def __init__(self, code: int = 0, reason: str = "", cause: str = "", limit: str = "") -> None:
         self.code = code
@@ -79,6 +88,8 @@ class Ending:
         """The on_error has been told, and the on_close is still to come."""
         self.is_answered = False
         """It was a request, and no event tells its end."""
+        self.status = 0
+        """The status of a response that ends it and is not counted yet; 0 for none."""
         self.successor: Callable[[int, float], Connection] | None = None
         """Makes the connection that goes on with its socket, from an id and the time."""
 

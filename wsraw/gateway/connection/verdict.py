@@ -44,7 +44,7 @@ class AwaitingVerdict(Connecting):
     def reject(self, con: Connection, reject: Reject, now: float) -> list[Event]:
         self._policy.refuse("verdict", con.about, "rejected by a handler", now)
         con.output.append(answer(reject.status, reject.reason, reject.headers, reject.body))
-        return con.end(1006, "", "rejected")
+        return _ended(con, reject.status, "rejected")
 
     def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
         """Keep bytes that come too early; how to read them is known after the 101."""
@@ -58,9 +58,17 @@ class AwaitingVerdict(Connecting):
         why = f"on_connect has not decided within {con.keepalive.timeout:g} s"
         self._policy.refuse("verdict_timeout", con.about, why, now)
         con.output.append(http_answer(503, "the server took too long to decide"))
-        return con.end(1006, "", "verdict-timeout")
+        return _ended(con, 503, "verdict-timeout")
 
     def give_up(self, con: Connection, code: int, reason: str, cause: str) -> list[Event]:
         """Answer with an error: there is no close frame before the 101."""
-        con.output.append(http_answer(500 if code == 1011 else 503, reason or "not now"))
-        return con.end(1006, "", cause)
+        status = 500 if code == 1011 else 503
+        con.output.append(http_answer(status, reason or "not now"))
+        return _ended(con, status, cause)
+
+
+def _ended(con: Connection, status: int, cause: str) -> list[Event]:
+    """The response is given."""
+    events = con.end(1006, "", cause)
+    con.ending.status = status
+    return events

@@ -175,7 +175,7 @@ class Dispatcher:
         """Count that a connection is not open any more."""
         entry.is_open = False
         entry.totals.open -= 1
-        entry.totals.count_end(cause)
+        entry.totals.count_end(cause, entry.con.ending.status)
         closed = entry.pool.totals.closed
         closed[cause] = closed.get(cause, 0) + 1
 

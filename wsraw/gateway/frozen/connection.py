@@ -75,7 +75,7 @@ RATE_LIMIT: Final = Plan(
 ENDING: Final = Plan(
     Ending,
     EndingState,
-    copied="code reason cause limit is_told is_answered",
+    copied="code reason cause limit is_told is_answered status",
     translated="successor",
 )
 CONNECTION: Final = Plan(

@@ -93,7 +93,7 @@ TOTALS: Final = Plan(
     ConnectionTotals,
     TotalsState,
     copied="kind pool listener opened open total closed events notices sent received_bytes"
-    " sent_bytes",
+    " sent_bytes responses",
 )
 HANDLER: Final = Plan(HandlerTotals, HandlerState, copied="calls seconds exceptions slower")
 POOL_TOTALS: Final = Plan(

@@ -356,6 +356,7 @@ class EndingState(State):
     is_told: bool
     is_answered: bool
     successor: NextState | PassedState | None
+    status: int = 0
 
 
 class ConnectionState(State):
@@ -483,6 +484,7 @@ class TotalsState(State):
     sent: float
     received_bytes: int
     sent_bytes: int
+    responses: dict[str, int] = {}
 
 
 class HandlerState(State):

@@ -139,7 +139,11 @@ class Seen:
             if con.state is CLOSED:
                 end = con.ending
                 reason = f" {end.reason}" if end.reason else ""
-                note(STATE, "on_close", 0, b"", f"{end.code}{reason}, cause {end.cause}")
+                # Handlers are told only if they knew the connection, and never of the end of a
+                # request.
+                known = con.kind != "http" and (self.entry or entry_of(con)) is not None
+                name = "on_close" if known else "end"
+                note(STATE, name, 0, b"", f"{end.code}{reason}, cause {end.cause}")
         waiting = con.output.waiting
         if waiting != self._waiting:
             self._waiting = waiting

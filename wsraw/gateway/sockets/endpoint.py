@@ -482,7 +482,9 @@ class Endpoint:
         self._leave()
         if con.entry is None:
             registry = self.shared.registry
-            registry.totals_of(con, UNKNOWN, "").count_end(con.ending.cause or UNKNOWN)
+            ending = con.ending
+            totals = registry.totals_of(con, UNKNOWN, "")
+            totals.count_end(ending.cause or UNKNOWN, ending.status)
         if con.output.reset or con.output.size or con.output.ends_with_reset:
             self.transport.reset()
         else:

@@ -21,6 +21,7 @@ from wsraw.runtime.link import place
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
 from wsraw.runtime.log.line import Level
 from wsraw.supervisor.replacing.records import FolderRecord
+from wsraw.supervisor.run_folder import socket_files
 from wsraw.supervisor.run_folder.versions import FOLDER as VERSIONS
 
 LONGEST_NAME: Final = "control.sock"
@@ -285,6 +286,7 @@ class Folder:
             except OSError:
                 # In use (Windows) or gone; nothing depends on it.
                 pass
+        socket_files.remove(self.path)
         shutil.rmtree(self.path / VERSIONS, ignore_errors=True)
         letters = self.path / DEAD_LETTERS
         kept = letters if self._is_ours and letters.exists() else None

@@ -17,9 +17,12 @@ COUNTERS: Final[dict[str, Callable[[Figures], float]]] = {
     "sent_bytes": lambda gateway: sum(each["sent_bytes"] for each in gateway["totals"]),
     "accepted": lambda gateway: sum(gateway["accepted"].values()),
     "closed": lambda gateway: sum(sum(each["closed"].values()) for each in gateway["totals"]),
+    "responses": lambda gateway: sum(sum(each["responses"].values()) for each in gateway["totals"]),
+    "failures": lambda gateway: sum(each["responses"].get("5xx", 0) for each in gateway["totals"]),
     "busy": lambda gateway: gateway["loop"]["seconds"],
 }
-"""Rate → what the gateway has counted since its start. `busy` is the share of the time in which the
+"""Rate → what the gateway has counted since its start. `responses` are those to HTTP requests, and
+`failures` those of them with a status of 500 or more. `busy` is the share of the time in which the
 loop has worked."""
 
 

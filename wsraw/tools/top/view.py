@@ -126,6 +126,11 @@ def _overview(figures: Figures) -> Iterable[tuple[str, list[str]]]:
             else f"sockets {gateway['sockets']:,}",
         ],
     )
+    if any(each["responses"] for each in gateway["totals"]):
+        yield (
+            "responses",
+            [f"HTTP {_rate(rates['responses'])}", f"5xx {_rate(rates['failures'])}"],
+        )
     longest = f" (longest {human_time(gateway['paused_longest'])})" if gateway["paused"] else ""
     yield (
         "slow clients",

@@ -755,3 +755,45 @@ def test_many_clients_at_once_get_their_own_answers() -> None:
     for number, client in enumerate(clients):
         answers = read(client.output(), *["GET"] * 5)
         assert [each.body for each in answers] == [b"GET /%d/%d " % (number, n) for n in range(5)]
+
+
+# --- counts ---
+
+
+def responses(harness: Harness) -> dict[str, dict[str, int]]:
+    found = harness.registry.totals.values()
+    return {each.kind: each.responses for each in found if each.responses}
+
+
+@pytest.mark.parametrize(
+    ("status", "name"), [(200, "2xx"), (204, "2xx"), (302, "3xx"), (404, "4xx"), (503, "5xx")]
+)
+def test_responses_are_counted_by_the_class_of_their_status(status: int, name: str) -> None:
+    harness, linked, client = begin()
+    client.send(GET)
+    (event,) = linked.events
+    linked.ack(event, commands=(Respond(event.con, status, [], b""),))
+    client.step()
+    assert responses(harness) == {"http": {name: 1}}
+
+
+def test_a_response_in_pieces_is_counted_once_and_what_is_not_answered_too() -> None:
+    harness, linked, client = begin()
+    client.send(GET + POST)
+    (event,) = linked.events
+    linked.ack(event, commands=(Respond(event.con, 200, [], b"a", final=False),))
+    linked.say(Send(event.con, b"b", "binary"))
+    client.step()
+    (event,) = linked.events
+    linked.ack(event)
+    client.step()
+    assert responses(harness) == {"http": {"2xx": 1, "4xx": 1}}
+
+
+def test_a_request_that_the_gateway_fails_is_counted() -> None:
+    harness, linked, client = begin()
+    client.send(GET)
+    (event,) = linked.events
+    linked.ack(event, commands=(Close(event.con, 1011, "no"),))
+    client.step()
+    assert responses(harness) == {"http": {"5xx": 1}}

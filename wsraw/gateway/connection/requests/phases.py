@@ -131,6 +131,8 @@ class Answering(Phase):
         except ValueError as error:
             return self._fail(con, 500), str(error)
         self._is_begun = True
+        if con.entry is not None:
+            con.entry.totals.count_response(respond.status)
         con.undecided = False
         con.output.append(head)
         return self._end(con) if respond.final else [], None
@@ -263,4 +265,6 @@ def refuse(
     texts = {500: "the server has failed", 503: "the server cannot answer now"}
     answer = http_answer(status, text or texts.get(status, "the request was refused"))
     con.output.append(answer_for(method.encode(), answer))
-    return con.end(1006, "", cause, limit=limit)
+    events = con.end(1006, "", cause, limit=limit)
+    con.ending.status = status
+    return events
