@@ -39,14 +39,23 @@ def known() -> set[str]:
     return names | {name + suffix for name in histograms for suffix in SUFFIXES}
 
 
-def queries() -> list[str]:
-    """The queries of the dashboard, with what Grafana puts in for its variables."""
+def panels() -> list[dict[str, Any]]:
+    """The panels of the dashboard."""
     board = json.loads((FOLDER / "grafana.json").read_text("utf-8"))
+    return list(board["panels"])
+
+
+def queries_of(panel: dict[str, Any]) -> list[str]:
+    """The queries of a panel, with what Grafana puts in for its variables."""
     return [
         target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
-        for panel in board["panels"]
         for target in panel["targets"]
     ]
+
+
+def queries() -> list[str]:
+    """All of the dashboard."""
+    return [query for panel in panels() for query in queries_of(panel)]
 
 
 def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() -> None:
@@ -121,6 +130,12 @@ def value(address: str, query: str) -> float | None:
     return float(found[0]["value"][1]) if found else None
 
 
+def found(address: str, query: str) -> bool:
+    """Whether a query finds numbers, and Prometheus has no warning for it."""
+    results = (ask(address, "query", query=query) or {}).get("result") or []
+    return any(each["value"][1] != "NaN" for each in results)
+
+
 def firing(address: str) -> set[str]:
     alerts = (ask(address, "alerts") or {}).get("alerts", [])
     return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
@@ -136,8 +151,10 @@ def test_prometheus_scrapes_a_run_and_alerts_when_a_pool_has_no_worker(tmp_path:
         target = run.line(r"admin: /metrics, .* at http://([^ ]+)")[1]
         with scraping(tmp_path, target) as address:
             eventually(lambda: value(address, "wsraw_workers_ready") == 2)
-            for query in queries():
-                assert ask(address, "query", query=query) is not None, query
+            for panel in panels():
+                if "Empty " not in panel.get("description", ""):
+                    for query in queries_of(panel):
+                        eventually(lambda query=query: found(address, query), query)
             assert firing(address) == set()
             # A file that cannot be loaded: the workers die, and none takes their place.
             handlers.write_text("raise SystemExit(1)\n")
@@ -158,6 +175,53 @@ def talk(port: int, count: int) -> None:
             # A handler that fails ends a raw connection with a reset.
             with suppress(ConnectionError):
                 client.recv(1)
+
+
+def request(address: tuple[str, int], head: str) -> bytes:
+    """The first bytes of the answer to an HTTP request."""
+    with socket.create_connection(address, DEADLINE) as client:
+        client.sendall(f"{head}\r\nHost: {address[0]}\r\nConnection: close\r\n\r\n".encode())
+        return client.recv(12)
+
+
+@prometheus
+@pytest.mark.long
+def test_every_panel_has_data_once_its_thing_has_happened(tmp_path: Path) -> None:
+    handlers = tmp_path / "echo.py"
+    handlers.write_text(
+        "def on_message(msg, con):\n    return msg\n"
+        "def on_request(request, con):\n    return 'hello'\n"
+    )
+    http = "127.0.0.1:0?plain_http=handlers"
+    tls = f"wss://127.0.0.1:0?tls_cert={server_file(tmp_path, days=30)}"
+    arguments = ("--workers", f"{handlers}:2", "--admin", "127.0.0.1:0")
+    with Running(*arguments, listen=["127.0.0.1:0", http, tls]) as run:
+        run.ready()
+        target = run.line(r"admin: /metrics, .* at http://([^ ]+)")[1]
+        said = run.line(r"listening on (.*); ready")[1]
+        ports = list(dict.fromkeys(re.findall(r"127\.0\.0\.1:(\d+)", said)))
+        web = ("127.0.0.1", int(ports[1]))
+
+        def happen() -> None:
+            talk(run.port, 20)
+            assert request(web, "GET / HTTP/1.1") == b"HTTP/1.1 200"
+            assert request(web, f"GET /{'x' * 20_000} HTTP/1.1") == b"HTTP/1.1 431"
+            workers = re.findall(r"worker (\d+) started", str(run))
+            with suppress(OSError, AssertionError):
+                os.kill(run.pid(f"worker {workers[-1]}"), KILL)
+
+        with scraping(tmp_path, target) as address:
+            eventually(lambda: value(address, "wsraw_workers_ready") == 2)
+            for panel in panels():
+                for query in queries_of(panel):
+
+                    def look(query: str = query) -> bool:
+                        if found(address, query):
+                            return True
+                        happen()
+                        return False
+
+                    eventually(look, query)
 
 
 @prometheus

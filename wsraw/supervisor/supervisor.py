@@ -952,7 +952,6 @@ class Supervisor:
             ],
             refusals=self._requests.refusals.told(now),
             log=[(line.number, line.level, line.text) for line in self.log.recent(0)],
-            told_missing=sorted(self._told_missing),
             next=NextRecord(
                 installation=(other.python, other.package, other.path) if other else None,
                 reload=self._plan.reload,
@@ -1002,7 +1001,6 @@ class Supervisor:
         spare = Folder.adopted(record.spare, self.log.say) if record.spare is not None else None
         self._keeper.go_on(spare, record.policy.endpoint)
         self._addresses, self._announced = record.addresses, True
-        self._told_missing = set(record.told_missing)
         self._begun = now - record.age
         self._epoch = record.folder.epoch
         self.log.go_on(Line(*line) for line in record.log)

@@ -48,7 +48,6 @@ def record() -> RunRecord:
         pending=[PendingRecord(6, 7, 8, "reload", "reload", [("a", True, "b"), ("c", None, "")])],
         refusals={"default": (1.0, "why")},
         log=[(1, "info", "text")],
-        told_missing=[],
         next=NextRecord(reload=["default"]),
     )
 

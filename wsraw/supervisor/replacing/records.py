@@ -57,7 +57,7 @@ class ChildRecord(Record):
     token: str
     early_deaths: int
     restarts: int
-    last_death: tuple[float, str]
+    last_death: tuple[float, str, str]
     spawn_at: float
     spawned_at: float
     ready_at: float | None
@@ -218,7 +218,6 @@ class RunRecord(Record):
     pending: list[PendingRecord]
     refusals: dict[str, tuple[float, str]]
     log: list[tuple[int, str, str]]
-    told_missing: list[str]
     next: NextRecord
     more: dict[str, Any] = {}
 

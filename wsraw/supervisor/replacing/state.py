@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
-from wsraw.supervisor.decisions.child import Child
+from wsraw.supervisor.decisions.child import Child, Death
 from wsraw.supervisor.decisions.policy import Policy
 from wsraw.supervisor.decisions.pool import Pool
 from wsraw.supervisor.decisions.restarts import Restarts
@@ -68,8 +68,8 @@ class Freezing:
         values = {field.name: getattr(child, field.name) for field in dataclasses.fields(Child)}
         for name in TIMES:
             values[name] = _since(values[name], self._now)
-        died, why = child.last_death
-        values["last_death"] = died - self._now, why
+        death = child.last_death
+        values["last_death"] = death.at - self._now, death.reason, death.error
         return ChildRecord(**values)
 
     def _restarts(self, restarts: Restarts) -> RestartsRecord:
@@ -139,8 +139,8 @@ class Thawing:
         }
         for name in TIMES:
             values[name] = _at(values[name], self._now)
-        died, why = record.last_death
-        values["last_death"] = died + self._now, why
+        died, why, error = record.last_death
+        values["last_death"] = Death(died + self._now, why, error)
         return Child(**values)
 
     def _restarts(self, record: RestartsRecord, restarts: Restarts) -> None:
