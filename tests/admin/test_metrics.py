@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.gateway.connection.requests.clients import Client
 from tests.gateway.harness import Harness
 from tests.supervisor.policy_run import Run
 from tests.supervisor.test_status import Processes
 from wsraw.admin import metrics
 from wsraw.gateway.status import of_loop, report
-from wsraw.link.records import Send, Stats
+from wsraw.link.records import Respond, Send, Stats
 from wsraw.runtime.loop import TURN_BOUNDS, Turns
 from wsraw.supervisor import status
 
@@ -54,6 +55,10 @@ def busy() -> Harness:
     harness.hang_up(one)
     linked.work()
     harness.registry.counters.hit("origins", harness.now)
+    web = Client(harness)
+    web.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    linked.ack(*linked.events, commands=(Respond(web.pipe.con.id, 200, [], b"hello"),))
+    web.step()
     return harness
 
 
@@ -80,9 +85,10 @@ def test_connections_and_messages_are_told_by_kind_pool_and_listener() -> None:
     assert value(data, "wsraw_messages_total", direction="in", kind="raw", **place) == 1
     assert value(data, "wsraw_messages_total", direction="out", kind="raw", **place) == 1
     closed = [key for key in values(data) if key[0] == "wsraw_connections_closed_total"]
-    assert len(closed) == 1
+    assert len(closed) == 2
     assert value(data, "wsraw_connections_accepted_total", listener="127.0.0.1:8000") == 4
     assert value(data, "wsraw_limits_reached_total", limit="origins") == 1
+    assert value(data, "wsraw_http_responses_total", status="2xx", **place) == 1
     assert value(data, "wsraw_tls_handshakes_total", outcome="failed") == 1
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +215,18 @@ def test_a_reader_who_has_enough_is_no_error() -> None:
             process.stdout.close()
             assert process.wait(DEADLINE) == 0
             assert process.stderr.read() == b""
+
+
+def test_a_client_that_does_not_read_is_named() -> None:
+    with serve(ECHO) as serving, serving.tcp() as sleeps, Watching(serving) as top:
+        sleeps.setblocking(False)
+
+        def look() -> dict[str, Any] | None:
+            with suppress(BlockingIOError):
+                while True:
+                    sleeps.send(bytes(1 << 16))
+            return next((row for row in top.rows if row.get("slow_clients")), None)
+
+        [client] = eventually(look)["slow_clients"]
+        assert client["peer"] == "{}:{}".format(*sleeps.getsockname())
+        assert client["output"] > 0

@@ -261,3 +261,20 @@ def test_no_more_handlers_than_have_room_are_shown() -> None:
     at = next(n for n, text in enumerate(found) if text.startswith("handler"))
     assert found[at].endswith("pool")
     assert found[at + 7] == ""
+
+
+def test_slow_clients_are_named() -> None:
+    row = {"id": 68719476737, "output": 431_000, "last_out": 2.1, "peer": "h:1", "path": "/a"}
+    data = measured(figures(pools=[pool()])) | {"slow_clients": [row | {"pool": "default"}]}
+    found = [line.text for line in lines(data, "x", 80)]
+    at = next(n for n, text in enumerate(found) if text.startswith("slow client "))
+    assert found[at + 1].split() == [
+        "68719476737",
+        "420.9",
+        "KiB",
+        "2.1",
+        "s",
+        "h:1",
+        "/a",
+        "default",
+    ]

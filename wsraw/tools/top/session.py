@@ -29,6 +29,10 @@ ENDED: Final = 1
 """Exit code: the run has ended meanwhile."""
 
 
+SLOW_CLIENTS: Final = {"slow": True, "sort": "output", "limit": 5}
+"""Which connections are shown one by one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to show, and for how long."""
@@ -67,8 +71,20 @@ class _Source:
         if not done.ok:
             self.trouble = f"the run does not answer: {done.text}"
             return
-        self.figures = self._meter.measure(time.monotonic(), done.data)
+        figures = self._meter.measure(time.monotonic(), done.data)
+        self.figures = {**figures, "slow_clients": self._slow_clients(done.data["gateway"])}
         self.at = _now()
+
+    def _slow_clients(self, gateway: Figures) -> list[Figures]:
+        """Those with the most output waiting, as `wsraw connections --slow --json` shows them."""
+        if not gateway["answers"] or not gateway["unwritten"]:
+            return []
+        try:
+            pages = client.pages(self._folder, "connections", SLOW_CLIENTS, ANSWER_WITHIN)
+            return [row for done in pages for row in done.data.get("rows", ())]
+        except (client.NoRunError, client.RefusedError, TimeoutError):
+            # The figures have come, and the next answer tells what is wrong.
+            return []
 
     def as_json(self) -> str:
         if self.trouble or self.figures is None:

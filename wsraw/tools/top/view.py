@@ -84,6 +84,9 @@ def lines(
     if handlers:
         found.append(Line(""))
         found += _handlers(handlers[:MOST_HANDLERS], width)
+    if figures.get("slow_clients"):
+        found.append(Line(""))
+        found += _table(SLOW, figures["slow_clients"], width, lambda row: False)
     workers = [*figures["workers"], *figures["by_hand"]]
     if workers:
         found.append(Line(""))
@@ -217,6 +220,15 @@ HANDLERS: Final = (
     Column("p99", lambda each: human_time(each["p99"]), 1),
     Column("exceptions", lambda each: _rate(each["exceptions_per_second"]), 4),
     Column("pool", lambda each: each["pool"], 5, False),
+)
+
+SLOW: Final = (
+    Column("slow client", lambda row: str(row["id"]), 0, False),
+    Column("output", lambda row: human_size(row["output"]), 1),
+    Column("last out", lambda row: human_time(row.get("last_out")), 3),
+    Column("peer", lambda row: row["peer"] or "-", 2, False),
+    Column("path or target", lambda row: str(row.get("target") or row["path"] or "-"), 4, False),
+    Column("pool", lambda row: row["pool"] or "-", 5, False),
 )
 
 WORKERS: Final = (
