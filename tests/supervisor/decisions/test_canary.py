@@ -224,6 +224,18 @@ def test_an_old_worker_that_dies_meanwhile_is_followed_by_one_of_its_version() -
         assert spawn.child.version == Version(1, is_kept=is_kept)
 
 
+def test_scaling_meanwhile_does_not_wait_for_its_end() -> None:
+    trial = Trial(1)
+    trial.begin()
+    run = trial.run
+    (spawn,) = run.do(run.policy.scale(2, run.now, run.pool, trial.old[0].program))  # type: ignore[arg-type]
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child.version == Version(1, is_kept=True)
+    done = run.do(run.policy.ready(spawn.child.n, run.now))
+    assert a.Settled("scale", True, "2 workers") in done
+    assert run.pool.canary is not None
+
+
 @pytest.mark.parametrize("what", ["reload", "roll_back"])
 def test_a_reload_or_a_rollback_ends_it(what: str) -> None:
     trial = Trial()

@@ -425,7 +425,7 @@ class Pool:
             else:
                 self._do(a.Say("info", f"reloaded after all: {self.count_in_words()}"))
             self._is_catching_up = False
-        if self._is_scaling and self._is_done():
+        if self._is_scaling and self._are_all_new() and not self.leaving:
             self._settle("scale", True, self.count_in_words())
 
     def wake_at(self, now: float) -> float:
