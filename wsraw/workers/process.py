@@ -156,8 +156,6 @@ def _load(file: str | None, folder: str, version: str = "") -> handlers.Handlers
     loaded = handlers.load(file)
     if keeper is not None:
         keeper.loaded()
-        if keeper.why:
-            log.warning("`wsraw rollback` cannot come back to this version: %s", keeper.why)
     if os.getpid() != ours:
         # The file has forked, and there is one worker only.
         fork.end(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -196,3 +197,84 @@ def test_what_is_kept_is_for_this_user_alone(project: Path, tmp_path: Path) -> N
     kept(project, tmp_path / "1")
     assert (tmp_path / "1").stat().st_mode & 0o077 == 0
     assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "1").iterdir())
+
+
+NAMESPACES = """
+from spaces.inner.part import VALUE
+import spaces.other
+def on_message(msg, con):
+    raise ValueError(f"{VALUE} {spaces.other.VALUE}")
+"""
+
+
+@pytest.mark.parametrize("then", ["gone", "changed", "a package"])
+def test_packages_without_a_file_of_their_own_come_back(tmp_path: Path, then: str) -> None:
+    project, folder = tmp_path / "project", tmp_path / "1"
+    write(project, "kept_handlers.py", NAMESPACES)
+    write(project, "spaces/inner/part.py", "VALUE = 1")
+    write(project, "spaces/other.py", "VALUE = 1")
+    keeper = Keeper(str(folder))
+    source.install(keeper)
+    assert said(project) == "1 1"
+    keeper.loaded()
+    for name in ("kept_handlers", "spaces", "spaces.inner", "spaces.inner.part", "spaces.other"):
+        del sys.modules[name]
+    sys.path.remove(str(project))
+    source.install()
+    if then == "gone":
+        shutil.rmtree(project)
+    else:
+        write(project, "spaces/inner/part.py", "VALUE = 2")
+        if then == "a package":
+            write(project, "spaces/__init__.py", "raise ImportError('of the new version')")
+    source.install(version=Version(str(folder)))
+    assert said(project) == "1 1"
+    assert str(project / "spaces") in sys.modules["spaces"].__path__
+    for name in ("kept_handlers", "spaces", "spaces.inner", "spaces.inner.part", "spaces.other"):
+        del sys.modules[name]
+
+
+def test_a_namespace_that_others_share_has_their_parts_too(tmp_path: Path) -> None:
+    project, elsewhere, folder = tmp_path / "project", tmp_path / "elsewhere", tmp_path / "1"
+    write(project, "kept_handlers.py", NAMESPACES)
+    write(project, "spaces/inner/part.py", "VALUE = 1")
+    write(elsewhere, "spaces/other.py", "VALUE = 'elsewhere'")
+    sys.path.append(str(elsewhere))
+    try:
+        source.install(keeper := Keeper(str(folder)))
+        assert said(project) == "1 elsewhere"
+        keeper.loaded()
+        index = folder / INDEX
+        lines = [line for line in index.read_text().splitlines() if "elsewhere" not in line]
+        index.write_text("\n".join(lines) + "\n")
+        for name in ("kept_handlers", "spaces", "spaces.inner", "spaces.inner.part"):
+            del sys.modules[name]
+        del sys.modules["spaces.other"]
+        shutil.rmtree(project / "spaces")
+        sys.path.remove(str(project))
+        source.install(version=Version(str(folder)))
+        assert said(project) == "1 elsewhere"
+    finally:
+        sys.path.remove(str(elsewhere))
+        for name in [each for each in sys.modules if each.startswith("spaces")]:
+            del sys.modules[name]
+
+
+def test_a_disk_that_is_full_later_costs_the_way_back_too(
+    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a handler imports when it is called is a part of its version: without that, another
+    mixture would come back."""
+    logging.getLogger("wsraw").propagate = True
+    folder = tmp_path / "1"
+    source.install(keeper := Keeper(str(folder)))
+    loaded = handlers.load(str(project / "kept_handlers.py"))
+    keeper.loaded()
+    assert (folder / LOADED).exists()
+    (folder / INDEX).unlink()
+    (folder / INDEX).mkdir()
+    assert loaded.on_message is not None
+    with pytest.raises(ValueError):
+        loaded.on_message(b"", None)
+    assert not (folder / LOADED).exists()
+    assert "`wsraw rollback` cannot come back to this version: " in caplog.text

@@ -15,14 +15,16 @@ import json
 import linecache
 import os
 import sys
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wsraw.config import programs
 from wsraw.runtime import private
+from wsraw.workers.reporting.worker_log import log
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
@@ -31,6 +33,9 @@ INDEX: Final = "index.jsonl"
 
 MOST_KEPT: Final = 64 * 1024 * 1024
 """Bytes of sources that a worker keeps; of a larger project no version can be loaded again."""
+
+
+NOT_KEPT: Final = "`wsraw rollback` cannot come back to this version: %s"
 
 
 class Kept(NamedTuple):
@@ -69,6 +74,7 @@ class Keeper:
         """The paths that are in the index."""
         self.why = ""
         """Why not everything is kept."""
+        self._is_loaded = False
         try:
             private.make_folder(Path(folder))
             self._known = {kept.path for kept in read_index(folder)}
@@ -81,9 +87,10 @@ class Keeper:
     def keep(self, name: str, path: str, source: bytes, *, is_package: bool) -> None:
         """Keep the source of a module. Raises nothing."""
         self._left -= len(source)
-        if self._left < 0:
-            self.why = self.why or f"the project has more than {MOST_KEPT >> 20} MiB of sources"
         if self.why or path in self._known:
+            return
+        if self._left < 0:
+            self._fail(f"the project has more than {MOST_KEPT >> 20} MiB of sources")
             return
         self._known.add(path)
         try:
@@ -93,15 +100,27 @@ class Keeper:
             kept = Kept(name, path, is_package, file)
             self._append(INDEX, json.dumps(kept._asdict()).encode() + b"\n")
         except OSError as error:
-            self.why = error.strerror or str(error)
+            self._fail(error.strerror or str(error))
+
+    def _fail(self, why: str) -> None:
+        """Not everything is kept. After the handlers are loaded, the version must not be loaded
+        without what a handler has imported since: part of it would come from disk."""
+        self.why = why
+        if self._is_loaded:
+            log.warning(NOT_KEPT, why)
+            with suppress(OSError):
+                os.unlink(os.path.join(self._folder, programs.LOADED))
 
     def loaded(self) -> None:
         """The handlers are loaded: what is kept by now is enough. Raises nothing."""
         if not self.why:
             try:
                 self._append(programs.LOADED, b"")
+                self._is_loaded = True
             except OSError as error:
-                self.why = error.strerror or str(error)
+                self._fail(error.strerror or str(error))
+        if self.why:
+            log.warning(NOT_KEPT, self.why)
 
     def _new_file(self) -> tuple[str, int]:
         """The name and a descriptor of a file that nobody has. A process before this one may have
@@ -136,6 +155,7 @@ class Version:
         self._folder = folder
         self._by_path = {kept.path: kept for kept in modules}
         self._by_name = {kept.name: kept for kept in modules}
+        self._namespaces = _namespaces(self._by_name)
         self._loader: Callable[[str, str], Loader] | None = None
 
     def __contains__(self, path: str) -> bool:
@@ -164,8 +184,10 @@ class Version:
     ) -> ModuleSpec | None:
         """As importlib's finders do."""
         kept = self._by_name.get(name)
-        if kept is None or self._loader is None:
+        if self._loader is None:
             return None
+        if kept is None:
+            return self._namespace(name, path)
         folders = [os.path.dirname(kept.path)] if kept.is_package else None
         return importlib.util.spec_from_file_location(
             name,
@@ -173,3 +195,33 @@ class Version:
             loader=self._loader(name, kept.path),
             submodule_search_locations=folders,
         )
+
+    def _namespace(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        """A package without a file of its own, of which modules were kept. Its folder may be gone,
+        or may have such a file by now."""
+        folders = self._namespaces.get(name)
+        if folders is None:
+            return None
+        found = PathFinder.find_spec(name, path)
+        others: list[str] = []
+        if found is not None and found.origin is not None:
+            if os.path.dirname(found.origin) not in folders:
+                # Not what was kept: a package of another kind, say.
+                return None
+        elif found is not None:
+            others = [*(found.submodule_search_locations or ())]
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [*dict.fromkeys([*others, *folders])]
+        return spec
+
+
+def _namespaces(modules: Mapping[str, Kept]) -> dict[str, list[str]]:
+    """The packages that have no file among these modules, and their folders."""
+    found: dict[str, list[str]] = {}
+    for name, kept in modules.items():
+        folder = os.path.dirname(kept.path) if kept.is_package else kept.path
+        while "." in name:
+            name, folder = name.rpartition(".")[0], os.path.dirname(folder)
+            if name not in modules and folder not in found.setdefault(name, []):
+                found[name].append(folder)
+    return found
