@@ -17,6 +17,7 @@ from wsraw.config import programs
 from wsraw.config.addresses import parse_listen
 from wsraw.config.origins import Hosts
 from wsraw.config.patterns import PARAMETER, Pattern
+from wsraw.config.patterns import split as split_path
 from wsraw.config.programs import Entry
 from wsraw.config.settings import (
     BRIDGE,
@@ -28,9 +29,11 @@ from wsraw.config.settings import (
 )
 from wsraw.link.open_options import check as check_open
 from wsraw.link.open_options import (
+    is_local,
     is_websocket_target,
     open_of,
     parse_proxy,
+    parse_target,
     path_of_target,
     set_headers,
 )
@@ -255,6 +258,8 @@ def _check_bridges(settings: Settings) -> None:
         if why:
             raise ValueError(f"{where}type: {why.removeprefix('type ')}")
         _check_passing(bridge, where)
+        if number == 1 and not settings.routes and _is_loop(settings, bridge):
+            raise ValueError(f"{where}to: {bridge.to} leads back to this bridge, without end")
         if bridge.proxy:
             try:
                 parse_proxy(bridge.proxy)
@@ -269,6 +274,38 @@ def _check_bridges(settings: Settings) -> None:
             _check_route(settings, known, bridge.route)
         except ValueError as error:
             raise ValueError(f"{where}{str(error).removeprefix('routes: ')}") from error
+
+
+def _is_loop(settings: Settings, bridge: BridgeSettings) -> bool:
+    """Whether the target of the first bridge is a listener whose clients come to it: each client
+    would open another one. Only where that is certain; names may lead back, too."""
+    if not bridge.to or bridge.proxy or bridge.host or bridge.listener:
+        return False
+    try:
+        target = parse_target(bridge.to)
+    except ValueError:
+        # `check_open` says why.
+        return False
+    kind = "websocket" if is_websocket_target(bridge.to) else "raw"
+    if bridge.kind not in ("any", kind):
+        return False
+    if bridge.path:
+        path = split_path(path_of_target(bridge.to) or "/") if kind == "websocket" else None
+        if path is None or Pattern(bridge.path).match(path) is None:
+            return False
+    for text in settings.listen:
+        listen = parse_listen(text, settings)
+        is_same = listen.protocol in ("any", kind)
+        if target.path:
+            is_same = is_same and listen.path == target.path
+        else:
+            host = "127.0.0.1" if target.host.lower() == "localhost" else target.host
+            hosts = ("0.0.0.0", "::") if is_local(target) else ()
+            at_host = listen.host.replace("localhost", "127.0.0.1") in (host, *hosts)
+            is_same = is_same and at_host and listen.port == target.port
+        if is_same:
+            return True
+    return False
 
 
 def _check_passing(bridge: BridgeSettings, where: str) -> None:

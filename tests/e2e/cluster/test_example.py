@@ -113,7 +113,7 @@ def test_the_files_of_the_example_fit_each_other() -> None:
         ]
         subnet = COMPOSE["networks"]["inside"]["ipam"]["config"][0]["subnet"]
         assert f"--trusted-proxies={subnet}" in command
-        assert services[name]["networks"] == ["inside"]
+        assert list(services[name]["networks"]) == ["inside"]
     for service, file in (("haproxy", "haproxy.cfg"), ("nats", "nats.conf")):
         assert f"./{file}:" in services[service]["volumes"][0]
         assert (FOLDER / file).is_file()

@@ -234,3 +234,29 @@ def test_wrong_settings_are_named(keys: dict[str, Any], error: str) -> None:
     with pytest.raises(ValueError, match="bridges") as wrong:
         from_options({"bridges": [table]})
     assert error in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("listen", "table", "is_loop"),
+    [
+        ("raw://127.0.0.1:7000", {"to": "tcp://127.0.0.1:7000"}, True),
+        ("0.0.0.0:7000", {"to": "tcp://localhost:7000"}, True),
+        ("[::]:7000", {"to": "ws://127.0.0.1:7000/x"}, True),
+        ("ws://127.0.0.1:7000", {"to": "ws://127.0.0.1:7000/a/b", "path": "/a/{x}"}, True),
+        ("unix:/run/x", {"to": "unix:/run/x"}, True),
+        ("ws://127.0.0.1:7000", {"to": "ws://127.0.0.1:7000/b", "path": "/a"}, False),
+        ("ws://127.0.0.1:7000", {"to": "tcp://127.0.0.1:7000"}, False),
+        ("127.0.0.1:7000", {"to": "tcp://127.0.0.1:7000", "kind": "websocket"}, False),
+        ("127.0.0.1:7000", {"to": "tcp://127.0.0.1:7001"}, False),
+        ("127.0.0.1:7000", {"to": "tcp://127.0.0.2:7000"}, False),
+        ("127.0.0.1:7000", {"to": "tcp://example.org:7000"}, False),
+    ],
+)
+def test_a_bridge_to_itself_is_refused(listen: str, table: dict[str, Any], is_loop: bool) -> None:
+    try:
+        from_options({"listen": [listen], "bridges": [table]})
+    except ValueError as error:
+        assert is_loop
+        assert "leads back to this bridge" in str(error)
+    else:
+        assert not is_loop
