@@ -604,7 +604,7 @@ class Supervisor:
             pool = self.policy.pools[name]
             if pool.canary is not None:
                 continue
-            previous = pool.versions.previous
+            previous = pool.goes_back_to
             if not previous:
                 return f"the pool {name} has no version before the present one"
             why = self._why_not_kept(pool, previous)

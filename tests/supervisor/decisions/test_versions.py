@@ -18,7 +18,7 @@ def test_a_rollback_goes_one_version_back_each_time() -> None:
     served(versions, 3)
     for previous in (2, 1):
         assert versions.previous == previous
-        versions.go_back()
+        versions.go_back(versions.previous)
         assert versions.wanted == Version(previous, is_kept=True)
         assert versions.served()
         assert versions.present == previous
@@ -41,7 +41,7 @@ def test_after_a_rollback_a_refused_reload_leaves_the_kept_version() -> None:
     """A worker that dies must not load what was refused."""
     versions = Versions()
     served(versions, 2)
-    versions.go_back()
+    versions.go_back(versions.previous)
     versions.served()
     versions.reload(3)
     versions.reload(4)
@@ -52,7 +52,7 @@ def test_after_a_rollback_a_refused_reload_leaves_the_kept_version() -> None:
 def test_after_a_refused_rollback_workers_load_what_the_others_have() -> None:
     versions = Versions()
     served(versions, 2)
-    versions.go_back()
+    versions.go_back(versions.previous)
     versions.refused()
     assert (versions.wanted, versions.present, versions.previous) == (Version(2), 2, 1)
 
@@ -83,6 +83,28 @@ def test_all_workers_of_a_pool_are_rolled_back() -> None:
     (spawn,) = run.pass_time(5)
     assert isinstance(spawn, a.Spawn)
     assert spawn.child.version == Version(1, is_kept=True), "also when one dies"
+
+
+def test_a_rollback_of_a_reload_that_is_under_way_goes_to_what_was_before_it() -> None:
+    """Not one version further: the present one has served well until then."""
+    run = up(2)
+    done = run.do(run.policy.reload(run.now))
+    for _ in range(2):
+        done = replace(run, done)
+    done = replace(run, run.do(run.policy.reload(run.now)))
+    versions = [child.version.number for child in run.policy.workers]
+    assert versions == [3, 2], "half of it is done"
+    assert run.pool.goes_back_to == 2
+    (stopped,) = [each.child for each in done if isinstance(each, a.Spawn)]
+    done = run.do(run.policy.roll_back(["default"], run.now))
+    assert run.pool.goes_back_to == 1, "a second one goes further, when the first one is done"
+    assert run.exit(stopped, -15) == []
+    done = [each for each in done if isinstance(each, a.Spawn)]
+    for _ in range(2):
+        done = replace(run, done)
+    assert settled(done) == a.Settled("reload", True, "rolled back to version 2: 2 workers")
+    assert {child.version for child in run.policy.workers} == {Version(2, is_kept=True)}
+    assert (run.pool.versions.present, run.pool.goes_back_to) == (2, 1)
 
 
 def test_a_version_that_does_not_load_any_more_is_refused() -> None:

@@ -282,7 +282,7 @@ class Requests:
         if not asked.do.args:
             # Those that have not changed yet stay as they are.
             pools = run.policy.pools
-            names = [n for n in names if pools[n].canary or pools[n].versions.previous] or names
+            names = [n for n in names if pools[n].canary or pools[n].goes_back_to] or names
         why = run.refusal_to_roll_back(names)
         if why:
             self._answer(asked, False, why)

@@ -117,13 +117,19 @@ class Pool:
         self._replace_all(now)
 
     def roll_back(self, now: float) -> None:
-        """Replace all workers by ones that load the previous version, as it was kept. To be called
-        if there is one; or end the canary that is under way."""
+        """Replace all workers by ones that load the previous version, as it was kept; those that a
+        reload has replaced so far, by the present one. To be called if there is one; or end the
+        canary that is under way."""
         if self.canary is not None:
             self.fail_canary(Kind.ENDED, "a rollback was asked for", now)
             return
-        self.versions.go_back()
+        self.versions.go_back(self.goes_back_to)
         self._replace_all(now)
+
+    @property
+    def goes_back_to(self) -> int:
+        """The version that a rollback goes to; 0: there is none."""
+        return self.versions.target(is_reloading=self.is_reloading or self._is_catching_up)
 
     def try_out(self, plan: Plan, version: int, *, is_kept: bool, now: float) -> None:
         """Begin a canary: new workers load this version from disk. To be called if none is under

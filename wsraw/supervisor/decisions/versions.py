@@ -44,8 +44,15 @@ class Versions:
 
     @property
     def previous(self) -> int:
-        """The version that a rollback goes to; 0: there is none."""
+        """The version before the present one; 0: there is none."""
         return self._served[-2] if len(self._served) > 1 else 0
+
+    def target(self, *, is_reloading: bool) -> int:
+        """The version that a rollback goes to; 0: there is none. That of a reload which is under
+        way is the present one."""
+        if is_reloading and not self._is_going_back and self.wanted.number != self.present:
+            return self.present
+        return self.previous
 
     @property
     def kept(self) -> set[int]:
@@ -70,9 +77,9 @@ class Versions:
         """Begin with the version that was on trial."""
         self._begin(version, is_going_back=False)
 
-    def go_back(self) -> None:
-        """Begin with the previous one. To be called if there is one."""
-        self._begin(Version(self.previous, is_kept=True), is_going_back=True)
+    def go_back(self, number: int) -> None:
+        """Begin with an earlier one, or with the present one."""
+        self._begin(Version(number, is_kept=True), is_going_back=True)
 
     def _begin(self, version: Version, *, is_going_back: bool) -> None:
         if self.wanted.number == self.present:
@@ -84,7 +91,7 @@ class Versions:
         """All workers have what is wanted. Returns whether that was a rollback."""
         is_back, self._is_going_back = self._is_going_back, False
         if is_back:
-            self._served.pop()
+            self._served = self._served[: self._served.index(self.wanted.number) + 1]
         elif self.wanted.number != self.present:
             self._served = [*self._served, self.wanted.number][-MOST_KEPT:]
         return is_back
