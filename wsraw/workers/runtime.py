@@ -574,11 +574,16 @@ class Runtime:
             check_returned(function(*args))
         except BaseException as error:
             self.escaped(what, error)
-            self.times.raised(what)
-            self.raised()
+            self._note_raised(what)
             return False
         self._end_if_forked(None)
         return True
+
+    def _note_raised(self, what: str) -> None:
+        self.times.raised(what)
+        if what != "on_start":
+            # A batch would say that the worker has started.
+            self.raised()
 
     async def call_async(self, what: str, function: Callable[..., Any], *args: Any) -> bool:
         """The same for a function that may be async."""
@@ -588,8 +593,7 @@ class Runtime:
                 await returned
         except BaseException as error:
             self.escaped(what, error)
-            self.times.raised(what)
-            self.raised()
+            self._note_raised(what)
             return False
         self._end_if_forked(None)
         return True
