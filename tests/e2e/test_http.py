@@ -172,6 +172,17 @@ def test_websockets_and_raw_clients_are_served_beside_them(run: Running) -> None
         assert raw.recv(100) == b"raw data\n"
 
 
+def test_without_on_request_the_log_warns_and_requests_get_404_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "echo.py"
+    file.write_text("def on_message(msg, con):\n    return msg\n")
+    with Running(f"--workers={file}", "--plain-http=handlers") as run:
+        run.ready()
+        run.line(r"warning worker 1: \S+echo.py has no on_request: each HTTP request gets 404")
+        with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 404 ")
+
+
 def test_on_request_that_would_never_be_called_ends_the_start(handlers: str) -> None:
     with Running(f"--workers={handlers}") as run:
         assert run.wait() == 3

@@ -100,6 +100,8 @@ def main(
         return EXIT_DOES_NOT_LOAD
     for slip in handlers.slips(loaded):
         log.warning("%s", slip)
+    if is_spawned and file is not None:
+        _warn_without_answers(file, loaded, settings)
     concurrency = settings.concurrency if loaded.is_async else 1
     link = WorkerEnd(
         pool=pool,
@@ -171,6 +173,17 @@ def _never_asked(loaded: handlers.Handlers, settings: Settings) -> str:
         "on_request would never be called: HTTP requests go to it only where plain_http is "
         "'handlers' (--plain-http handlers)"
     )
+
+
+def _warn_without_answers(file: str, loaded: handlers.Handlers, settings: Settings) -> None:
+    """Warn if HTTP requests come to handlers that have no function for them, and to nobody else:
+    with pools, routes or files others may be there for them."""
+    if loaded.on_request is not None or settings.pools or settings.routes or settings.static:
+        return
+    texts = [parse_listen(text, settings).plain_http for text in settings.listen]
+    if "handlers" in texts:
+        text = "%s has no on_request: each HTTP request gets 404 (plain_http is 'handlers')"
+        log.warning(text, file)
 
 
 def check(file: str, settings: Settings) -> int:
