@@ -68,8 +68,9 @@ def _whom(found: dict[str, Any]) -> dict[str, Any]:
     if len(given) != 1:
         raise ValueError(f"write either group or user, as in {EXAMPLE}")
     (name,) = given
-    if not isinstance(found[name], str) or not _is_text(found[name]):
+    if not isinstance(found[name], str):
         raise ValueError(f"{name}: write a name in quotes")
+    _check_text(name, found[name])
     return {name: found[name]}
 
 
@@ -79,8 +80,9 @@ def _data(found: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("write either data, a text, or base64, the bytes of a binary message")
     (name,) = given
     value = found[name]
-    if not isinstance(value, str) or not _is_text(value):
+    if not isinstance(value, str):
         raise ValueError(f"{name}: write a text in quotes")
+    _check_text(name, value)
     if name == "data":
         return {"data": value.encode(), "binary": False}
     try:
@@ -89,10 +91,10 @@ def _data(found: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"base64: {error}") from error
 
 
-def _is_text(value: str) -> bool:
-    """Whether UTF-8 can hold it: JSON can contain half a surrogate pair."""
+def _check_text(name: str, value: str) -> None:
+    """Raises ValueError for what UTF-8 cannot hold: JSON can contain half a surrogate pair."""
     try:
         value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(value[error.start]):04x}"
+        raise ValueError(f"{name}: {half} is half of a character; send both halves") from error

@@ -149,6 +149,8 @@ def targets_of(bridge: BridgeSettings) -> list[str]:
         return [bridge.to]
     where = f"bridges: {bridge.tokens}: "
     try:
+        if os.path.exists(bridge.tokens) and not os.path.isfile(bridge.tokens):
+            raise ValueError("it is not a regular file")
         with open(bridge.tokens, encoding="utf-8-sig") as file:
             targets = read_tokens(file.read())
         for target in targets.values():

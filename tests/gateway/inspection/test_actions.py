@@ -276,3 +276,5 @@ def test_a_send_that_cannot_be_right_is_refused(options: dict[str, Any], line: s
 def test_a_publish_needs_a_group() -> None:
     with pytest.raises(ValueError, match="group: None is not the name of a group"):
         publish(Harness().registry, {"data": b"x"}, no_kernel)
+    with pytest.raises(ValueError, match="group: a name has at most 1024 characters, not 1025"):
+        publish(Harness().registry, {"group": "g" * 1025, "data": b"x"}, no_kernel)

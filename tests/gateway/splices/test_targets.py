@@ -65,6 +65,22 @@ def test_the_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
         assert unknown.value.status == 404
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a folder"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    """To open a pipe would hold up all clients until somebody writes to it."""
+    path = tmp_path / "tokens"
+    if kind == "a folder":
+        path.mkdir()
+    elif hasattr(os, "mkfifo"):
+        os.mkfifo(path)
+    else:
+        pytest.skip("this system has no named pipes")
+    targets = Targets(BridgeSettings(tokens=str(path)))
+    assert not targets.look(0.0)
+    with pytest.raises(NoTargetError, match="not a regular file"):
+        targets.find(client("/?token=a"))
+
+
 def test_a_file_that_is_too_large_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_bytes(b"#" * (LARGEST + 1))

@@ -17,7 +17,7 @@ from wsraw.gateway.inspection.filters import Filter
 from wsraw.gateway.inspection.steps import Answer, Look, Steps, find, id_of
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.websocket import MAX_REASON, close_refusal
-from wsraw.link.records import Publish, Send, SendToUser
+from wsraw.link.records import GROUP_LIMIT, Publish, Send, SendToUser
 
 log = logging.getLogger("wsraw.gateway")
 
@@ -186,6 +186,9 @@ def _name_of(options: Mapping[str, Any], what: str) -> str:
     name = options.get(what)
     if not isinstance(name, str):
         raise ValueError(f"{what}: {name!r} is not the name of a {what}")
+    if len(name) > GROUP_LIMIT:
+        # It has no members, and never will.
+        raise ValueError(f"{what}: a name has at most {GROUP_LIMIT} characters, not {len(name)}")
     return name
 
 

@@ -11,6 +11,7 @@ meanwhile wait: an old file may name a target that the new one has taken away.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -103,6 +104,9 @@ class Targets:
             known = found.st_mtime_ns, found.st_size, found.st_ino
             if known == self._known:
                 return
+            if not stat.S_ISREG(found.st_mode):
+                # To open a pipe, and to read it, would wait for whoever writes to it.
+                raise ValueError("it is not a regular file")
             tokens: dict[str, str] = {}
             with open(path, "rb") as file:
                 yield from _read_slices(file, tokens)
