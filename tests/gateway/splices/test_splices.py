@@ -607,6 +607,25 @@ def test_bytes_that_cannot_be_messages_end_both_sides(framing: str, data: bytes)
     assert target.closed_with[0] == 1001
 
 
+@pytest.mark.parametrize(
+    ("framing", "data"), [("line", b"\xff\ngood\n"), ("length", b"\xff\xff\xff\xff")]
+)
+def test_nothing_is_forwarded_behind_what_cannot_be(
+    framing: str, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither of the same bytes, nor of what has waited for a handler."""
+    pair = Pair(("raw", "ws"))
+    pair.connect()
+    pair.worker.work()
+    for _ in range(3):
+        pair.client.say(data)
+    pair.splice(framing=framing)
+    pair.settle()
+    assert pair.client.con.state is CLOSED
+    assert pair.target.frames == []
+    assert caplog.text.count("cannot be forwarded") == 1
+
+
 @pytest.mark.parametrize("closes", [False, True])
 @pytest.mark.parametrize(
     ("kinds", "framing"),

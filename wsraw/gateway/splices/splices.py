@@ -138,47 +138,49 @@ class Splices(Spliced):
 
     def _forward(
         self, entry: Entry, other: Entry, splice: Splice, event: OnMessage, now: float
-    ) -> None:
+    ) -> bool:
+        """Returns False if that ends both: nothing is forwarded after it."""
         if other.con.websocket is None:
             data = event.data
             if splice.framing != "chunk" and event.type != "raw":
                 data = framing.join(splice.framing, splice.buffer, data, event.final)
                 self._count(entry, splice, event.data)
-                self._limit(entry, splice, now)
-            if data:
-                self._send(entry, other, Send(other.id, data), now)
-        elif event.type == "raw":
-            self._send_messages(entry, other, splice, event.data, now)
-        else:
-            self._send(entry, other, Send(other.id, event.data, event.type, event.final), now)
+                if not self._is_within_limit(entry, splice, now):
+                    return False
+            return not data or self._send(entry, other, Send(other.id, data), now)
+        if event.type == "raw":
+            return self._send_messages(entry, other, splice, event.data, now)
+        return self._send(entry, other, Send(other.id, event.data, event.type, event.final), now)
 
     def _send_messages(
         self, entry: Entry, other: Entry, splice: Splice, data: bytes, now: float
-    ) -> None:
+    ) -> bool:
         limit = self._registry.settings.max_message_size
         try:
             messages = framing.split(splice.framing, splice.buffer, data, limit)
         except framing.FramingError as error:
             splice.buffer.clear()
-            self._fail(entry, 1009, str(error), now)
-            return
+            return self._fail(entry, 1009, str(error), now)
         self._count(entry, splice, data)
         for message in messages:
-            self._send(entry, other, Send(other.id, message, splice.type), now)
+            if not self._send(entry, other, Send(other.id, message, splice.type), now):
+                return False
+        return True
 
     def _count(self, entry: Entry, splice: Splice, data: bytes) -> None:
         """A part of a message counts as any that is not whole."""
         if splice.buffer:
             self._registry.flow.read_part(entry.con, len(data))
 
-    def _limit(self, entry: Entry, splice: Splice, now: float) -> None:
+    def _is_within_limit(self, entry: Entry, splice: Splice, now: float) -> bool:
         """A message that is joined from fragments is bounded as one of a single frame is."""
         limit = self._registry.settings.max_message_size
-        if len(splice.buffer) > limit:
-            splice.buffer.clear()
-            self._fail(entry, 1009, f"a message of more than {limit} bytes", now)
+        if len(splice.buffer) <= limit:
+            return True
+        splice.buffer.clear()
+        return self._fail(entry, 1009, f"a message of more than {limit} bytes", now)
 
-    def _send(self, entry: Entry, other: Entry, send: Send, now: float) -> None:
+    def _send(self, entry: Entry, other: Entry, send: Send, now: float) -> bool:
         outgoing = self._registry.outgoing
         if outgoing.broadcasts:
             outgoing.catch_up(other, now)
@@ -186,17 +188,20 @@ class Splices(Spliced):
         is_part = not send.final or other.fragment is outgoing.forwarder
         why = outgoing.send(other, outgoing.forwarder if is_part else None, send, now)
         if why is not None:
-            self._fail(entry, 1007, why, now)
-        elif other.fragment is not None and (other in outgoing.compressing or other.held_back):
+            return self._fail(entry, 1007, why, now)
+        if other.fragment is not None and (other in outgoing.compressing or other.held_back):
             self._registry.flow.pause(entry, PAUSED_SPLICED)
             self._held[entry] = other
+        return True
 
-    def _fail(self, entry: Entry, code: int, why: str, now: float) -> None:
-        """What a peer has sent cannot be forwarded: that ends it, and so the other one."""
+    def _fail(self, entry: Entry, code: int, why: str, now: float) -> bool:
+        """What a peer has sent cannot be forwarded: that ends it, and so the other one. Returns
+        False."""
         registry = self._registry
         registry.counters.say("warning", "%s cannot be forwarded: %s", entry.con.label, why)
         if entry.con.state is not CLOSED:
             registry.abort(entry, code, CAUSE, why, now)
+        return False
 
     def find_again(self) -> None:
         """Know what is to be done for the entries that there are: they come from another
@@ -255,10 +260,11 @@ class Splices(Spliced):
         splice.flows = True
         waiting, splice.waiting = splice.waiting, []
         other = self.partner(entry)
+        goes_on = other is not None
         for event in waiting:
             registry.flow.add(entry, -len(event.data) - EVENT_COST)
-            if other is not None:
-                self._forward(entry, other, splice, event, now)
+            if goes_on and other is not None:
+                goes_on = self._forward(entry, other, splice, event, now)
         if other is None or other.gone or other.con.state is CLOSED:
             self._end_orphan(entry, other, now)
         if entry.con.state is CLOSED:
