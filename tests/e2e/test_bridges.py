@@ -242,6 +242,18 @@ def test_a_bridge_is_reloaded_and_upgraded(tmp_path: Path, command: str) -> None
                 assert client.recv(TIMEOUT) == b"x"
 
 
+def test_what_needs_workers_is_refused_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with bridge("ws://127.0.0.1:0", "--to=tcp://127.0.0.1:1", f"--run-dir={folder}") as run:
+        run.ready()
+        for command in (("reload", "--canary"), ("rollback",), ("scale", "3")):
+            done = wsraw(*command, "--run-dir", str(folder))
+            assert done.returncode == 1
+            assert "this run has no workers of its own" in done.stderr
+        done = wsraw("reload", "--pool", "x", "--run-dir", str(folder))
+        assert "there is no pool 'x'; there are none" in done.stderr
+
+
 def test_what_is_spliced_is_shown(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with (

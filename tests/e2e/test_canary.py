@@ -168,6 +168,8 @@ def test_wrong_shares_and_times_are_refused(handlers: Write) -> None:
     with serve(shop(handlers, "old")) as serving:
         for options, why in (
             (("--canary", "100%"), "the share of a canary is more than 0 % and less than 100 %"),
+            (("--canary", "0"), "the share of a canary is more than 0 % and less than 100 %"),
+            (("--canary", "--for", "0"), "the time of a canary is more than 0 s"),
             (("--canary", "ten"), "--canary ten: write a number of percent, as in 10%"),
             (("--canary", "--for", "long"), "--for: 'long' is not a length of time"),
             (("--for", "3s"), "--for is the time of a canary: give --canary too"),

@@ -130,7 +130,7 @@ def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
     "--canary",
     metavar="PERCENT",
     is_flag=False,
-    flag_value="0",
+    flag_value="",
     help="First try the new handlers with this share of the connections, as in --canary 10%. If "
     "they do worse than the old ones, the old workers serve all connections again. Without a "
     "number: the setting canary_percent.",
@@ -168,7 +168,7 @@ def reload(
             raise WrongUse("--shield is for the time of a canary: give --canary too")
         show(_ask(run_dir, "reload", pools, timeout).text)
         return
-    options: dict[str, Any] = {"percent": _percent(canary)}
+    options: dict[str, Any] = {"percent": _percent(canary)} if canary else {}
     if shield is not None:
         options["shield"] = shield
     if seconds:
@@ -184,7 +184,6 @@ def reload(
 
 
 def _percent(text: str) -> float:
-    """0: the setting."""
     try:
         return float(text.removesuffix("%"))
     except ValueError:

@@ -218,9 +218,13 @@ class Requests:
         has no workers, or there is none of that name."""
         pools = self._run.policy.pools
         own = [name for name, pool in pools.items() if pool.programs]
+        if not own and asked.do.what != "reload":
+            # A reload is of settings and certificates, too.
+            self._answer(asked, False, f"this run has {NO_WORKERS}")
+            return None
         for name in asked.do.args:
             if name not in own:
-                why = f"there is no pool {name!r}; there are {' and '.join(pools)}"
+                why = f"there is no pool {name!r}; there are {' and '.join(pools) or 'none'}"
                 if name in pools:
                     why = f"the pool {name!r} has {NO_WORKERS}"
                 self._answer(asked, False, why)
@@ -264,8 +268,10 @@ class Requests:
     def _plan_of(self, asked: Asked) -> Plan | str:
         """What is to be tried, or why that cannot be."""
         settings, options = self._run.settings, asked.do.options
-        percent = options.get("percent") or settings.canary_percent
-        seconds = options.get("seconds") or settings.canary_time
+        percent = options.get("percent")
+        percent = settings.canary_percent if percent is None else percent
+        seconds = options.get("seconds")
+        seconds = settings.canary_time if seconds is None else seconds
         if not (isinstance(percent, int | float) and 0 < percent < 100):
             return "the share of a canary is more than 0 % and less than 100 %"
         if not (isinstance(seconds, int | float) and 0 < seconds < LARGEST):
