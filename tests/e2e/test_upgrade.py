@@ -27,6 +27,7 @@ from tests.e2e.serving import ECHO, TIMEOUT, Serving, receive_exactly, serve
 from tests.exchange import exchange
 from tests.needs import KILL, signals, unix_sockets
 from tests.running import ROOT, is_alive
+from wsraw.gateway.tls.engine import TlsEngine
 from wsraw.supervisor.decisions.restarts import STABLE_AFTER
 
 pytestmark = [signals, unix_sockets]
@@ -207,11 +208,11 @@ def test_a_kill_at_any_instant_leaves_all_connections_or_is_the_death_of_a_gatew
                         pass
                 left = survivors(clients)
                 assert left in (0, len(clients)), f"{left} of {len(clients)}\n{serving}"
-                # The taker may have been killed between its word to the old gateway, which then
-                # leaves, and that to the supervisor.
                 news = "\n".join(serving.run.lines[said:])
-                if "this gateway goes on" in news:
+                if "the old one goes on" in news:
                     assert left == len(clients), str(serving)
+                if "both are gone" in news:
+                    assert left == 0, str(serving)
             eventually(lambda: _serves(serving), "the run to serve")
             if len(serving.run.pids("gateway")) > deaths + 1:
                 # More deaths before it has proved itself would be a crash loop.
@@ -282,6 +283,43 @@ def test_tls_connections_stay_with_the_old_gateway_which_encrypts_for_them(tmp_p
         clients[5].close()
         eventually(lambda: not is_alive(second), "the second pump to leave")
         assert pumps(serving) == []
+
+
+def test_tls_handshakes_that_are_under_way_are_waited_for(tmp_path: Path) -> None:
+    """Others are accepted meanwhile; and who has not said anything moves."""
+    cert = server_file(tmp_path)
+    options = ("--tls=required", f"--tls-cert={cert}", "--upgrade-timeout=40")
+    with serve(ECHO, *options) as serving, ExitStack() as stack:
+        silent = stack.enter_context(serving.tcp())
+        engine = TlsEngine(client_context(), server_side=False, server_name="localhost")
+        slow = stack.enter_context(serving.tcp())
+        engine.handshake(b"")
+        hello = engine.data_to_send()
+        slow.sendall(hello[:50])
+        with secure(serving) as client:
+            says(client, b"before")
+        with begun(serving):
+            serving.run.line("debug wsraw: gateway started", 2)
+            # The new one is ready at some time now, and the old one waits.
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                with secure(serving) as client:
+                    says(client, b"meanwhile")
+            assert not any("upgraded: " in line for line in serving.run.lines)
+            slow.sendall(hello[50:])
+            while not engine.established:
+                engine.handshake(slow.recv(65536))
+                slow.sendall(engine.data_to_send())
+        serving.run.line("upgraded: ")
+        slow.sendall(engine.encrypt(b"hello"))
+        answer = b""
+        while not answer:
+            answer = engine.receive_data(slow.recv(65536))
+        assert answer == b"hello"
+        late = stack.enter_context(
+            client_context().wrap_socket(silent, server_hostname="localhost")
+        )
+        says(late, b"hello")
 
 
 def test_after_upgrade_linger_tls_connections_are_closed(tmp_path: Path) -> None:

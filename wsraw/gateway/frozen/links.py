@@ -28,6 +28,7 @@ from wsraw.gateway.frozen.records import (
 from wsraw.gateway.sessions.links import HELD_OPEN_FOR, Links
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.endpoint import Shared as SharedByEndpoints
+from wsraw.gateway.sockets.handshake import TlsHandshake
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.gateway.sockets.transport import PlainTransport
 from wsraw.link.batches import LARGEST_BATCH
@@ -157,7 +158,9 @@ class Ends:
     def why_not(self, con: Connection) -> str:
         """Why the socket of a connection cannot be handed over now; "" if it can."""
         endpoint = con.endpoint
-        return HANDSHAKE if isinstance(endpoint, Endpoint) and endpoint.handshake else ""
+        if not isinstance(endpoint, Endpoint) or endpoint.handshake is None:
+            return ""
+        return "" if _is_silent(endpoint) else HANDSHAKE
 
     def freeze_endpoint(
         self, con: Connection, clock: Clock
@@ -173,6 +176,7 @@ class Ends:
             is_queued=endpoint in shared.read_queue,
             is_ended=endpoint in shared.ended,
             pumped=not isinstance(endpoint.transport, PlainTransport),
+            is_silent=_is_silent(endpoint),
         )
         return state, self._socket_of(endpoint)
 
@@ -232,6 +236,8 @@ class Ends:
         endpoint = con.endpoint
         assert isinstance(endpoint, Endpoint)
         sockets, shared = self._sockets, self._sockets.shared
+        if state.is_silent:
+            self._expect_tls(endpoint)
         if endpoint.lingering:
             endpoint._arm(clock.at(state.linger_until))
         endpoint.update_reading()
@@ -244,6 +250,14 @@ class Ends:
         if isinstance(entry, Entry) and entry.pauses & PAUSED_RATE:
             when = clock.now + _debt(con.rate_limit, clock.now)
             sockets.loop.call_at(when, partial(sockets._resume, entry))
+
+    def _expect_tls(self, endpoint: Endpoint) -> None:
+        """Its first bytes decide, as its listener has it now."""
+        name = endpoint.con.about.get("listener")
+        if all(name != listener.listen.name for listener in self._sockets.listeners):
+            endpoint.lost("its listener was removed before it had said anything")
+        elif name in self._sockets._contexts:
+            endpoint.handshake = TlsHandshake(endpoint, self._sockets._contexts[name])
 
     def thaw_link(self, worker: Worker, state: LinkState, sock: object) -> None:
         """Give a worker its link."""
@@ -328,3 +342,13 @@ def _thaw_peer(state: PeerState, peer: Peer) -> None:
         peer._filled = len(state.part)
         # What comes next needs room.
         peer._grow(min(peer._filled + 1, peer._size))
+
+
+def _is_silent(endpoint: Endpoint) -> bool:
+    """Whether nothing has come from a client that may begin with TLS."""
+    handshake = endpoint.handshake
+    return (
+        isinstance(handshake, TlsHandshake)
+        and not handshake._has_begun()
+        and endpoint not in endpoint.shared.handshakes.waiting
+    )

@@ -767,6 +767,8 @@ class EndpointState(State):
     """It is to be closed."""
     pumped: bool
     """Its socket leads to the gateway that was before, which has its TLS."""
+    is_silent: bool = False
+    """It may begin with TLS, and nothing has come from it."""
 
 
 # --- the stream ---

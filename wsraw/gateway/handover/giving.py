@@ -21,9 +21,13 @@ from wsraw.runtime.selector import READ, WRITE, Selector
 
 log = logging.getLogger("wsraw.gateway")
 
+PATIENCE: Final = 0.5
+"""The share of the timeout that is given, after the taker is ready, to what cannot move just now:
+TLS handshakes above all. Everybody is served meanwhile, and clients are accepted."""
+
 SETTLE: Final = 1.0
-"""Seconds that are given, after the taker is ready, to what cannot move just now: TLS handshakes
-above all. No client is accepted meanwhile, and all others are served."""
+"""Seconds that are given after that. No client is accepted meanwhile: their handshakes may never
+all be done at one moment."""
 
 LOOK_AGAIN: Final = 0.005
 """Seconds between two looks at whether all can move."""
@@ -49,6 +53,7 @@ class Giving:
         self._records = records
         self.giver = Giver(timeout)
         self._wanted = Next.WAIT
+        self._patience = PATIENCE * timeout
         self.since = 0.0
         """When the taker was ready; 0: it is not."""
         self.stopped_at = 0.0
@@ -84,10 +89,14 @@ class Giving:
 
     def has_time(self, now: float) -> bool:
         """Whether to wait for what cannot move at the moment."""
-        if self._wanted is not Next.GIVE or now >= self.since + SETTLE:
+        if self._wanted is not Next.GIVE or now >= self.since + self._patience + SETTLE:
             return False
         self._loop.wake_at(now + LOOK_AGAIN)
         return True
+
+    def holds_off(self, now: float) -> bool:
+        """Whether no more clients are to be accepted."""
+        return now >= self.since + self._patience
 
     def run(self, pieces: Iterator[Piece]) -> bool:
         """Hand over. Blocks. True: the taker has it all; False: it is all still here, and `why`

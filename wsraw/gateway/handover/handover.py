@@ -135,7 +135,7 @@ class Handover:
 
     def _must_settle(self, giving: Giving, now: float) -> bool:
         """Whether something that cannot move now may still be able to in a moment."""
-        self._sockets.holds_off = True
+        self._sockets.holds_off = giving.holds_off(now)
         why = why_not(self._parts)
         self._left_out = unmovable(self._parts)
         if (why or self._left_out) and giving.has_time(now):

@@ -28,7 +28,7 @@ from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.canary import Plan
 from wsraw.supervisor.decisions.child import Child, ChildState, Death, Step
 from wsraw.supervisor.decisions.gateway.gateway_check import GatewayCheck
-from wsraw.supervisor.decisions.gateway.upgrade import Fallen, Upgrade
+from wsraw.supervisor.decisions.gateway.upgrade import DECIDED_WITHIN, Failed, Fallen, Upgrade
 from wsraw.supervisor.decisions.pool import FOREVER, GRACE, Pool
 from wsraw.supervisor.decisions.restarts import (
     GATEWAY_BACKOFF,
@@ -222,6 +222,7 @@ class Policy:
     def kept(self, why: str, now: float) -> list[a.Action]:
         """The old gateway goes on."""
         child = self.upgrades.successor
+        self.upgrades.has_kept = True
         if child is not None and not child.is_killed:
             if why:
                 self._kill(child)
@@ -327,6 +328,7 @@ class Policy:
             child.ready_at = None
             if code:
                 self._say("warning", f"{child.name} {reason} while it was upgraded")
+            self._settle_failed(now)
             return True
         was_successor = child is upgrades.successor
         if not upgrades.exited(child):
@@ -336,17 +338,28 @@ class Policy:
             if code:
                 self._say("warning", f"an earlier gateway {reason}; its TLS connections are lost")
             return True
-        fallen, upgrades.fallen = upgrades.fallen, None
         why = child.why_killed if child.is_killed else f"the new gateway {reason}"
+        upgrades.failed = Failed(why, now + DECIDED_WITHIN)
+        self._settle_failed(now)
+        return True
+
+    def _settle_failed(self, now: float) -> None:
+        """After the end of a successor: whether the old gateway goes on, as far as it is known."""
+        upgrades = self.upgrades
+        failed, fallen = upgrades.failed, upgrades.fallen
+        if failed is None or not (fallen or upgrades.has_kept or now >= failed.until):
+            return
+        upgrades.failed = upgrades.fallen = None
         after = "the old one goes on" if fallen is None else "both are gone"
-        self._do(a.Settled(UPGRADE, False, f"refused: {why}; {after}", UPGRADE))
+        self._do(a.Settled(UPGRADE, False, f"refused: {failed.why}; {after}", UPGRADE))
         if fallen is not None and self.phase is Phase.RUNNING:
             if not fallen.was_asked:
                 self.gateway_restarts.counts[reason_of(self.gateway, fallen.code)] += 1
             for worker in self.all_children():
                 worker.hello_by = math.inf
             self._handle_exit(self.gateway, *fallen, now)
-        return True
+        elif fallen is not None:
+            self._log_expected_exit(self.gateway, fallen.code, fallen.reason)
 
     # --- inputs: requests ---
 
@@ -461,6 +474,8 @@ class Policy:
         times = [self._gateway_check.wake_at]
         times += [child.kill_at for child in self._living()]
         times += [child.hello_by for child in self._awaited()]
+        if self.upgrades.failed is not None:
+            times.append(self.upgrades.failed.until)
         if self.phase is Phase.STOPPING:
             times.append(self._stop_at)
         if self.phase is Phase.RUNNING:
@@ -487,6 +502,7 @@ class Policy:
             if now >= child.hello_by:
                 self._handle_late_hello(child, now)
         self._check_gateway(now)
+        self._settle_failed(now)
         for child in self._living():
             if now >= child.kill_at:
                 why = f": {child.why_killed}" if child.why_killed else ""

@@ -8,7 +8,7 @@ from tests.supervisor.policy_run import ENDPOINT, Run, kill, tell_stop
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.canary import Canary, Plan
 from wsraw.supervisor.decisions.child import Child, ChildState
-from wsraw.supervisor.decisions.gateway.upgrade import MARGIN
+from wsraw.supervisor.decisions.gateway.upgrade import DECIDED_WITHIN, MARGIN
 from wsraw.supervisor.decisions.policy import ABORT_GRACE, STOP_MARGIN, UPGRADE, Phase
 from wsraw.supervisor.decisions.versions import FIRST
 
@@ -81,12 +81,33 @@ def test_both_are_killed() -> None:
 def test_a_successor_that_does_not_load_changes_nothing() -> None:
     run = Run().up()
     old, new = run.gateway, begun(run)
-    (settled_,) = run.exit(new, 3, "exited with code 3: it cannot listen")
-    assert isinstance(settled_, a.Settled)
+    assert run.exit(new, 3, "exited with code 3: it cannot listen") == []
+    settled_ = settled(run.do(run.policy.kept("", run.now)))
     assert not settled_.ok
     assert "exited with code 3: it cannot listen; the old one goes on" in settled_.text
     assert run.gateway is old
     assert old.state is ChildState.READY
+    assert not run.policy.refusal_to_upgrade()
+
+
+def test_the_end_of_a_successor_tells_nothing_until_the_old_one_has_said_or_ended() -> None:
+    """It may have left to the new one, which was killed before its first word."""
+    run = Run().up()
+    old, new = run.gateway, begun(run)
+    assert run.exit(new) == []
+    assert run.policy.refusal_to_upgrade() == "an upgrade is under way"
+    actions = run.exit(old, 0, "exited")
+    assert settled(actions).text == "refused: the new gateway was killed; both are gone"
+    assert a.Spawn(old) in actions
+    assert run.policy.upgrades.failed is None
+
+
+def test_an_old_one_that_says_nothing_is_taken_to_go_on() -> None:
+    run = Run().up()
+    new = begun(run)
+    assert run.exit(new) == []
+    assert run.pass_time(DECIDED_WITHIN - 0.1) == []
+    assert settled(run.pass_time(0.2)).text.endswith("the old one goes on")
     assert not run.policy.refusal_to_upgrade()
 
 
@@ -111,7 +132,8 @@ def test_a_successor_that_gets_nowhere_is_killed() -> None:
     new = begun(run)
     assert run.pass_time(30.0 + MARGIN - 0.1) == []
     assert run.pass_time(0.2) == [kill(new)]
-    assert "has not taken over in time" in settled(run.exit(new)).text
+    assert run.exit(new) == []
+    assert "has not taken over in time" in settled(run.do(run.policy.kept("", run.now))).text
 
 
 def test_a_pump_lives_as_long_as_it_may() -> None:

@@ -3,9 +3,10 @@ before it.
 
 The gateways decide between themselves which of them serves (gateway/handover/dialog.py). The
 supervisor starts the successor and believes the first word that it says on the control link: it
-says none before it serves. If the successor ends without a word, the old gateway has gone on, or
-both are gone. So the death of the old one is no death of the gateway while the successor may still
-speak.
+says none before it serves. If the successor ends without a word, the old gateway has gone on, and
+says so, or both are gone: the old one may have left to it a moment before. So the death of the old
+one is no death of the gateway while the successor may still speak, and the death of the successor
+tells nothing until the old one has said that it goes on, or has ended.
 """
 
 from __future__ import annotations
@@ -21,6 +22,19 @@ START: Final = 60.0
 
 MARGIN: Final = 5.0
 """Seconds beyond the deadlines of the gateways' own, after which a process is killed."""
+
+
+DECIDED_WITHIN: Final = 5.0
+"""Seconds within which an old gateway says that it goes on, or ends. It does if it hangs, and that
+is found out later."""
+
+
+class Failed(NamedTuple):
+    """The exit of a successor, of which the old gateway has not told what it means."""
+
+    why: str
+    until: float
+    """When it is taken to go on."""
 
 
 class Fallen(NamedTuple):
@@ -41,11 +55,14 @@ class Upgrade:
         self.leaving: list[Child] = []
         """Earlier gateways that may still have TLS connections."""
         self.fallen: Fallen | None = None
+        self.failed: Failed | None = None
+        self.has_kept = False
+        """Whether the old gateway has said that it goes on."""
 
     @property
     def is_under_way(self) -> bool:
-        """Whether there is a successor that may take over."""
-        return self.successor is not None
+        """Whether there is a successor that may take over, or whose end may mean anything."""
+        return self.successor is not None or self.failed is not None
 
     def children(self) -> list[Child]:
         """Those that may have a process."""
@@ -53,6 +70,7 @@ class Upgrade:
 
     def begin(self, old: Child, now: float) -> Child:
         """A child for the successor, which is to be spawned now."""
+        self.has_kept = False
         child = self.successor = Child(None)
         child.n = old.n + 1
         child.take(Step.SPAWN)
