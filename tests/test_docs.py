@@ -352,7 +352,9 @@ def test_the_options_of_the_drill_are_documented() -> None:
     defaults = {each.opts[0]: each.default or "0" for each in drill.params}
     # One that may be repeated has a tuple.
     known = {name: " ".join(v) if isinstance(v, tuple) else str(v) for name, v in defaults.items()}
-    known |= dict.fromkeys(("--connect", "--run-dir", "--remote", "--log", "--json"), "")
+    known |= dict.fromkeys(
+        ("--connect", "--run-dir", "--remote", "--log", "--json", "--upgrade-to"), ""
+    )
     assert shown == known
 
 

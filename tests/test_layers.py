@@ -96,6 +96,7 @@ LARGE_CLASSES = {
         [f"supervisor.replacing.records.{name}Record" for name in ("Child", "Run")],
         "what they are the state of has as many",
     ),
+    "tools.drill.plan.Plan": "each option is one",
     "supervisor.supervisor.Supervisor": "it owns all parts of a run",
     "workers.runtime.Runtime": "parts would cost look-ups for each message",
 }

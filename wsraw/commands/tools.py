@@ -83,7 +83,13 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 )
 @_every("--reload-every", 5, "Reload the workers this often")
 @_every("--kill-gateway-every", 0, "Kill the gateway this often")
-@_every("--upgrade-every", 0, "Upgrade the gateway (wsraw upgrade) this often")
+@_every("--upgrade-every", 0, "Upgrade the run (wsraw upgrade) this often")
+@click.option(
+    "--upgrade-to",
+    metavar="PYTHON",
+    multiple=True,
+    help="Upgrade to the wsraw of this Python. May be repeated: the upgrades go to each in turn.",
+)
 @click.option(
     "--delivery",
     type=click.Choice(["at-least-once", "at-most-once"]),

@@ -31,6 +31,7 @@ class Sleepers(RunControl):
         self.bystander = subprocess.Popen(["sleep", "600"])
         self.reloads = 0
         self.upgrades = 0
+        self.pythons: list[str] = []
         self.refuses = False
         self.unproved = 0
 
@@ -45,10 +46,11 @@ class Sleepers(RunControl):
             raise DrillError("reload: no")
         self.reloads += 1
 
-    def upgrade(self) -> None:
+    def upgrade(self, python: str = "") -> None:
         if self.refuses:
             raise DrillError("upgrade: no")
         self.upgrades += 1
+        self.pythons.append(python)
 
     def gateway(self) -> int:
         return self.processes[0].pid if self.processes[0].poll() is None else 0
@@ -143,6 +145,14 @@ def test_the_gateway_is_upgraded(sleepers: Sleepers) -> None:
     faults.stop()
     assert faults.upgrades == sleepers.upgrades
     assert faults.failures == []
+
+
+def test_upgrades_go_to_each_python_in_turn(sleepers: Sleepers) -> None:
+    faults = FaultInjection(plan(upgrade_every=0.01, upgrade_to=("a", "b")), sleepers)
+    faults.start()
+    eventually(lambda: sleepers.upgrades >= 3)
+    faults.stop()
+    assert sleepers.pythons[:3] == ["a", "b", "a"]
 
 
 def test_a_refused_upgrade_is_a_failure_unless_gateways_are_killed(sleepers: Sleepers) -> None:

@@ -54,8 +54,11 @@ def own_command() -> list[str]:
 
 def command_of(python: str) -> list[str]:
     """The same with the wsraw of another Python."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    ours = spec.name.removesuffix(".__main__") if spec is not None else ""
+    module = ours if ours.partition(".")[0] == "wsraw" else "wsraw"
     # -P: modules in the user's folder must not shadow ours or Python's.
-    return [python, "-P", "-m", "wsraw", *sys.argv[1:]]
+    return [python, "-P", "-m", module, *sys.argv[1:]]
 
 
 def taken() -> tuple[bytes, bool] | None:

@@ -116,8 +116,9 @@ class FaultInjection:
         self.reloads += 1
 
     def _upgrade(self) -> None:
+        pythons = self._plan.upgrade_to
         try:
-            self._target.upgrade()
+            self._target.upgrade(pythons[self.upgrades % len(pythons)] if pythons else "")
         except DrillError:
             # A gateway that was killed, or is being started again, cannot be upgraded.
             if not self._plan.kill_gateway_every:

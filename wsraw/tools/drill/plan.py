@@ -40,6 +40,8 @@ class Plan:
     reload_every: float = 5.0
     kill_gateway_every: float = 0.0
     upgrade_every: float = 0.0
+    upgrade_to: tuple[str, ...] = ()
+    """Pythons whose wsraw the upgrades go to, in turn; none: that of the run."""
     delivery: str = "at-least-once"
     handler_timeout: float = 2.0
     """Of a run that the drill starts, if there are hangs."""

@@ -14,15 +14,24 @@ import threading
 from wsraw.config import settings as settings_module
 from wsraw.runtime import launch
 from wsraw.supervisor import supervisor
+from wsraw.supervisor.replacing import replacement
 
 WRONG_USE = 2
 
 
 def main() -> int:
     """Run with the settings of the command line, as JSON; returns the exit code."""
+    settings, record = settings_module.from_json(sys.argv[1]), None
+    told = replacement.taken()
+    if told is not None:
+        # We take the place of a run that is upgraded, or try whether we can.
+        record = supervisor.understood(told[0])
+        if told[1]:
+            print(replacement.UNDERSTOOD)
+            return 0
     threading.Thread(target=_stop_at_eof, daemon=True).start()
     try:
-        return supervisor.run(settings_module.from_json(sys.argv[1]))
+        return supervisor.run(settings, reread=lambda: settings, record=record)
     except supervisor.CannotStart as error:
         print(f"wsraw: {error}", file=sys.stderr)
         return WRONG_USE

@@ -54,13 +54,14 @@ class RunControl:
         """Replace all workers; returns when that is done."""
         self._ask("reload", RELOAD_TIMEOUT)
 
-    def upgrade(self) -> None:
-        """Replace the gateway by one that takes over; returns when that is done."""
-        self._ask("upgrade", RELOAD_TIMEOUT)
+    def upgrade(self, python: str = "") -> None:
+        """Replace supervisor and gateway, by those of that Python if one is given; returns when
+        that is done."""
+        self._ask("upgrade", RELOAD_TIMEOUT, python)
 
-    def _ask(self, what: str, timeout: float) -> Any:
+    def _ask(self, what: str, timeout: float, *args: str) -> Any:
         try:
-            done = client.ask(self._folder, what, (), timeout)
+            done = client.ask(self._folder, what, list(filter(None, args)), timeout)
         except (client.NoRunError, client.RefusedError, TimeoutError) as error:
             raise DrillError(f"{what}: {error}") from error
         if not done.ok:
