@@ -240,6 +240,31 @@ def test_another_format_of_the_state_is_refused(tmp_path: Path) -> None:
         says(client, b"after")
 
 
+def test_a_gateway_that_refuses_the_new_version_takes_the_supervisor_back(tmp_path: Path) -> None:
+    """As a downgrade may be."""
+    python = another_python(tmp_path / "venv")
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (packages / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if sys.argv[-1:] == ['gateway'] or 'gateway' in sys.orig_argv:\n"
+        "    import wsraw.gateway.frozen.gateway as frozen\n"
+        "    frozen.FORMAT = 99\n"
+    )
+    with serve(ECHO) as serving, serving.tcp() as client:
+        says(client, b"before")
+        pid = supervisor(serving)
+        before = program(pid)
+        refused = ask(serving, "upgrade", f"--python={python}")
+        assert refused.returncode == 1
+        assert "99" in refused.stderr
+        assert "the old one goes on" in refused.stderr
+        serving.run.line("the supervisor goes back to the version of the gateway")
+        replaced(serving, 2)
+        assert program(pid) == before
+        says(client, b"after")
+        assert "upgraded" in done(serving, "upgrade")
+
+
 def test_a_kill_at_any_instant_leaves_nothing_behind() -> None:
     """It is the death of a supervisor, also if it has just become another program."""
     luck = random.Random(os.environ.get("PYTEST_XDIST_WORKER"))

@@ -26,7 +26,7 @@ from tests.e2e.load import Load, RawClient, WebClient, echo
 from tests.e2e.serving import ECHO, TIMEOUT, Serving, receive_exactly, serve
 from tests.exchange import exchange
 from tests.needs import KILL, signals, unix_sockets
-from tests.running import ROOT, is_alive
+from tests.running import ROOT, Running, is_alive, wsraw
 from wsraw.gateway.tls.engine import TlsEngine
 from wsraw.supervisor.decisions.restarts import STABLE_AFTER
 
@@ -460,3 +460,29 @@ def test_status_says_that_an_upgrade_is_under_way() -> None:
             again = ask(serving, "upgrade")
             assert "refused: an upgrade is under way" in again.stderr
         assert not json.loads(done(serving, "status", "--json"))["upgrading"]
+
+
+def test_a_platform_that_cannot_pass_sockets_refuses_in_words(tmp_path: Path) -> None:
+    """What needs no other gateway changes there, too."""
+    file = tmp_path / "wsraw.toml"
+    file.write_text("stop_timeout = 10\n")
+    folder = tmp_path / "run"
+    options = (f"--workers={ECHO}", f"--config={file}", f"--run-dir={folder}")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT / "tests" / "portable")
+    try:
+        run = Running(*options)
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    with run:
+        run.line("worker 1 is ready")
+        refused = wsraw("upgrade", "--run-dir", str(folder))
+        assert refused.returncode == 1
+        assert "refused: this platform cannot pass the sockets of clients" in refused.stderr
+        file.write_text("stop_timeout = 20\nmax_message_size = 100\n")
+        told = wsraw("reload", "--run-dir", str(folder))
+        assert "stop_timeout: at once" in told.stdout
+        assert "max_message_size: at the next start of the run" in told.stdout
+        assert "reloaded: 1 worker" in told.stdout

@@ -203,6 +203,10 @@ class Supervisor:
     """Whether the gateway is asked again and again what canaries do."""
     _announced = False
     """Whether the log says that clients are served."""
+    _is_going_back = False
+    """Whether that is the program before us."""
+    _came_from: Sequence[str] = ()
+    """The command line of the program before us, until the gateway is upgraded, too."""
     _awaits_figures = False
     """Whether a new gateway is to say how its upgrade was."""
     _is_leaving = False
@@ -632,6 +636,10 @@ class Supervisor:
 
     def _settle_upgrade(self, ok: bool, text: str) -> None:
         self._plan.drop_new()
+        back, self._came_from = list(self._came_from), ()
+        if back and not ok:
+            # Supervisor and gateway are to be of one version.
+            self.loop.call_soon_threadsafe(partial(self._go_back, back))
         if not ok:
             self.log.say("error", f"the upgrade is {text}")
             names, self._plan.reload = self._plan.reload, None
@@ -871,12 +879,23 @@ class Supervisor:
             lambda why: post(partial(go, command, until, why)),
         )
 
+    def _go_back(self, command: list[str]) -> None:
+        """Become the program before us: the gateway has refused the new version."""
+        if not self._is_leaving and not self.policy.refusal_to_upgrade():
+            self.log.say("info", "the supervisor goes back to the version of the gateway")
+            self._is_leaving = self._is_going_back = True
+            self._try_other_program(command)
+
     def _leave_for(self, command: list[str], until: float, why: str) -> None:
         """Become that program as soon as nothing is half done."""
         refusal = why or self.policy.refusal_to_upgrade()
         state = None if refusal else self._quiet_state(is_late=self.loop.now > until)
         if not refusal and state is None and self.loop.now > until + QUIET_WITHIN:
             refusal = "the supervisor had no quiet moment"
+        if refusal and self._is_going_back:
+            self._is_leaving = self._is_going_back = False
+            self.log.say("warning", f"the supervisor stays of the other version: {refusal}")
+            return
         if refusal:
             self._is_leaving = False
             text = f"refused: {refusal}; nothing has changed"
@@ -955,6 +974,8 @@ class Supervisor:
             next=NextRecord(
                 installation=(other.python, other.package, other.path) if other else None,
                 reload=self._plan.reload,
+                upgrades=not self._is_going_back,
+                back=[] if self._is_going_back else own_command(),
             ),
         )
         folders = [record.folder, *([record.spare] if record.spare is not None else [])]
@@ -1011,8 +1032,10 @@ class Supervisor:
             child = thawing.children[record.agent.child]
             self._agent.go_on(self._children, child, record.agent.endpoint)
         self.log.say("info", f"the supervisor is wsraw {version()} now, with the same pid")
-        self._is_leaving = True
-        self.loop.call_soon_threadsafe(partial(self._go_on_with_gateway, record.next, now))
+        if record.next.upgrades:
+            self._is_leaving = True
+            self._came_from = [] if record.next.back == own_command() else record.next.back
+            self.loop.call_soon_threadsafe(partial(self._go_on_with_gateway, record.next, now))
 
     def _go_on_with_gateway(self, told: NextRecord, since: float) -> None:
         """Upgrade the gateway, as soon as it has connected again."""

@@ -186,6 +186,10 @@ class NextRecord(Record):
     """That of the new gateway and workers, if it is not the supervisor's own."""
     reload: list[str] | None = None
     """Pools to be reloaded then; None: no reload waits for it."""
+    upgrades: bool = True
+    """Whether the gateway is to be upgraded."""
+    back: list[str] = []
+    """The command line of the program before, if that is another one."""
 
 
 class RunRecord(Record):
