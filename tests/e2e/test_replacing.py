@@ -309,6 +309,27 @@ def test_deaths_and_signals_at_any_instant_are_noticed(tmp_path: Path) -> None:
         assert supervisor(serving) == pid
 
 
+def test_a_bug_in_it_costs_the_upgrade_and_not_the_run(tmp_path: Path) -> None:
+    """And what was held goes on."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'run' in sys.orig_argv:\n"
+        "    import wsraw.supervisor.replacing.state as state\n"
+        "    state.Freezing.policy = None\n"
+    )
+    before = os.environ.get("PYTHONPATH", "")
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path), before]))}
+    with serve(ECHO, env=env, tracebacks=True) as serving, serving.tcp() as client:
+        says(client, b"before")
+        refused = ask(serving, "upgrade")
+        assert refused.returncode == 1
+        assert "refused: a bug in wsraw: " in refused.stderr
+        os.kill(serving.worker(1), KILL)
+        serving.run.line("worker 2 is ready")
+        says(client, b"after")
+        assert "refused: a bug in wsraw: " in ask(serving, "upgrade").stderr
+
+
 def test_a_stop_while_the_supervisor_is_replaced_is_a_stop() -> None:
     with serve(ECHO) as serving:
         command = threading.Thread(target=ask, args=(serving, "upgrade"), daemon=True)

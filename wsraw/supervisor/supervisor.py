@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -639,7 +639,7 @@ class Supervisor:
         back, self._came_from = list(self._came_from), ()
         if back and not ok:
             # Supervisor and gateway are to be of one version.
-            self.loop.call_soon_threadsafe(partial(self._go_back, back))
+            self.loop.call_soon_threadsafe(partial(self._attempt, self._go_back, back))
         if not ok:
             self.log.say("error", f"the upgrade is {text}")
             names, self._plan.reload = self._plan.reload, None
@@ -851,7 +851,7 @@ class Supervisor:
         if self._reread is None or not CAN_REPLACE:
             return self._upgrade_gateway()
         self._is_leaving = True
-        self._try_other_program(command_of(python) if python else own_command())
+        self._attempt(self._try_other_program, command_of(python) if python else own_command())
         return ""
 
     def _refusal_to_upgrade(self) -> str:
@@ -863,14 +863,28 @@ class Supervisor:
 
     # --- another program in our place ---
 
+    def _attempt(self, step: Callable[..., object], *args: Any) -> None:
+        """Take a step to another program. A bug in it costs this upgrade alone, and not the run."""
+        try:
+            step(*args)
+        except Exception as error:
+            shared_log.exception("the supervisor was not replaced, by a bug in wsraw")
+            self._children.release()
+            self._is_leaving = self._is_going_back = False
+            text = f"refused: a bug in wsraw: {error!r}"
+            # The request may not be there yet.
+            settled = a.Settled(p.UPGRADE, False, text, p.UPGRADE, shows_output=False)
+            self.loop.call_soon_threadsafe(partial(self._settle, settled))
+
     def _try_other_program(self, command: list[str]) -> None:
         """See whether it understands our state and the settings, and then become it."""
         state = self._state()
         if state is None:
-            self.loop.call_later(LOOK_AGAIN, partial(self._try_other_program, command))
+            again = partial(self._attempt, self._try_other_program, command)
+            self.loop.call_later(LOOK_AGAIN, again)
             return
         self._children.release()
-        post, go = self.loop.call_soon_threadsafe, self._leave_for
+        post, go = self.loop.call_soon_threadsafe, partial(self._attempt, self._leave_for)
         until = self.loop.now + (self.settings.start_timeout or LONGEST) + QUIET_WITHIN
         Trial(
             state[0],
@@ -902,7 +916,8 @@ class Supervisor:
             self._settle(a.Settled(p.UPGRADE, False, text, p.UPGRADE, shows_output=False))
             return
         if state is None:
-            self.loop.call_later(LOOK_AGAIN, partial(self._leave_for, command, until, ""))
+            again = partial(self._attempt, self._leave_for, command, until, "")
+            self.loop.call_later(LOOK_AGAIN, again)
             return
         self.log.flush()
         error = become(*state[:1], command, state[1], self._notifier.variables, _signals())
@@ -1035,12 +1050,13 @@ class Supervisor:
         if record.next.upgrades:
             self._is_leaving = True
             self._came_from = [] if record.next.back == own_command() else record.next.back
-            self.loop.call_soon_threadsafe(partial(self._go_on_with_gateway, record.next, now))
+            go = partial(self._attempt, self._go_on_with_gateway, record.next, now)
+            self.loop.call_soon_threadsafe(go)
 
     def _go_on_with_gateway(self, told: NextRecord, since: float) -> None:
         """Upgrade the gateway, as soon as it has connected again."""
         if not self.control.has_gateway and self.loop.now < since + RECONNECTS_WITHIN:
-            again = partial(self._go_on_with_gateway, told, since)
+            again = partial(self._attempt, self._go_on_with_gateway, told, since)
             self.loop.call_later(LOOK_AGAIN, again)
             return
         self._is_leaving = False

@@ -580,3 +580,23 @@ def test_what_is_left_of_the_output_of_a_dead_process_goes_on() -> None:
     eventually(lambda: heard == ["7"], "the line of what it has started")
     eventually(lambda: rest.read_rest(0), "the end")
     child.process.release()
+
+
+@holds
+def test_a_process_that_has_closed_its_output_can_be_held() -> None:
+    child = Child("import os, sys; os.close(1); os.close(2); sys.stdin.readline(); os._exit(4)")
+    eventually(lambda: child.process.read_rest(0), "the end of its output")
+    for _ in range(3):
+        held = child.process.hold()
+        assert held is not None
+        child.process.release()
+    held = child.process.hold()
+    assert held is not None
+    ended: list[int] = []
+    numbers = os.dup(held.stdin), os.dup(held.stdout)
+    Process.adopted(
+        held._replace(stdin=numbers[0], stdout=numbers[1]), lambda line: None, ended.append
+    )
+    os.write(numbers[0], b"\n")
+    eventually(lambda: ended == [4], "its exit code")
+    child.process.release()

@@ -274,31 +274,32 @@ class Children:
         and nothing is held."""
         found: dict[Child, ProcessRecord] = {}
         unread: list[ProcessRecord] = []
-        held: list[Process] = []
-        for child, process in self._processes.items():
-            told = process.hold()
-            if told is None:
-                for each in held:
-                    each.release()
-                return None
-            held.append(process)
-            kind, lines = self._kinds[child]
-            offers = self._offers.get(child)
-            number = offers.fileno() if offers is not None else -1
-            found[child] = _recorded(told, kind, lines, offers=number)
-        for process, name, pool in self._unread:
-            told = process.hold_output()
-            if told is not None:
-                held.append(process)
-                unread.append(_recorded(told, "", (), name=name, pool=pool))
-        self._held = held
+        try:
+            for child, process in self._processes.items():
+                told = process.hold()
+                if told is None:
+                    self.release()
+                    return None
+                self._held.append(process)
+                kind, lines = self._kinds[child]
+                offers = self._offers.get(child)
+                number = offers.fileno() if offers is not None else -1
+                found[child] = _recorded(told, kind, lines, offers=number)
+            for process, name, pool in self._unread:
+                told = process.hold_output()
+                if told is not None:
+                    self._held.append(process)
+                    unread.append(_recorded(told, "", (), name=name, pool=pool))
+        except BaseException:
+            self.release()
+            raise
         return found, unread
 
     def release(self) -> None:
-        """Go on after `hold`."""
-        for process in self._held:
+        """Go on after `hold`, or do nothing if nothing is held."""
+        held, self._held = self._held, []
+        for process in held:
             process.release()
-        self._held = []
 
     def adopt(self, child: Child, record: ProcessRecord) -> None:
         """A process that the program before us has held."""

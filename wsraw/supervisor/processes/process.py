@@ -193,6 +193,7 @@ class Process:
         self._holding = threading.Lock()
         """Held while output is taken, or an end: a moment between them is one at which another
         program can go on."""
+        self._stand_ins: list[int] = []
         self._rest = b""
         """The beginning of a line."""
         self._is_introduced = False
@@ -245,17 +246,27 @@ class Process:
         return self._held(0)
 
     def _held(self, pid: int) -> Held:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        if self._process.stdin.closed:
-            # A number is needed all the same.
-            stdin = os.open(os.devnull, os.O_WRONLY)
-        else:
-            stdin = self._process.stdin.fileno()
-        stdout = self._process.stdout.fileno()
+        process = self._process
+        try:
+            stdin, stdout = map(self._number, (process.stdin, process.stdout))
+        except BaseException:
+            self.release()
+            raise
         return Held(pid, stdin, stdout, self._hears, self._rest, self._is_killed)
+
+    def _number(self, stream: IO[bytes] | None) -> int:
+        """Its descriptor. One that is closed, as its other end was, gets a stand-in."""
+        assert stream is not None
+        if not stream.closed:
+            return stream.fileno()
+        self._stand_ins.append(os.open(os.devnull, os.O_RDWR))
+        return self._stand_ins[-1]
 
     def release(self) -> None:
         """Go on after `hold`."""
+        for number in self._stand_ins:
+            os.close(number)
+        self._stand_ins = []
         self._holding.release()
 
     def terminate(self) -> None:
@@ -325,13 +336,16 @@ class Process:
     def _read(self) -> None:
         output: IO[bytes] | None = self._process.stdout
         assert output is not None
+        if CAN_HOLD and sys.platform != "win32":
+            poll = select.poll()
+            poll.register(output, select.POLLIN)
+            while self._read_some(poll, output.fileno()):
+                pass
+            with self._holding:
+                # Its number must stay while others may be told it.
+                output.close()
+            return
         with output:
-            if CAN_HOLD and sys.platform != "win32":
-                poll = select.poll()
-                poll.register(output, select.POLLIN)
-                while self._read_some(poll, output.fileno()):
-                    pass
-                return
             while line := output.readline(LONGEST_LINE):
                 self._take(line)
 
