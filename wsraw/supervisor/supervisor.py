@@ -85,7 +85,6 @@ from wsraw.supervisor.replacing.records import (
 )
 from wsraw.supervisor.replacing.replacement import (
     CAN_REPLACE,
-    LONGEST,
     Trial,
     become,
     command_of,
@@ -884,14 +883,12 @@ class Supervisor:
             self.loop.call_later(LOOK_AGAIN, again)
             return
         self._children.release()
-        post, go = self.loop.call_soon_threadsafe, partial(self._attempt, self._leave_for)
-        until = self.loop.now + (self.settings.start_timeout or LONGEST) + QUIET_WITHIN
-        Trial(
-            state[0],
-            command,
-            self.settings.start_timeout,
-            lambda why: post(partial(go, command, until, why)),
-        )
+        post, go = self.loop.call_soon_threadsafe, partial(self._attempt, self._tried)
+        timeout = self.settings.start_timeout
+        Trial(state[0], command, timeout, lambda why: post(partial(go, command, why)))
+
+    def _tried(self, command: list[str], why: str) -> None:
+        self._leave_for(command, self.loop.now + QUIET_WITHIN, why)
 
     def _go_back(self, command: list[str]) -> None:
         """Become the program before us: the gateway has refused the new version."""
