@@ -303,3 +303,31 @@ def test_a_slow_handler_does_not_delay_the_others(handlers: Write, tmp_path: Pat
             assert quick.recv(TIMEOUT) == f"{n}"
         gate.touch()
         assert slow.recv(TIMEOUT) == "slow"
+
+
+def test_a_timer_that_does_not_return_ends_its_worker_which_is_replaced(
+    tmp_path: Path,
+) -> None:
+    once = tmp_path / "once"
+    file = tmp_path / "prices.py"
+    file.write_text(
+        "import os, time\n"
+        "from wsraw import every\n"
+        "@every(0.2)\n"
+        "def look_up():\n"
+        f"    if not os.path.exists({str(once)!r}):\n"
+        f"        open({str(once)!r}, 'w').close()\n"
+        "        time.sleep(3600)\n"
+        "def on_message(msg, con):\n"
+        "    return msg\n"
+    )
+    with serve(file, "--handler-timeout=1", tracebacks=True) as serving:
+        serving.run.line(r"error worker 1: the timer look_up has run for 1 s: this worker ends")
+        serving.run.line(r"error worker 1:     time\.sleep\(3600\)")
+        serving.run.line(r"worker 1 exited with code 5: a timer or a call_soon function took too")
+        with serving.ws() as client:
+            client.send("by the next one")
+            assert client.recv(TIMEOUT) == "by the next one"
+        status = serving.status()
+        assert status["pools"][0]["restarts"] == {**status["pools"][0]["restarts"], "hung": 1}
+        assert "look_up has run for 1 s" in status["workers"][0]["last_error"]
