@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from tests.e2e.serving import Serving, posix, receive_exactly, serve
 from tests.e2e.test_canary import Clients, reload, shop
 from tests.needs import KILL
 from tests.running import command, environment
+from tests.test_docs import PROTOCOL, blocks
 
 Write = Callable[[str], Path]
 
@@ -348,3 +350,41 @@ def test_workers_that_were_started_by_hand_serve_beside_it(handlers: Write, tmp_
         finally:
             worker.terminate()
             worker.communicate(timeout=DEADLINE)
+
+
+GIVES_BACK = """
+        elif tag == "detach":
+            given_back.discard(fields[0])
+        elif tag == "on_message" and fields[1] in given_back:
+            pass
+        elif tag == "on_message":
+            given_back.add(fields[1])
+            batch.append(["give_back", fields[0]])
+        elif tag == "handled" """
+"""What a worker in any language does whose handler fails: here that of each message does."""
+
+
+def test_workers_in_other_languages_are_shielded_if_they_give_back(tmp_path: Path) -> None:
+    """The small worker of the protocol's page, and one that fails."""
+    (small,) = blocks(PROTOCOL, "python")
+    file = tmp_path / "small"
+    file.write_text(small)
+    with serve(None, f"--workers={sys.executable} {file}:2") as serving:
+        until_ready(serving, 2)
+        with Clients(serving) as clients:
+            for sock in clients.socks:
+                sock.sendall(b"abc")
+                assert receive_exactly(sock, 3) == b"ABC"
+            fails = small.replace('\n        elif tag == "on_message"', GIVES_BACK, 1)
+            fails = fails.replace("session = 0\n", "session = 0\ngiven_back = set()\n", 1)
+            assert fails.count("give_back") == 1
+            file.write_text(fails)
+            with reload(serving, "50%", "--for=1h", "--shield") as waiting:
+                for _ in until_over(waiting):
+                    for sock in clients.socks:
+                        sock.sendall(b"abc")
+                    for sock in clients.socks:
+                        assert receive_exactly(sock, 3) == b"ABC"
+                _, error = waiting.communicate(timeout=DEADLINE)
+        assert "rolled back: they gave back " in error
+        assert serving.status()["pools"][0]["given_back"]

@@ -84,6 +84,7 @@ FAULTS = {
     "long state": ("records", "is too long"),
     "part of nothing": ("records", "is not in flight"),
     "part beside acks": ("records", "without acks"),
+    "gives back": ("records", "only for sessions with the limit shield"),
     "hello twice": ("hello-asked", "that no who"),
     "says hello": ("hello-asked", "that no who"),
     "wrong token": ("hello-fields", "token"),
@@ -347,6 +348,8 @@ class Worker:
             return
         if fault == "part beside acks":
             acks.append(["part", seq])
+        if fault == "gives back":
+            acks.append(["give_back", seq])
         if fault in ("in parts", "part of nothing") and commands:
             self.flush(batch)
             for command in commands:
