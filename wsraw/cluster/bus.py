@@ -246,7 +246,8 @@ class Bus:
         self._closed.set()
 
     async def _error(self, error: Exception) -> None:
-        text = str(error) or type(error).__name__
+        unsaid = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+        text = str(error) or unsaid
         self.why = text[:200]
         self._say("warning", f"NATS: {self.why}", self.why)
 

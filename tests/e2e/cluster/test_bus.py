@@ -83,3 +83,16 @@ async def _listen_to_many(nats: NatsServer) -> None:
         task.cancel()
         await speaker.close()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def test_an_error_without_a_text_is_put_into_words() -> None:
+    asyncio.run(_hear_of_errors())
+
+
+async def _hear_of_errors() -> None:
+    from wsraw.cluster.bus import Bus, Servers
+
+    bus = Bus(Servers((), "test"), lambda subject, data: None, lambda: None, list)
+    for error, why in ((TimeoutError(), "no answer in time"), (OSError("refused"), "refused")):
+        await bus._error(error)
+        assert bus.why == why

@@ -37,8 +37,8 @@ class Dialling:
             lambda con, error: self.ended.append((con, repr(error))),
         )
 
-    def dial(self, target: str, timeout: float = DEADLINE) -> Connection:
-        asked = check(Open(1, target, options={"connect_timeout": timeout}))
+    def dial(self, target: str, timeout: float = DEADLINE, **options: Any) -> Connection:
+        asked = check(Open(1, target, options={"connect_timeout": timeout, **options}))
         con = dialed(1, asked, Settings(), {}, self.loop.now)
         self.dialler.dial(con)
         return con
@@ -295,6 +295,9 @@ def test_a_connection_that_takes_too_long_fails_with_connect_timeout(dialling: D
     why = dialling.result(f"127.0.0.1:{port}", timeout=0.2)
     assert why == f"timed out: no answer from 127.0.0.1:{port}"
     assert 0.15 < dialling.loop.now - before < 10 * UNIT
+    dialling.ended.clear()
+    why = dialling.result("h:1", timeout=0.2, proxy=f"socks5://127.0.0.1:{port}")
+    assert why == f"timed out: no answer from the proxy 127.0.0.1:{port}"
     for sock in socks:
         sock.close()
 

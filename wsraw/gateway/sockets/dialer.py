@@ -273,7 +273,8 @@ class _Attempt:
 
     def _time_out(self) -> None:
         unanswered = ", ".join(printable(address) for address in self._socks.values())
-        what = f"no answer from {unanswered}" if unanswered else self._waits_for
+        whom = "the proxy " if self.proxy is not None else ""
+        what = f"no answer from {whom}{unanswered}" if unanswered else self._waits_for
         self.fail(f"timed out: {what}" if what else "timed out")
 
     def fail(self, why: str) -> None:
