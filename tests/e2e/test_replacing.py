@@ -170,6 +170,44 @@ def test_twenty_in_a_row_under_load_lose_nothing() -> None:
         assert len(os.listdir(f"/proc/{pid}/fd")) <= before + 1
 
 
+def test_a_link_to_another_release_is_followed_before_and_after(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        release = tmp_path / f"release-{number}"
+        release.mkdir()
+        text = f"def on_message(msg, con): return b'{number}'\n"
+        (release / "handlers.py").write_text(text)
+        (release / "wsraw.toml").write_text(f"max_message_size = {1000 + number}\n")
+    current = tmp_path / "current"
+    current.symlink_to("release-1")
+
+    def switch(number: int) -> None:
+        new = tmp_path / "new"
+        new.symlink_to(f"release-{number}")
+        new.replace(current)
+
+    with (
+        serve(
+            "handlers.py", "--config=wsraw.toml", cwd=current, env={"PWD": str(current)}
+        ) as serving,
+        serving.tcp() as client,
+    ):
+
+        def answer() -> bytes:
+            client.sendall(b"?")
+            return receive_exactly(client, 1)
+
+        assert answer() == b"1"
+        switch(2)
+        done(serving, "upgrade")
+        serving.run.line("settings have changed: max_message_size: by the upgrade")
+        assert answer() == b"1"
+        done(serving, "reload")
+        assert answer() == b"2"
+        switch(3)
+        assert "max_message_size: by the upgrade" in done(serving, "reload")
+        assert answer() == b"3"
+
+
 # --- what goes wrong ---
 
 

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -761,6 +761,9 @@ class Supervisor:
         """As they are now. Raises ValueError, with advice."""
         if self._reread is None:
             return self.settings
+        with suppress(OSError):
+            # Names of files mean the release to which a link in the name of our folder leads now.
+            os.chdir(self._children.folder)
         new = self._reread()
         count, before = (
             sum(entry.number for each in entries.values() for entry in each)
@@ -885,7 +888,8 @@ class Supervisor:
         self._children.release()
         post, go = self.loop.call_soon_threadsafe, partial(self._attempt, self._tried)
         timeout = self.settings.start_timeout
-        Trial(state[0], command, timeout, lambda why: post(partial(go, command, why)))
+        folder = self._children.folder
+        Trial(state[0], command, timeout, lambda why: post(partial(go, command, why)), folder)
 
     def _tried(self, command: list[str], why: str) -> None:
         self._leave_for(command, self.loop.now + QUIET_WITHIN, why)
@@ -917,7 +921,10 @@ class Supervisor:
             self.loop.call_later(LOOK_AGAIN, again)
             return
         self.log.flush()
-        error = become(*state[:1], command, state[1], self._notifier.variables, _signals())
+        # A link in the name of the folder may lead to another release by now.
+        data, numbers = state
+        variables, folder = self._notifier.variables, self._children.folder
+        error = become(data, command, numbers, variables, _signals(), folder)
         self._children.release()
         self._leave_for(command, until, os_error(error))
 

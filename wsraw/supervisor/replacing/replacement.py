@@ -98,8 +98,11 @@ class Trial:
         command: Sequence[str],
         timeout: float,
         done: Callable[[str], object],
+        folder: str = "",
     ) -> None:
-        """`done` is called in a thread, with why it cannot go on, or ""."""
+        """`done` is called in a thread, with why it cannot go on, or "". `folder`: where it starts,
+        if that is there."""
+        self._folder = folder if os.path.isdir(folder) else None
         self._data = data
         self._command = command
         self._timeout = timeout or LONGEST
@@ -131,6 +134,7 @@ class Trial:
                 encoding="utf-8",
                 errors="replace",
                 pass_fds=[number],
+                cwd=self._folder,
                 timeout=self._timeout,
                 check=False,
             )
@@ -145,15 +149,28 @@ class Trial:
         return f"the new program cannot go on here: {said}"
 
 
+def _here() -> int | None:
+    """The folder that we are in; None if it is gone."""
+    try:
+        return os.open(".", os.O_RDONLY)
+    except OSError:
+        return None
+
+
 def become(
     data: bytes,
     command: Sequence[str],
     numbers: Iterable[int],
     variables: Mapping[str, str],
     signals: Iterable[signal.Signals],
+    folder: str = "",
 ) -> OSError:
-    """Become that program, with these descriptors. Returns only if that fails: then nothing has
-    changed."""
+    """Become that program, with these descriptors, in that folder if it is there. Returns only if
+    that fails: then nothing has changed."""
+    here = _here()
+    if os.path.isdir(folder):
+        with suppress(OSError):
+            os.chdir(folder)
     kept: list[int] = []
     before: set[signal.Signals | int] = set()
     try:
@@ -166,6 +183,10 @@ def become(
         os.execve(command[0], list(command), environment({**variables, STATE: str(kept[0])}))
     except OSError as failure:
         error = failure
+    if here is not None:
+        with suppress(OSError):
+            os.chdir(here)
+        os.close(here)
     for number in kept:
         with suppress(OSError):
             os.set_inheritable(number, False)
