@@ -28,10 +28,31 @@ def test_what_is_left_out_exists_and_has_a_reason(runs: str) -> None:
             )
 
 
+def entries(name: str) -> list[str]:
+    """Of a list of tests/windows: files, folders and tests."""
+    lines = Path(ROOT, "tests", "windows", f"{name}.txt").read_text("utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 @pytest.mark.parametrize("half", ["one", "two"])
 def test_what_is_run_under_wine_exists(half: str) -> None:
-    for line in Path(ROOT, "tests", "windows", f"{half}.txt").read_text("utf-8").splitlines():
-        assert Path(ROOT, line).exists(), line
+    for line in entries(half):
+        file, _, name = line.partition("::")
+        assert Path(ROOT, file).exists(), line
+        assert not name or f"def {name}(" in Path(ROOT, file).read_text("utf-8"), line
+
+
+def test_each_file_is_run_under_wine_or_left_out_with_a_reason() -> None:
+    run = {line.partition("::")[0] for half in ("one", "two") for line in entries(half)}
+    left_out = {line for line in entries("left_out") if "::" not in line}
+    # pytest would not look at them, and say nothing.
+    assert not run & left_out
+    for file in Path(ROOT, "tests").rglob("test_*.py"):
+        path = file.relative_to(ROOT)
+        places = {place.as_posix() for place in (path, *path.parents)}
+        # Of these the lists name what is run.
+        if "tests/e2e" not in places:
+            assert places & (run | left_out), f"{path}: add it to a list of tests/windows"
 
 
 def test_what_wsraw_needs_is_installed_under_wine() -> None:

@@ -23,6 +23,7 @@ from tests.e2e.serving import ECHO, TIMEOUT, assert_gone, linux, posix, serve
 from tests.fuzz.bad_peer import BadPeer
 from tests.needs import KILL, signals, unix_sockets
 from tests.running import Running, command, environment, wsraw
+from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.link.server import COMPLAIN_EVERY
 
 Write = Callable[[str], Path]
@@ -85,6 +86,24 @@ def test_the_stop_command_ends_the_run() -> None:
         with pytest.raises(Exception, match="going away"):
             client.recv(TIMEOUT)
         assert serving.run.wait() == 0
+
+
+@pytest.mark.skipif(HAS_UNIX, reason="the gateway can be upgraded here")
+def test_an_upgrade_is_refused_where_no_socket_can_be_passed_on(tmp_path: Path) -> None:
+    file = tmp_path / "wsraw.toml"
+    file.write_text("max_message_size = 1000\n")
+    with serve(ECHO, f"--config={file}") as serving, serving.ws() as web:
+        gateway = serving.gateway
+        refused = ask(serving, "upgrade")
+        assert refused.returncode == 1
+        assert "this platform cannot pass the sockets of clients to another" in refused.stderr
+        file.write_text("max_message_size = 2000\nstop_timeout = 7\n")
+        said = done(serving, "reload")
+        assert "max_message_size: at the next start of the run" in said
+        assert "stop_timeout: at once" in said
+        web.send("the same client")
+        assert web.recv(TIMEOUT) == "the same client"
+        assert serving.gateway == gateway
 
 
 def test_a_stop_comes_back_when_the_folder_is_free(tmp_path: Path) -> None:
