@@ -81,6 +81,9 @@ FLOORS = 16
 
 LINES_OF_A_FUNCTION = 79
 ATTRIBUTES_OF_A_CLASS = 20
+INLINE_ATTRIBUTES = 29
+"""Python (3.11 to 3.13) keeps so many attributes of an object in place, and more than that in a
+dict, where each look-up costs some 100 instructions more."""
 LARGE_CLASSES = {
     "config.settings.Settings": "each setting is one",
     "gateway.delivery.worker.WorkerOf": "parts would cost look-ups for each event",
@@ -365,6 +368,19 @@ def test_only_some_classes_have_many_attributes() -> None:
         if isinstance(node, ast.ClassDef) and len(attributes(node)) > ATTRIBUTES_OF_A_CLASS
     }
     assert large == set(LARGE_CLASSES)
+
+
+def test_objects_on_the_path_of_a_message_keep_their_attributes_in_place() -> None:
+    for path in (name for name in LARGE_CLASSES if name.startswith(("gateway", "link", "workers"))):
+        name, _, cls = path.rpartition(".")
+        [node] = [
+            node
+            for node in ast.walk(TREES[name])
+            if isinstance(node, ast.ClassDef) and node.name == cls
+        ]
+        has_slots = any("__slots__" in ast.unparse(each) for each in node.body)
+        is_record = name == "gateway.frozen.records"
+        assert has_slots or is_record or len(attributes(node)) <= INLINE_ATTRIBUTES, path
 
 
 def test_these_tests_find_imports() -> None:

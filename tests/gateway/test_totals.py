@@ -74,6 +74,7 @@ def test_messages_are_counted_in_both_directions_and_other_events_are_not() -> N
     harness.say(con, b"two")
     totals = totals_of(harness, con)
     linked.work()
+    totals.sum_up()
     assert (totals.events, totals.received, totals.sent) == (3, 2, 0), "one is an on_connect"
     linked.say(Send(con.id, b"a"), Send(con.id, b"b"), Send(con.id + 1, b"nowhere"))
     assert totals.sent == 2

@@ -129,7 +129,7 @@ class Pair:
     def handle_all(self) -> None:
         queue = self.runtime.queue
         while queue:
-            if self.runtime.is_async(queue[0]):
+            if type(queue[0]) in self.runtime.awaited:
                 asyncio.run(self.runtime.handle_async(queue.popleft()))
             else:
                 self.runtime.handle(queue.popleft())

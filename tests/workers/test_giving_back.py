@@ -213,7 +213,7 @@ async def on_message(msg, con):
 def test_the_shell_is_told_at_once_that_a_handler_has_raised(pair: MakePair) -> None:
     p = Shielded(pair, "def")
     told: list[bool] = []
-    p.pair.runtime.raised = lambda: told.append(True)
+    p.pair.runtime.times.urgent = lambda: told.append(True)
     p.batches(connect(1), message(1, b"good"))
     assert not told
     p.batches(message(1, b"bad"))

@@ -253,6 +253,7 @@ class Gateway:
         self.registry.flow.now = now
         self._links.drain(MIDWAY_DRAIN)
         self._links.send(now)
+        self.registry.sum_totals(long_only=True)
 
     def _before_sleep(self, now: float) -> bool:
         """The end of a turn. True: the next one must not sleep. A step that has nothing to do is
@@ -351,6 +352,7 @@ class Gateway:
         as an ack that has come must not be missed. Returns whether the second was over."""
         is_tick, self._tick_due = self._tick_due, False
         if is_tick:
+            self.registry.sum_totals()
             self._links.tick()
             self.sessions.tick(now)
             if self.cluster is not None:

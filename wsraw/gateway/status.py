@@ -75,6 +75,7 @@ def _connections(totals: Iterable[ConnectionTotals], known: int) -> dict[str, in
 
 
 def _totals(totals: ConnectionTotals) -> dict[str, Any]:
+    totals.sum_up()
     return {
         "kind": totals.kind,
         "pool": totals.pool,

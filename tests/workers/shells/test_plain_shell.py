@@ -95,6 +95,7 @@ def linked(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Linked]:
     finally:
         linked.stopper.stop()
         linked.thread.join(DEADLINE)
+        api.uninstall()
         linked.router.close()
         linked.context.term()
     assert not linked.thread.is_alive()

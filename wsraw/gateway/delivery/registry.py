@@ -239,6 +239,12 @@ class Registry:
             totals = self.totals[key] = ConnectionTotals(*key)
         return totals
 
+    def sum_totals(self, *, long_only: bool = False) -> None:
+        """Sum what was read and written since the last time."""
+        for totals in self.totals.values():
+            if not long_only or totals.is_long:
+                totals.sum_up()
+
     def receive_eof(self, con: Connection, now: float) -> None:
         """Handle a half-close; a raw connection ends when what it sent is handled."""
         self.take(con, con.receive_eof(now), now)

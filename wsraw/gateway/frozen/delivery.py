@@ -94,6 +94,7 @@ TOTALS: Final = Plan(
     TotalsState,
     copied="kind pool listener opened open total closed events notices sent received_bytes"
     " sent_bytes responses",
+    left_out=dict.fromkeys(("reads", "writes"), "summed before"),
 )
 HANDLER: Final = Plan(HandlerTotals, HandlerState, copied="calls seconds exceptions slower")
 POOL_TOTALS: Final = Plan(
@@ -301,6 +302,7 @@ class Refs:
 
 def freeze_totals(registry: Registry) -> list[TotalsState]:
     """All ConnectionTotals, in order."""
+    registry.sum_totals()
     return [TOTALS.freeze(totals) for totals in registry.totals.values()]
 
 

@@ -555,8 +555,9 @@ class Sessions:
     def batches(self, now: float) -> list[tuple[Worker, bytes]]:
         """End of a turn: give room to those who wait, then make one batch for each worker."""
         registry, dispatcher = self._registry, self._registry.dispatcher
-        if self.splices.is_pending:
-            self.splices.go_on(now)
+        splices = self.splices
+        if splices.starting or splices.held:
+            splices.go_on(now)
         if registry.ended:
             reopen_ended(registry, self._random, now)
         for pool in registry.pools.values():

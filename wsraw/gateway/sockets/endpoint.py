@@ -196,8 +196,9 @@ class Endpoint:
         entry: Entry | None = con.entry  # type: ignore[assignment]
         if entry is not None:
             totals = entry.totals
-            totals.received_bytes += size
-            totals.events += len(events)
+            totals.reads.append(size)
+            if len(events) != 1:
+                totals.events += len(events) - 1
         if intake.has_more:
             # The rest is for later turns, behind what others send then.
             self._portion = LEAST_READ
@@ -287,7 +288,7 @@ class Endpoint:
             if entry is not None:
                 # Nearly always everything was written at once, and nothing else changes.
                 entry.written += size
-                entry.totals.sent_bytes += size
+                entry.totals.writes.append(size)
                 if output.size or entry.output_counted or entry.marks:
                     shared.registry.wrote(entry)
         if self.lingering and size:

@@ -34,9 +34,9 @@ class Splices(Spliced):
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         registry.dispatcher.spliced = self
-        self._starting: dict[Entry, None] = {}
+        self.starting: dict[Entry, None] = {}
         """Connections whose messages wait for handlers that have begun."""
-        self._held: dict[Entry, Entry] = {}
+        self.held: dict[Entry, Entry] = {}
         """Connections that are paused as long as the other one is busy with a large message."""
         self.to_shut: dict[Entry, None] = {}
         """Raw connections that are to get a FIN behind their output."""
@@ -111,7 +111,7 @@ class Splices(Spliced):
                 entry.park(event, size, since)
         if not entry.parked:
             entry.leave_queue()
-        self._starting[entry] = None
+        self.starting[entry] = None
 
     def _keep(self, entry: Entry, splice: Splice, event: OnMessage) -> None:
         splice.waiting.append(event)
@@ -191,7 +191,7 @@ class Splices(Spliced):
             return self._fail(entry, 1007, why, now)
         if other.fragment is not None and (other in outgoing.compressing or other.held_back):
             self._registry.flow.pause(entry, PAUSED_SPLICED)
-            self._held[entry] = other
+            self.held[entry] = other
         return True
 
     def _fail(self, entry: Entry, code: int, why: str, now: float) -> bool:
@@ -214,34 +214,29 @@ class Splices(Spliced):
                     dispatcher.bridged.begin_again(entry, self._registry.flow.now)
                 continue
             if not splice.flows:
-                self._starting[entry] = None
+                self.starting[entry] = None
             if other is None:
                 continue
             if entry.pauses & PAUSED_SPLICED:
-                self._held[entry] = other
+                self.held[entry] = other
             if splice.has_passed_fin and not other.con.is_shut:
                 self.to_shut[other] = None
 
     # --- once a turn ---
 
-    @property
-    def is_pending(self) -> bool:
-        """Whether `go_on` has something to look at."""
-        return bool(self._starting or self._held)
-
     def go_on(self, now: float) -> None:
         """Begin to forward where handlers have returned, and read on where there is room again."""
-        for entry in list(self._starting):
+        for entry in list(self.starting):
             self._start_if_free(entry)
         outgoing = self._registry.outgoing
-        for entry, other in list(self._held.items()):
+        for entry, other in list(self.held.items()):
             if other.gone or not (other in outgoing.compressing or other.held_back):
-                del self._held[entry]
+                del self.held[entry]
                 self._registry.flow.resume(entry, PAUSED_SPLICED)
 
     def _start_if_free(self, entry: Entry) -> None:
         splice = entry.splice
-        if splice is None or entry not in self._starting:
+        if splice is None or entry not in self.starting:
             return
         if splice.begun:
             holder = entry.holder
@@ -256,7 +251,7 @@ class Splices(Spliced):
     def _start(self, entry: Entry, splice: Splice) -> None:
         """Forward what has waited, then what comes."""
         registry, now = self._registry, self._registry.flow.now
-        del self._starting[entry]
+        del self.starting[entry]
         splice.flows = True
         waiting, splice.waiting = splice.waiting, []
         other = self.partner(entry)
@@ -376,10 +371,10 @@ class Splices(Spliced):
     def forget(self, entry: Entry) -> None:
         """Handlers are done with a connection: forward what waited for them."""
         splice = entry.splice
-        if splice is not None and entry in self._starting:
+        if splice is not None and entry in self.starting:
             splice.begun = []
             self._start(entry, splice)
-        self._starting.pop(entry, None)
+        self.starting.pop(entry, None)
         self.to_shut.pop(entry, None)
-        if self._held.pop(entry, None) is not None:
+        if self.held.pop(entry, None) is not None:
             self._registry.flow.resume(entry, PAUSED_SPLICED)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from wsraw.link.records import (
@@ -76,6 +76,10 @@ class HandlerTimes:
         """When `stats` are to be sent; infinity: there is nothing new."""
         self.told_at = -math.inf
         """When some were sent last."""
+        self.clock: Callable[[], float] = float
+        """That of the shell, for those who have none."""
+        self.urgent: Callable[[], object] = lambda: None
+        """Called when a handler has raised: the gateway is to be told soon."""
         self.every = STATS_EVERY
         """Seconds between two `stats`, as the gateway wants them."""
         self._handlers = {name: _Figures() for name in HANDLERS}
@@ -125,9 +129,10 @@ class HandlerTimes:
         messages = self._messages
         messages.calls += len(took)
         messages.seconds += sum(took)
-        for seconds in took:
-            if seconds > QUICK:
-                messages.count_slow(seconds)
+        if took and max(took) > QUICK:
+            for seconds in took:
+                if seconds > QUICK:
+                    messages.count_slow(seconds)
         took.clear()
 
     def called(self, name: str, seconds: float) -> None:

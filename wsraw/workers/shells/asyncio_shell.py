@@ -27,8 +27,27 @@ BATCHES_PER_TURN: Final = 16
 MOST_TIMES: Final = 10_000
 """Times of calls that are kept before they are counted."""
 
+STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
+"""Tasks take their first step when they are made (eager tasks), and not in the loop's next turn."""
+
 RETRY_LAST: Final = 0.05
 """Seconds between two attempts to send the last batch."""
+
+
+class _Times:
+    """How long calls take, with one look at the clock for each."""
+
+    __slots__ = ("done_at", "done_run", "run", "took")
+
+    def __init__(self) -> None:
+        self.took: list[float] = []
+        """Seconds that calls of on_message have taken; counted in bulk, as that costs less."""
+        self.run = 0
+        """The number of the last run of `_start_events`."""
+        self.done_run = 0
+        self.done_at = 0.0
+        """The run of the last event, and when that was done: then the next event of that run
+        begins. The run is 0 if that is not known, as an event is waiting for something."""
 
 
 class AsyncioShell(Shell):
@@ -49,8 +68,7 @@ class AsyncioShell(Shell):
         self._advancing = False
         self._send_due = False
         self._tells_times = False
-        self._took: list[float] = []
-        """Seconds that calls of on_message have taken; counted in bulk, as that costs less."""
+        self._times = _Times()
         self._is_cancelling = False
         """Whether we are cancelling tasks ourselves."""
         self._owns_loop = False
@@ -86,8 +104,8 @@ class AsyncioShell(Shell):
         self._over = asyncio.Event()
         self.runtime.output_ready = self._schedule_send
         self.runtime.send_now = self._send
-        self.runtime.clock = monotonic
-        self.runtime.raised = self._hurry
+        self.runtime.times.clock = monotonic
+        self.runtime.times.urgent = self._hurry
         self.runtime.passes = self._passes
         self.runtime.cancel = self._cancel
         bell = self.dealer.bell
@@ -120,7 +138,7 @@ class AsyncioShell(Shell):
         on_stop = self.runtime.handlers.on_stop
         if on_stop is not None and self._started and not self.failed:
             await self.runtime.call_async("on_stop", on_stop)
-        self.runtime.times.messages(self._took)
+        self.runtime.times.messages(self._times.took)
         self._tell_times()
         self.runtime.bye()
         give_up = loop.time() + LAST_BATCH
@@ -164,8 +182,8 @@ class AsyncioShell(Shell):
             self.runtime.receive(batch)
             if not self._tells_times:
                 self._tell_later()
-            elif len(self._took) > MOST_TIMES:
-                self.runtime.times.messages(self._took)
+            elif len(self._times.took) > MOST_TIMES:
+                self.runtime.times.messages(self._times.took)
         else:
             self._loop.call_soon(self._handle_readable)
         # What is handled here leaves here: another turn of the loop would cost a system call more.
@@ -197,15 +215,20 @@ class AsyncioShell(Shell):
 
     def _start_events(self) -> None:
         runtime = self.runtime
-        queue, meet = runtime.queue, runtime.meet
-        clock = monotonic
-        now = clock()
+        queue, meet, awaited = runtime.queue, runtime.meet, runtime.awaited
+        clock, stopper = monotonic, self.stopper
+        times = self._times
+        now = times.done_at = clock()
         send_by = now + SEND_AFTER
+        times.run += 1
+        run = times.run
+        times.done_run = run if STARTS_AT_ONCE else 0
+        tasks_made = False
         while (
             queue
             and self._running < self._concurrency
             and self._unsent is None
-            and not self._is_stopping()
+            and not (stopper.asked or self.failed)
         ):
             event = queue.popleft()
             runtime.taken = event.seq
@@ -213,16 +236,28 @@ class AsyncioShell(Shell):
             if con._waiting is not None:
                 con._waiting.append(event)
                 continue
-            if runtime.is_async(event):
+            kind = type(event)
+            if kind in awaited:
                 con._waiting = deque()
                 self._running += 1
-                self._spawn(self._serve, con, event, runtime.link.session)
-                now = clock()
+                number = run if kind is OnMessage else 0
+                self._spawn(self._serve, con, event, runtime.link.session, number)
+                if not STARTS_AT_ONCE:
+                    tasks_made = True
+                    continue
+                if times.done_run == run:
+                    now = times.done_at
+                else:
+                    # It waits, and the next event begins now.
+                    now = times.done_at = clock()
+                    times.done_run = run
             else:
+                began = clock() if tasks_made else now
                 runtime.handle(event)
-                began, now = now, clock()
-                if type(event) is OnMessage:
-                    self._took.append(now - began)
+                now = times.done_at = clock()
+                tasks_made = False
+                if kind is OnMessage:
+                    times.took.append(now - began)
                 # The event need not come from a batch just received, so schedule it here.
                 if not self._send_due:
                     self._schedule_send()
@@ -232,14 +267,24 @@ class AsyncioShell(Shell):
                 self._loop.call_soon(self._advance)
                 return
 
-    async def _serve(self, con: Connection, event: Event, session: int) -> None:
-        """Handle one event, then start a task for the connection's next one."""
+    async def _serve(self, con: Connection, event: Event, session: int, run: int) -> None:
+        """Handle one event, then start a task for the connection's next one. `run`: of a message
+        from `_start_events`, else 0."""
         if session == self.runtime.link.session:
-            began = monotonic()
-            await self.runtime.handle_async(event)
-            if type(event) is OnMessage:
-                self._took.append(monotonic() - began)
+            times = self._times
+            if run:
+                # The clock is read once for each message: the tasks of a run take their first steps
+                # one right after the other.
+                began = times.done_at if run == times.done_run else monotonic()
+                times.done_run = 0
+                await self.runtime.handle_async(event)
+                now = times.done_at = monotonic()
+                times.done_run = run
+                times.took.append(now - began)
             else:
+                times.done_run = 0
+                began = monotonic()
+                await self.runtime.handle_async(event)
                 self.runtime.times.called(NAMES[type(event)], monotonic() - began)
         # Else its session has ended before this task began, and the event is not ours any more.
         if not self._send_due:
@@ -250,7 +295,7 @@ class AsyncioShell(Shell):
             self.runtime.queue.extendleft(reversed(waiting))
         elif waiting and not self._is_stopping():
             session = self.runtime.link.session
-            self._spawn(self._serve, con, waiting.popleft(), session, is_nested=True)
+            self._spawn(self._serve, con, waiting.popleft(), session, 0, is_nested=True)
             return
         con._waiting = None
         self._running -= 1
@@ -295,7 +340,8 @@ class AsyncioShell(Shell):
             # catches it: its event or timer begins again.
             self._spawn(function, *args)
             return
-        self._end_if_over()
+        if not self._tasks:
+            self._end_if_over()
 
     def _passes(self, error: BaseException) -> bool:
         if isinstance(error, asyncio.CancelledError):
@@ -347,7 +393,7 @@ class AsyncioShell(Shell):
         """Tell how long handlers have taken, once a second while there is anything to tell."""
         if self._is_closed:
             return
-        self.runtime.times.messages(self._took)
+        self.runtime.times.messages(self._times.took)
         self._tell_times()
         self._schedule_send()
         self._tells_times = False
@@ -367,7 +413,7 @@ class AsyncioShell(Shell):
 
     def _tell_soon(self) -> None:
         if not self._is_closed:
-            self.runtime.times.messages(self._took)
+            self.runtime.times.messages(self._times.took)
             self._tell_times()
             self._schedule_send()
 
@@ -377,7 +423,7 @@ class AsyncioShell(Shell):
         return self.stopper.asked or self.failed
 
     def _end_if_over(self) -> None:
-        if self.is_over() and not self._tasks:
+        if not self._tasks and self.is_over():
             self._over.set()
 
     async def _cancel_background(self) -> None:

@@ -30,8 +30,8 @@ class PlainShell(Shell):
         """Serve until the gateway or a signal ends it. Returns the exit code."""
         runtime, dealer = self.runtime, self.dealer
         runtime.send_now = self._send
-        runtime.clock = monotonic
-        runtime.raised = lambda: runtime.times.hurry(monotonic())
+        runtime.times.clock = monotonic
+        runtime.times.urgent = lambda: runtime.times.hurry(monotonic())
         runtime.questions.wait = self._wait
         runtime.link.lock = self._lock = threading.RLock()
         self._timers = []
