@@ -449,7 +449,6 @@ NO_MIRROR = {
     "workers.embedded_threads": "e2e/test_embedded.py",
     "workers.loading.print_events": "workers/loading/test_handlers.py",
     "workers.reporting.worker_log": "workers/reporting/test_output.py",
-    "workers.shells.asyncio_shell": "testing/test_app.py",
     "workers.static.files": "e2e/test_http.py",
     **dict.fromkeys(
         ["workers.shells.local_dealer", "workers.shells.remote_dealer"],

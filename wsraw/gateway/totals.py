@@ -2,7 +2,7 @@
 
 Reading them costs the same for one connection as for 100,000. They are counted for each read, write
 and batch where that is enough, and not for each message. What is to be added up for each read and
-write is appended to a list first, and summed for many at once: that costs half as much.
+write is appended to a list first, and summed for many at once, which costs less.
 """
 
 from __future__ import annotations
