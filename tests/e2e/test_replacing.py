@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import stat
@@ -114,6 +115,30 @@ def test_earlier_versions_of_handlers_stay(handlers: Write) -> None:
         os.kill(serving.worker(int(serving.status()["workers"][0]["n"])), KILL)
         until_ready(serving, 1)
         assert answer() == b"1"
+
+
+def test_files_are_watched_and_limits_given_back_as_before(handlers: Write) -> None:
+    text = """
+        import resource
+        def on_message(msg, con):
+            return f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} %s"
+    """
+    file = handlers(text % "1")
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, limit[1]))
+    try:
+        with serve(file, "--reload") as serving, serving.ws() as client:
+            client.send("?")
+            assert client.recv(TIMEOUT) == "1000 1"
+            done(serving, "upgrade")
+            time.sleep(0.1)
+            file.write_text(file.read_text().replace(" 1", " 2"))
+            serving.run.line("handlers.py changed: reloading")
+            serving.run.line("info wsraw: reloaded: 1 worker")
+            client.send("?")
+            assert client.recv(TIMEOUT) == "1000 2"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def test_no_line_of_output_is_lost_or_split(handlers: Write) -> None:

@@ -66,8 +66,8 @@ def raise_limit() -> int:
     return WITHOUT_LIMIT if soft == resource.RLIM_INFINITY else soft
 
 
-def soft_limit() -> Any:
-    """The limit before it is raised, for `give_back`."""
+def soft_limit() -> tuple[int, int] | None:
+    """The limit before it is raised, for `give_back`; None where there is none."""
     try:
         import resource
     except ImportError:

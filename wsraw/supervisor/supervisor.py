@@ -223,7 +223,7 @@ class Supervisor:
         """Raises CannotStart, and then leaves nothing behind. Without `notifier` nobody is told."""
         entries = self._entries(settings)
         count = sum(entry.number for each in entries.values() for entry in each)
-        given = descriptors.soft_limit()
+        given = self._limit = _limit_before(record)
         self.most_workers = _most_workers(count)
         """Limited by the number of open files."""
         self.settings = settings
@@ -387,7 +387,6 @@ class Supervisor:
             if self._record is None:
                 self._keeper.begin()
             self.loop.before_sleep = self._before_sleep
-            self._watch_files()
             self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
             self.loop.call_later(keeper.LOOK, self._look_at_folder)
             if self._notifier.watchdog_interval:
@@ -397,6 +396,7 @@ class Supervisor:
                 self._record = None
             elif self._admin is not None:
                 self._admin.begin(self._children)
+            self._watch_files()
             self._decide()
             self.loop.run()
         except FolderError as error:
@@ -996,6 +996,7 @@ class Supervisor:
                 upgrades=not self._is_going_back,
                 back=[] if self._is_going_back else own_command(),
             ),
+            limit=self._limit,
         )
         folders = [record.folder, *([record.spare] if record.spare is not None else [])]
         numbers = [
@@ -1348,6 +1349,13 @@ class Supervisor:
             "agent": self._agent.status(self._children) if self._agent is not None else None,
             **status.of_run(self.policy, self._children, report, letters, self.loop.now),
         }
+
+
+def _limit_before(record: RunRecord | None) -> tuple[int, int] | None:
+    """The limit of open files before the run has raised it, for its workers."""
+    if record is not None and record.limit is not None:
+        return record.limit
+    return descriptors.soft_limit()
 
 
 def _most_workers(count: int) -> int:

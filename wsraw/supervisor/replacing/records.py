@@ -224,6 +224,8 @@ class RunRecord(Record):
     log: list[tuple[int, str, str]]
     next: NextRecord
     more: dict[str, Any] = {}
+    limit: tuple[int, int] | None = None
+    """Of open files, before the run has raised it."""
 
 
 _decoder: Final = msgspec.msgpack.Decoder(RunRecord)
