@@ -26,6 +26,7 @@ needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="its clients are wr
         ("burn.py", "with burning"),
         pytest.param("reload_latency.py", "idle processes", marks=needs_cc),
         pytest.param("attack.py", "answered 1009", marks=needs_cc),
+        pytest.param("fanout.py", "| 100 members: deliveries/s |", marks=needs_cc),
         pytest.param("bridges.py", "| bursts: MB/s both ways |", marks=needs_cc),
         ("languages.py", "| Python |"),
         ("frozen.py", "| 50 | busy |"),

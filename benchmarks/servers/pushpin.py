@@ -59,6 +59,9 @@ def dumps(value: Any) -> bytes:
     if isinstance(value, int):
         text = b"%d" % value
         return b"%d:%b#" % (len(text), text)
+    if isinstance(value, list):
+        text = b"".join(map(dumps, value))
+        return b"%d:%b]" % (len(text), text)
     if isinstance(value, dict):
         text = b"".join(dumps(part) for pair in value.items() for part in pair)
         return b"%d:%b}" % (len(text), text)

@@ -1,0 +1,14 @@
+"""Who connects to /pub publishes, all others listen."""
+
+from typing import Any
+
+import wsraw
+
+
+def on_connect(inf: Any, con: Any) -> None:
+    if inf["url"] != "/pub":
+        con.join("room")
+
+
+def on_message(msg: Any, con: Any) -> None:
+    wsraw.publish("room", msg["data"])
