@@ -4,6 +4,7 @@ and other commands, signals and deaths beside it. Clients notice nothing."""
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,9 +88,11 @@ def test_a_version_that_ends_connections_is_rolled_back(handlers: Write) -> None
             for victim in of_new[:9]:
                 clients.socks.remove(victim)
                 victim.sendall(b"end")
+                # Once it is rolled back, which may be before the last of them, the old ones answer.
+                assert victim.recv(3) in (b"", b"old")
                 victim.close()
             why = rolled_back(waiting, clients, {b"old", b"new"})
-        assert "they ended 9 connections (handler) in " in why
+        assert re.search(r"they ended [6-9] connections \(handler\) in ", why)
         eventually(lambda: clients.ask() == {b"old"}, "the old handlers")
 
 
@@ -364,6 +367,7 @@ GIVES_BACK = """
 """What a worker in any language does whose handler fails: here that of each message does."""
 
 
+@posix
 def test_workers_in_other_languages_are_shielded_if_they_give_back(tmp_path: Path) -> None:
     """The small worker of the protocol's page, and one that fails."""
     (small,) = blocks(PROTOCOL, "python")

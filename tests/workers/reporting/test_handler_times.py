@@ -13,7 +13,7 @@ from wsraw.link.records import (
     Stats,
 )
 from wsraw.link.rules import stats_refusal
-from wsraw.workers.reporting.handler_times import QUICK, HandlerTimes
+from wsraw.workers.reporting.handler_times import HURRY, QUICK, HandlerTimes
 
 
 def test_quick_messages_are_counted_in_bulk() -> None:
@@ -109,3 +109,17 @@ def test_stats_are_due_some_time_after_the_first_of_what_is_new() -> None:
     for now in (1.0, 2.0):
         times.handled(1, 0.0, now)
     assert times.due_at == 4.0
+
+
+def test_an_exception_is_told_at_once_and_more_of_them_a_little_later() -> None:
+    times = HandlerTimes()
+    times.handled(1, 0.1, 10.0)
+    assert times.due_at == 11.0
+    assert times.hurry(10.5) == times.due_at == 10.5
+    times.due_at = math.inf
+    assert times.hurry(10.51) == pytest.approx(10.5 + HURRY)
+    assert times.hurry(10.52) == times.due_at == pytest.approx(10.5 + HURRY)
+    times.due_at = math.inf
+    assert times.hurry(10.5 + HURRY) == pytest.approx(10.5 + 2 * HURRY)
+    times.due_at = math.inf
+    assert times.hurry(20.0) == 20.0

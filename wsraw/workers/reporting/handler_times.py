@@ -74,8 +74,8 @@ class HandlerTimes:
         """`events`: names of the handlers of events that there are."""
         self.due_at = math.inf
         """When `stats` are to be sent; infinity: there is nothing new."""
-        self.told_at = -math.inf
-        """When some were sent last."""
+        self._hurried_at = -math.inf
+        """When some were due last because a handler had raised."""
         self.clock: Callable[[], float] = float
         """That of the shell, for those who have none."""
         self.urgent: Callable[[], object] = lambda: None
@@ -152,8 +152,10 @@ class HandlerTimes:
     # --- what the gateway is told ---
 
     def hurry(self, now: float) -> float:
-        """A handler has raised: say it soon. Returns when."""
-        self.due_at = min(self.due_at, max(now, self.told_at + HURRY))
+        """A handler has raised: say it at once, unless that was just done. Returns when."""
+        when = max(now, self._hurried_at + HURRY)
+        if when < self.due_at:
+            self.due_at = self._hurried_at = when
         return self.due_at
 
     def take(self) -> list[Stats]:

@@ -157,7 +157,6 @@ class Shell:
         times.due_at = math.inf
         if every and runtime.is_ready:
             times.every = every
-            times.told_at = self._now()
             for stats in times.take():
                 runtime.link.command(stats)
 
