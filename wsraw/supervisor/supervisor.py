@@ -93,7 +93,7 @@ from wsraw.supervisor.replacing.replacement import (
 )
 from wsraw.supervisor.replacing.state import Freezing, Thawing
 from wsraw.supervisor.run_folder import folder as folders
-from wsraw.supervisor.run_folder import keeper
+from wsraw.supervisor.run_folder import keeper, socket_files
 from wsraw.supervisor.run_folder.folder import Folder, FolderError, count_dead_letters
 from wsraw.supervisor.run_folder.keeper import Keeper
 from wsraw.supervisor.run_folder.socket_files import SocketFiles
@@ -1020,7 +1020,7 @@ class Supervisor:
             listen = parse_listen(text, self.settings)
             sock = listening.adopt(str(number))
             if listen.path and listen.name not in record.passed:
-                sock = listening.of_file(sock, listen.path)
+                sock = socket_files.adopted(sock, listen, self._folder.path)
             self._sockets.append((sock, listen))
         if record.link >= 0:
             self._link = listening.adopt(str(record.link))

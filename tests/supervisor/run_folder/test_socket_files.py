@@ -136,3 +136,21 @@ def test_on_another_file_system_it_is_told_why(tmp_path: Path) -> None:
         place.path.unlink()
         [(level, text)] = place.look()
         assert level == "error" and "the run folder is on another file system" in text
+
+
+@pytest.mark.parametrize("instead", [False, True])
+def test_a_replaced_supervisor_restores_what_was_removed_before(
+    place: Place, instead: bool
+) -> None:
+    place.look()
+    place.path.unlink()
+    if instead:
+        place.path.write_text("of somebody else")
+    place.sock = socket_files.adopted(place.sock, place.listen, place.run)
+    place.files = SocketFiles(lambda level, text: place.said.append((level, text)))
+    if instead:
+        [(level, text)] = place.look()
+        assert level == "error" and "was replaced by another file" in text
+        place.path.unlink()
+    assert place.look() == [("warning", "the socket file of unix:app was removed; it is restored")]
+    assert place.answers()

@@ -93,6 +93,13 @@ class SocketFiles:
             self._say("error", f"the socket file of {listen.name} {text}")
 
 
+def adopted(sock: socket.socket, listen: Listen, folder: Path) -> socket.socket:
+    """A listener that the program before us has bound, as if we had. It is known by its second
+    name, as somebody may have taken the first."""
+    kept = folder / _name(listen.path)
+    return listening.of_file(sock, str(kept) if os.path.lexists(kept) else listen.path)
+
+
 def remove(folder: Path) -> None:
     """Remove all second names; the listeners are closed."""
     for kept in folder.glob(PATTERN):
