@@ -408,7 +408,8 @@ def test_a_stop_while_the_supervisor_is_replaced_is_a_stop() -> None:
 
 def test_a_service_manager_sees_one_process_that_reloads(tmp_path: Path) -> None:
     manager = Manager(tmp_path)
-    env = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "400000"}
+    # A socket keeps ten datagrams, and nobody reads them while a command runs.
+    env = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "8000000"}
     with ExitStack() as stack:
         stack.callback(manager.socket.close)
         serving = stack.enter_context(serve(ECHO, env=env))
