@@ -5,7 +5,8 @@ counted? For root on Linux, with iproute2 and nats-server.
 lines on a fixed schedule, while NATS is killed and started again, a cable is cut and mended, and a
 whole node is killed. Each client checks every line: from each publisher the numbers must rise, so
 nothing is doubled or reordered; from those at its own gateway none may be missing. What is missing
-from others must be, to the line, what the nodes have counted.
+from others must be, to the line, what the nodes have counted. And of each member of a node that is
+cut off or killed, handlers of one other node must hear once that it has left.
 """
 
 from __future__ import annotations
@@ -41,13 +42,33 @@ WSRAW: Final = (sys.executable, "-P", "-m", "wsraw")
 HANDLERS: Final = """
 import wsraw
 
+# References of members elsewhere, each time that handlers were told.
+told = {b"left": [], b"back": []}
+
+
+def note(word, con):
+    if con.closed and "ref" in con.about:
+        told[word].append(con.ref)
+
+
+def on_join(group, con):
+    note(b"back", con)
+
+
+def on_leave(group, con):
+    note(b"left", con)
+
 
 async def on_message(msg, con):
     *lines, con.state = ((con.state or b"") + msg["data"]).split(b"\\n")
     for line in lines:
         if line == b"join":
             con.join("all")
+            con.join("here")
             con.send(b"joined\\n")
+        elif line in told:
+            con.send(line + b" " + " ".join(told[line]).encode() + b"\\n")
+            told[line] = []
         elif line == b"count":
             con.send(b"count %d\\n" % await wsraw.count("all"))
         else:
@@ -80,10 +101,17 @@ class Member:
         self.say(b"count")
         return int((await asyncio.wait_for(self.answers.get(), PATIENCE)).split()[1])
 
+    async def told(self, word: bytes) -> list[str]:
+        """Members elsewhere of whom its handlers were told since it was asked last: that they have
+        left, or that they are back."""
+        self.say(word)
+        answer = await asyncio.wait_for(self.answers.get(), PATIENCE)
+        return answer.decode().split()[1:]
+
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             name, _, number = line.rstrip().partition(b" ")
-            if name in (b"joined", b"count"):
+            if name in (b"joined", b"count", b"left", b"back"):
                 self.answers.put_nowait(line)
                 continue
             count_and_last = self.seen.setdefault(name, [0, 0])
@@ -124,6 +152,7 @@ class Cluster:
                     f"--run-dir={self._folder}/run{node}",
                     f"--cluster={URL}",
                     f"--node=n{node}",
+                    "--presence=here",
                 )
             )
         self.wait("the nodes to know each other", lambda: self._are_connected(NODES))
@@ -309,6 +338,20 @@ class Drill:
                 self.breaches.append(f"node {node} has lost {away} lines of its own {name!r}")
         return lost
 
+    async def end_presence(self, name: str, left: int, back: int) -> None:
+        """Handlers were told of so many members of other nodes, of each once in the cluster."""
+        first = {member.node: member for member in reversed(self.members)}
+        for word, many in ((b"left", left), (b"back", back)):
+            told: list[str] = []
+            until = time.monotonic() + PATIENCE
+            while len(told) < many and time.monotonic() < until:
+                for member in first.values():
+                    told += await member.told(word)
+                await asyncio.sleep(0.05)
+            if len(told) != many or len(set(told)) != many:
+                text = f"handlers were told of {len(told)} and not {many} members: {word.decode()}"
+                self.breaches.append(f"{name}: {text}; {len(set(told))} different ones")
+
     async def kill_node(self, node: int) -> None:
         """The others must not count its members any more, in time, and go on."""
         left = [member for member in self.members if member.node != node]
@@ -321,13 +364,16 @@ class Drill:
         took = time.monotonic() - began
         if took > GONE_WITHIN:
             self.breaches.append(f"the members of a dead node were counted for {took:.1f} s")
-        self.members = left
+        gone, self.members = len(self.members) - len(left), left
+        await self.end_presence("one node killed", gone, 0)
+        known = time.monotonic() - began
         for name in [name for name, each in self._publishers.items() if each.node == node]:
             del self._publishers[name], self._sent[name]
         for _ in range(5):
             self._publish_all()
         await self._settle()
         print(f"one node killed: its members were gone after {took:.1f} s", flush=True)
+        print(f"handlers of one other node were told so, all after {known:.1f} s", flush=True)
 
     async def close(self) -> None:
         for member in self.members:
@@ -339,15 +385,18 @@ async def drill(cluster: Cluster, conns: int, rate: float, quick: bool) -> list[
     made = Drill(cluster, conns, rate)
     await made.connect()
     print(f"{conns} members in one group at {NODES} nodes", flush=True)
-    calm, cut = (1.0, 5.0) if quick else (5.0, 10.0)
+    calm, cut = (1.0, 6.0) if quick else (5.0, 10.0)
     await made.publish(calm, [])
     await made.end_phase("calm")
     acts = [(0.5, cluster.kill_nats), (0.5 + calm, cluster.start_nats)]
     await made.publish(2 * calm + 1.0, acts)
     await made.end_phase(f"NATS killed, away for {calm:g} s")
+    await made.end_presence("NATS killed", 0, 0)
     acts = [(0.5, lambda: cluster.star.cut(1)), (0.5 + cut, lambda: cluster.star.heal(1))]
     await made.publish(cut + 2.0, acts)
     await made.end_phase(f"a cable cut for {cut:g} s")
+    there = sum(member.node == 1 for member in made.members)
+    await made.end_presence("a cable cut", there, there)
     await made.kill_node(2)
     await made.close()
     return made.breaches

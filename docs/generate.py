@@ -24,7 +24,7 @@ from wsraw.config import options, patterns
 from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway, system
 from wsraw.gateway.admission import per_address, sniffer
-from wsraw.gateway.cluster import cluster
+from wsraw.gateway.cluster import absent, cluster
 from wsraw.gateway.delivery import outgoing, worker
 from wsraw.gateway.delivery.groups import groups
 from wsraw.gateway.frozen.groups import history
@@ -306,6 +306,7 @@ NUMBERS: Final = {
     "publish-body": f"{publishing.MOST_BODY >> 20} MiB",
     "history-moved": size(history.MOST_MOVED),
     "history-groups": f"{history.MOST_STREAMS:,}",
+    "most-absent": f"{absent.MOST_ABSENT:,}",
     "most-parked": f"{groups.MOST_PARKED}",
     "most-groups": f"{groups.MOST_GROUPS}",
     "session-end": f"{session_end.URGENT:g} s",

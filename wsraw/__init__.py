@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         send_message,
         send_to_user,
         user_connections,
+        users,
     )
     from wsraw.workers.asking import Joined
     from wsraw.workers.connection import (
@@ -62,6 +63,7 @@ __all__ = [
     "send_message",
     "send_to_user",
     "user_connections",
+    "users",
 ]
 
 

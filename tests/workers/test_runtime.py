@@ -21,6 +21,7 @@ from wsraw.link.records import (
     Hung,
     Mark,
     OnError,
+    OnLeave,
     OnMessage,
     Opened,
     Part,
@@ -942,3 +943,22 @@ def test_an_event_that_waits_for_its_handler_is_not_taken_for_one_that_hangs(
     p.runtime.queue.popleft()
     p.notice(Hung(con_id(1), first.seq))
     assert p.commands() == [] and cancelled == [first.seq]
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_a_member_whose_gateway_is_gone_is_closed_and_has_its_own_reference(
+    pair: MakePair, word: str
+) -> None:
+    p = pair(
+        f"""
+        heard = []
+        {word} on_attach(con): heard.append("attached")
+        {word} on_leave(group, con): heard.append((group, con.ref, con.user, con.closed))
+        """
+    )
+    p.notice(Attach(con_id(1), {}, b"", 0, {"ref": "there/77", "user": "ann"}))
+    assert p.run(OnLeave(0, con_id(1), "room")) == []
+    assert p.heard == [("room", "there/77", "ann", True)]
+    # The next gateway has nothing to tell of it.
+    assert con_id(1) not in p.runtime.link.held
+    p.notice(Detach(con_id(1)))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from wsraw.cluster.nodes import BEAT, Nodes
+from wsraw.cluster.presence import Presence
 from wsraw.cluster.streams import Heard, Numbers
 from wsraw.cluster.subjects import Subjects
 from wsraw.link.records import (
@@ -101,6 +102,13 @@ class Core:
         self._leaving: dict[str, float] = {}
         """Subjects without members here, and until when they are listened to."""
         self._questions: dict[int, Question] = {}
+        self.presence = Presence(
+            nodes.name,
+            self._say_presence,
+            self._answer_presence,
+            deliver,
+            nodes.others.__contains__,
+        )
         self._beat_at = 0.0
         self._is_out = False
         """Whether another node has our name."""
@@ -148,6 +156,8 @@ class Core:
                 said = Envelope("", "", record.kind, 0, 0, number, record.data, record.type)
                 said.options = record.options
                 self._say(subject, said)
+            elif record.kind == "presence":
+                self.presence.receive(record.name, record.options)
             elif record.kind == "ask":
                 self._ask(record, now)
             elif record.kind == "answer":
@@ -155,6 +165,7 @@ class Core:
 
     def lost(self, now: float) -> None:
         """The gateway is gone, and with it all members."""
+        self.presence.lost()
         for subject in self._groups:
             self._leaving.setdefault(subject, now + LINGER)
         self._questions.clear()
@@ -194,6 +205,12 @@ class Core:
             said = Envelope(nodes.name, nodes.life, kind, name=name, options=options)
             self.to_bus.append((subject, encode(said)))
 
+    def _say_presence(self, group: str, options: dict[str, Any]) -> None:
+        self._say(self.subjects.of_group(group), Envelope("", "", "presence", options=options))
+
+    def _answer_presence(self, node: str, group: str, options: dict[str, Any]) -> None:
+        self._tell(self.subjects.of_node(node), "presence", group, **options)
+
     # --- questions ---
 
     def _ask(self, ask: Relay, now: float) -> None:
@@ -232,6 +249,7 @@ class Core:
         """NATS is there, or there again."""
         self._beat_at = now
         self._beat(is_new=True)
+        self.presence.connected(now)
 
     def heard(self, subject: str, data: bytes, now: float) -> None:
         """A message has come. It may be anything."""
@@ -249,10 +267,15 @@ class Core:
             self._take_counted(subject, said)
         elif said.kind == "answer" and subject == self.subjects.own:
             self._take_answer(said)
+        elif said.kind == "presence" and subject == self.subjects.own:
+            self.presence.heard(said.name, said.node, said.options)
 
     def _take_for_all(self, said: Envelope, now: float) -> None:
         if said.kind == "alive":
+            was_there = said.node in self.nodes.others
             is_new = self.nodes.heard(said.node, said.life, said.options, now)
+            if is_new and was_there:
+                self.presence.renewed(said.node, now)
             if is_new:
                 self.news.append(("info", f"node {said.node} is there"))
             if (is_new or said.options.get("new")) and said.life != self.nodes.life:
@@ -260,7 +283,7 @@ class Core:
                 self._beat()
         elif said.kind == "bye":
             if self.nodes.left(said.node, said.life, now):
-                self._lost_node(said.node, "has left")
+                self._lost_node(said.node, "has left", now)
         elif said.kind == "ask" and said.node in self.nodes.others and not self._is_out:
             options = {"ref": said.options.get("ref"), "to": said.node}
             what = said.options.get("what")
@@ -286,6 +309,11 @@ class Core:
             relay = Relay(said.kind, said.name, said.data, said.type, said.options)
         else:
             kind, name = self._groups[subject]
+            if kind == "publish" and missed:
+                self.presence.missed(name)
+            if kind == "publish" and said.kind == "presence":
+                self.presence.heard(name, said.node, said.options)
+                return
             if said.kind == "kick" and kind == "user":
                 kind = "kick_user"
             relay = Relay(kind, name, said.data, said.type, said.options)
@@ -299,8 +327,9 @@ class Core:
             self._beat_at = now
             self._beat()
         for name in self.nodes.expire(now):
-            self._lost_node(name, "is gone")
+            self._lost_node(name, "is gone", now)
         for name in self.nodes.forget(now):
+            self.presence.forget(name)
             for heard in self._heard.values():
                 heard.forget(name)
         for ref, question in list(self._questions.items()):
@@ -311,11 +340,13 @@ class Core:
                 del self._leaving[subject], self._groups[subject], self._heard[subject]
                 if not self._is_out:
                     self.wanted[subject] = False
+        self.presence.tick(now, not (self._is_out or self._refusal(0)))
         if self.nodes.must_leave != self._is_out:
             self._go_out(not self._is_out)
 
-    def _lost_node(self, node: str, why: str) -> None:
+    def _lost_node(self, node: str, why: str, now: float) -> None:
         self.news.append(("warning", f"node {node} {why}"))
+        self.presence.gone(node, now)
         for ref, question in list(self._questions.items()):
             question.waiting.discard(node)
             if not question.waiting:

@@ -271,8 +271,9 @@ class Watch(Record, tag="watch"):
 
 class Relay(Record, tag="relay"):
     """Between a gateway and the agent of its cluster alone, in both directions: what another node
-    is to do, or this one for another. `kind` is `publish`, `user`, `send`, `close`, `ask` or
-    `answer`; `name` is a group, a user, or the reference of a connection."""
+    is to do, or this one for another. `kind` is `publish`, `user`, `send`, `close`, `ask`,
+    `answer`, or of who is in a group `presence`, `gone` or `back`; `name` is a group, a user, or
+    the reference of a connection."""
 
     kind: str
     name: str
@@ -472,8 +473,8 @@ class Mark(Record, tag="mark"):
 
 
 class Query(Record, tag="query"):
-    """Ask the gateway for `ids`, `members`, `count`, `buffered`, `turn` or `user_connections`; see
-    below."""
+    """Ask the gateway for `ids`, `members`, `count`, `buffered`, `turn`, `user_connections` or
+    `users`; see below."""
 
     ref: int
     what: str

@@ -205,6 +205,9 @@ class WorkerEnd:
                 self._begin_session(record)
             elif session != self.session or record is None:
                 continue
+            elif kind is Attach and "ref" in record.about:
+                # It is not open, and was at another gateway.
+                pass
             elif kind is OnConnect or kind is Attach or kind is OnError:
                 # An on_error can come first, as of a successor that cannot connect.
                 self.held.add(record.con)

@@ -296,6 +296,13 @@ def count(group: str) -> Asked[int]:
     return _runtime().questions.count(values.group(group))
 
 
+def users(group: str) -> Asked[dict[str, int]]:
+    """The users in a group, and how many of each one's connections are; in the order in which they
+    joined, at most 10,000 of each gateway. Connections without a user are left out. Otherwise like
+    `members`."""
+    return _runtime().questions.users(values.group(group))
+
+
 def connections(group: str) -> Asked[Connections]:
     """The connections of a group, as a sequence, whichever workers serve them; otherwise like
     `members`."""

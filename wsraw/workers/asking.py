@@ -193,6 +193,10 @@ class Questions:
         """How many connections are in a group."""
         return self._ask("count", group)
 
+    def users(self, group: str) -> Asked[dict[str, int]]:
+        """The users in a group, and how many connections each has there."""
+        return self._ask("users", group)
+
     def buffered(self, con: int) -> Asked[int]:
         """The bytes that wait at the gateway for a connection."""
         return self._ask("buffered", "", con)

@@ -255,7 +255,7 @@ class Connection:
     def ref(self) -> str:
         """The reference of the connection in a cluster, ``node/id``: other than `id` it is unique
         among all gateways. ``wsraw.connection(ref)`` gives what can be sent to, at any of them."""
-        return f"{self._owner.node}/{self.id}"
+        return str(self.about.get("ref") or f"{self._owner.node}/{self.id}")
 
     @property
     def closed(self) -> bool:

@@ -238,7 +238,7 @@ class Runtime:
         con.about = attach.about
         con._saved = con._kept = attach.state
         con._state = UNREAD
-        con._flags |= ATTACHED
+        con._flags |= CLOSED if "ref" in attach.about else ATTACHED
 
     def _detach(self, detach: Detach) -> None:
         self.connections.pop(detach.con, None)

@@ -309,6 +309,77 @@ def test_the_members_of_a_node_that_dies_are_gone_within_five_seconds(
         two.run.line("node one is gone")
 
 
+PRESENCE = """
+import json
+
+import wsraw
+
+
+def on_connect(inf, con):
+    con.user = con.request.query["user"]
+    con.join("room")
+
+
+def on_join(group, con):
+    wsraw.publish(group, f"{con.user} has come")
+
+
+def on_leave(group, con):
+    wsraw.publish(group, f"{con.user} has left")
+
+
+async def on_message(msg, con):
+    con.send(json.dumps(await wsraw.users("room")))
+"""
+
+
+@signals
+def test_handlers_say_once_who_comes_and_who_leaves_also_with_a_gateway(
+    room: Path, nats: NatsServer
+) -> None:
+    room.write_text(PRESENCE)
+    names = ("one", "two", "three")
+    with (
+        nodes(room, nats, *names, options=("--presence=room",)) as (one, two, three),
+        ExitStack() as stack,
+    ):
+        lines: list[str] = []
+        ann = stack.enter_context(one.ws(path="/?user=ann"))
+        assert ann.recv(DEADLINE) == "ann has come"
+        bob = stack.enter_context(two.ws(path="/?user=bob"))
+
+        def said(text: str) -> bool:
+            with suppress(TimeoutError):
+                while True:
+                    lines.append(str(ann.recv(0.1)))
+            return text in lines
+
+        eventually(lambda: said("bob has come"))
+        cats = [stack.enter_context(three.ws(path=f"/?user=cat{n}")) for n in range(10)]
+        for n in range(10):
+            eventually(lambda n=n: said(f"cat{n} has come"))  # type: ignore[misc]
+        cats.pop().close()
+        eventually(lambda: said("cat9 has left"))
+
+        def users() -> dict[str, int]:
+            bob.send("?")
+            while True:
+                found = str(bob.recv(DEADLINE))
+                if found.startswith("{"):
+                    there: dict[str, int] = json.loads(found)
+                    return there
+
+        assert users() == {"ann": 1, "bob": 1, **{f"cat{n}": 1 for n in range(9)}}
+        for pid in (three.run.process.pid, three.gateway, *three.run.pids("agent")):
+            os.kill(pid, KILL)
+        for n in range(9):
+            eventually(lambda n=n: said(f"cat{n} has left"))  # type: ignore[misc]
+        eventually(lambda: users() == {"ann": 1, "bob": 1})
+        said("")
+        # Each of them once, whoever of the others has told it.
+        assert sorted(lines) == sorted(set(lines))
+
+
 def test_of_two_gateways_with_one_name_the_second_keeps_out(room: Path, nats: NatsServer) -> None:
     same = (f"--cluster={nats.url}", "--node=same")
     with nodes(room, nats, "same") as (one,), client(one) as a, serve(room, *same) as late:

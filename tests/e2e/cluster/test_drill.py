@@ -51,6 +51,7 @@ def test_what_is_lost_between_nodes_is_counted_and_nothing_is_doubled_or_reorder
         assert " 0 doubled or reordered" in line
         assert "lost on the way to each node [0, 0, 0]" not in line
     assert "one node killed: its members were gone after" in told
+    assert "handlers of one other node were told so" in told
 
 
 def test_the_cost_of_a_message_between_nodes_can_be_measured() -> None:

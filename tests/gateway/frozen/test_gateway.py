@@ -38,6 +38,7 @@ from wsraw.link.records import (
     Join,
     Mark,
     OnClose,
+    OnLeave,
     OnMessage,
     Open,
     Query,
@@ -149,6 +150,25 @@ def test_all_tables_come_back() -> None:
 def clustered(harness: Harness, node: str) -> Cluster:
     harness.sessions.tokens.add("agent", AGENT)
     return Cluster(harness.registry, node, lambda record: None)
+
+
+def test_a_member_that_is_gone_is_still_told() -> None:
+    moved = Moved(presence=("room",))
+    cluster = clustered(moved.harness, "here")
+    worker = moved.harness.worker(events=("on_leave",))
+    cluster.absent.tell(OnLeave, "room", [["there/77", "ann", "default"]])
+    cluster.absent.dropped = 3
+    harness, thawing = moved.next()
+    after = clustered(harness, "here")
+    for data, sockets in moved.records():
+        thawing.take(data, sockets)
+    thawing.finish()
+    (entry,) = after.absent.entries
+    assert (entry.con.about, after.absent.dropped) == ({"ref": "there/77", "user": "ann"}, 3)
+    assert entry.in_flight == 1
+    assert harness.sessions.workers[worker.identity].session.window.in_flight
+    # All is told anew, as the setting may be another one.
+    assert after._is_behind
 
 
 @pytest.mark.parametrize("node", ["here", "elsewhere"])

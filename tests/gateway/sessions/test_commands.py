@@ -50,7 +50,10 @@ def test_what_is_not_a_command_is_refused() -> None:
     [
         (Publish("g", b"x", "raw"), "neither text nor binary"),
         (Publish("g", b"x", "text", {"except": "all"}), "a list of connection ids"),
-        (Query(1, "everything"), "ask for ids, members, count, buffered, turn, user_connections"),
+        (
+            Query(1, "everything"),
+            "ask for ids, members, count, buffered, turn, user_connections, users",
+        ),
         (Send(3, b"x"), "was never given out"),
         (Join(3, "g"), "was never given out"),
         (Couple(3, 4), "was never given out"),

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from wsraw.gateway.cluster.absent import Absent
 from wsraw.gateway.connection.connection import CLOSED
-from wsraw.gateway.delivery.entry import Worker
+from wsraw.gateway.delivery.entry import Entry, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.websocket.websocket import close_refusal
 from wsraw.link.batches import RECORD_COST
@@ -25,6 +26,8 @@ from wsraw.link.records import (
     Figures,
     FromGateway,
     Kill,
+    OnJoin,
+    OnLeave,
     Publish,
     Query,
     Relay,
@@ -87,11 +90,16 @@ class Cluster:
         self._heard_at = 0.0
         self._is_killed = False
         """Whether the supervisor was asked to end the present agent."""
+        self.absent = Absent(registry)
+        self._is_behind = False
+        """The agent could not be told who has joined and left: it is told of all members."""
         groups = registry.groups
         groups.cluster = self
         groups.relay = self.pass_on
         groups.table.watcher = self._watch
         groups.users.watcher = self._watch_user
+        if registry.settings.presence:
+            groups.presence_watcher = self._watch_member
 
     # --- the agent ---
 
@@ -104,6 +112,7 @@ class Cluster:
             agent.session.notice(Watch(group))
         for user in self._registry.groups.users.names():
             agent.session.notice(Watch(user, kind="user"))
+        self._tell_members(agent)
         self._registry.dispatcher.with_output.add(agent)
 
     def end(self, agent: Worker) -> None:
@@ -122,6 +131,10 @@ class Cluster:
         for ref, question in list(self._questions.items()):
             if now > question.until:
                 self._answer(ref, {})
+        self.absent.tick()
+        agent = self.agent
+        if self._is_behind and agent is not None and not agent.window.choked:
+            self._tell_members(agent)
         if self.agent is not None and now - self._heard_at > SILENT_FOR and not self._is_killed:
             self._is_killed = True
             self._tell_supervisor(Kill(AGENT, f"it has said nothing for {SILENT_FOR:g} s"))
@@ -133,6 +146,25 @@ class Cluster:
     def _watch_user(self, user: str, on: bool) -> None:
         if self.agent is not None:
             self._notice(self.agent, Watch(user, on, "user"))
+
+    def _watch_member(self, group: str, entry: Entry, is_in: bool) -> None:
+        named: list[Any] = [_named(entry)] if is_in else [entry.id]
+        relay = Relay("presence", group, options={"in" if is_in else "out": named})
+        if self.agent is not None and not self._tell(relay):
+            self._is_behind = True
+
+    def _tell_members(self, agent: Worker) -> None:
+        """Tell the agent of all members of groups with presence."""
+        self._is_behind = False
+        groups = self._registry.groups
+        if groups.presence_watcher is None:
+            return
+        names = [group for group in groups.table.names() if groups.is_told(group)]
+        self._notice(agent, Relay("presence", "", options={"groups": names, "all": True}))
+        for group in names:
+            named = [_named(entry) for entry in groups.members(group)]
+            options = {"in": named, "all": True}
+            self._notice(agent, Relay("presence", group, options=options))
 
     def _notice(self, agent: Worker, record: Watch | Relay) -> None:
         agent.session.notice(record)
@@ -213,7 +245,10 @@ class Cluster:
             return None if con is None else Send(con, relay.data, relay.type)
         if relay.kind in ("close", "kick", "kick_user"):
             return self._close(relay)
-        if relay.kind == "ask":
+        if relay.kind in ("gone", "back"):
+            kind = OnLeave if relay.kind == "gone" else OnJoin
+            self.absent.tell(kind, relay.name, relay.options.get("in"))
+        elif relay.kind == "ask":
             self._answer_node(relay)
         elif relay.kind == "answer":
             ref, answers = relay.options.get("ref"), relay.options.get("answers")
@@ -267,6 +302,10 @@ class Cluster:
         for node, value in answers.items():
             if isinstance(answer.value, int) and isinstance(value, int):
                 answer.value += value
+            elif isinstance(answer.value, dict) and isinstance(value, dict):
+                for user, many in value.items():
+                    if isinstance(user, str) and isinstance(many, int):
+                        answer.value[user] = answer.value.get(user, 0) + many
             elif isinstance(answer.value, list) and isinstance(value, list):
                 answer.value += [f"{node}/{con}" for con in value]
         question.worker.session.notice(answer)
@@ -278,6 +317,8 @@ class Cluster:
         value: Any = None
         if ask.type == "count":
             value = len(groups.members(ask.name))
+        elif ask.type == "users":
+            value = groups.users_in(ask.name, MOST_MEMBERS)
         elif ask.type in ("members", "user_connections"):
             table = groups.table if ask.type == "members" else groups.users
             value = table.page(ask.name, 0, MOST_MEMBERS)[0]
@@ -305,6 +346,11 @@ class Cluster:
             "subscriptions": known.get("subscriptions", 0),
             "counts": counts,
         }
+
+
+def _named(entry: Entry) -> list[Any]:
+    """A member, as other nodes know it."""
+    return [entry.id, entry.user, entry.pool.name]
 
 
 def parse_number(text: str) -> int | None:

@@ -7,7 +7,7 @@ to finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 from wsraw.config.pools import in_force
 from wsraw.config.settings import Settings
@@ -228,6 +228,20 @@ class Registry:
         self.flow.weigh(con)
         if self.stopping:
             self.flow.pause(entry, PAUSED_STOPPING)
+        return entry
+
+    def stand_in(self, about: dict[str, Any], pool: Pool) -> Entry:
+        """An entry for events of a connection that is not here: of one that is closed, and counted
+        nowhere. Whoever wants it forgets it."""
+        con = Connection.ended(self.ids.new(), self.settings)
+        con.about = about
+        entry = Entry(con, pool, self._nowhere.totals, self.flow.now)
+        entry.is_open = False
+        # So that its worker gets what is known of it.
+        entry.heard = True
+        con.entry = self.entries[con.id] = entry
+        pool.connections += 1
+        self.flow.weigh(con)
         return entry
 
     def totals_of(self, con: Connection, kind: str, pool: str) -> ConnectionTotals:

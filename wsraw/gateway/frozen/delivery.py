@@ -203,7 +203,9 @@ GROUPS: Final = Plan(
     Groups,
     DeliveryState,
     translated="table users",
-    left_out=dict.fromkeys(("_flow", "_outgoing", "relay", "cluster", "tell"), ITS_OWN)
+    left_out=dict.fromkeys(
+        ("_flow", "_outgoing", "relay", "cluster", "tell", "presence_watcher"), ITS_OWN
+    )
     | {"_presence": "settings", "history": "it has its own plan"},
 )
 DEADLINES: Final = Plan(

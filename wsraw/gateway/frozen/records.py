@@ -693,6 +693,9 @@ class ClusterState(State):
     not_sent: int
     heard_at: Time
     is_killed: bool
+    absent: list[int]
+    """Connections that stand in for members whose gateway is gone."""
+    dropped: int
 
 
 class SessionsState(State):

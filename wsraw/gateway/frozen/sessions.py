@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from wsraw.gateway.cluster.absent import Absent
 from wsraw.gateway.cluster.cluster import Cluster, Question
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
 from wsraw.gateway.delivery.pools.turns import _Timer
@@ -95,9 +96,13 @@ CLUSTER: Final = Plan(
     Cluster,
     ClusterState,
     copied="node _next _figures _before _not_sent _is_killed",
-    translated="agent _questions _heard_at",
+    translated="agent _questions _heard_at absent",
     left_out=dict.fromkeys(("_registry", "_tell_supervisor"), ITS_OWN)
-    | dict.fromkeys(("_queued", "_queued_at"), "it lives within a turn"),
+    | dict.fromkeys(("_queued", "_queued_at"), "it lives within a turn")
+    | {"_is_behind": "all is told"},
+)
+ABSENT: Final = Plan(
+    Absent, ClusterState, translated="entries dropped", left_out={"_registry": ITS_OWN}
 )
 QUESTION: Final = Plan(Question, ClusterState, translated="answer query until worker")
 
@@ -239,6 +244,8 @@ def _freeze_cluster(refs: Refs) -> ClusterState | None:
             if each.worker.session.state is not GONE
         ],
         heard_at=refs.clock.past(cluster._heard_at),
+        absent=[entry.id for entry in cluster.absent.entries if not entry.gone],
+        dropped=cluster.absent.dropped,
     )
 
 
@@ -383,6 +390,10 @@ class ThawSessions:
         if state is not None and isinstance(cluster, Cluster) and cluster.node == state.node:
             CLUSTER.thaw(state, cluster)
             cluster._heard_at = clock.when(state.heard_at)
+            cluster.absent.entries = dict.fromkeys(map(self._delivery.find, state.absent))
+            cluster.absent.dropped = state.dropped
+            # The setting presence may be another one now.
+            cluster._is_behind = True
             cluster.agent = self.workers[state.agent] if state.agent is not None else None
             for ref, asker, query, answer, until in state.questions:
                 worker = self.workers[asker]

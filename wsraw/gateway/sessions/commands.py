@@ -122,6 +122,7 @@ class Commands:
             "buffered": self._buffered,
             "turn": self._turn,
             "user_connections": self._user_connections,
+            "users": self._users,
         }
 
     def apply(self, worker: Worker, record: Record, now: float) -> str | None:
@@ -429,7 +430,8 @@ class Commands:
             # Other gateways are asked first.
             worker.session.owed += 1
             return None
-        worker.session.owed += max(1, len(found.value)) if isinstance(found.value, list) else 1
+        size = len(found.value) if isinstance(found.value, list | dict) else 1
+        worker.session.owed += max(1, size)
         worker.session.notice(found)
         self._registry.dispatcher.with_output.add(worker)
         return None
@@ -453,6 +455,11 @@ class Commands:
 
     def _count(self, worker: Worker, query: Query, now: float) -> Answer | None:
         found = Answer(query.ref, len(self._registry.groups.members(query.arg)))
+        return self._with_others(worker, query, found)
+
+    def _users(self, worker: Worker, query: Query, now: float) -> Answer | None:
+        most = max(0, MOST_OWED - worker.session.owed)
+        found = Answer(query.ref, self._registry.groups.users_in(query.arg, most))
         return self._with_others(worker, query, found)
 
     def _with_others(self, worker: Worker, query: Query, answer: Answer) -> Answer | None:

@@ -99,6 +99,9 @@ class Groups:
         self.history = History(flow, settings.history, instance, self.table.__contains__)
         self.relay: Callable[[Publish | SendToUser], object] | None = None
         """Called with each message that was published at this gateway, in order."""
+        self.presence_watcher: Callable[[str, Entry, bool], object] | None = None
+        """Called with a connection that has joined a group of which handlers are told, or whose
+        user has changed there; with False when it has left."""
         self.cluster: Cluster | None = None
         """Set if there are other gateways."""
 
@@ -120,13 +123,19 @@ class Groups:
         entry.groups.add(group)
         self.table.add(group, entry)
         self._flow.keep(entry, _weight(group))
+        if is_told and self.presence_watcher is not None:
+            self.presence_watcher(group, entry, True)
         if is_told and OnJoin in entry.pool.hears:
             self.tell(entry, OnJoin(0, entry.id, group), self._flow.now)
         return None
 
     def _is_told(self, entry: Entry, group: str) -> bool:
         """Whether handlers are told who joins and leaves."""
-        return entry.is_open and any(each.matches(group) for each in self._presence)
+        return entry.is_open and self.is_told(group)
+
+    def is_told(self, group: str) -> bool:
+        """Whether handlers are told who joins a group and leaves it."""
+        return any(each.matches(group) for each in self._presence)
 
     def end(self, entry: Entry) -> None:
         """A connection ends: before its on_close it leaves the groups that handlers are told of."""
@@ -167,6 +176,8 @@ class Groups:
         self.table.remove(group, entry)
         if group not in self.table:
             self.history.left(group, self._flow.now)
+        if self.presence_watcher is not None and self.is_told(group):
+            self.presence_watcher(group, entry, False)
         if self._presence and OnLeave in entry.pool.hears and self._is_told(entry, group):
             self.tell(entry, OnLeave(0, entry.id, group), self._flow.now)
 
@@ -182,6 +193,10 @@ class Groups:
             self.users.add(user, entry)
             self._flow.keep(entry, _weight(user))
             entry.con.about["user"] = user
+        if self.presence_watcher is not None:
+            for group in entry.groups or ():
+                if self.is_told(group):
+                    self.presence_watcher(group, entry, True)
         return None
 
     def _unbind(self, entry: Entry) -> None:
@@ -200,6 +215,15 @@ class Groups:
     def members(self, group: str) -> Collection[Entry]:
         """The members now: a view, not a copy."""
         return self.table.of(group)
+
+    def users_in(self, group: str, most: int) -> dict[str, int]:
+        """How many connections each user has in a group, of at most so many users."""
+        found: dict[str, int] = {}
+        for entry in self.table.of(group):
+            user = entry.user
+            if user and (user in found or len(found) < most):
+                found[user] = found.get(user, 0) + 1
+        return found
 
     # --- messages ---
 
