@@ -303,6 +303,7 @@ NUMBERS: Final = {
     "page": f"{commands.PAGE}",
     "group-limit": f"{records.GROUP_LIMIT}",
     "broadcast-time": f"{outgoing.BROADCAST_TIME * 1000:g} ms",
+    "publish-at-once": f"{publishing.MOST_AT_ONCE}",
     "publish-body": f"{publishing.MOST_BODY >> 20} MiB",
     "history-moved": size(history.MOST_MOVED),
     "history-groups": f"{history.MOST_STREAMS:,}",

@@ -4,7 +4,8 @@
 
 `upper TEXT` is answered with TEXT in capitals (a to z), `count` with the number of messages that
 the client has sent. `slow N` comes back after N milliseconds. `open URL` opens a connection and
-sends "hi" through it. Everything else goes back as it came.
+sends "hi" through it. `splice ID` lets the gateway forward between the client and that connection.
+Everything else goes back as it came.
 """
 
 import time
@@ -33,6 +34,9 @@ def on_message(msg, con):
     elif word == b"open":
         opened = open_client_connection(rest.decode(), "websocket")
         answer = b"opened %d" % opened.id
+    elif word == b"splice" and rest.isdigit():
+        con.splice(int(rest))
+        return None
     else:
         if word == b"slow" and rest.isdigit():
             time.sleep(int(rest) / 1000)

@@ -14,14 +14,14 @@ import pytest
 
 from tests.deadline import DEADLINE
 from wsraw.admin import publishing
-from wsraw.admin.publishing import MOST_BODY, read
+from wsraw.admin.publishing import MOST_AT_ONCE, MOST_BODY, MOST_DATA, read_all
 from wsraw.admin.run import NoAnswerError, Run
 from wsraw.admin.server import Server
 from wsraw.link.records import Done
 
 
-def asked(**fields: Any) -> tuple[str, dict[str, Any]]:
-    return read(json.dumps(fields).encode())
+def asked(**fields: Any) -> Any:
+    return read_all(json.dumps(fields).encode())
 
 
 def test_a_request_says_what_is_sent_to_whom() -> None:
@@ -37,10 +37,29 @@ def test_a_request_says_what_is_sent_to_whom() -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"a": [1, "grün", None]}, '{"a":[1,"grün",null]}'),
+        ([], "[]"),
+        (5, "5"),
+        (None, "null"),
+        ("5", "5"),
+    ],
+)
+def test_data_that_is_no_text_is_sent_as_json(data: object, text: str) -> None:
+    assert asked(group="room", data=data)[1]["data"].decode() == text
+
+
+@pytest.mark.parametrize(
     ("body", "why"),
     [
         (b"", "a JSON object"),
-        (b"[]", "a JSON object"),
+        (b"[5]", "message 1: the body must be a JSON object.*none was sent"),
+        (b'[{"group": "a", "data": "x"}, {"data": "x"}]', "message 2: write either group or user"),
+        (json.dumps([{}] * (MOST_AT_ONCE + 1)).encode(), f"at most {MOST_AT_ONCE} can be"),
+        (json.dumps({"group": "g" * 1025, "data": ""}).encode(), "at most 1024 characters"),
+        (json.dumps({"user": "g" * 1025, "data": ""}).encode(), "at most 1024 characters"),
+        (json.dumps({"group": "a", "data": "x" * (MOST_DATA + 1)}).encode(), "1048577 bytes"),
         (b"[" * 100_000, "a JSON object"),
         (b"\xff", "a JSON object"),
         (b'{"data": "x"}', "either group or user"),
@@ -49,7 +68,8 @@ def test_a_request_says_what_is_sent_to_whom() -> None:
         (b'{"data": "x", "user": null}', "user: write a name"),
         (b'{"group": "a"}', "either data"),
         (b'{"group": "a", "data": "x", "base64": ""}', "either data"),
-        (b'{"group": "a", "data": {"x": 1}}', "data: write a text"),
+        (b'{"group": "a", "base64": {"x": 1}}', "base64: write a text"),
+        (b'{"group": "a", "data": {"x": "\\ud83d"}}', r"data: \\ud83d is half of a character"),
         (b'{"group": "a", "data": "\\ud83d"}', r"data: \\ud83d is half of a character"),
         (b'{"group": "\\udc00", "data": "x"}', r"group: \\udc00 is half of a character"),
         (b'{"group": "a", "base64": "x"}', "base64: "),
@@ -62,7 +82,7 @@ def test_a_request_says_what_is_sent_to_whom() -> None:
 )
 def test_a_wrong_request_is_told_what_to_write(body: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        read(body)
+        read_all(body)
 
 
 class Recorder(Run):
@@ -165,6 +185,25 @@ def test_wrong_requests_are_answered_in_words(served: Served) -> None:
     assert served.post(GOOD) == (400, "text that is not UTF-8\n")
     served.run.is_there = False
     assert served.post(GOOD) == (503, "the run does not answer: why\n")
+
+
+def test_a_list_is_published_in_order_or_not_at_all(served: Served) -> None:
+    messages = [{"group": "room", "data": f"{n}"} for n in range(MOST_AT_ONCE)]
+    status, text = served.post(json.dumps(messages).encode())
+    assert (status, json.loads(text)) == (200, {"sent": [3] * MOST_AT_ONCE})
+    assert [options["data"] for _, options in served.run.asked] == [
+        b"%d" % n for n in range(MOST_AT_ONCE)
+    ]
+    served.run.asked = []
+    status, text = served.post(json.dumps([*messages[:5], {"group": "room"}]).encode())
+    assert (status, served.run.asked) == (400, [])
+    assert text.startswith("message 6: ")
+    assert served.post(b"[]") == (200, '{"sent": []}\n')
+    served.run.done = Done(0, False, "no")
+    assert served.post(json.dumps(messages).encode()) == (
+        400,
+        "message 1, after 0 that were sent: no\n",
+    )
 
 
 def test_a_megabyte_can_be_published(served: Served) -> None:

@@ -193,5 +193,7 @@ def test_any_program_can_publish(tmp_path: Path) -> None:
             assert post(run, group="hall", base64="/wA=", exclude=[ids[0]])[1] == '{"sent": 1}\n'
             assert post(run, user="ann", data="to ann")[1] == '{"sent": 1}\n'
             assert post(run, user="nobody", data="x")[1] == '{"sent": 0}\n'
+            assert post(run, group="hall", data={"n": 1})[1] == '{"sent": 2}\n'
             assert [ann.recv(DEADLINE) for _ in range(2)] == ["to all", "to ann"]
+            assert ann.recv(DEADLINE) == '{"n":1}'
             assert [bob.recv(DEADLINE) for _ in range(2)] == ["to all", b"\xff\0"]

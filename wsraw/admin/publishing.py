@@ -1,4 +1,8 @@
-"""I/O. POST /publish: messages to groups and users, from any program that speaks HTTP."""
+"""I/O. POST /publish: messages to groups and users, from any program that speaks HTTP.
+
+An object is a message, and a list of objects are several, in order. All are read before the first
+one is published: if one is wrong, none is.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,12 @@ from typing import Any, Final
 
 from wsraw.admin.answers import Answer, Request, text
 from wsraw.admin.run import NoAnswerError
+from wsraw.link.records import GROUP_LIMIT
 
 JSON: Final = "application/json"
+
+MOST_DATA: Final = 1024 * 1024
+"""Bytes of a message: what the gateway takes."""
 
 MOST_BODY: Final = 2 * 1024 * 1024
 """Bytes of a request: a megabyte of data, which base64 makes a third longer."""
@@ -22,31 +30,57 @@ EXAMPLE: Final = '{"group": "room", "data": "hello"}'
 
 MOST_EXCLUDED: Final = 10_000
 
+MOST_AT_ONCE: Final = 100
+"""Messages in a request: the gateway is asked for one after the other."""
+
+Asked = tuple[str, dict[str, Any]]
+"""What the gateway is asked, and its options."""
+
 
 def publish(request: Request) -> Answer:
-    """Send a message to all members of a group, or to all connections of a user."""
+    """Send messages to all members of groups, or to all connections of users."""
     try:
-        what, options = read(request.body)
+        messages = read_all(request.body)
     except ValueError as error:
         return text(HTTPStatus.BAD_REQUEST, str(error))
-    try:
-        done = request.run.ask_gateway(what, options)
-    except NoAnswerError as error:
-        return text(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
-    if not done.ok:
-        return text(HTTPStatus.BAD_REQUEST, done.text)
-    body = json.dumps({"sent": done.data["sent"]}) + "\n"
+    is_list = isinstance(messages, list)
+    sent: list[int] = []
+    for what, options in messages if isinstance(messages, list) else [messages]:
+        so_far = f"message {len(sent) + 1}, after {len(sent)} that were sent: " if is_list else ""
+        try:
+            done = request.run.ask_gateway(what, options)
+        except NoAnswerError as error:
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, f"{so_far}{error}")
+        if not done.ok:
+            return text(HTTPStatus.BAD_REQUEST, f"{so_far}{done.text}")
+        sent.append(done.data["sent"])
+    body = json.dumps({"sent": sent if is_list else sent[0]}) + "\n"
     return Answer(HTTPStatus.OK, body.encode(), JSON)
 
 
-def read(body: bytes) -> tuple[str, dict[str, Any]]:
-    """What the gateway is asked, and its options. Raises ValueError that says what to write."""
+def read_all(body: bytes) -> Asked | list[Asked]:
+    """What the gateway is asked, for one message or for each of a list. Raises ValueError that says
+    what to write."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
         found = None
+    if not isinstance(found, list):
+        return _read(found)
+    if len(found) > MOST_AT_ONCE:
+        raise ValueError(f"{len(found)} messages; at most {MOST_AT_ONCE} can be published at once")
+    messages = []
+    for number, each in enumerate(found, 1):
+        try:
+            messages.append(_read(each))
+        except ValueError as error:
+            raise ValueError(f"message {number}: {error}; none was sent") from error
+    return messages
+
+
+def _read(found: object) -> Asked:
     if not isinstance(found, dict):
-        raise ValueError(f"the body must be a JSON object, such as {EXAMPLE}")
+        raise ValueError(f"the body must be a JSON object, such as {EXAMPLE}, or a list of them")
     for name in found:
         if name not in FIELDS:
             raise ValueError(f"there is no field {name[:60]!r}; there are {', '.join(FIELDS)}")
@@ -71,6 +105,8 @@ def _whom(found: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(found[name], str):
         raise ValueError(f"{name}: write a name in quotes")
     _check_text(name, found[name])
+    if len(found[name]) > GROUP_LIMIT:
+        raise ValueError(f"{name}: a name has at most {GROUP_LIMIT} characters")
     return {name: found[name]}
 
 
@@ -80,15 +116,25 @@ def _data(found: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("write either data, a text, or base64, the bytes of a binary message")
     (name,) = given
     value = found[name]
+    if name == "data" and not isinstance(value, str):
+        # As whoever reads the message would write it.
+        value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if not isinstance(value, str):
         raise ValueError(f"{name}: write a text in quotes")
     _check_text(name, value)
     if name == "data":
-        return {"data": value.encode(), "binary": False}
+        return _sized(value.encode(), False)
     try:
-        return {"data": b64decode(value, validate=True), "binary": True}
+        data = b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"base64: {error}") from error
+    return _sized(data, True)
+
+
+def _sized(data: bytes, binary: bool) -> dict[str, Any]:
+    if len(data) > MOST_DATA:
+        raise ValueError(f"{len(data)} bytes; at most {MOST_DATA} can be sent at once")
+    return {"data": data, "binary": binary}
 
 
 def _check_text(name: str, value: str) -> None:

@@ -29,6 +29,12 @@ FAULTS = {
     "no empty batch": ("empty-batches", "has ended with code 1"),
     "friends only": ("unknown-connection", "has ended with code 1"),
     "no detach": ("attach", "has ended with code 1"),
+    "hears nobody": ("presence", "an ack of [on_join"),
+    "at home only": ("presence", "has ended with code 1"),
+    "splices another": ("splice", "wanted: [splice"),
+    "splices apart": ("splice", "not in the batch of the ack"),
+    "splices all": ("splice", "last is the event"),
+    "answers for the spliced": ("splice", "acked without a handler"),
     "small buffer": ("large", "an ack of"),
     "mean buffer": ("large", "an ack of"),
     "keeps": ("session-ends", "of the previous session"),
@@ -144,6 +150,9 @@ class Worker:
         self.known: set[int] = set()
         self.opened: set[int] = set()
         self.ends: set[int] = set()
+        self.about: dict[str, Any] = {}
+        """Of the last attach."""
+        self.spliced: set[int] = set()
         self.kept: list[Any] = []
         self.hellos = 0
 
@@ -176,6 +185,8 @@ class Worker:
             0 if fault == "no window" else 100,
             0 if fault == "no concurrency" else 1,
             held[1:] if fault == "holds some" else held,
+            False,
+            ["on_join", "on_leave"],
         ]
         more = [["ack", 1, 1]] if fault == "hello and more" else []
         self.say(0, [["hello", *fields], *more])
@@ -254,6 +265,7 @@ class Worker:
                 raise End(1)
         elif tag == "attach":
             con = fields[0]
+            self.about = fields[4] if len(fields) > 4 else {}
             if fault == "state of its own" and con in self.known:
                 return 0.0
             if fault == "wants inf" and fields[1] is None:
@@ -318,8 +330,25 @@ class Worker:
                 ("drops what it does", b"beside it"),
             ):
                 return 0.0
-            if con not in self.opened or fault == "answers answers":
+            if data.startswith(b"splice "):
+                other = int(data.split()[1])
+                first, last = (other, con) if fault == "splices another" else (con, other)
+                seqs = [seq + 1000] * 2 if fault == "splices all" else [seq] * 2
+                self.spliced |= {con, other}
+                if fault == "splices apart":
+                    self.flush(batch)
+                    self.say(self.session, [["splice", first, last, *seqs]])
+                else:
+                    commands.append(["splice", first, last, *seqs])
+            elif con in self.spliced and fault != "answers for the spliced":
+                pass
+            elif con not in self.opened or fault == "answers answers":
                 took = self.message(con, data, kind, final, commands)
+        elif tag in ("on_join", "on_leave"):
+            if fault == "hears nobody":
+                return 0.0
+            if fault == "at home only" and con not in self.opened and "ref" in self.about:
+                raise End(1)
         elif tag == "on_error":
             if fault == "no ack of errors":
                 return 0.0

@@ -42,6 +42,10 @@ class Breach(Exception):  # noqa: N818
         self.record = record
 
 
+class NotApplicable(Exception):  # noqa: N818
+    """A rule is for workers that do what this one does not."""
+
+
 class ContinuousRules:
     """Checks what one worker sends. The first breach of each rule is kept; nothing is raised."""
 

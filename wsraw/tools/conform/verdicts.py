@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from wsraw.tools.conform.checks import echo_checks, protocol_checks
-from wsraw.tools.conform.continuous_rules import Breach
+from wsraw.tools.conform.continuous_rules import Breach, NotApplicable
 from wsraw.tools.conform.played_gateway import PlayedGateway
 from wsraw.tools.conform.rules import CONTINUOUS, Rule
 
@@ -78,6 +78,8 @@ def verdicts(rules: Sequence[Rule], gateway: PlayedGateway) -> Iterator[Result]:
                 failed_sessions = 0
                 assert rule.check is not None
                 rule.check(gateway)
+            except NotApplicable as reason:
+                result = Result(rule, SKIP, str(reason))
             except Breach as breach:
                 result = Result(rule, FAIL, breach.why, breach.record)
                 # The state of this process is unknown; the next check begins with a new one.

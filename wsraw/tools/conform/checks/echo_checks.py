@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from wsraw.link.records import Open, Send, State
+from wsraw.link.records import Open, Send, Splice, State
 from wsraw.tools.conform import rendering
 from wsraw.tools.conform.checks.protocol_checks import LARGEST, leave
-from wsraw.tools.conform.continuous_rules import Breach
+from wsraw.tools.conform.continuous_rules import Breach, NotApplicable
 from wsraw.tools.conform.played_gateway import ABOUT, PlayedGateway
 from wsraw.tools.conform.rules import Rule
 from wsraw.tools.conform.session import Received
@@ -287,6 +287,38 @@ def fence(gateway: PlayedGateway) -> None:
     _reply(gateway, con, slow, slow)
 
 
+def splice(gateway: PlayedGateway) -> None:
+    """Messages behind a splice are the gateway's: it forwards its own copies."""
+    con, other = gateway.connect(), gateway.connect()
+    gateway.deliver()
+    start = len(gateway.session.received)
+    seq = gateway.message(con, b"splice %d" % other)
+    behind = {gateway.message(each, b"behind it"): each for each in (con, other)}
+    gateway.deliver()
+    spliced = gateway.session.commands(Splice, start)
+    if not spliced:
+        raise NotApplicable("it does not answer splice ID with a splice")
+    record = spliced[0].record
+    wanted = rendering.record(["splice", con, other, seq, seq])
+    if (record.con, record.other) != (con, other):
+        raise Breach(f"wanted: {wanted}", spliced[0].text())
+    if not gateway.session.is_beside_ack(spliced[0], seq):
+        raise Breach(f"the splice is not in the batch of the ack of event {seq}", spliced[0].text())
+    begun = {con: record.last, other: record.other_last}
+    if record.last != seq or not 0 <= record.other_last <= max(behind):
+        why = f"last is the event whose handler has spliced, {seq}, and other_last none after"
+        raise Breach(f"{why} {max(behind)}", spliced[0].text())
+    later = [gateway.message(each, b"later") for each in (con, other)]
+    gateway.deliver()
+    silent = {*later, *(each for each, its in behind.items() if each > begun[its])}
+    for each in gateway.session.received[start:]:
+        if type(each.record) is not Splice and hasattr(each.record, "con"):
+            handled = [one for one in silent if gateway.session.is_beside_ack(each, one)]
+            mixed = [one for one in (seq, *behind) if one not in silent]
+            if handled and not any(gateway.session.is_beside_ack(each, one) for one in mixed):
+                raise Breach("events behind a splice are acked without a handler", each.text())
+
+
 def busy_drain(gateway: PlayedGateway) -> None:
     con, other = gateway.connect(), gateway.connect()
     gateway.deliver()
@@ -314,5 +346,12 @@ RULES: Final = (
     Rule("states-apart", "13", "Each connection has a state of its own.", states_apart, True),
     Rule("open", "Fields", "`open URL` opens a connection and sends to it.", opens, True),
     Rule("fence", "2", "Commands of a handler whose session has ended are not sent.", fence, True),
+    Rule(
+        "splice",
+        "Fields",
+        "`splice ID` joins two connections; their later messages are only acked.",
+        splice,
+        True,
+    ),
     Rule("busy-drain", "12", "A `drain` waits for the handlers.", busy_drain, True),
 )

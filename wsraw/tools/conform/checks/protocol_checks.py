@@ -10,7 +10,7 @@ from typing import Final
 
 from wsraw.link.records import Close
 from wsraw.tools.conform import rendering
-from wsraw.tools.conform.continuous_rules import Breach
+from wsraw.tools.conform.continuous_rules import Breach, NotApplicable
 from wsraw.tools.conform.played_gateway import ABOUT, PlayedGateway
 from wsraw.tools.conform.rules import Rule
 
@@ -147,6 +147,30 @@ def attach(gateway: PlayedGateway) -> None:
     gateway.flush()
     # The next hello shows what the worker holds.
     gateway.enter()
+
+
+def presence(gateway: PlayedGateway) -> None:
+    """Tell a worker that has asked who joins and leaves, also of a member of another gateway."""
+    assert gateway.hello is not None
+    asked = [tag for tag in ("on_join", "on_leave") if tag in gateway.hello.events]
+    if not asked:
+        raise NotApplicable("its hello has neither on_join nor on_leave in events")
+    con = gateway.connect()
+    for tag in asked:
+        gateway.event(tag, con, "room.1")
+        gateway.message(con, b"and on it goes")
+        gateway.event(tag, con, "a *.>\n Grüße", 2, "of a later version")
+    gateway.close(con)
+    gateway.deliver()
+    for tag in asked:
+        away = gateway.new_con()
+        about = {"ref": "another-gateway/68719476737", "user": "ann"}
+        gateway.notice(["attach", away, {}, b"", 0, about])
+        gateway.event(tag, away, "room.1", 1)
+        gateway.deliver()
+        gateway.notice(["detach", away])
+        gateway.flush()
+    _no_failure(gateway)
 
 
 def window(gateway: PlayedGateway) -> None:
@@ -295,6 +319,7 @@ RULES: Final = (
         "unknown-connection", "13", "Events of unknown connections are acked.", unknown_connection
     ),
     Rule("attach", "13", "A connection may be attached, detached and attached again.", attach),
+    Rule("presence", "Fields", "`on_join` and `on_leave` are acked, if asked for.", presence),
     Rule("large", "Socket options", "A message of 15 MiB is acked.", large),
     Rule("session-ends", "2", "Events of a session are forgotten with it.", session_ends),
     Rule("new-gateway", "14", "A new gateway gets `held` and acks.", new_gateway),
