@@ -175,8 +175,12 @@ class Faults:
             for identity, wire in self.system.late:
                 while identity == process.identity and wire:
                     self.system.receive(identity, wire.popleft())
+        session = self.system.reference.session_of(process.identity)
         if worker is not None and worker.session.state is not LinkState.GONE:
             self.end_session(worker, self._unsent(process, b >> 1))
+        elif session is not None:
+            # It has said hello in its session before it died: what it had is not known.
+            self.system.reference.end(session, died=True)
         assert self.system.reference.session_of(process.identity) is None, (
             "one that is dead has a session"
         )

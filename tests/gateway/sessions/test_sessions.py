@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of, is_over
+from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of, hello, is_over
 from wsraw.config.settings import Settings
 from wsraw.gateway.delivery.dispatcher import REASSIGNED
 from wsraw.gateway.delivery.registry import Registry
@@ -537,6 +537,20 @@ def test_a_process_that_has_exited_does_not_come_back() -> None:
     harness.sessions.exited(3)
     assert not harness.sessions._lost, "nor are its events kept for that"
     assert len(harness.registry.dispatcher.suspects.deaths) == 2
+
+
+def test_what_a_process_has_handled_in_part_before_its_hello_and_its_exit_comes_again() -> None:
+    """It has read `who` in a session, as after a link that was thought lost, and then died."""
+    harness = Harness()
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third")
+    harness.raw()
+    harness.turn()
+    assert {event.delivery for event in linked.events} == {1}
+    harness.sessions.exited(3)
+    harness.receive(linked.identity, encode([0, hello(token="third")]))
+    assert linked.identity not in harness.sessions.workers
+    assert harness.worker().events[0].delivery == 2
 
 
 def test_an_event_that_is_no_suspect_any_more_waits_for_nobody_in_particular() -> None:

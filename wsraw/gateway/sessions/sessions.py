@@ -235,7 +235,8 @@ class Sessions:
         gone = self.tokens.gone(hello.token)
         if gone is not None:
             log.debug("worker %d was gone before its hello was read", gone)
-            self.end(worker, now)
+            # In a session it had forgotten that, and may have handled its events in part.
+            self.end(worker, now, died=worker.session.state is not NEW)
             return
         remote = worker.remote
         number = 0 if remote is not None and remote.key else self.tokens.number(hello.token)
