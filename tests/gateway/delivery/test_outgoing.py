@@ -41,8 +41,10 @@ from wsraw.link.records import (
 class Client:
     """A WebSocket client that nobody here wrote, on the other side of a connection."""
 
-    def __init__(self, harness: Harness, deflate: bool = False) -> None:
-        extensions = [ClientPerMessageDeflateFactory()] if deflate else None
+    def __init__(self, harness: Harness, deflate: bool = False, bits: int | None = None) -> None:
+        """`bits`: of the window that it asks the server for."""
+        factory = ClientPerMessageDeflateFactory(server_max_window_bits=bits)
+        extensions = [factory] if deflate else None
         self.protocol = ClientProtocol(parse_uri("ws://h/"), extensions=extensions)
         self.harness = harness
         self.protocol.send_request(self.protocol.connect())
@@ -328,6 +330,28 @@ def test_a_published_message_is_framed_once_for_all_that_are_alike(
         assert client.read() == [("TEXT", text, True)]
 
 
+def test_a_published_message_is_compressed_once_for_each_window() -> None:
+    """Whoever has agreed on the same one gets the same bytes."""
+    harness = Harness()
+    linked = harness.worker()
+    windows = (9, 10, 12)
+    clients = [Client(harness, deflate=True, bits=bits) for bits in windows * 4]
+    plain = [Client(harness) for _ in range(4)]
+    for client in clients + plain:
+        linked.say(Join(client.con.id, "g"))
+    text = b" ".join(b"%d" % (n * n) for n in range(2000))
+    for _ in range(2):
+        linked.say(Publish("g", text, "text"))
+        assert framings(client.con for client in clients) == len(windows)
+        assert framings(client.con for client in clients + plain) == len(windows) + 1
+        last = [client.con.output.chunks[-1] for client in clients]
+        assert max(map(len, last)) < len(text)
+        for n, frame in enumerate(last):
+            assert frame is last[n % len(windows)]
+    for client in clients + plain:
+        assert client.read() == [("TEXT", text, True)] * 2
+
+
 def test_with_context_takeover_a_message_is_compressed_for_each_member() -> None:
     harness = Harness(deflate_context_takeover=True)
     linked = harness.worker()
@@ -511,7 +535,7 @@ def test_a_large_group_gets_a_message_over_several_turns() -> None:
 def go_on(harness: Harness) -> None:
     """A turn, in which all that is queued is written."""
     harness.registry.dirty.clear()
-    harness.sessions.backlog.go_on(0.0)
+    harness.sessions.backlog.go_on(harness.now)
 
 
 def test_a_small_group_does_not_wait_for_a_large_one() -> None:
@@ -594,6 +618,53 @@ def test_a_member_whose_kernel_is_full_is_not_written_to() -> None:
     assert cons[1] in harness.registry.dirty
     assert full not in harness.registry.dirty
     assert entry_of(full).output_counted == 3
+
+
+@pytest.mark.parametrize("overflow", ["close", "drop-oldest", "drop-newest"])
+def test_members_that_never_read_delay_nobody(overflow: str) -> None:
+    """The others have each message in as many turns, and those come to their own end."""
+
+    def turns_of(slow: int) -> tuple[list[int], list[Connection]]:
+        harness = Slow(output_limit=5000, overflow=overflow)
+        asleep = [harness.raw() for _ in range(slow)]
+        awake = [harness.raw() for _ in range(250)]
+        mixed = asleep + awake
+        random.Random(1).shuffle(mixed)
+        linked = joined(harness, *mixed)
+        linked.work()
+        for con in mixed:
+            con.endpoint = object()
+        took = []
+        for n in range(60):
+            harness.now += 1.0
+            harness.registry.flow.now = harness.now
+            data = b"%060d" % n * 10
+            linked.say(Publish("g", data))
+            turns = 0
+            while not all(con.output.size for con in awake):
+                turns += 1
+                go_on(harness)
+                harness.registry.outgoing.close_overflowing(harness.now)
+            took.append(turns)
+            while harness.registry.outgoing.broadcasts:
+                go_on(harness)
+            assert {harness.write(con) for con in awake} == {data}
+            # Handlers hear who was closed.
+            linked.work()
+        return took, asleep
+
+    alone, _ = turns_of(0)
+    beside, asleep = turns_of(50)
+    assert len(asleep) == 50
+    more = 1 + 50 // SHARE
+    assert max(beside) <= max(alone) + more
+    if overflow == "close":
+        # Once they are closed they cost nothing.
+        assert beside[-1] == alone[-1]
+        assert {con.ending.cause for con in asleep} == {"overflow"}
+    else:
+        assert {con.state for con in asleep} == {ConnectionState.OPEN}
+        assert max(con.output.size for con in asleep) <= 5000
 
 
 def test_members_may_leave_while_a_message_is_being_published() -> None:

@@ -7,7 +7,18 @@ from typing import Any, TypeVar
 
 from tests.gateway.model.processes import Process, Task
 from tests.gateway.model.reference import Con, Reference, Sent
-from wsraw.link.records import Close, Join, Leave, OnMessage, Open, Publish, Send, State
+from wsraw.link.records import (
+    Close,
+    Join,
+    Leave,
+    OnMessage,
+    Open,
+    Publish,
+    Send,
+    SendToUser,
+    State,
+    User,
+)
 
 T = TypeVar("T")
 
@@ -28,6 +39,9 @@ ACTIONS = (
     "close",
 )
 """Each may be used or not in a history."""
+
+OF_USERS = ("user", "no user", "to user")
+"""The same, in some histories."""
 
 
 def pick(choices: Sequence[T], number: int) -> T | None:
@@ -111,6 +125,14 @@ class Handler:
         elif action == "publish":
             command(Join(con.id, "room"))
             command(Publish("room", b"<p" + mark + b">"))
+        elif action == "user":
+            # A connection is bound to one user at a time.
+            command(User(con.id, ("ann", "bob")[self._task.event.seq % 2]))
+        elif action == "no user":
+            command(User(con.id, ""))
+        elif action == "to user":
+            command(User(con.id, "ann"))
+            command(SendToUser("ann", b"<u" + mark + b">"))
         elif action.startswith("open"):
             # Long enough to count as pressure while nobody reads it.
             self._open(b"<" + mark + b"." * 1500 + b">")

@@ -25,7 +25,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.gateway.model.handlers import ACTIONS
+from tests.gateway.model.handlers import ACTIONS, OF_USERS
 from tests.gateway.model.model import Model
 from tests.gateway.model.system import Config
 
@@ -138,7 +138,7 @@ def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]
     choose = random.Random(f"{seed}.{number}")
     config = random_config(choose)
     # Each of its own, so that the steps of a history stay as they were before there were parts,
-    # links to other machines, upgrades, and handlers that fail in a canary with a shield.
+    # links to other machines, upgrades, handlers that fail in a canary with a shield, and users.
     room = random.Random(f"{seed}.{number} room").choice((0, 0, 300, 600, 1500))
     remote = random.Random(f"{seed}.{number} remote").random() < 0.5
     upgrades = random.Random(f"{seed}.{number} upgrades")
@@ -157,6 +157,9 @@ def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]
             steps += [("arrive", 0, 0), *[("flow", 0, fails.randrange(4096))] * 3]
         if upgrades.random() < often:
             steps.append(UPGRADE)
+    users = random.Random(f"{seed}.{number} users")
+    if users.random() < 0.3:
+        config = config._replace(actions=(*config.actions, *users.choices(OF_USERS, k=2)))
     return config._replace(room=room, remote=remote), steps
 
 

@@ -32,7 +32,9 @@ from wsraw.link.records import (
     Part,
     Publish,
     Send,
+    SendToUser,
     State,
+    User,
     Welcome,
     gateway_decoder,
     worker_decoder,
@@ -193,6 +195,8 @@ class Reference:
         self.cons: dict[int, Con] = {}
         self.sessions: dict[int, Session] = {}
         self.groups: dict[str, dict[int, None]] = {}
+        self.users: dict[int, str] = {}
+        """Connections that are bound to one."""
         self.on_trial: set[int] = set()
         """The workers of the canary, as the supervisor calls them."""
         self.counts: Counter[str] = Counter()
@@ -355,9 +359,13 @@ class Reference:
         elif kind is Publish:
             for con in self.groups.get(record.group, ()):
                 self.cons[con].send(None, record.data, True)
+        elif kind is SendToUser:
+            for con_id, user in self.users.items():
+                if user == record.user:
+                    self.cons[con_id].send(None, record.data, True)
         elif kind is Bye:
             self.end(session)
-        elif kind in (Send, State, Close, Join, Leave):
+        elif kind in (User, Send, State, Close, Join, Leave):
             con = self.cons.get(record.con)
             if con is None or con.closes or con.before:
                 return
@@ -369,7 +377,13 @@ class Reference:
                 self.groups.setdefault(record.group, {})[con.id] = None
             elif kind is Leave:
                 self.groups.get(record.group, {}).pop(con.id, None)
-            elif con.id in session.known and (con.outstanding or con.opener is session):
+            elif not (con.id in session.known and (con.outstanding or con.opener is session)):
+                pass
+            elif kind is User:
+                self.users.pop(con.id, None)
+                if record.user:
+                    self.users[con.id] = record.user
+            else:
                 con.state = record.data
                 if not con.outstanding and not con.acked:
                     con.base = int(record.data)
@@ -406,6 +420,7 @@ class Reference:
 
     def leave_groups(self, con: Con) -> None:
         """It has ended."""
+        self.users.pop(con.id, None)
         for members in self.groups.values():
             members.pop(con.id, None)
 
@@ -435,6 +450,7 @@ class Reference:
         """Everything it knew is lost; only what workers hold lives on."""
         self.epoch += 1
         self.groups.clear()
+        self.users.clear()
         self.counts["gateway deaths"] += 1
         for session in self.sessions.values():
             if session.alive:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.gateway.model import histories
-from tests.gateway.model.handlers import ACTIONS
+from tests.gateway.model.handlers import ACTIONS, OF_USERS
 from tests.gateway.model.histories import (
     HARM,
     STEPS,
@@ -41,7 +41,7 @@ CONFIGS = st.builds(
     high_water_mark=st.sampled_from((1200, 100_000)),
     output_limit=st.sampled_from((2000, 1_000_000)),
     memory_limit=st.sampled_from((15_000, 1_000_000)),
-    actions=st.lists(st.sampled_from(ACTIONS), max_size=3).map(tuple),
+    actions=st.lists(st.sampled_from((*ACTIONS, *OF_USERS)), max_size=3).map(tuple),
     lies=st.booleans(),
     survivors=st.booleans(),
     delivery=st.sampled_from(("at-least-once", "at-most-once")),
