@@ -99,6 +99,8 @@ class Core:
         """Subject → what comes there, and for whom: (publish, GROUP) or (user, USER)."""
         self._heard: dict[str, Heard] = {self.subjects.own: Heard()}
         """By subject."""
+        self._heard_presence: dict[str, Heard] = {}
+        """The same of who is there."""
         self._leaving: dict[str, float] = {}
         """Subjects without members here, and until when they are listened to."""
         self._questions: dict[int, Question] = {}
@@ -206,7 +208,14 @@ class Core:
             self.to_bus.append((subject, encode(said)))
 
     def _say_presence(self, group: str, options: dict[str, Any]) -> None:
-        self._say(self.subjects.of_group(group), Envelope("", "", "presence", options=options))
+        """Say who is in a group: numbered apart, and in no counter, as it is said again."""
+        subject, nodes = self.subjects.of_group(group), self.nodes
+        if self._is_out or self._refusal(0):
+            self.presence.missed(group)
+            return
+        stream, seq = self._numbers.next(f"{subject} presence")
+        said = Envelope(nodes.name, nodes.life, "presence", stream, seq, options=options)
+        self.to_bus.append((subject, encode(said)))
 
     def _answer_presence(self, node: str, group: str, options: dict[str, Any]) -> None:
         self._tell(self.subjects.of_node(node), "presence", group, **options)
@@ -293,6 +302,9 @@ class Core:
                 self._answer(Relay("answer", "", options={**options, "value": None}))
 
     def _take_counted(self, subject: str, said: Envelope) -> None:
+        if said.kind == "presence" and subject in self._groups:
+            self._take_presence(subject, said)
+            return
         heard = self._heard.get(subject)
         if heard is None:
             # Unsubscribed, and still under way.
@@ -309,15 +321,20 @@ class Core:
             relay = Relay(said.kind, said.name, said.data, said.type, said.options)
         else:
             kind, name = self._groups[subject]
-            if kind == "publish" and missed:
-                self.presence.missed(name)
-            if kind == "publish" and said.kind == "presence":
-                self.presence.heard(name, said.node, said.options)
-                return
             if said.kind == "kick" and kind == "user":
                 kind = "kick_user"
             relay = Relay(kind, name, said.data, said.type, said.options)
         self.counts["received" if self._deliver(relay) else "undelivered"] += 1
+
+    def _take_presence(self, subject: str, said: Envelope) -> None:
+        kind, name = self._groups[subject]
+        heard = self._heard_presence.setdefault(subject, Heard())
+        missed = heard.take(said.node, said.life, said.stream, said.seq)
+        if kind != "publish" or missed is None:
+            return
+        if missed and name in self.presence:
+            self.presence.missed(name)
+        self.presence.heard(name, said.node, said.options)
 
     # --- the clock ---
 
@@ -330,7 +347,7 @@ class Core:
             self._lost_node(name, "is gone", now)
         for name in self.nodes.forget(now):
             self.presence.forget(name)
-            for heard in self._heard.values():
+            for heard in (*self._heard.values(), *self._heard_presence.values()):
                 heard.forget(name)
         for ref, question in list(self._questions.items()):
             if now >= question.until:
@@ -338,6 +355,7 @@ class Core:
         for subject, until in list(self._leaving.items()):
             if now >= until:
                 del self._leaving[subject], self._groups[subject], self._heard[subject]
+                self._heard_presence.pop(subject, None)
                 if not self._is_out:
                     self.wanted[subject] = False
         self.presence.tick(now, not (self._is_out or self._refusal(0)))

@@ -113,7 +113,6 @@ class Presence:
     def _forget(self, group: str) -> None:
         """Nobody here is in the group any more: we do not hear of it."""
         del self._own[group]
-        self._refresh.pop(group, None)
         self._told.pop(group, None)
         for members in self._others.pop(group, {}).values():
             self._known -= len(members)
@@ -134,13 +133,14 @@ class Presence:
     def connected(self, now: float) -> None:
         """NATS is there, or there again: tell all, and ask for all."""
         self._certain_at = now + RETURN
-        self._refresh = dict.fromkeys(self._own)
+        self._refresh.update(dict.fromkeys(self._own))
 
     # --- other nodes ---
 
     def missed(self, group: str) -> None:
-        """Something of the group did not come."""
-        if group in self._own:
+        """Something of the group did not come, or could not be said: all of it is said again, also
+        that nobody is there."""
+        if len(self._refresh) < MOST_MEMBERS:
             self._refresh[group] = None
 
     def heard(self, group: str, node: str, options: dict[str, Any]) -> None:
@@ -207,7 +207,10 @@ class Presence:
             return
         for group in list(islice(self._refresh, REFRESHED)):
             del self._refresh[group]
-            self._tell_all(group, ask=True)
+            if group in self._own:
+                self._tell_all(group, ask=True)
+            else:
+                self._say(group, {"all": True})
         if now < self._certain_at:
             return
         for node, until in list(self._gone.items()):
