@@ -300,6 +300,22 @@ def test_a_stop_does_not_wait_for_ever_for_a_client_that_does_not_read(handlers:
         assert serving.run.wait() == 0
 
 
+def test_a_stop_does_not_wait_for_what_an_on_close_opens(handlers: Write) -> None:
+    text = """
+    from wsraw import open_client_connection
+
+    def on_close(con):
+        print("closed")
+        open_client_connection("127.0.0.1:1")
+    """
+    with serve(handlers(text), "--stop-timeout=600") as serving, serving.tcp() as sock:
+        sock.sendall(b"hello")
+        eventually(lambda: serving.status()["gateway"]["connections"], "the client")
+        serving.run.send(signal.SIGTERM)
+        serving.run.line("closed")
+        assert serving.run.wait() == 0
+
+
 DAEMON = """
     import os, sys, time
     sys.stdout.flush()

@@ -1008,6 +1008,21 @@ def test_a_stop_lets_handlers_finish_before_it_closes_connections() -> None:
     assert harness.write(con) == b"x"
 
 
+def test_a_stop_that_has_closed_connections_opens_none() -> None:
+    harness = Harness()
+    linked = harness.worker()
+    first, second = linked.link.new_id(), linked.link.new_id()
+    harness.registry.stop()
+    linked.say(Open(first, "h:1"))
+    assert first in harness.registry.entries, "what handlers still do is done"
+    harness.registry.close_all(0.0)
+    harness.turn()
+    linked.ack(commands=(Open(second, "h:1"), Send(second, b"x")))
+    assert second not in harness.registry.entries
+    assert linked.refused(Open(second, "h:1"))
+    assert not harness.registry.is_waited_for()
+
+
 def test_a_stop_does_not_wait_for_events_that_no_worker_can_handle() -> None:
     harness = Harness()
     harness.raw()

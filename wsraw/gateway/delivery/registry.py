@@ -98,6 +98,8 @@ class Registry:
         self.groups.tell = self.dispatcher.take
         self.dispatcher.ending = self.groups.end
         self.stopping = False
+        self.has_closed_all = False
+        """The last phase of a stop: nothing is opened any more, as nobody would hear of its end."""
         self.unknown_ids = 0
         """Commands for closed connections, which are normal: they cross the close."""
         nothing = ConnectionTotals("", "", "", False)
@@ -506,7 +508,8 @@ class Registry:
         return any(entry.pool.workers for entry in self.entries.values())
 
     def close_all(self, now: float) -> None:
-        """Close all connections with 1001."""
+        """Close all connections with 1001, and open none any more."""
+        self.has_closed_all = True
         for entry in list(self.entries.values()):
             try:
                 self.close(entry, 1001, "the server is going away", "going-away", now)

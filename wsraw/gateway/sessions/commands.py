@@ -254,6 +254,9 @@ class Commands:
             asked = check(open_)
         except ValueError as error:
             return f"connection {open_.con}: {error}"
+        if self._registry.has_closed_all:
+            # An on_close that opens another connection would hold up the stop again and again.
+            return None
         pool = self._registry.pool_of(worker)
         name = asked.name
         existing = self._registry.named(pool, name) if name else None
