@@ -141,6 +141,6 @@ def test_a_wanted_close_is_not_reconnected(cause: str) -> None:
 def test_no_connection_is_reopened_during_a_stop() -> None:
     at = Reopening(name="feed")
     entry = at.next()
-    at.harness.registry.stopping = True
+    at.harness.registry.stop()
     at.fail(entry)
     assert at.harness.registry.to_dial == []

@@ -7,6 +7,7 @@ to finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
 from __future__ import annotations
 
 import math
+from enum import Enum
 from typing import Any, Final
 
 from wsraw.config.pools import in_force
@@ -67,6 +68,14 @@ class Ids:
         return 0 < epoch < self.epoch or (epoch == self.epoch and 0 < n < self.next)
 
 
+class _Phase(Enum):
+    """Of a stop (stop.py)."""
+
+    RUNNING = 0
+    STOPPING = 1
+    CLOSING = 2
+
+
 class Registry:
     """All connections that have an entry, and what they share."""
 
@@ -97,9 +106,7 @@ class Registry:
         self.groups = Groups(self.flow, self.outgoing, settings, instance)
         self.groups.tell = self.dispatcher.take
         self.dispatcher.ending = self.groups.end
-        self.stopping = False
-        self.has_closed_all = False
-        """The last phase of a stop: nothing is opened any more, as nobody would hear of its end."""
+        self._phase = _Phase.RUNNING
         self.unknown_ids = 0
         """Commands for closed connections, which are normal: they cross the close."""
         nothing = ConnectionTotals("", "", "", False)
@@ -497,9 +504,19 @@ class Registry:
 
     # --- stop ---
 
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new is read."""
+        return self._phase is not _Phase.RUNNING
+
+    @property
+    def has_closed_all(self) -> bool:
+        """Whether nothing is opened any more, as nobody would hear of its end."""
+        return self._phase is _Phase.CLOSING
+
     def stop(self) -> None:
         """Read nothing new; what has come is handled."""
-        self.stopping = True
+        self._phase = _Phase.STOPPING
         for entry in self.entries.values():
             self.flow.pause(entry, PAUSED_STOPPING)
 
@@ -509,7 +526,7 @@ class Registry:
 
     def close_all(self, now: float) -> None:
         """Close all connections with 1001, and open none any more."""
-        self.has_closed_all = True
+        self._phase = _Phase.CLOSING
         for entry in list(self.entries.values()):
             try:
                 self.close(entry, 1001, "the server is going away", "going-away", now)

@@ -158,8 +158,7 @@ REGISTRY: Final = Plan(
     | {
         "dirty": "all are looked at in the first turn",
         "to_dial": "what is not open is dialled anew",
-        "stopping": "a gateway that stops is not taken over",
-        "has_closed_all": "the same",
+        "_phase": "a gateway that stops is not taken over",
     },
 )
 IDS: Final = Plan(Ids, DeliveryState, translated="next", left_out={"epoch": "the same"})
