@@ -50,7 +50,7 @@ NONE = {
     "gateway.delivery.pools.turns.Session": "a protocol",
     "gateway.delivery.worker.CanaryOf": "no upgrade begins while there is one",
     "gateway.delivery.worker.RemoteWorker": "part of WorkerState",
-    "gateway.delivery.registry._Phase": "it has no state",
+    "gateway.delivery.registry._Phase": "an enum",
     "gateway.delivery.dispatcher.Bridged": "it has no state",
     "gateway.delivery.dispatcher.Spliced": "it has no state",
     "gateway.sessions.commands.Commands": "it has no state but the timers of Sessions",
