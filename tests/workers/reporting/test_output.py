@@ -10,6 +10,7 @@ import logging.config
 import os
 import select
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -188,16 +189,18 @@ def test_a_stream_tells_it_of_what_is_printed_at_once() -> None:
     current = SUBJECT
     raw = output.Pipe(writer, 1.0, lambda: current)
     stream = io.TextIOWrapper(io.BufferedWriter(raw, output.KEPT_WHOLE), line_buffering=True)
-    print("a", "b", file=stream)
-    print("x" * 20_000, file=stream)
-    print("begun", end="", file=stream, flush=True)
-    print(" and ended", file=stream)
-    current = Subject()
-    print("of nobody", file=stream)
-    stream.close()
-    os.close(writer)
-    with open(reader, encoding="utf-8") as file:
-        found = [decode(line.rstrip("\n")) for line in file]
+    # A pipe of Windows holds 4 KiB.
+    with ThreadPoolExecutor() as threads, open(reader, encoding="utf-8") as file:
+        lines = threads.submit(list, file)
+        print("a", "b", file=stream)
+        print("x" * 20_000, file=stream)
+        print("begun", end="", file=stream, flush=True)
+        print(" and ended", file=stream)
+        current = Subject()
+        print("of nobody", file=stream)
+        stream.close()
+        os.close(writer)
+        found = [decode(line.rstrip("\n")) for line in lines.result()]
     assert found == [
         ("", LogLine("info", "a b", "", 7, "h:1")),
         *[("", LogLine("info", "x" * size, "", 7, "h:1")) for size in (16384, 3616)],
