@@ -56,7 +56,9 @@ class Driven:
     def run(self, *batches: list[Event]) -> list[Stats]:
         """Handle batches, with a time between them that belongs to nobody. Returns what was told
         of the handlers."""
-        asyncio.run(asyncio.wait_for(self._run(batches), DEADLINE))
+        # As a worker does it: the loop of Windows watches no sockets.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(asyncio.wait_for(self._run(batches), DEADLINE))
         return [each for each in self.commands if type(each) is Stats]
 
     async def _run(self, batches: tuple[list[Event], ...]) -> None:
