@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from wsraw.link.records import Ask, Do, Done, Enough, More, Page
-from wsraw.supervisor.control.forwarded import MOST, Forwarded
+from wsraw.supervisor.control.forwarded import GONE, MOST, Forwarded
 
 
 class Between:
@@ -93,7 +93,7 @@ def test_a_gateway_that_does_not_read_gets_no_request() -> None:
     between.begin("a")
     between.reads = False
     between.forwarded.more("a", 1)
-    assert between.answered[1:] == [("a", Done(1, False, "the gateway does not answer any more"))]
+    assert between.answered[1:] == [("a", Done(1, False, GONE))]
 
 
 def test_a_number_that_is_in_use_is_refused() -> None:

@@ -17,6 +17,9 @@ W = TypeVar("W", bound=Hashable)
 MOST: Final = 64
 """Requests under way at a time."""
 
+GONE: Final = "the gateway has ended, or does not answer any more"
+"""What those are told who wait for it. Which of the two it is shows only later."""
+
 
 class Forwarded(Generic[W]):
     """All requests that the gateway has. `tell` returns False if there is no gateway that reads;
@@ -57,7 +60,7 @@ class Forwarded(Generic[W]):
             self._answer(who, Done(ref, False, f"request {ref} is over"))
         elif not self._tell(More(number)):
             self._forget(number)
-            self._answer(who, Done(ref, False, "the gateway does not answer any more"))
+            self._answer(who, Done(ref, False, GONE))
 
     def page(self, page: Page) -> None:
         """The gateway has answered. Nobody waits for it if its link was lost in between."""

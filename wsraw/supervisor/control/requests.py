@@ -16,7 +16,7 @@ from wsraw.config.settings import Settings
 from wsraw.link.records import Do, Done, Status
 from wsraw.runtime.link.server import Link
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.control.forwarded import Forwarded
+from wsraw.supervisor.control.forwarded import GONE, Forwarded
 from wsraw.supervisor.control.link import Asked, Control, Ended
 from wsraw.supervisor.control.pending import PendingRequests
 from wsraw.supervisor.decisions import actions as a
@@ -155,7 +155,7 @@ class Requests:
     def ended(self, record: Ended) -> None:
         """Somebody who may have asked, or the gateway, has gone."""
         if record.who is None:
-            self.forwarded.end("the gateway has ended, or does not answer any more")
+            self.forwarded.end(GONE)
         else:
             self.forwarded.leave(record.who)
 
