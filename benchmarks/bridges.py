@@ -34,7 +34,7 @@ if __name__ == "__main__":
 
 from benchmarks import processes
 from benchmarks.contenders import build
-from benchmarks.table import machine
+from benchmarks.table import ended, machine
 
 BLOCK: Final = 64 * 1024
 CONNS: Final = 16
@@ -324,12 +324,7 @@ def main() -> int:
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     print(f"{machine()} Medians of {rounds} rounds of {seconds:g} s, in turn.\n")
     print(bench.table([who for who, _, _ in whos] + ["wsraw, raw to WebSocket"]))
-    for what in bench.wrong:
-        print(f"wrong: {what}")
-    failed = [what for what in bench.wrong if what.startswith("wsraw")]
-    if not failed:
-        print("\nno breach")
-    return 1 if failed else 0
+    return ended(bench.wrong)
 
 
 if __name__ == "__main__":

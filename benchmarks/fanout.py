@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 from benchmarks.bridges import HANDSHAKE, READY_WITHIN, free_ports, problem, process, upgrade
 from benchmarks.contenders import COMPILED, HERE, SERVERS, build
-from benchmarks.table import machine
+from benchmarks.table import ended, machine
 
 FIGURES: Final = {
     "deliveries/s": lambda report: report["deliveries_per_s"],
@@ -165,12 +165,7 @@ def main() -> int:
                 values = [of(report) for report in reports if report["ok"]]
                 cells.append(f"{statistics.median(values):,.1f}" if values else "–")
             print(f"| {title}: {figure} | {' | '.join(cells)} |")
-    for what in bench.wrong:
-        print(f"wrong: {what}")
-    ours = [what for what in bench.wrong if what.startswith("wsraw")]
-    if not ours:
-        print("\nno breach")
-    return 1 if ours else 0
+    return ended(bench.wrong)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,16 @@ def table(results: Results, work: Work) -> str:
     return "\n".join([*lines, *(row for _, row in rows), ""])
 
 
+def ended(wrong: Sequence[str]) -> int:
+    """Print what went wrong; the exit code says whether something of ours did."""
+    for what in wrong:
+        print(f"wrong: {what}")
+    if any(what.startswith("wsraw") for what in wrong):
+        return 1
+    print("\nno breach")
+    return 0
+
+
 def machine() -> str:
     """What the figures were taken on."""
     name = platform.processor() or platform.machine()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,79 +95,89 @@ def loads(data: bytes, at: int = 0) -> tuple[Any, int]:
     return parts, end + 1
 
 
-def serve(base: str) -> None:
-    """Echo until we are killed."""
-    context: zmq.Context[Any] = zmq.Context()
-    begin = context.socket(zmq.PULL)
-    stream = context.socket(zmq.ROUTER)
-    stream.setsockopt(zmq.IDENTITY, NAME)
-    out = context.socket(zmq.PUB)
-    for socket, end in ((begin, "-out"), (stream, "-out-stream"), (out, "-in")):
-        socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.connect(base + end)
-    numbers: dict[bytes, int] = {}
-    poller = zmq.Poller()
-    poller.register(begin, zmq.POLLIN)
-    poller.register(stream, zmq.POLLIN)
+class Handler:
+    """A handler's side of ZHTTP: what Pushpin asks, and what is said to its connections."""
 
-    def say(request: dict[bytes, Any], **fields: Any) -> None:
+    def __init__(self, base: str) -> None:
+        self.context: zmq.Context[Any] = zmq.Context()
+        begin = self.context.socket(zmq.PULL)
+        stream = self.context.socket(zmq.ROUTER)
+        stream.setsockopt(zmq.IDENTITY, NAME)
+        self._out = self.context.socket(zmq.PUB)
+        for socket, end in ((begin, "-out"), (stream, "-out-stream"), (self._out, "-in")):
+            socket.setsockopt(zmq.RCVHWM, 0)
+            socket.setsockopt(zmq.SNDHWM, 0)
+            socket.connect(base + end)
+        self._numbers: dict[bytes, int] = {}
+        self._poller = zmq.Poller()
+        self._poller.register(begin, zmq.POLLIN)
+        self._poller.register(stream, zmq.POLLIN)
+
+    def say(self, request: dict[bytes, Any], **fields: Any) -> None:
+        """Answer on the connection of a request."""
         con = request[b"id"]
-        number = numbers.get(con, 0)
-        numbers[con] = number + 1
+        number = self._numbers.get(con, 0)
+        self._numbers[con] = number + 1
         reply = {b"from": NAME, b"id": con, b"seq": number}
         reply |= {name.replace("_", "-").encode(): value for name, value in fields.items()}
-        out.send(request[b"from"] + b" T" + dumps(reply))
+        self._out.send(request[b"from"] + b" T" + dumps(reply))
 
-    while True:
-        for socket, _ in poller.poll():
-            data = socket.recv_multipart()[-1]
-            request, _end = loads(data, 1)
-            kind = request.get(b"type", b"")
-            if b"uri" in request:
-                say(request, code=101, reason=b"Switching Protocols", credits=CREDITS)
-            elif kind == b"":
-                body = request.get(b"body", b"")
-                fields: dict[str, Any] = {"body": body}
-                if b"content-type" in request:
-                    fields["content_type"] = request[b"content-type"]
-                if request.get(b"more"):
-                    fields["more"] = True
-                if body:
-                    fields["credits"] = len(body)
-                say(request, **fields)
-            elif kind == b"close":
-                say(request, type=b"close")
-                numbers.pop(request[b"id"], None)
-            elif kind in (b"cancel", b"error"):
-                numbers.pop(request[b"id"], None)
-            elif kind == b"ping":
-                say(request, type=b"pong")
-            elif kind == b"keep-alive":
-                say(request, type=b"keep-alive")
+    def requests(self) -> Iterator[dict[bytes, Any]]:
+        """Those that open a connection or bring data; what keeps connections up is answered."""
+        while True:
+            for socket, _ in self._poller.poll():
+                request, _end = loads(socket.recv_multipart()[-1], 1)
+                kind = request.get(b"type", b"")
+                if b"uri" in request or kind == b"":
+                    yield request
+                elif kind == b"close":
+                    self.say(request, type=b"close")
+                    self._numbers.pop(request[b"id"], None)
+                elif kind in (b"cancel", b"error"):
+                    self._numbers.pop(request[b"id"], None)
+                elif kind in (b"ping", b"keep-alive"):
+                    self.say(request, type=b"pong" if kind == b"ping" else kind)
 
 
-def main() -> None:
-    """Pushpin dies with us."""
+def echo(base: str, push: str) -> None:
+    """Until we are killed."""
+    handler = Handler(base)
+    for request in handler.requests():
+        if b"uri" in request:
+            handler.say(request, code=101, reason=b"Switching Protocols", credits=CREDITS)
+            continue
+        body = request.get(b"body", b"")
+        fields: dict[str, Any] = {"body": body}
+        if b"content-type" in request:
+            fields["content_type"] = request[b"content-type"]
+        if request.get(b"more"):
+            fields["more"] = True
+        if body:
+            fields["credits"] = len(body)
+        handler.say(request, **fields)
+
+
+def run(name: str, push_port: int, serve: Callable[[str, str], None]) -> None:
+    """Start Pushpin, which dies with us, and serve it. `serve` gets the begin of the names of its
+    sockets, and that of the socket to which messages are published."""
     port = int(sys.argv[1])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
         folder.chmod(0o755)
-        base = f"ipc://{folder}/echo"
+        base = f"ipc://{folder}/{name}"
         (folder / "routes").write_text(f"* zhttp/{base}\n")
-        (folder / "pushpin.conf").write_text(
-            CONFIG.format(folder=folder, port=port, push_port=port + 1000)
-        )
+        config = CONFIG.format(folder=folder, port=port, push_port=port + push_port)
+        (folder / "pushpin.conf").write_text(config)
         child = subprocess.Popen(["pushpin", f"--config={folder}/pushpin.conf"])
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             # A subscriber that is not there yet hears nothing.
             time.sleep(0.5)
-            serve(base)
+            serve(base, f"ipc://{folder}/bench-push")
         finally:
             child.terminate()
             child.wait()
 
 
 if __name__ == "__main__":
-    main()
+    run("echo", 1000, echo)
