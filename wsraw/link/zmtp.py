@@ -486,7 +486,7 @@ def _check_stranger(data: bytes) -> None:
 
 
 def ready_peer(limit: int) -> Peer:
-    """A ROUTER whose handshake is done, elsewhere, and that is between two messages."""
+    """A ROUTER whose handshake was done by another process, and that is between two messages."""
     ours = Peer("ROUTER", ("DEALER",), limit, as_server=True)
     theirs = Peer("DEALER", ("ROUTER",), limit, as_server=False)
     while not (ours.is_ready and theirs.is_ready):

@@ -58,7 +58,7 @@ class Agent:
             self._children.end(self.child, Ending.KILL)
 
     def leave(self) -> None:
-        """End the process: there is no cluster any more."""
+        """End the process: the settings do not name a cluster any more."""
         self._is_stopping = True
         if self._is_up and self._children is not None:
             self._children.end(self.child, Ending.KILL)

@@ -557,7 +557,7 @@ class LinkServer:
         self._greeting.add(link)
 
     def adopt(self, sock: socket.socket, pid: int, limit: int) -> Link:
-        """A connection that was admitted elsewhere, and is between two batches. Raises OSError."""
+        """Take a connection, between two batches, that was admitted before. Raises OSError."""
         tune(sock)
         self._accepted += 1
         link = Link(self, sock, limit, self._accepted, pid)

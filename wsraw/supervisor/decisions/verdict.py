@@ -125,7 +125,7 @@ def verdict(old: Handled, new: Handled, before: Handled = NOTHING) -> Fault | No
 def _closes(old: Handled, new: Handled, before: Handled) -> Fault | None:
     for cause, closed in new.closed.items():
         known = old.closed.get(cause, 0)
-        # One is no news: handlers close connections on purpose, too.
+        # One more is usual: handlers close connections on purpose, too.
         rate = _rate((known + 1, old.events), (before.closed.get(cause, 0), before.events))
         if old.events and _is_more(closed, new.events, rate):
             others = f"the old workers {known:,} in {old.events:,}"

@@ -5,8 +5,8 @@ The gateways decide between themselves which of them serves (gateway/handover/di
 supervisor starts the successor and believes the first word that it says on the control link: it
 says none before it serves. If the successor ends without a word, the old gateway has gone on, and
 says so, or both are gone: the old one may have left to it a moment before. So the death of the old
-one is no death of the gateway while the successor may still speak, and the death of the successor
-tells nothing until the old one has said that it goes on, or has ended.
+one is not the death of the gateway while the successor may still speak, and the death of the
+successor tells nothing until the old one has said that it goes on, or has ended.
 """
 
 from __future__ import annotations
