@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -141,7 +142,30 @@ def module_name(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
-TREES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
+class _Trees(Mapping[str, ast.Module]):
+    """Module → its syntax tree. Parsed when asked for: each process of a run collects these tests,
+    and to parse everything takes seconds."""
+
+    def __init__(self) -> None:
+        self._paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+        self._trees: dict[str, ast.Module] = {}
+
+    def __getitem__(self, name: str) -> ast.Module:
+        if name not in self._trees:
+            self._trees[name] = ast.parse(self._paths[name].read_text("utf-8"))
+        return self._trees[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._paths
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+TREES = _Trees()
 
 
 def imports(tree: ast.AST, *, for_types: bool = True) -> set[str]:

@@ -67,6 +67,7 @@ def resident(pid: int) -> int:
     return int(found[1]) << 10
 
 
+@pytest.mark.long
 @linux
 @pytest.mark.parametrize("handlers", [PLAIN, ASYNC], ids=["plain", "async"])
 def test_a_long_stream_survives_its_worker_and_takes_little_memory(

@@ -54,6 +54,7 @@ def on_trial(serving: Serving) -> dict[str, Any] | None:
 # --- the verdict ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shield", ["--shield", "--no-shield"])
 def test_a_version_that_hangs_is_rolled_back(handlers: Write, shield: str) -> None:
     with (
@@ -96,6 +97,7 @@ def test_a_version_that_ends_connections_is_rolled_back(handlers: Write) -> None
         eventually(lambda: clients.ask() == {b"old"}, "the old handlers")
 
 
+@pytest.mark.long
 def test_a_version_that_is_slower_is_rolled_back_at_its_end(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
@@ -121,6 +123,7 @@ SHIELDED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", SHIELDED)
 @pytest.mark.parametrize("word", ["def", "async def"])
 def test_each_handler_is_shielded(handlers: Write, tmp_path: Path, what: str, word: str) -> None:
@@ -198,6 +201,7 @@ def test_a_shield_can_be_the_default(handlers: Write) -> None:
 # --- beside other things ---
 
 
+@pytest.mark.long
 def test_figures_of_its_handlers_are_shown_meanwhile(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
@@ -217,6 +221,7 @@ def test_figures_of_its_handlers_are_shown_meanwhile(handlers: Write) -> None:
             waiting.communicate(timeout=DEADLINE)
 
 
+@pytest.mark.long
 def test_workers_may_die_and_be_scaled_meanwhile(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
@@ -295,6 +300,7 @@ def test_an_upgrade_is_refused_meanwhile(handlers: Write) -> None:
         assert clients.ask() == {b"old"}
 
 
+@pytest.mark.long
 def test_each_pool_has_a_trial_of_its_own(handlers: Write, tmp_path: Path) -> None:
     """One is rolled back; the other goes on, and is promoted."""
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
@@ -367,6 +373,7 @@ GIVES_BACK = """
 """What a worker in any language does whose handler fails: here that of each message does."""
 
 
+@pytest.mark.long
 @posix
 def test_workers_in_other_languages_are_shielded_if_they_give_back(tmp_path: Path) -> None:
     """The small worker of the protocol's page, and one that fails."""

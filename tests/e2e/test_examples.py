@@ -260,6 +260,7 @@ class Sleeper:
         assert grown < ALLOWED, f"{grown / MIB:.1f} MiB more"
 
 
+@pytest.mark.long
 @linux
 @pytest.mark.parametrize("who_sleeps", ["client", "upstream"])
 @pytest.mark.parametrize("example", ["raw_to_web", "web_to_raw", "relay"])

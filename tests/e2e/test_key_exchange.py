@@ -277,6 +277,7 @@ def shake(serving: Serving) -> bytes:
 # --- servers that handlers connect to ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "why"),
     [

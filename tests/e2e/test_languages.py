@@ -128,6 +128,7 @@ def test_the_worker_passes_every_rule(language: str, options: list[str]) -> None
     assert told.returncode == 0, told.stdout + told.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_a_late_answer_to_a_dead_gateway_does_not_ban_its_worker(language: str) -> None:
     """It leaves first on the link to the next gateway, and is longer than any hello."""
@@ -202,6 +203,7 @@ def test_a_worker_that_hangs_is_killed() -> None:
         (serving.folder / "dead-letters.jsonl").unlink()
 
 
+@pytest.mark.long
 def test_python_and_c_workers_serve_one_pool() -> None:
     worker = languages.command("c")
     flights = (f"--workers={EXAMPLES / 'common.py'}:1", f"--workers={worker}:1")

@@ -128,6 +128,7 @@ def test_links_that_are_cut_repeatedly_lose_nothing(link: str, keys: Keys) -> No
         assert sum(each["acked"] for each in seen["by_hand"]) > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("link", LINKS)
 def test_a_network_that_is_down_for_a_while_loses_nothing(link: str, keys: Keys) -> None:
     """All workers behind it are lost at once; the one that is here goes on."""
@@ -168,6 +169,7 @@ def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
         serving.run.line(r"worker \w+ \(alice at 127.0.0.1\) is gone; its events go to others")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("link", LINKS)
 def test_a_worker_that_was_started_by_hand_is_killed_and_loses_nothing(
     link: str, keys: Keys

@@ -36,6 +36,7 @@ def counted(data: bytes, n: int) -> bytes:
     return data + b"%08d" % n
 
 
+@pytest.mark.long
 @signals
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stopped_worker_delays_messages_and_loses_none(workers: int) -> None:

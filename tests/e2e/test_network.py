@@ -55,6 +55,7 @@ def test_a_slow_lossy_and_interrupted_network_loses_nothing() -> None:
     assert done.stdout.endswith("no breach\n")
 
 
+@pytest.mark.long
 @signals
 @pytest.mark.usefixtures("network")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -113,6 +113,7 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_admin(tmp_path: Path) -> None:
     workers = f'workers = ["{ECHO}"]\n'
     with begun(tmp_path) as case:
@@ -172,6 +173,7 @@ def test_run_dir_waits_for_the_next_start(tmp_path: Path) -> None:
         assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.long
 def test_bridges(tmp_path: Path) -> None:
     with begun(tmp_path) as case, socket.create_server(("127.0.0.1", 0)) as target:
         target.settimeout(TIMEOUT)
@@ -190,6 +192,7 @@ def test_bridges(tmp_path: Path) -> None:
                 assert client.recv(TIMEOUT) == b"more"
 
 
+@pytest.mark.long
 def test_a_cluster(tmp_path: Path) -> None:
     """Nobody is at its address, which changes nothing for others."""
     pytest.importorskip("nats")

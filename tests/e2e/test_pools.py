@@ -168,6 +168,7 @@ class Talking:
             raise self._error
 
 
+@pytest.mark.long
 @posix
 def test_deaths_in_one_pool_do_not_touch_another(files: tuple[Path, Path]) -> None:
     with two_pools(files) as serving:

@@ -73,6 +73,7 @@ def test_a_remote_worker_connects_with_its_key_and_reconnects_after_a_cut(
         remote_workers_ready(serving, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_a_worker_does_not_believe_a_gateway_with_another_key(language: str, keys: Keys) -> None:
     """Its twin: the keys are really used."""

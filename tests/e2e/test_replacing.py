@@ -141,6 +141,7 @@ def test_files_are_watched_and_limits_given_back_as_before(handlers: Write) -> N
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
+@pytest.mark.long
 def test_no_line_of_output_is_lost_or_split(handlers: Write) -> None:
     """Workers write all the time, in pieces."""
     text = """
@@ -172,6 +173,7 @@ def test_no_line_of_output_is_lost_or_split(handlers: Write) -> None:
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
+@pytest.mark.long
 def test_twenty_in_a_row_under_load_lose_nothing() -> None:
     async def play(serving: Serving) -> None:
         clients = [
@@ -328,6 +330,7 @@ def test_a_gateway_that_refuses_the_new_version_takes_the_supervisor_back(tmp_pa
         assert "upgraded" in done(serving, "upgrade")
 
 
+@pytest.mark.long
 def test_a_kill_at_any_instant_leaves_nothing_behind() -> None:
     """It is the death of a supervisor, also if it has just become another program."""
     luck = random.Random(os.environ.get("PYTEST_XDIST_WORKER"))
@@ -349,6 +352,7 @@ def test_a_kill_at_any_instant_leaves_nothing_behind() -> None:
             command.join(TIMEOUT)
 
 
+@pytest.mark.long
 def test_deaths_and_signals_at_any_instant_are_noticed(tmp_path: Path) -> None:
     luck = random.Random(os.environ.get("PYTEST_XDIST_WORKER"))
     with serve(ECHO, workers=3) as serving, serving.tcp() as client:

@@ -154,6 +154,7 @@ def begun(serving: Serving) -> Iterator[int]:
     assert not command.is_alive()
 
 
+@pytest.mark.long
 def test_a_new_gateway_that_is_stopped_does_not_hold_up_the_old_one() -> None:
     """Whether it was stopped before it was ready or in the middle."""
     options = ("--upgrade-timeout=0.5", "--start-timeout=20")
@@ -181,6 +182,7 @@ def survivors(clients: list[socket.socket]) -> int:
     return count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["old", "new"])
 def test_a_kill_at_any_instant_leaves_all_connections_or_is_the_death_of_a_gateway(
     victim: str,
@@ -452,6 +454,7 @@ def test_a_reload_upgrades_if_changed_settings_need_it(tmp_path: Path) -> None:
         says(client, b"still here")
 
 
+@pytest.mark.long
 def test_status_says_that_an_upgrade_is_under_way() -> None:
     with serve(ECHO, "--start-timeout=20", "--upgrade-timeout=1") as serving:
         with begun(serving) as new:

@@ -25,6 +25,7 @@ def _without_a_log() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", names())
 def test_a_second_of_fuzzing_finds_nothing(name: str) -> None:
     target = load(name)

@@ -171,6 +171,7 @@ def test_the_page_fits_every_width(admin: Admin, page: Browser, width: int) -> N
             client.close()
 
 
+@pytest.mark.long
 def test_a_picture_of_the_page_can_be_taken(page: Browser, tmp_path: Path) -> None:
     for scheme in ("light", "dark"):
         page.prefer(scheme)

@@ -6,6 +6,8 @@ import json
 import socket
 from contextlib import ExitStack
 
+import pytest
+
 from tests.admin.page.browser import Browser, chromium
 from tests.deadline import eventually
 from tests.e2e.cluster.nats_server import NatsServer
@@ -35,6 +37,7 @@ def type_line(browser: Browser, text: str) -> None:
     )
 
 
+@pytest.mark.long
 @chromium
 def test_two_pages_and_a_raw_client_share_a_room_through_a_reload(nats: NatsServer) -> None:
     with ExitStack() as stack:

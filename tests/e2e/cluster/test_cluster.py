@@ -204,6 +204,7 @@ def test_an_agent_that_dies_is_replaced(room: Path, nats: NatsServer) -> None:
         assert one.status()["agent"]["restarts"] == 1
 
 
+@pytest.mark.long
 @linux
 @signals
 def test_a_stopped_agent_holds_up_nobody_and_is_killed(room: Path, nats: NatsServer) -> None:
@@ -221,6 +222,7 @@ def test_a_stopped_agent_holds_up_nobody_and_is_killed(room: Path, nats: NatsSer
             join(a, b)
 
 
+@pytest.mark.long
 @linux
 @signals
 def test_a_stopped_nats_holds_up_nobody(room: Path, nats: NatsServer) -> None:
@@ -239,6 +241,7 @@ def test_a_stopped_nats_holds_up_nobody(room: Path, nats: NatsServer) -> None:
         wait_for(two, "connected", 1)
 
 
+@pytest.mark.long
 @linux
 def test_a_stopped_gateway_misses_what_is_too_much_and_the_other_does_not_wait(
     room: Path, nats: NatsServer
@@ -452,6 +455,7 @@ def test_without_a_cluster_nothing_of_it_is_loaded(room: Path) -> None:
         assert alone.run.pids("agent") == []
 
 
+@pytest.mark.long
 def test_a_nats_that_restarts_all_the_time_costs_counted_messages_alone(
     room: Path, nats: NatsServer
 ) -> None:

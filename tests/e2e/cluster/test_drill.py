@@ -38,6 +38,7 @@ def run(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_what_is_lost_between_nodes_is_counted_and_nothing_is_doubled_or_reordered() -> None:
     nats_server.need()
     missing = netns.missing()
@@ -54,6 +55,7 @@ def test_what_is_lost_between_nodes_is_counted_and_nothing_is_doubled_or_reorder
     assert "handlers of one other node were told so" in told
 
 
+@pytest.mark.long
 def test_the_cost_of_a_message_between_nodes_can_be_measured() -> None:
     nats_server.need()
     told = run("benchmarks.between", "--quick")

@@ -62,6 +62,7 @@ def test_killed_workers_are_replaced_and_nothing_is_lost() -> None:
     assert nothing_lost(done)["stops"] >= 1
 
 
+@pytest.mark.long
 def test_a_pool_of_python_and_javascript_workers_loses_nothing() -> None:
     """Connections and their states go to and fro between them, through deaths and reloads."""
     node = languages.node(Path(__file__).with_name("echo.mjs"))
@@ -78,6 +79,7 @@ def test_a_pool_of_python_and_javascript_workers_loses_nothing() -> None:
     nothing_lost(done)
 
 
+@pytest.mark.long
 def test_workers_of_other_machines_are_replaced_and_nothing_is_lost() -> None:
     """By the drill itself, as their run does not know their processes."""
     node = languages.node(Path(__file__).with_name("echo.mjs"))
@@ -92,6 +94,7 @@ def test_workers_of_other_machines_are_replaced_and_nothing_is_lost() -> None:
     assert nothing_lost(done)["stops"] >= 1
 
 
+@pytest.mark.long
 def test_workers_of_other_machines_find_a_new_gateway() -> None:
     done = wsraw("drill", *SMALL, *QUIET, "--remote", "--seconds=6", "--kill-gateway-every=2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -99,6 +102,7 @@ def test_workers_of_other_machines_find_a_new_gateway() -> None:
     assert re.search(r"^on_close missing +0$", done.stdout, re.M)
 
 
+@pytest.mark.long
 def test_a_worker_of_another_machine_that_ends_by_itself_is_a_breach(tmp_path: Path) -> None:
     file = tmp_path / "ends.py"
     file.write_text(
@@ -139,6 +143,7 @@ def test_wrong_workers_are_refused(options: list[str], line: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_hang_disconnects_only_the_client_that_caused_it() -> None:
     done = wsraw("drill", *SMALL, *QUIET, "--seconds=2", "--hang-every=1.5", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -176,6 +181,7 @@ ENDS = {
 }
 
 
+@pytest.mark.long
 def test_a_killed_gateway_loses_its_connections_and_nothing_else() -> None:
     done = wsraw("drill", *SMALL, *QUIET, "--seconds=6", "--kill-gateway-every=2", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -193,6 +199,7 @@ def test_a_killed_gateway_loses_its_connections_and_nothing_else() -> None:
     assert data["answered"] + data["cut_off"] == data["sent"]
 
 
+@pytest.mark.long
 @unix_sockets
 def test_an_upgrade_of_the_gateway_is_noticed_by_nobody() -> None:
     done = wsraw("drill", *LOAD, "--seconds=6", "--upgrade-every=2", "--json")
@@ -203,6 +210,7 @@ def test_an_upgrade_of_the_gateway_is_noticed_by_nobody() -> None:
     assert data["disconnected"] == {}
 
 
+@pytest.mark.long
 def test_handlers_that_do_not_report_ends_breach_nothing() -> None:
     """Handlers of somebody else, in another language for all we know, that echo and no more."""
     worker = f"{sys.executable} -m wsraw worker {ROOT / 'examples' / 'echo.py'}:2"
@@ -221,6 +229,7 @@ def test_handlers_that_do_not_report_ends_breach_nothing() -> None:
     assert "note: on_close is not checked" in done.stdout
 
 
+@pytest.mark.long
 def test_handlers_in_javascript_report_each_close() -> None:
     node = languages.node(Path(__file__).with_name("echo.mjs"))
     done = wsraw(
