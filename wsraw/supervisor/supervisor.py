@@ -681,7 +681,10 @@ class Supervisor:
             self._admin.exited(why)
             return
         if self._agent is not None and child is self._agent.child:
-            self._agent.exited(why, self.policy.phase is p.Phase.RUNNING)
+            if self.policy.phase is not p.Phase.RUNNING:
+                # Its end is that of the run.
+                self._agent.leave()
+            self._agent.exited(why)
             return
         if child in self._dismissed:
             self._dismissed.discard(child)

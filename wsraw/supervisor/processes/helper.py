@@ -1,0 +1,89 @@
+"""I/O. A process beside the run, and never in its way: the admin process or a cluster's agent.
+
+It is no part of what the policy decides: nothing waits for its start, and its death is logged and
+repaired, and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from wsraw.runtime.loop import Loop
+from wsraw.supervisor.decisions.actions import Ending
+from wsraw.supervisor.decisions.child import Child
+from wsraw.supervisor.decisions.restarts import PERIOD, Restarts
+from wsraw.supervisor.log import Log
+from wsraw.supervisor.processes.children import Children
+
+INTENSITY: Final = 5
+"""Deaths at the start within PERIOD after which it is only tried every half minute."""
+
+
+class Helper:
+    """One such process, which is started again whenever it ends. `start` starts it."""
+
+    def __init__(self, title: str, loop: Loop, log: Log) -> None:
+        self.child = Child(None, title=title)
+        self._loop = loop
+        self._log = log
+        self._children: Children | None = None
+        self._restarts = Restarts(INTENSITY, random.random)
+        self._is_up = False
+        """Whether there is a process."""
+        self._is_replaced = False
+        """Its end is wanted, and another one follows at once."""
+        self._has_left = False
+
+    def start(self, children: Children) -> None:
+        """Start the process."""
+        raise NotImplementedError
+
+    def go_on_with(self, children: Children, child: Child) -> None:
+        """Go on with the process that the program before us has started, if it is still there."""
+        self._children, self.child = children, child
+        self._is_up = children.pid(child) is not None
+
+    def restart(self) -> None:
+        """Replace the process, for other settings."""
+        if self._is_up:
+            self._is_replaced = True
+            self._end()
+
+    def leave(self) -> None:
+        """End the process, for good."""
+        self._has_left = True
+        if self._is_up:
+            self._end()
+
+    def _end(self) -> None:
+        assert self._children is not None
+        self._children.end(self.child, Ending.KILL)
+
+    def _spawn(self) -> None:
+        assert self._children is not None
+        if self._has_left:
+            return
+        self._is_up = True
+        self.child.n += 1
+        self.child.spawned_at = self.child.ready_at = self._loop.now
+        self.start(self._children)
+
+    def exited(self, why: str) -> None:
+        """Start another one, after a pause that grows while it dies again and again."""
+        self._is_up = False
+        if self._has_left:
+            return
+        if self._is_replaced:
+            self._is_replaced = False
+            self._spawn()
+            return
+        self.child.restarts += 1
+        began = self._restarts.record_death(self.child, self.child.ready_at, self._loop.now)
+        wait = self.child.spawn_at - self._loop.now
+        name = self.child.title
+        self._log.say("warning", f"{name} {why}; starting another in {wait:.1f} s")
+        if began:
+            text = f"more than {INTENSITY} early deaths of {name} within {PERIOD:g} s"
+            self._log.say("error", f"{text}; clients are served all the same")
+        self._loop.call_at(self.child.spawn_at, self._spawn)
