@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         user_connections,
         users,
     )
-    from wsraw.workers.asking import Joined
     from wsraw.workers.connection import (
         BinaryMsg,
         Connection,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         TextMsg,
     )
     from wsraw.workers.loading.handlers import every
+    from wsraw.workers.questions import Joined
     from wsraw.workers.request import Inf, Request
 
 __all__ = [
@@ -70,10 +70,10 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from wsraw.workers import api, asking, connection, request
+    from wsraw.workers import api, connection, questions, request
     from wsraw.workers.loading import handlers
 
-    homes = (api, asking, connection, request, handlers)
+    homes = (api, connection, questions, request, handlers)
     home = next(each for each in homes if name in vars(each))
     value = globals()[name] = getattr(home, name)
     return value

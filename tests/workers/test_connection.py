@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsraw.link.records import ID_EPOCH_SHIFT, STATE_LIMIT, Close, Couple, Join, Leave, Record, Send
-from wsraw.workers.asking import Asked
 from wsraw.workers.connection import (
     ATTACHED,
     Connection,
@@ -20,6 +19,7 @@ from wsraw.workers.connection import (
     to_id,
     to_ids,
 )
+from wsraw.workers.questions import Asked
 
 
 class Owner:

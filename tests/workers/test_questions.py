@@ -16,9 +16,9 @@ from tests.deadline import DEADLINE, eventually
 from wsraw.gateway.sessions import commands
 from wsraw.link.records import Answer, Mark, Query, Reached, Record, Refused
 from wsraw.testing import App, Server
-from wsraw.workers.asking import MOST_QUERIES, Asked, Questions
 from wsraw.workers.connection import Connections
 from wsraw.workers.loading.handlers import LoadError
+from wsraw.workers.questions import MOST_QUERIES, Asked, Questions
 
 Make = Callable[..., App]
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, overload
 from wsraw.link import open_options
 from wsraw.link.records import Open, Publish, SendToUser
 from wsraw.workers import values
-from wsraw.workers.asking import Asked, Joined
 from wsraw.workers.connection import (
     AnyConnection,
     Connection,
@@ -21,6 +20,7 @@ from wsraw.workers.connection import (
     to_id,
     to_ids,
 )
+from wsraw.workers.questions import Asked, Joined
 
 if TYPE_CHECKING:
     from wsraw.workers.runtime import Runtime

@@ -31,7 +31,7 @@ from wsraw.link.records import (
 from wsraw.link.rules import framing_problem, is_close_code
 from wsraw.runtime.printable import printable
 from wsraw.workers import responses, values
-from wsraw.workers.asking import Asked, Joined
+from wsraw.workers.questions import Asked, Joined
 from wsraw.workers.request import Inf, Request
 
 Message: TypeAlias = str | bytes | bytearray | memoryview | Mapping[str, Any]

@@ -56,7 +56,6 @@ from wsraw.runtime.log.formatters import HAS_LINES
 from wsraw.runtime.log.line import NOTHING, Subject
 from wsraw.runtime.printable import printable_lines, without_secrets
 from wsraw.workers import values
-from wsraw.workers.asking import Asked, Joined, Questions
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
@@ -70,6 +69,7 @@ from wsraw.workers.connection import (
     RemoteConnection,
     encode_state,
 )
+from wsraw.workers.questions import Asked, Joined, Questions
 from wsraw.workers.reporting.handler_times import NAMES, HandlerTimes
 from wsraw.workers.reporting.stacks import where
 from wsraw.workers.reporting.worker_log import log
