@@ -119,11 +119,6 @@ class Core:
         self.wanted[self.subjects.all] = self.wanted[self.subjects.own] = True
 
     @property
-    def is_out(self) -> bool:
-        """Whether this node keeps out of the cluster, as another one has its name."""
-        return self._is_out
-
-    @property
     def subscriptions(self) -> int:
         """How many groups and users are listened to."""
         return len(self._groups)

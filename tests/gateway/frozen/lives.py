@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from tests.corpus import UPGRADE, frame
@@ -25,7 +26,7 @@ from wsraw.gateway.counters import Counters
 from wsraw.gateway.frozen.connection import Frames, Thaw, check_connection, freeze_connection
 from wsraw.gateway.frozen.copying import Clock
 from wsraw.gateway.frozen.phases import Place
-from wsraw.gateway.frozen.records import Carried, decode_one, encode
+from wsraw.gateway.frozen.records import Carried, encode
 from wsraw.gateway.frozen.websocket import UnmovableError
 from wsraw.gateway.websocket.deflate import Terms
 from wsraw.gateway.websocket.messages import UNFINISHED
@@ -51,6 +52,11 @@ class Kind(NamedTuple):
     listen: Mapping[str, Any] = MappingProxyType({})
     offer: bytes = b""
     opened: str = ""
+
+
+def decode_one(data: bytes) -> Carried:
+    """The record of a connection alone."""
+    return msgspec.msgpack.decode(data, type=Carried)
 
 
 def copied(

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gateway.frozen.lives import Kind, Life
+from tests.gateway.frozen.lives import Kind, Life, decode_one
 from wsraw.gateway.frozen.connection import Frames, Thaw, freeze_connection
 from wsraw.gateway.frozen.copying import Clock
 from wsraw.gateway.frozen.phases import Place
-from wsraw.gateway.frozen.records import Carried, decode_one, encode
+from wsraw.gateway.frozen.records import Carried, encode
 from wsraw.gateway.websocket.frames import FrameReader
 from wsraw.gateway.websocket.shared import Framed
 from wsraw.gateway.websocket.watched import watch

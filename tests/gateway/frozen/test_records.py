@@ -14,7 +14,6 @@ from wsraw.gateway.frozen.records import (
     Header,
     IntakeState,
     decode,
-    decode_one,
     encode,
 )
 
@@ -45,8 +44,6 @@ def test_a_record_comes_back() -> None:
 def test_what_cannot_be_understood_is_refused_with_its_place(data: bytes, why: str) -> None:
     with pytest.raises(FrozenError, match=f"(?i)of the running gateway: .*{why}"):
         decode(data)
-    with pytest.raises(FrozenError):
-        decode_one(data)
 
 
 class Longer(IntakeState):

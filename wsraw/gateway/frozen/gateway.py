@@ -79,7 +79,7 @@ UPGRADE: Final = "upgrade"
 """The cause of the end of a connection that cannot be moved."""
 
 RESTART: Final = 1012
-"""The close code of such an end: the service restarts."""
+"""The close code of such an end, Service Restart: the client may connect again (IANA)."""
 
 
 class Sockets(Protocol):

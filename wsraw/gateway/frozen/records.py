@@ -851,7 +851,6 @@ Record: TypeAlias = Header | Totals | Connections | Workers | Streams | Shared |
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Record)
-_one: Final = msgspec.msgpack.Decoder(Carried)
 
 
 def encode(record: Record | Carried) -> bytes:
@@ -867,15 +866,6 @@ def decode(data: bytes) -> Record:
         raise FrozenError(
             f"cannot read {_name_of(data)} of the running gateway: {error}"
         ) from error
-    return found
-
-
-def decode_one(data: bytes) -> Carried:
-    """The same for a connection alone."""
-    try:
-        found: Carried = _one.decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise FrozenError(f"cannot read a connection of the running gateway: {error}") from error
     return found
 
 

@@ -14,13 +14,22 @@ from typing import Any, Final
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable, version, why_not
+from wsraw.gateway.frozen.gateway import (
+    RESTART,
+    UPGRADE,
+    Parts,
+    Thawing,
+    freeze,
+    unmovable,
+    version,
+    why_not,
+)
 from wsraw.gateway.frozen.links import Ends
 from wsraw.gateway.handover.channel import LAST, OWN, RECORD, Frame, pair
 from wsraw.gateway.handover.dialog import ENDED
 from wsraw.gateway.handover.giving import Giving, Piece
 from wsraw.gateway.handover.pump import Pumped
-from wsraw.gateway.handover.pumps import CAUSE, RESTART, Pumps
+from wsraw.gateway.handover.pumps import Pumps
 from wsraw.gateway.handover.taking import Taking
 from wsraw.gateway.sessions.links import Links
 from wsraw.gateway.sessions.orphans import Orphans
@@ -221,7 +230,7 @@ class Handover:
         if not isinstance(endpoint, Endpoint):
             return
         try:
-            con.close(RESTART, "wsraw was upgraded; connect again", CAUSE, self._loop.now)
+            con.close(RESTART, "wsraw was upgraded; connect again", UPGRADE, self._loop.now)
             if endpoint.transport.established:
                 endpoint.transport.write(con.output)
                 endpoint.transport.finish()

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from wsraw.gateway.delivery.entry import Entry
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.frozen.gateway import RESTART, UPGRADE
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.sockets import Sockets
-
-RESTART: Final = 1012
-"""Service Restart: the client may connect again (the registry of close codes, RFC 6455)."""
-
-CAUSE: Final = "upgrade"
 
 
 class _Pump(NamedTuple):
@@ -73,12 +69,12 @@ class Pumps:
 
     def _close(self, endpoint: Endpoint, now: float) -> None:
         con = endpoint.con
+        text = "wsraw was upgraded; connect again"
         try:
             if isinstance(con.entry, Entry):
-                text = "wsraw was upgraded; connect again"
-                self._registry.close(con.entry, RESTART, text, CAUSE, now)
+                self._registry.close(con.entry, RESTART, text, UPGRADE, now)
             else:
-                con.close(RESTART, "wsraw was upgraded; connect again", CAUSE, now)
+                con.close(RESTART, text, UPGRADE, now)
                 self._registry.dirty[con] = None
         except Exception as error:
             self._registry.fault(con, error, now)
