@@ -83,9 +83,11 @@ def main() -> int:
             f"max {load.figures.latency.longest * 1000:.1f} ms  {load.figures.answered} answered"
         )
         wrong, _ = load.close_records.disconnected("at-least-once")
-        faults = load.figures.lost + load.figures.doubled + load.figures.reordered + wrong.total()
+        faults = (
+            load.figures.lost + load.figures.duplicated + load.figures.reordered + wrong.total()
+        )
         if faults or load.figures.answered != load.figures.sent:
-            found.append(f"{name} burning: lost, doubled, out of order or disconnected")
+            found.append(f"{name} burning: lost, duplicated, out of order or disconnected")
     ratio = burnt.figures.latency.percentile(0.99) / without.figures.latency.percentile(0.99)
     print(f"p99 with burning is {ratio:.2f} times that without (at most {BOUND:g}); burnt {times}x")
     if not times:

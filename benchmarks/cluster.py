@@ -2,11 +2,11 @@
 counted? For root on Linux, with iproute2 and nats-server.
 
 300 clients, a third of them at each gateway, are in one group. Some of each third publish numbered
-lines on a fixed schedule, while NATS is killed and started again, a cable is cut and mended, and a
-whole node is killed. Each client checks every line: from each publisher the numbers must rise, so
-nothing is doubled or reordered; from those at its own gateway none may be missing. What is missing
-from others must be, to the line, what the nodes have counted. And of each member of a node that is
-cut off or killed, handlers of one other node must hear once that it has left.
+lines on a fixed schedule, while NATS is killed and started again, a cable is cut and repaired, and
+a whole node is killed. Each client checks every line: from each publisher the numbers must rise, so
+nothing is duplicated or reordered; from those at its own gateway none may be missing. What is
+missing from others must be, to the line, what the nodes have counted. And of each member of a node
+that is cut off or killed, handlers of one other node must hear once that it has left.
 """
 
 from __future__ import annotations
@@ -315,7 +315,7 @@ class Drill:
         missed = [each["missed"] for each in counts]
         not_sent = [each["not_sent"] for each in counts]
         print(
-            f"{name}: {sent} published so far, {delivered} delivered, {wrong} doubled or "
+            f"{name}: {sent} published so far, {delivered} delivered, {wrong} duplicated or "
             f"reordered; lost on the way to each node {lost}: not sent by each {not_sent}, "
             f"missed by each {missed}",
             flush=True,

@@ -131,7 +131,7 @@ class Bench:
 
 
 def main() -> int:
-    """Measure, and print it; 1 if a message was lost, doubled or out of order."""
+    """Measure, and print it; 1 if a message was lost, duplicated or out of order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)

@@ -55,7 +55,7 @@ def cut(crew: Crew) -> None:
     crew.net.shape(0.0, 1.0)
 
 
-def mend(crew: Crew) -> None:
+def repair(crew: Crew) -> None:
     crew.net.shape(0.0, 0.0)
 
 
@@ -76,7 +76,7 @@ def phases(quick: bool) -> list[Phase]:
         return [
             Phase("slow and lossy", 2.0, 0.05, 0.05),
             Phase("killed behind it", 3.0, 0.05, 0.05, [(1.0, partial(kill, 0))]),
-            Phase("cut for 3 s", 4.0, 0.0, 0.0, [(0.5, cut), (3.5, mend)], 3.0),
+            Phase("cut for 3 s", 4.0, 0.0, 0.0, [(0.5, cut), (3.5, repair)], 3.0),
         ]
     kills = [(2.0 + 2.5 * n, partial(kill, n)) for n in range(4)]
     return [
@@ -85,7 +85,7 @@ def phases(quick: bool) -> list[Phase]:
         Phase("1 % loss", 10.0, 0.0, 0.01),
         Phase("both", 10.0, 0.05, 0.01),
         Phase("both, and 4 kills", 15.0, 0.05, 0.01, kills),
-        Phase("cut for 10 s", 20.0, 0.0, 0.0, [(2.0, cut), (12.0, mend)], 10.0),
+        Phase("cut for 10 s", 20.0, 0.0, 0.0, [(2.0, cut), (12.0, repair)], 10.0),
         Phase("unplugged for 10 s", 20.0, 0.0, 0.0, [(2.0, unplug), (12.0, plug_in)], 10.0),
     ]
 
@@ -114,7 +114,7 @@ def measure(crew: Crew, phase: Phase, address: tuple[str, int], rate: float) -> 
     sent_again = retransmitted() - sent_again
     seen = load.figures
     print(
-        f"{phase.name:<20} {seen.answered:>8} {seen.lost:>5} {seen.doubled:>8} "
+        f"{phase.name:<20} {seen.answered:>8} {seen.lost:>5} {seen.duplicated:>11} "
         f"{seen.reordered:>9} {wrong.total():>12} {seen.pause.longest:>9.2f} s "
         f"{p50:>8.1f} {p99:>9.1f} {sent_again:>6}",
         flush=True,
@@ -160,7 +160,7 @@ def drill(options: argparse.Namespace) -> list[str]:
         with Crew(net, Path(folder), options.workers, heartbeat) as crew:
             address = crew.start()
             print(
-                f"{'phase':<20} answered  lost  doubled reordered disconnected     pause  "
+                f"{'phase':<20} answered  lost  duplicated reordered disconnected     pause  "
                 "p50 (ms)  p99 (ms)  again"
             )
             found = []

@@ -61,13 +61,13 @@ def breaches(load: Load) -> list[str]:
     wrong, _ = load.close_records.disconnected("at-least-once")
     found = {
         "lost": load.figures.lost,
-        "doubled": load.figures.doubled,
+        "duplicated": load.figures.duplicated,
         "reordered": load.figures.reordered,
         "corrupted": load.figures.corrupted,
         "disconnected": wrong.total(),
         "connects refused": load.figures.refused.total(),
         "on_close missing": load.close_records.missing,
-        "on_close doubled": load.close_records.doubled,
+        "on_close duplicated": load.close_records.duplicated,
         "con.state lost": load.close_records.states_lost,
         "answered too few": int(not load.figures.answered),
     }

@@ -49,7 +49,7 @@ def test_what_is_lost_between_nodes_is_counted_and_nothing_is_doubled_or_reorder
     assert "lost on the way to each node [0, 0, 0]" in told.splitlines()[1]
     for phase in ("NATS killed", "a cable cut"):
         (line,) = [line for line in told.splitlines() if line.startswith(phase)]
-        assert " 0 doubled or reordered" in line
+        assert " 0 duplicated or reordered" in line
         assert "lost on the way to each node [0, 0, 0]" not in line
     assert "one node killed: its members were gone after" in told
     assert "handlers of one other node were told so" in told

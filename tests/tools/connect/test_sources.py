@@ -92,7 +92,9 @@ def test_commands_work_and_mistakes_are_explained(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("way", ["\x04", "/quit\n", "/close\n"])
-def test_it_ends_when_asked_and_the_terminal_is_as_before(terminal: Terminal, way: str) -> None:
+def test_the_client_ends_when_asked_and_the_terminal_is_as_before(
+    terminal: Terminal, way: str
+) -> None:
     terminal.type(way)
     assert terminal.wait() == 0
     terminal.shows("closed by this client: 1000 (normal closure)")

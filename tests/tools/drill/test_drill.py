@@ -172,11 +172,11 @@ def test_with_at_most_once_clients_are_disconnected_because_their_worker_died() 
 
 ENDS = {
     "lost",
-    "doubled",
+    "duplicated",
     "reordered",
     "corrupted",
     "closes_missing",
-    "closes_doubled",
+    "closes_duplicated",
     "states_lost",
 }
 
@@ -221,7 +221,7 @@ def test_handlers_that_do_not_report_ends_breach_nothing() -> None:
     assert re.search(r"^kills of the gateway +[1-9]", done.stdout, re.M)
     for figure in (
         "on_close missing",
-        "on_close doubled",
+        "on_close duplicated",
         "on_close of connections held by no worker",
         "con.state lost",
     ):
@@ -253,7 +253,7 @@ def test_a_breach_ends_with_exit_code_1() -> None:
     with faulty(lambda n, data: [data] if n != 3 else [data, data]) as port:
         done = wsraw("drill", f"--connect=127.0.0.1:{port}", *SMALL, "--seconds=1")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "breach: 25 doubled" in done.stdout
+    assert "breach: 25 duplicated" in done.stdout
     assert "note: load only" in done.stdout
 
 

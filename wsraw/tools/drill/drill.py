@@ -141,7 +141,7 @@ def _figures(plan: Plan, load: Load, faults: FaultInjection) -> dict[str, Any]:
         "answered": seen.answered,
         "achieved_rate": seen.answered / seconds if seconds else 0.0,
         "lost": seen.lost,
-        "doubled": seen.doubled,
+        "duplicated": seen.duplicated,
         "reordered": seen.reordered,
         "corrupted": seen.corrupted,
         "cut_off": seen.cut_off,
@@ -151,7 +151,7 @@ def _figures(plan: Plan, load: Load, faults: FaultInjection) -> dict[str, Any]:
         "refused": dict(seen.refused),
         "connects_lost": seen.connects_lost,
         "closes_missing": closes.missing if checked else None,
-        "closes_doubled": closes.doubled if checked else None,
+        "closes_duplicated": closes.duplicated if checked else None,
         "closes_unheld": closes.unheld if checked else None,
         "states_lost": closes.states_lost if checked else None,
         "longest_pause": seen.pause.longest,
@@ -184,7 +184,7 @@ async def _show_progress(load: Load, faults: FaultInjection) -> None:
         elapsed = time.monotonic() - started if started else 0.0
         text = (
             f"{load.phase.value}: {elapsed:.0f} s, {seen.sent} sent, {seen.answered} answered, "
-            f"{seen.doubled} doubled, {seen.reordered} reordered, "
+            f"{seen.duplicated} duplicated, {seen.reordered} reordered, "
             f"{load.close_records.count_disconnected()} disconnected, longest pause "
             f"{seen.pause.longest * 1000:.0f} ms, {faults.kills} kills, {faults.stops} stops, "
             f"{faults.reloads} reloads"

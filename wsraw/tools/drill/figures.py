@@ -67,7 +67,7 @@ class Figures:
     outstanding: int = 0
     """Sent on connections that are open, and not answered."""
     lost: int = 0
-    doubled: int = 0
+    duplicated: int = 0
     reordered: int = 0
     """Came back after a later one."""
     corrupted: int = 0

@@ -16,7 +16,7 @@ LABELS: Final = {
     "answered": "messages answered",
     "achieved_rate": "rate achieved",
     "lost": "lost",
-    "doubled": "doubled",
+    "duplicated": "duplicated",
     "reordered": "reordered",
     "corrupted": "corrupted",
     "disconnected": "disconnected",
@@ -26,7 +26,7 @@ LABELS: Final = {
     "cut_off": "unanswered when disconnected",
     "refused": "connects refused",
     "closes_missing": "on_close missing",
-    "closes_doubled": "on_close doubled",
+    "closes_duplicated": "on_close duplicated",
     "states_lost": "con.state lost",
     "closes_unheld": "on_close of connections held by no worker",
     "longest_pause": "longest pause",
@@ -47,8 +47,8 @@ LABELS: Final = {
 """The rows of the table."""
 
 BREACHES: Final = (
-    *("lost", "doubled", "reordered", "corrupted", "disconnected", "refused"),
-    *("closes_missing", "closes_doubled", "states_lost", "hangs_unfinished"),
+    *("lost", "duplicated", "reordered", "corrupted", "disconnected", "refused"),
+    *("closes_missing", "closes_duplicated", "states_lost", "hangs_unfinished"),
 )
 """Figures that must be 0."""
 

@@ -68,7 +68,9 @@ def disconnect(code: int) -> Mistake:
 
 def figures(report: Report) -> dict[str, int]:
     """Those that should be 0 and are not."""
-    found = {name: report.figures[name] for name in ("lost", "doubled", "reordered", "corrupted")}
+    found = {
+        name: report.figures[name] for name in ("lost", "duplicated", "reordered", "corrupted")
+    }
     found["disconnected"] = sum(report.figures["disconnected"].values())
     return {name: count for name, count in found.items() if count}
 
@@ -97,7 +99,7 @@ def test_a_right_echo_is_no_breach(kind: str, size: int) -> None:
     ("mistake", "wanted"),
     [
         (once(lambda data: []), {"lost": 1}),
-        (once(lambda data: [data, data]), {"doubled": 1}),
+        (once(lambda data: [data, data]), {"duplicated": 1}),
         (swap(), {"reordered": 1}),
         (once(lambda data: [data[:-1] + b"!"]), {"lost": 1, "corrupted": 1}),
         (once(lambda data: [data, b"WD000004" + data[8:]]), {"corrupted": 1}),
@@ -120,7 +122,9 @@ def test_a_disconnection_is_found(kind: str, code: int, how: str) -> None:
     assert report.figures["disconnected"] == {how: 1}
     assert "1 disconnected" in report.breaches()
     # It came back, and its new life was checked like the first.
-    assert report.figures["lost"] == report.figures["doubled"] == report.figures["corrupted"] == 0
+    assert (
+        report.figures["lost"] == report.figures["duplicated"] == report.figures["corrupted"] == 0
+    )
     assert report.figures["cut_off"] >= 1
     assert report.figures["sent"] == report.figures["answered"] + report.figures["cut_off"]
     assert report.figures["sent"] + report.figures["unsent"] == 400

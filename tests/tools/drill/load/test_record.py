@@ -20,11 +20,11 @@ class SentRecords:
         return [self.checker.receive(self.sent[n]) for n in order]
 
     def counts(self) -> tuple[int, int, int, int, int]:
-        """Answered, doubled, reordered, corrupted, outstanding."""
+        """Answered, duplicated, reordered, corrupted, outstanding."""
         found = self.figures
         return (
             found.answered,
-            found.doubled,
+            found.duplicated,
             found.reordered,
             found.corrupted,
             self.checker.outstanding,
@@ -51,7 +51,7 @@ def test_a_record_holds_its_connection_and_its_number() -> None:
         ((1, 0, 0), (2, 1, 1, 0, 8)),
         ((0, 1, 0), (2, 1, 0, 0, 8)),
     ],
-    ids=["right", "doubled", "swapped", "missing", "first late", "late twice", "old"],
+    ids=["right", "duplicated", "swapped", "missing", "first late", "late twice", "old"],
 )
 def test_lost_doubled_and_reordered_records_are_counted(
     order: list[int], counts: tuple[int, ...]

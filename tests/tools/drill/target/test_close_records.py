@@ -18,7 +18,7 @@ def matched(*ends: ConnectionEnd, reports: list[CloseReport]) -> CloseRecords:
 
 
 def counts(records: CloseRecords) -> tuple[int, int, int]:
-    return records.missing, records.doubled, records.states_lost
+    return records.missing, records.duplicated, records.states_lost
 
 
 def report(cause: str = "peer", name: str = "a:1", kept: str = HEADER) -> CloseReport:
@@ -43,7 +43,7 @@ def test_each_end_that_was_reported_once_is_right() -> None:
         ([report(kept="-")], (0, 0, 1)),
         ([report(name="z:9"), report()], (0, 0, 0)),
     ],
-    ids=["missing", "doubled", "state lost", "another client"],
+    ids=["missing", "duplicated", "state lost", "another client"],
 )
 def test_missing_and_doubled_ends_are_counted(
     heard: list[CloseReport], wanted: tuple[int, int, int]

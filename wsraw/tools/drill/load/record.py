@@ -86,7 +86,7 @@ class Checker:
             self._missing.remove(number)
             self._figures.reordered += 1
         else:
-            self._figures.doubled += 1
+            self._figures.duplicated += 1
             return None
         self._figures.answered += 1
         return number

@@ -45,7 +45,7 @@ class CloseRecords:
 
     def __init__(self, gateway_dies: bool = False, unheld: bool = False) -> None:
         self.missing = 0
-        self.doubled = 0
+        self.duplicated = 0
         self.unheld = 0
         """Lost with a gateway and not reported, which is allowed where workers die, too."""
         self.states_lost = 0
@@ -78,7 +78,7 @@ class CloseRecords:
                 self.unheld += unheld
                 missing -= unheld
             self.missing += missing
-            self.doubled += max(0, len(reports) - len(expected))
+            self.duplicated += max(0, len(reports) - len(expected))
             for end, report in zip(expected, reports, strict=False):
                 end.cause = report.cause
                 self.states_lost += bool(end.header) and end.header != report.state
