@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -110,7 +110,23 @@ def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """The commands, which its help shows under headings."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names and the first lines of all commands."""
+        room = formatter.width - 6 - max(map(len, self.commands))
+        for heading, commands in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(str(each.name), each.get_short_help_str(room)) for each in commands]
+                )
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -191,9 +207,9 @@ def bridge(**values: Any) -> int:
     wsraw bridge --listen ws://127.0.0.1:6080 --to tcp://127.0.0.1:5900
     wsraw bridge --listen raw://127.0.0.1:7000 --to wss://example.org/feed --framing line
 
-    The gateway forwards by itself between WebSocket and raw clients and servers, as websockify
-    does, and in the other direction, too. All other options are those of `wsraw run`. For several
-    targets give a file of tokens, or use [[bridges]] in the settings file of `wsraw run`.
+    The gateway itself forwards between WebSocket and raw clients and servers: as websockify does,
+    and also in the other direction. The other options are those of `wsraw run`. For several
+    targets, give a file of tokens, or use [[bridges]] in the settings file of `wsraw run`.
     """
     return _run(lambda: gather_bridge(values))
 
@@ -208,30 +224,24 @@ def show_settings(config: str | None, **values: Any) -> None:
     click.echo(sources.show(gather(values, config or ""), os.getcwd()))
 
 
-for command in (
-    control.status,
-    control.top,
-    control.reload,
-    control.rollback,
-    control.upgrade,
-    control.scale,
-    control.stop,
-    control.drain,
-    control.dead_letters,
-    scaffold.init,
-    scaffold.check,
-    clients.connections,
-    clients.connection,
-    clients.kick,
-    clients.trace,
-    clients.publish,
-    clients.send,
-    worker.worker,
-    keys.keygen,
-    connect.connect,
-    tools.drill,
-    tools.conform,
-):
+COMMANDS: Final = {
+    "Serve clients": (
+        *(scaffold.init, scaffold.check, show_settings),
+        *(run, bridge, worker.worker, keys.keygen),
+    ),
+    "Operate a run": (
+        *(control.status, control.top, control.reload, control.rollback, control.upgrade),
+        *(control.scale, control.stop, control.drain, control.dead_letters),
+    ),
+    "Work with connections": (
+        *(clients.connections, clients.connection, clients.trace),
+        *(clients.kick, clients.send, clients.publish),
+    ),
+    "Try and test": (connect.connect, tools.drill, tools.conform),
+}
+"""Heading of the help → its commands."""
+
+for command in (each for commands in COMMANDS.values() for each in commands):
     cli.add_command(command)
 
 if __name__ == "__main__":

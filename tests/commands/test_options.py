@@ -26,6 +26,14 @@ def test_help_shows_settings_under_their_headings(capsys: pytest.CaptureFixture[
         assert shown[place:].split("\n")[2].strip().startswith(f"--{flag} ")
 
 
+@pytest.mark.parametrize("command", ["run", "bridge"])
+def test_help_names_what_each_option_takes(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert " TEXT" not in capsys.readouterr().out
+
+
 def test_only_options_that_are_given_are_gathered() -> None:
     values: dict[str, Any] = {"reload": None, "listen": (), "deflate": False, "max_events": "0"}
     assert gather(values).sources == {"deflate": "--deflate", "max_events": "--max-events"}

@@ -189,7 +189,7 @@ def test_the_admin_address_is_checked_as_those_of_clients(tmp_path: Path) -> Non
 
 
 @unix_sockets
-def test_nothing_stays_bound(tmp_path: Path) -> None:
+def test_a_check_leaves_no_address_bound(tmp_path: Path) -> None:
     listen = f"--listen=unix:{tmp_path / 'app.sock'}"
     for _ in range(2):
         done = wsraw("check", "--workers=none", listen)
@@ -215,7 +215,7 @@ def test_wrong_settings_are_exit_code_2_with_their_line(tmp_path: Path) -> None:
     assert wanted in done.stderr
 
 
-def test_examples_pass() -> None:
+def test_the_examples_pass_the_check() -> None:
     for name in ("chat.py", "auth.py", "rooms.py"):
         done = wsraw("check", f"--workers={ROOT / 'examples' / name}", "--listen=127.0.0.1:0")
         assert done.returncode == 0, done.stdout

@@ -69,7 +69,7 @@ def test_a_good_version_is_tried_and_then_given_to_all_as_it_was_tried(handlers:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         assert clients.ask() == {b"old"}
         file = shop(handlers, "new")
-        with reload(serving, "50%", "--for", f"{3 * UNIT:g}s") as command:
+        with reload(serving, "50%", "--for", f"{10 * UNIT:g}s") as command:
             eventually(lambda: clients.ask() == {b"old", b"new"}, "its share")
             assert 5 <= clients.answers.count(b"new") <= 35
             first = list(clients.answers)
@@ -173,6 +173,7 @@ def test_wrong_shares_and_times_are_refused(handlers: Write) -> None:
             (("--canary", "ten"), "--canary ten: write a number of percent, as in 10%"),
             (("--canary", "--for", "long"), "--for: 'long' is not a length of time"),
             (("--for", "3s"), "--for is the time of a canary: give --canary too"),
+            (("--shield",), "--shield is for the time of a canary: give --canary too"),
         ):
             refused = ask(serving, "reload", *options)
             assert refused.returncode in (1, 2)

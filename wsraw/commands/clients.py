@@ -64,7 +64,10 @@ FILTERS: Final = (
     click.option("--slow", is_flag=True, help="Only clients that do not read what is sent."),
     click.option("--paused", is_flag=True, help="Only connections that are not read from."),
     click.option(
-        "--idle", callback=_time, metavar="TIME", help="Only connections without data for so long."
+        "--idle",
+        callback=_time,
+        metavar="TIME",
+        help="Only connections without data for this long.",
     ),
     click.option("--opened", is_flag=True, help="Only connections that handlers have opened."),
 )
@@ -102,13 +105,14 @@ def pages(run_dir: str, what: str, options: dict[str, Any], timeout: float) -> I
 @click.option(
     "--sort",
     metavar="[age|idle|output|events|sent]",
-    help="Show the largest first. Default: in the order of their first data.",
+    help="Show the largest first. Default: the order in which the connections sent their first "
+    "data.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
     metavar="N",
-    help=f"Show so many at most; 0: all. Default: {ON_A_SCREEN} on a terminal, else all.",
+    help=f"Show at most N; 0: all. Default: {ON_A_SCREEN} on a terminal, otherwise all.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs.")
 @run_dir_option
@@ -116,9 +120,9 @@ def pages(run_dir: str, what: str, options: dict[str, Any], timeout: float) -> I
 def connections(
     run_dir: str, timeout: float, as_json: bool, limit: int | None, **options: Any
 ) -> None:
-    """List the connections that fit all given options.
+    """List the connections that match all given options.
 
-    Queries of paths are not shown, as they may hold secrets.
+    Paths are shown without their query, which may contain secrets.
     """
     from wsraw.supervisor.connections import table
 
@@ -156,16 +160,17 @@ def connection(con_id: int, run_dir: str, timeout: float, as_json: bool) -> None
 @click.command()
 @click.argument("place", metavar="[ID|REF]", required=False)
 @filter_options
-@click.option("--all", is_flag=True, help="Close all that fit, also if that is more than one.")
+@click.option("--all", is_flag=True, help="Close all that match, even if there are several.")
 @click.option(
     "--code",
     type=int,
     default=1008,
     show_default=True,
     metavar="CODE",
-    help="The WebSocket close code. Raw clients get a reset, with 1000 or 1001 an orderly end.",
+    help="The WebSocket close code. Raw clients get an orderly end for 1000 and 1001, and a reset "
+    "for any other code.",
 )
-@click.option("--reason", metavar="TEXT", default="", help="The reason that WebSockets are told.")
+@click.option("--reason", metavar="TEXT", default="", help="The reason in the close frame.")
 @click.option("--dry-run", is_flag=True, help="Only list the connections that would be closed.")
 @run_dir_option
 @timeout_option(10.0)
@@ -179,13 +184,13 @@ def kick(
     timeout: float,
     **options: Any,
 ) -> None:
-    """Close a connection, or those that fit all given options.
+    """Close a connection, or all that match the given options.
 
-    Messages that have come from the client are still handled, and on_close follows with the cause
-    "kicked". Output that waits for it is dropped.
+    Messages that the client has already sent are still handled; then on_close comes with the cause
+    "kicked". Output that waits for the client is dropped.
 
-    In a cluster, REF is the reference of a connection at any gateway, node/id (con.ref), and --user
-    NAME --all without other options closes the connections of that user at all gateways.
+    In a cluster, REF (con.ref, written node/id) is a connection at any gateway. --user NAME --all,
+    without other options, closes the connections of that user at all gateways.
     """
     con_id = None if place is None or "/" in place else _number(place)
     chosen = {name for name, value in options.items() if _is_given(value)}
@@ -295,8 +300,8 @@ def publish(
 ) -> None:
     """Send a message to all members of a group.
 
-    It does what wsraw.publish does in handlers. Raw clients get the bytes. Whether a client reads
-    them is not waited for.
+    This does the same as wsraw.publish in a handler. Raw clients get the bytes. The command does
+    not wait until the clients have read them.
     """
     options = {"group": group, "data": _read(data, file, binary), "binary": binary}
     count = _only(run_dir, "publish", options, timeout).data["sent"]
@@ -313,7 +318,7 @@ def send(
 ) -> None:
     """Send a message to a connection, as con.send does.
 
-    A raw client gets the bytes. Whether the client reads them is not waited for.
+    A raw client gets the bytes. The command does not wait until the client has read them.
     """
     options = {"id": con_id, "data": _read(data, file, binary), "binary": binary}
     count = _only(run_dir, "send", options, timeout).data["sent"]
@@ -322,18 +327,16 @@ def send(
 
 @click.command()
 @click.argument("which", metavar="ID|ADDRESS|PATH")
-@click.option(
-    "--new", is_flag=True, help="Only connections that are made from now on. Default: any."
-)
+@click.option("--new", is_flag=True, help="Only connections that begin from now on. Default: any.")
 @click.option(
     "--connections",
     type=click.IntRange(1, 100),
     default=1,
     show_default=True,
     metavar="N",
-    help="Trace so many connections with this address or path.",
+    help="Trace up to N connections with this address or path.",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="End after so many lines.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="End after N lines.")
 @click.option(
     "--bytes",
     "most_bytes",
@@ -341,7 +344,7 @@ def send(
     default=200,
     show_default=True,
     metavar="N",
-    help="Show so many bytes of each payload.",
+    help="Show at most N bytes of each payload.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs.")
 @run_dir_option
@@ -356,10 +359,11 @@ def trace(
 ) -> None:
     """Show events, commands and frames of a connection, live.
 
-    Ends when the connection has ended, or with Ctrl-C. With an address, a network or a path
-    (/rooms/{room}), it takes a connection that is there, or the next one that comes.
+    The trace ends when the connection has ended, or with Ctrl-C. With an address, a network or a
+    path (/rooms/{room}), it shows a connection that is open, or the next one that comes.
 
-    Payloads are shown, whatever they hold. Of a request only the path and harmless headers are.
+    Payloads are shown, even if they contain secrets. Of a request, only the path and harmless
+    headers are shown.
     """
     options: dict[str, Any] = {"bytes": most_bytes, "new": new, "connections": connections}
     if which.isascii() and which.isdigit():

@@ -19,15 +19,15 @@ _SECONDS = click.FloatRange(min=0)
     "commands",
     metavar="DATA",
     multiple=True,
-    help="Send DATA, wait for answers, and end. DATA is what could be typed, so /ping and /close "
-    "work too. May be repeated.",
+    help="Send DATA, wait for answers, and end. DATA may be anything that you could type, such as "
+    "/ping or /close. May be repeated.",
 )
 @click.option(
     "--count",
     type=click.IntRange(min=0),
     metavar="N",
     default=0,
-    help="End when N messages have come (of a stream: N lines). Exit code 4: fewer have come.",
+    help="End when N messages (of a stream: N lines) have arrived. Exit code 4: there were fewer.",
 )
 @click.option(
     "-w",
@@ -36,8 +36,8 @@ _SECONDS = click.FloatRange(min=0)
     metavar="SECONDS",
     default=1.0,
     show_default=True,
-    help="After the end of the input, end when nothing has come for this long; 0: wait until the "
-    "server closes.",
+    help="After the end of the input, end when nothing has arrived for this long; 0: wait until "
+    "the server closes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event.")
 @click.option(
@@ -46,7 +46,7 @@ _SECONDS = click.FloatRange(min=0)
     help="The data is bytes: send it in binary frames, without line ends, and write binary frames "
     "as they are if stdout is not a terminal.",
 )
-@click.option("--crlf", is_flag=True, help="End lines with CR LF, where they are sent over TCP.")
+@click.option("--crlf", is_flag=True, help="Over TCP, end lines with CR LF.")
 @click.option(
     "-H",
     "--header",
@@ -75,16 +75,20 @@ _SECONDS = click.FloatRange(min=0)
     type=_SECONDS,
     metavar="SECONDS",
     default=0.0,
-    help="Send a WebSocket ping this often, and end if it is not answered as soon. Default: never.",
+    help="Send a WebSocket ping at this interval, and end if it is not answered before the next. "
+    "Default: never.",
 )
 @click.option(
     "--ca", metavar="FILE", default="", help="Trust the authorities in this file (PEM) for TLS."
 )
 @click.option(
-    "--cert", metavar="FILE", default="", help="Certificate of this client for TLS (PEM)."
+    "--cert", metavar="FILE", default="", help="File with this client's certificate for TLS (PEM)."
 )
 @click.option(
-    "--key", metavar="FILE", default="", help="Its key. Default: it is in the file of --cert."
+    "--key",
+    metavar="FILE",
+    default="",
+    help="File with the key of that certificate. Default: the file of --cert.",
 )
 @click.option("--insecure", is_flag=True, help="Accept every certificate. For tests only.")
 @click.option(
@@ -93,7 +97,7 @@ _SECONDS = click.FloatRange(min=0)
     metavar="SECONDS",
     default=10.0,
     show_default=True,
-    help="How long connecting may take; 0: no limit.",
+    help="Time limit for connecting; 0: no limit.",
 )
 def connect(
     url: str,
@@ -113,7 +117,7 @@ def connect(
     is a pipe or a file, each line is a message of a WebSocket; over TCP it is sent as it is.
 
     Exit code 0: the connection ended normally. 1: no connection. 2: wrong use. 3: the connection
-    was lost, or closed with another code than 1000, 1001 or none. 4: see --count.
+    was lost, or closed with a code other than 1000 and 1001. 4: see --count.
     """
     from wsraw.tools.connect import plan as plans
     from wsraw.tools.connect import session

@@ -100,13 +100,13 @@ def _admin_link(data: dict[str, Any]) -> str:
     metavar="N",
     help="End after N views. Default: when you press q or Ctrl-C.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a view, on one line.")
+@click.option("--json", "as_json", is_flag=True, help="Print each view as one line of JSON.")
 @run_dir_option
 def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
-    """Show a run as it changes: rates, pools, workers, memory, limits.
+    """Show a run live: rates, pools, workers, memory, limits.
 
-    Rates are those since the view before. If the output is not a terminal, views are printed below
-    each other.
+    Rates are those since the last view. If the output is not a terminal, each view is printed below
+    the last one, and the command ends with the run.
 
     Exit code 1: the run has ended, and the output is not a terminal. 2: there is no run.
     """
@@ -130,57 +130,51 @@ def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
     "--canary",
     metavar="PERCENT",
     is_flag=False,
-    flag_value="",
-    help="First try the new handlers with this share of the connections, as in --canary 10%. If "
+    flag_value="10%",
+    help="First try the new handlers with this share of the connections, as in --canary 20%. If "
     "they do worse than the old ones, the old workers serve all connections again. Without a "
-    "number: the setting canary_percent.",
+    "number: 10%.",
 )
 @click.option(
     "--for",
     "seconds",
     metavar="TIME",
     default="",
-    help="How long to try them. Default: the setting canary_time.",
+    help="How long to try them, as in --for 10m. Default: 60s.",
 )
 @click.option(
-    "--shield/--no-shield",
-    default=None,
+    "--shield",
+    is_flag=True,
     help="If a new handler raises while it is tried, give its event to an old worker instead of "
-    "closing the client. Default: the setting canary_shield.",
+    "closing the client. That event is then handled twice.",
 )
 @run_dir_option
 @timeout_option(120.0)
 def reload(
-    pool: str, canary: str | None, seconds: str, shield: bool | None, run_dir: str, timeout: float
+    pool: str, canary: str | None, seconds: str, shield: bool, run_dir: str, timeout: float
 ) -> None:
     """Replace all workers with new ones, one by one.
 
-    The new workers load the handlers file again. If it does not load, the old workers stay.
+    The new workers load the handlers file again. If it does not load, the old workers stay. Changed
+    settings and certificates take effect, too; if a setting needs a new gateway, that takes over
+    all connections first, as with `wsraw upgrade`.
 
-    With --canary, the command waits until the new handlers were tried; --timeout begins then, and
-    counts if --for is given.
+    With --canary, the command waits until the trial has ended. --timeout counts from then on.
     """
     pools = (pool,) if pool else ()
     if canary is None:
         if seconds:
             raise WrongUse("--for is the time of a canary: give --canary too")
-        if shield is not None:
+        if shield:
             raise WrongUse("--shield is for the time of a canary: give --canary too")
         show(_ask(run_dir, "reload", pools, timeout).text)
         return
-    options: dict[str, Any] = {"percent": _percent(canary)} if canary else {}
-    if shield is not None:
-        options["shield"] = shield
-    if seconds:
-        try:
-            options["seconds"] = parse_time(seconds)
-        except ValueError as error:
-            raise WrongUse(f"--for: {error}") from error
-        timeout = timeout and timeout + options["seconds"]
-    else:
-        # The run knows.
-        timeout = 0.0
-    show(_ask(run_dir, "canary", pools, timeout, options).text)
+    try:
+        trial = parse_time(seconds or "60s")
+    except ValueError as error:
+        raise WrongUse(f"--for: {error}") from error
+    options = {"percent": _percent(canary), "seconds": trial, "shield": shield}
+    show(_ask(run_dir, "canary", pools, timeout and timeout + trial, options).text)
 
 
 def _percent(text: str) -> float:
@@ -203,8 +197,7 @@ def rollback(pool: str, run_dir: str, timeout: float) -> None:
     """Go back to the handlers as they were before the last reload.
 
     The workers are replaced one by one, as with `wsraw reload`. The new ones load the Python files
-    that the earlier ones have loaded, whatever is on disk now. The next `wsraw reload` loads from
-    disk again.
+    as they were before, whatever is on disk now. The next `wsraw reload` loads from disk again.
     """
     show(_ask(run_dir, "rollback", (pool,) if pool else (), timeout).text)
 
@@ -219,10 +212,11 @@ def rollback(pool: str, run_dir: str, timeout: float) -> None:
 @run_dir_option
 @timeout_option(120.0)
 def upgrade(python: str, run_dir: str, timeout: float) -> None:
-    """Replace the gateway with a new one, which takes over all connections.
+    """Replace supervisor and gateway; clients stay connected.
 
-    The new gateway has the code that is installed now, and the settings as they are now. Clients
-    and workers notice a short pause. If it does not take over, the old one goes on: exit code 1.
+    The new processes run the code that is installed now, with the settings as they are now. The new
+    gateway takes over all connections, after a short pause. If it cannot, the old gateway
+    continues, and the exit code is 1.
     """
     # The run may have another current folder.
     args = (os.path.abspath(python),) if python else ()
@@ -236,7 +230,7 @@ def upgrade(python: str, run_dir: str, timeout: float) -> None:
 def scale(workers: str, run_dir: str, timeout: float) -> None:
     """Change the number of workers to N.
 
-    Surplus workers finish their events before they end.
+    Workers that are no longer needed finish their events before they end.
 
     NAME is a pool (chat=4), one of several --workers (chat.py=4), or both (chat/chat.py=4).
     """

@@ -16,6 +16,7 @@ from wsraw.commands.failures import WrongUse
 @click.argument("folder", default=".", metavar="[FOLDER]")
 @click.option(
     "--name",
+    metavar="NAME",
     default="worker",
     show_default=True,
     help="Name of the key's owner. The log shows it, and the files are NAME.key and NAME.pub.",

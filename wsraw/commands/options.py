@@ -29,6 +29,8 @@ _METAVARS: Final = {
     "bridges": "[PATH=]TARGET",
     "connect_proxy": "URL",
     "subprotocols": "NAME",
+    "history": "GROUPS=MESSAGES[,TIME]",
+    "presence": "GROUPS",
     "tls_cert": "[NAMES=]FILE",
     "tls_key": "FILE",
     "tls_client_ca": "FILE",
@@ -39,6 +41,7 @@ _METAVARS: Final = {
     "static": "FOLDER",
     "admin": "HOST:PORT",
     "admin_token": "FILE",
+    "publish_token": "FILE",
     "worker_listen": "ENDPOINT",
     "link_key": "FILE",
     "worker_keys": "PATH",
@@ -143,8 +146,10 @@ _NOT_OF_BRIDGE: Final = (
     *("max_events", "max_memory", "reload", "messages", "verdict", "verdict_timeout"),
     *("drain_timeout", "start_timeout", "restart_intensity"),
     *("worker_listen", "link_key", "worker_keys", "worker_heartbeat"),
+    *("history", "presence", "publish_token"),
+    *("cluster", "cluster_name", "node", "cluster_credentials", "cluster_ca"),
 )
-"""Settings that matter only where there are workers."""
+"""Settings that matter only where there are workers, or groups, which only workers fill."""
 
 
 def bridge_options() -> list[click.Parameter]:

@@ -114,14 +114,15 @@ def _quoted(word: str) -> str:
 
 @click.command(cls=GroupedCommand, params=[CONFIG, *setting_options()])
 def check(config: str | None, **values: Any) -> None:
-    """Check settings, handlers, ports, certificates and the targets of bridges.
+    """Check settings, handlers, ports and certificates.
 
-    Nobody is served. The options are those of `wsraw run`. The handlers files are loaded as a
-    worker loads them, in processes of their own and within start_timeout; on_start is not called.
-    Ports are opened for a moment; a port that your own run is using is not a problem.
+    The options are those of `wsraw run`. No clients are served. Each handlers file is loaded as a
+    worker loads it, in a process of its own and within start_timeout; on_start is not called. Each
+    port is opened for a moment; a port that your own run is using is not a problem. Each target of
+    a bridge is connected to.
 
-    Exit code 0: a run could start. 1: it could not, or a function has the name of a misspelt
-    handler. 2: the settings are wrong.
+    Exit code 0: a run could start. 1: it could not, or a function looks like a misspelt handler.
+    2: the settings are wrong.
     """
     found = gather(values, config or "")
     in_pools = check_all(found)

@@ -105,8 +105,9 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     """Check that faults lose no messages and no clients.
 
-    Serve clients while workers are killed, suspended and replaced. Check that no message is lost,
-    duplicated or reordered, and that no client is disconnected. Exit code 1: a check failed.
+    The drill starts a run of its own, serves clients, and kills, suspends and replaces workers
+    meanwhile. It checks that no message is lost, duplicated or reordered, and that no client is
+    disconnected. Exit code 1: a check failed.
     """
     from wsraw.tools.drill import drill as drills
     from wsraw.tools.drill.plan import DrillError, Plan

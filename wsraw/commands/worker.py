@@ -35,6 +35,7 @@ from wsraw.config import programs
 )
 @click.option(
     "--token",
+    metavar="SECRET",
     envvar="WSRAW_TOKEN",
     default="",
     help="The secret that admits workers. Default: WSRAW_TOKEN, or the file token in --run-dir, or "

@@ -94,14 +94,14 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     listener: str = ""
     """The listener, written as in `listen`; the part from ? on may be left out."""
     framing: Literal["chunk", "line", "length"] = "chunk"
-    """What is a message in the bytes of a raw side: whatever comes at once, a line, or what follows
-    four bytes with its length."""
+    """What counts as a message on a raw side. chunk: whatever arrives at once. line: each line.
+    length: what follows four bytes with its length."""
     type: Literal["text", "binary"] | None = None
     """The type of the messages that a WebSocket gets from a raw side. Default: text for lines, else
     binary."""
     subprotocols: tuple[str, ...] = ("binary",)
-    """Subprotocols to select, if a WebSocket client offers one and the target is raw; and to offer
-    to a WebSocket if the client is raw."""
+    """If the target is raw: the subprotocols that are accepted from a WebSocket client. If the
+    client is raw: those that are offered to a WebSocket target."""
     verify: bool = True
     """Whether a target with TLS must have a certificate for its name that this system trusts."""
     server_name: str = ""
@@ -109,18 +109,18 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     proxy: str | None = None
     """Overrides the setting `connect_proxy`; empty: no proxy."""
     pass_headers: tuple[str, ...] = ("all",)
-    """Which headers of a WebSocket client's request a target that is a WebSocket gets: all, none or
-    their names. Host, headers of the connection itself, and those about the client's address are
-    never among them."""
+    """Which headers of the client's request a WebSocket target gets: all, none or their names.
+    Host, headers of the connection itself, and headers about the client's address are never passed
+    on."""
     pass_host: bool | None = None
-    """Whether a target that is a WebSocket gets the Host of the client's request; else it gets its
-    own. Default: true, but for wss://."""
+    """Whether a WebSocket target gets the Host header of the client's request, instead of its own
+    name. Default: true, except for wss://."""
     set_headers: tuple[str, ...] = ()
-    """Headers for a target that is a WebSocket, in place of those of the same names: NAME: VALUE.
-    NAME: alone leaves one out."""
+    """Headers for a WebSocket target, as NAME: VALUE. They replace headers of the same name. NAME:
+    without a value removes a header."""
     send_forwarded: Literal["x-forwarded-for", "forwarded", "off"] = "x-forwarded-for"
-    """The headers in which a target that is a WebSocket is told the client's address, scheme and
-    Host: X-Forwarded-For, -Proto and -Host, or Forwarded."""
+    """The headers that tell a WebSocket target the client's address, scheme and Host:
+    X-Forwarded-For, -Proto and -Host, or Forwarded."""
     send_proxy: Literal["off", "v1", "v2"] = "off"
     """Begin each connection to the target with a PROXY header of this version, which has the
     client's address. The target must expect it."""
@@ -192,13 +192,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A WebSocket subprotocol that the handlers support. May be repeated, preferred ones first; the
     first of them that a client offers is selected."""
     history: tuple[HistorySettings, ...] = ()
-    """Groups whose last messages the gateway keeps, for members that come back: GROUPS=MESSAGES or
-    GROUPS=MESSAGES,TIME, such as room.*=100,5m. May be repeated; the first match counts. All of
-    them together take at most a quarter of memory_limit. [[history]] in the settings file has the
-    same options."""
+    """Groups whose last messages the gateway keeps for clients that reconnect: GROUPS=MESSAGES or
+    GROUPS=MESSAGES,TIME, such as room.*=100,5m. May be repeated; the first match counts. All
+    histories together take at most a quarter of memory_limit. [[history]] in the settings file has
+    the same options."""
     presence: tuple[str, ...] = ()
-    """Groups whose members' coming and going is told to on_join and on_leave: a name, or a pattern
-    such as room.*, where * stands for any text. May be repeated."""
+    """Groups for which on_join and on_leave are called: a name, or a pattern such as room.*, where
+    * stands for any text. May be repeated."""
     on_exception: Literal["close", "keep"] = "close"
     """Whether to close or keep a connection when its handler raises an exception."""
     delivery: Delivery = "at-least-once"
@@ -216,8 +216,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_memory: Size = 0
     """Replace a worker that uses more memory (RSS) than this (Linux, Windows). 0: never."""
     reload: bool = False
-    """Reload when the handlers file, or a *.py file in its folder or a subfolder, changes. Of a
-    module in a package: in the folder that the package is in."""
+    """Reload when the handlers file, or a *.py file in its folder or a subfolder, changes. For a
+    module in a package, the folder that contains the package is watched."""
     listen: tuple[str, ...] = ("127.0.0.1:8000",)
     """Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH; fd:NUMBER or fd:NAME is a socket
     that a service manager passes. May be repeated. A prefix fixes the protocol: raw:// or ws://,
@@ -225,15 +225,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     HOST:PORT?plain_http=health. They are first_byte_timeout, plain_http, proxy_protocol and the tls
     settings."""
     reuse_port: bool = False
-    """Let several runs listen on the same addresses (Linux: SO_REUSEPORT); the kernel gives each of
-    them a part of the clients. With `cluster`, they serve the same groups, on a core each."""
+    """Let several runs listen on the same addresses (Linux: SO_REUSEPORT); the kernel distributes
+    the clients among them. With `cluster`, the runs share their groups, and each uses a core of its
+    own."""
     plain_http: Literal["raw", "reject", "health", "handlers", "static"] = "raw"
     """What to do with an HTTP request that does not ask for a WebSocket. raw: treat it as raw data.
     reject: answer 426. health: answer 200, for health checks. handlers: on_request answers it.
-    static: answer it with a file of the setting static; the default where that is set."""
+    static: answer it with a file from the folder `static`; this is the default if `static` is
+    set."""
     static: PathText = ""
     """Folder whose files are served to GET and HEAD requests, beside the sockets. With plain_http =
-    handlers, on_request comes first, and what it does not answer is looked for there."""
+    handlers, on_request is called first; requests that it does not answer get a file."""
     first_byte_timeout: Seconds = 0.0
     """Treat a client as raw if it sends nothing for this long after connecting. Set it for
     protocols in which the server speaks first."""
@@ -328,11 +330,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     close_timeout: Seconds = 10.0
     """Time limit for the peer to complete a close."""
     connect_timeout: Seconds = 10.0
-    """Time limit for establishing a connection that a handler opens."""
+    """Time limit for establishing a connection that a handler or a bridge opens."""
     connect_proxy: str = ""
     """Proxy through which handlers and bridges open connections: http://[USER:PASSWORD@]HOST:PORT
-    (CONNECT) or socks5://…. It resolves the names of targets. Loopback addresses and unix sockets
-    are reached without it."""
+    (CONNECT) or socks5://…. The proxy resolves the names of targets. Loopback addresses and unix
+    sockets are reached without it."""
     deflate: bool = True
     """Offer and accept WebSocket compression (permessage-deflate)."""
     deflate_from: Size = 1024
@@ -363,23 +365,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout: Seconds = 60.0
     """Time limit for a worker to load its handlers file and connect. After it, the worker is killed
     and another one is started."""
-    canary_percent: Annotated[int, msgspec.Meta(ge=1, le=99)] = 10
-    """Share of the connections that new handlers are tried with: `wsraw reload --canary`."""
-    canary_time: Seconds = 60.0
-    """How long they are tried before all workers get them, or until they do worse."""
-    canary_shield: bool = False
-    """Give events to an old worker if their handlers raise in the new version, instead of closing
-    the client. Such an event is handled twice."""
     gateway_timeout: Seconds = 60.0
     """Kill and restart a gateway that has not answered the supervisor for this long. 0: never."""
     upgrade_timeout: Seconds = 10.0
-    """Time limit for a new gateway to take over all connections. After it, the old one goes on. 0:
-    none."""
+    """Time limit for a new gateway to take over all connections. After it, the old gateway
+    continues. 0: no limit."""
     upgrade_linger: Seconds = 3600.0
     """Keep TLS connections for this long after an upgrade: the old gateway stays and encrypts for
     them. Then they are closed (1012). 0: close them at once."""
     upgrade_spread: Seconds = 30.0
-    """Spread these closes over this time, so that not all clients connect again at once."""
+    """Spread the closes after upgrade_linger over this time, so that not all clients reconnect at
+    once."""
     restart_intensity: Count = 5
     """A pool is in a crash loop if, within 30 s, more than this many of its workers die while
     starting. At the start of a run, a crash loop ends the run; later, wsraw keeps trying."""
@@ -391,7 +387,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     checks need none. Required if other machines can reach the address."""
     publish_token: PathText = ""
     """File with a secret that POST /publish on `admin` must carry: Authorization: Bearer SECRET. It
-    allows to publish and nothing else. Default: publishing over HTTP is refused."""
+    allows publishing and nothing else. Default: publishing over HTTP is refused."""
     worker_listen: tuple[str, ...] = ()
     """Where workers on other machines connect: tcp://ADDRESS:PORT. May be repeated. Needs link_key
     and worker_keys, except on loopback addresses."""
@@ -405,15 +401,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     without an answer."""
     cluster: tuple[str, ...] = ()
     """NATS server that connects this gateway with others, so that groups, users and references of
-    connections reach all of them: nats://HOST:4222, or tls://HOST:4222. May be repeated for the
-    servers of one NATS cluster. Needs `pip install 'wsraw[cluster]'`. Default: this gateway is
-    alone."""
+    connections work across all of them: nats://HOST:4222, or tls://HOST:4222. May be repeated for
+    the servers of one NATS cluster. Needs `pip install 'wsraw[cluster]'`. Default: no cluster."""
     cluster_name: str = "wsraw"
     """Name of the cluster. Gateways with different names do not hear each other, even on the same
     NATS server."""
     node: str = ""
-    """Name of this gateway in the cluster: letters, digits, - and _. No other gateway may have it.
-    Default: a random one for each run."""
+    """Name of this gateway in the cluster: letters, digits, - and _. Each gateway needs a name of
+    its own. Default: a random name for each run."""
     cluster_credentials: PathText = ""
     """File with the credentials for NATS, as `nsc` makes it: user JWT and seed."""
     cluster_ca: PathText = ""
