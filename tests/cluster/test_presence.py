@@ -236,7 +236,7 @@ def test_what_was_missed_is_asked_for() -> None:
     assert a.knows() == {"b": [2, 3, 4, 5]}
 
 
-def test_who_has_left_while_nats_was_away_is_not_there_afterwards() -> None:
+def test_a_member_that_left_while_nats_was_away_is_not_there_afterwards() -> None:
     bus, (a, b) = rooms("a", "b")
     a.join(1)
     b.join(2)

@@ -51,7 +51,7 @@ def test_without_any_source_the_defaults_are_in_force() -> None:
     assert sources.gather({}, {})[:2] == (Settings(), {})
 
 
-# --- what goes before what ---
+# --- what overrides what ---
 
 
 def test_the_command_line_overrides_the_environment_which_overrides_the_file(

@@ -195,7 +195,7 @@ def test_wrong_options_are_named(arguments: list[str], error: str) -> None:
     assert (done.returncode, error in done.stderr) == (2, True), done.stderr
 
 
-def test_bridges_beside_handlers(tmp_path: Path) -> None:
+def test_bridges_work_beside_handlers(tmp_path: Path) -> None:
     """On one port, told apart by the path; and the status counts them."""
     handlers = tmp_path / "handlers.py"
     handlers.write_text("def on_message(msg, con):\n    return 'handled'\n", "utf-8")

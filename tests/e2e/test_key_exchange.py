@@ -1,4 +1,4 @@
-"""Key exchanges over a whole run: those that are dear are refused, and nobody else is."""
+"""Key exchanges over a whole run: expensive ones are refused, and nobody else is."""
 
 from __future__ import annotations
 
@@ -108,7 +108,9 @@ def test_openssl_connects_with_every_allowed_curve(
         (ssl.TLSVersion.TLSv1_3, "X25519"),
     ],
 )
-def test_python_connects(serving: Serving, version: ssl.TLSVersion, curve: str) -> None:
+def test_python_connects_with_each_key_exchange(
+    serving: Serving, version: ssl.TLSVersion, curve: str
+) -> None:
     context = client_context(version=version)
     if curve:
         context.set_ecdh_curve(curve)
@@ -119,7 +121,9 @@ def test_python_connects(serving: Serving, version: ssl.TLSVersion, curve: str) 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 @pytest.mark.parametrize("options", ["", "--curves P-256", "--curves X25519", "--tls-max 1.2"])
-def test_curl_connects(serving: Serving, tmp_path: Path, options: str) -> None:
+def test_curl_connects_with_each_key_exchange(
+    serving: Serving, tmp_path: Path, options: str
+) -> None:
     _, port = serving.addresses[0]
     command = ["curl", "-s", "-4", "--cacert", ca_file(tmp_path), *options.split()]
     done = subprocess.run(
@@ -134,7 +138,7 @@ def test_curl_connects(serving: Serving, tmp_path: Path, options: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no Node here")
 @pytest.mark.parametrize("curve", ["auto", "P-256", "X25519", "P-521:P-384"])
-def test_node_connects(serving: Serving, tmp_path: Path, curve: str) -> None:
+def test_node_connects_with_each_key_exchange(serving: Serving, tmp_path: Path, curve: str) -> None:
     _, port = serving.addresses[0]
     text = """
     const [port, ca, ecdhCurve] = process.argv.slice(1);

@@ -55,7 +55,7 @@ def begun(tmp_path: Path, *, tracebacks: bool = False) -> Iterator[Case]:
         yield case
 
 
-def test_workers(tmp_path: Path, handlers: Write) -> None:
+def test_another_number_of_workers_is_taken_by_a_reload(tmp_path: Path, handlers: Write) -> None:
     with begun(tmp_path, tracebacks=True) as case:
         gateway = case.serving.gateway
         said = case.change(f'workers = ["{ECHO}:3"]\n')
@@ -82,7 +82,7 @@ def test_workers(tmp_path: Path, handlers: Write) -> None:
         until_ready(case.serving, 1)
 
 
-def test_pools_and_routes(tmp_path: Path, handlers: Write) -> None:
+def test_other_pools_and_routes_are_taken_by_a_reload(tmp_path: Path, handlers: Write) -> None:
     upper = handlers(UPPER)
     with begun(tmp_path) as case:
         pool = f'[[pools]]\nname = "upper"\nworkers = ["{upper}"]\n'
@@ -114,7 +114,7 @@ def answers(url: str) -> bool:
 
 
 @pytest.mark.long
-def test_admin(tmp_path: Path) -> None:
+def test_another_admin_address_is_taken_by_a_reload(tmp_path: Path) -> None:
     workers = f'workers = ["{ECHO}"]\n'
     with begun(tmp_path) as case:
         gateway = case.serving.gateway
@@ -174,7 +174,7 @@ def test_run_dir_waits_for_the_next_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_bridges(tmp_path: Path) -> None:
+def test_other_bridges_are_taken_by_a_reload(tmp_path: Path) -> None:
     with begun(tmp_path) as case, socket.create_server(("127.0.0.1", 0)) as target:
         target.settimeout(TIMEOUT)
         port = target.getsockname()[1]
@@ -193,7 +193,7 @@ def test_bridges(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_cluster(tmp_path: Path) -> None:
+def test_a_cluster_is_joined_by_a_reload(tmp_path: Path) -> None:
     """Nobody is at its address, which changes nothing for others."""
     pytest.importorskip("nats")
     workers = f'workers = ["{ECHO}"]\n'

@@ -160,7 +160,7 @@ def test_a_command_to_a_run_loads_no_libzmq(command: str, handlers: Write) -> No
         assert not {name for name in modules if name.split(".")[0] in ("zmq", "asyncio", "ssl")}
 
 
-def test_this_finds_what_a_process_has_loaded() -> None:
+def test_libzmq_and_threads_of_a_process_are_found_where_they_are() -> None:
     """The failing twin of all of them: this process has libzmq, and more than one thread then."""
     before = threads(os.getpid())
     with zmq.Context() as context, context.socket(zmq.DEALER):

@@ -234,7 +234,7 @@ WRONG_GREETINGS = {
 
 @pytest.mark.parametrize("data", WRONG_GREETINGS)
 @pytest.mark.parametrize("end", ENDS)
-def test_who_does_not_speak_zmtp_is_told_by_the_first_bytes(end: str, data: bytes) -> None:
+def test_a_peer_that_does_not_speak_zmtp_is_known_by_its_first_bytes(end: str, data: bytes) -> None:
     heard = check_every_cut(end, data)
     assert WRONG_GREETINGS[data] in heard.why
     # A peer that has not greeted would not understand an ERROR. That of a later mechanism may see
@@ -644,7 +644,7 @@ def test_there_is_always_room_for_the_rest_of_a_large_message(first: int) -> Non
     assert peer.receive_data(data[at:]) == [body]
 
 
-def test_who_has_sent_large_messages_gets_their_memory_at_once() -> None:
+def test_a_peer_that_has_sent_large_messages_gets_their_memory_at_once() -> None:
     peer = ready_peer("server", limit=LARGEST_BATCH)
     body = bytes(FIRST_PART * GROWTH)
     assert hear(peer, [frame(body)[:1000], frame(body)[1000:]]).messages == [body]

@@ -85,7 +85,7 @@ def test_every_name_is_a_setting() -> None:
     assert not upgrading.OF_SUPERVISOR & (of_workers | of_admin | upgrading.OF_AGENT)
 
 
-def test_what_has_changed() -> None:
+def test_the_settings_that_differ_are_named() -> None:
     assert changed(stop_timeout=1.0, max_message_size=5000).names == [
         "max_message_size",
         "stop_timeout",
@@ -94,7 +94,7 @@ def test_what_has_changed() -> None:
     assert changed().in_words() == ""
 
 
-def test_in_words() -> None:
+def test_an_upgrade_is_told_in_words() -> None:
     data = {
         "pause": 0.0123,
         "connections": 1005,

@@ -76,7 +76,7 @@ def test_raw_clients_and_groups_are_supported(make: Make) -> None:
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_who_joins_and_leaves_is_told(make: Make, word: str) -> None:
+def test_handlers_are_told_who_joins_and_leaves(make: Make, word: str) -> None:
     app = make(
         f"""
         import wsraw

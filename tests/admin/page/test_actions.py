@@ -230,7 +230,7 @@ def test_pages_share_the_figures_and_each_gets_new_ones_every_time(admin: Admin)
     assert min(b - a for a, b in itertools.pairwise(asked)) >= run.PAGE_FRESH_FOR
 
 
-def test_so_many_pages_can_be_open_and_a_closed_one_makes_room(admin: Admin) -> None:
+def test_open_pages_are_bounded_and_a_closed_one_makes_room(admin: Admin) -> None:
     answers: list[Any] = []
     try:
 

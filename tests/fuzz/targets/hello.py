@@ -158,8 +158,10 @@ def _of_client(text: _Text) -> tuple[str, str]:
             listed = bytes(value.vector(2).left)
             groups = [*struct.unpack(f"!{len(listed) // 2}H", listed[: len(listed) // 2 * 2])]
             # Half a group at the end is one that nobody knows, if it does not begin with 1.
-            dear = any(group >> 8 == 1 for group in groups) or listed[len(groups) * 2 :] == b"\1"
-            if dear and not {23, 24, 25, 29, 30} & set(groups):
+            expensive = (
+                any(group >> 8 == 1 for group in groups) or listed[len(groups) * 2 :] == b"\1"
+            )
+            if expensive and not {23, 24, 25, 29, 30} & set(groups):
                 return "costly", ""
         elif kind == 51:
             shares = value.vector(2)

@@ -35,7 +35,7 @@ def test_connections_without_an_address_are_not_counted() -> None:
 
 def test_connections_are_limited_in_total() -> None:
     admission = AddressLimits(2, 0)
-    assert [admission.refusal(b"a", standing) for standing in (0, 1, 2, 3)] == [
+    assert [admission.refusal(b"a", total) for total in (0, 1, 2, 3)] == [
         "", "", "max_connections", "max_connections"
     ]  # fmt: skip
     assert AddressLimits(0, 0).refusal(b"a", 10**9) == ""

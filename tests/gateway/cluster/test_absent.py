@@ -79,7 +79,7 @@ def test_a_member_that_is_gone_has_a_connection_until_its_handler_has_returned()
     assert not list(registry.groups.table.names())
 
 
-def test_it_is_told_again_if_the_worker_dies() -> None:
+def test_a_leave_is_told_again_if_the_worker_dies() -> None:
     node = Node()
     one = node.harness.worker(events=BOTH)
     node.hear("gone", ["there/77", "ann", "default"])

@@ -74,7 +74,7 @@ def test_a_frame_of_any_size_is_cut_and_joined(
         moved.close()
 
 
-def test_too_few_descriptors(
+def test_a_receiver_with_too_few_descriptors_left_says_so(
     ends: tuple[Sender, Receiver, socket.socket, socket.socket],
 ) -> None:
     resource = pytest.importorskip("resource")
@@ -92,7 +92,9 @@ def test_too_few_descriptors(
             receiver.close()
 
 
-def test_the_end(ends: tuple[Sender, Receiver, socket.socket, socket.socket]) -> None:
+def test_the_end_of_the_sender_is_noticed(
+    ends: tuple[Sender, Receiver, socket.socket, socket.socket],
+) -> None:
     sender, receiver, ours, _ = ends
     sender.put(RECORD, b"hello")
     sender.send()

@@ -268,7 +268,7 @@ def test_the_clock_stops_with_the_commit() -> None:
     assert giver.end() is Next.LEAVE
 
 
-def test_late() -> None:
+def test_a_taker_that_is_late_is_given_up() -> None:
     giver = Giver(5.0)
     giver.receive(word(READY), 1.0)
     assert giver.check(5.9) is Next.WAIT
@@ -276,7 +276,7 @@ def test_late() -> None:
     assert giver.why == "the new gateway has not taken over within 5 s"
 
 
-def test_no_timeout() -> None:
+def test_without_a_timeout_the_taker_is_waited_for() -> None:
     giver = Giver(0.0)
     giver.receive(word(READY), 1.0)
     assert giver.wake_at == math.inf
@@ -329,7 +329,7 @@ def test_what_is_not_known_leaves_everything_where_it_is(said: bytes) -> None:
     assert "another version" in giver.why
 
 
-def test_refused() -> None:
+def test_a_taker_that_refuses_says_why() -> None:
     giver = Giver(5.0)
     giver.receive(word(READY), 0.0)
     assert giver.receive(word(REFUSED, {"why": "version 3 of the records"}), 0.0) is Next.KEEP

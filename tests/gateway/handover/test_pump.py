@@ -113,7 +113,7 @@ def test_much_goes_both_ways_at_once_past_slow_readers(side: Side) -> None:
     assert got["client"] == to_client
 
 
-def test_who_does_not_read_makes_the_other_end_wait(side: Side) -> None:
+def test_an_end_that_does_not_read_makes_the_other_end_wait(side: Side) -> None:
     side.gateway.setblocking(False)
     sent = 0
 

@@ -173,7 +173,9 @@ def all_is_there(life: Life, who: str, other: str) -> bool:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEPS, max_size=25), st.sampled_from(ENDS), st.booleans(), st.integers(0, 5))
-def test_any_life(steps: list[tuple[str, int]], end: str, is_silent: bool, turns: int) -> None:
+def test_a_pump_passes_every_byte_in_any_life(
+    steps: list[tuple[str, int]], end: str, is_silent: bool, turns: int
+) -> None:
     life = Life(is_silent=is_silent)
     try:
         for step in steps:

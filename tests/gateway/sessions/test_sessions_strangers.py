@@ -122,7 +122,7 @@ def test_a_banned_identity_is_not_heard_again() -> None:
     assert b"\0x" not in harness.sessions.workers
 
 
-def test_who_sends_several_frames_is_told_so() -> None:
+def test_a_worker_that_sends_several_frames_is_told_so() -> None:
     """As a REQ does, or who puts an empty frame in front as for one."""
     harness = Harness()
     harness.receive(b"\0x", NO_BATCH)

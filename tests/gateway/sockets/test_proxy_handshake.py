@@ -35,7 +35,7 @@ def talk(
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 1 << 30])
-def test_socks(cut: int) -> None:
+def test_a_socks_proxy_connects_to_the_target(cut: int) -> None:
     said = handshake_with(SOCKS, TARGET)
     wrote, rest = talk(said, [b"\5\0", b"\5\0\0\1\1\2\3\4\0\7" + FIRST], cut)
     assert wrote == [b"\5\1\0", b"\5\1\0\3\x0bexample.org\x17\x0c"]
@@ -60,7 +60,7 @@ def test_socks_with_a_login(cut: int) -> None:
         ("bücher.example", b"\3\x15xn--bcher-kva.example"),
     ],
 )
-def test_socks_addresses(host: str, address: bytes) -> None:
+def test_a_socks_proxy_is_told_each_kind_of_address(host: str, address: bytes) -> None:
     said = handshake_with(SOCKS, Target(host, 1, ""))
     wrote, _ = talk(said, [b"\5\0", b""])
     assert wrote[1] == b"\5\1\0" + address + b"\0\1"
@@ -97,7 +97,7 @@ def test_what_a_proxy_refuses_is_said_in_words(
 
 @pytest.mark.parametrize("cut", [1, 5, 1 << 30])
 @pytest.mark.parametrize("status", [b"HTTP/1.1 200 Connection established", b"HTTP/1.0 200"])
-def test_connect(cut: int, status: bytes) -> None:
+def test_an_http_proxy_connects_to_the_target(cut: int, status: bytes) -> None:
     said = handshake_with(HTTP, TARGET)
     wrote, rest = talk(said, [status + b"\r\nVia: x\r\n\r\n" + FIRST], cut)
     assert wrote == [b"CONNECT example.org:5900 HTTP/1.1\r\nHost: example.org:5900\r\n\r\n"]

@@ -73,7 +73,9 @@ def headers(con: Connection, to: str = "ws://h:1", **keys: Any) -> dict[str, str
         ("ws://h:1/x?r={room}", "/r/{room}", "/r/a", {"room": "a&k=/é"}, "/x?r=a%26k%3D%2F%C3%A9"),
     ],
 )
-def test_the_path(to: str, path: str, url: str, params: dict[str, str], passed: str) -> None:
+def test_a_target_gets_the_path_of_its_client(
+    to: str, path: str, url: str, params: dict[str, str], passed: str
+) -> None:
     assert opened(client(url, params=params), to, path=path).url == passed
 
 
@@ -160,7 +162,7 @@ def test_headers_that_are_set() -> None:
         ("unix", {}, "for=unknown;host=chat.example;proto=http"),
     ],
 )  # fmt: skip
-def test_forwarded(peer: str, about: dict[str, Any], told: str) -> None:
+def test_a_target_gets_a_forwarded_header(peer: str, about: dict[str, Any], told: str) -> None:
     found = headers(client(peer=peer, **about), send_forwarded="forwarded")
     assert found["forwarded"] == told
     assert not any(name.startswith("x-forwarded") for name in found)

@@ -1,4 +1,4 @@
-"""The gateway forwards between two connections: nothing lost, doubled or out of order."""
+"""The gateway forwards between two connections: nothing lost, duplicated or out of order."""
 
 from __future__ import annotations
 

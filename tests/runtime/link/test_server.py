@@ -702,7 +702,7 @@ def test_another_user_is_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @unix_sockets
-def test_it_can_listen_again_when_the_file_was_removed(unix: Served, tmp_path: Path) -> None:
+def test_a_server_can_listen_again_when_its_file_was_removed(unix: Served, tmp_path: Path) -> None:
     client, link = unix.joined()
     unix.server.bind(str(tmp_path))
     path = tmp_path / "link.sock"
@@ -717,7 +717,7 @@ def test_it_can_listen_again_when_the_file_was_removed(unix: Served, tmp_path: P
 
 
 @unix_sockets
-def test_it_can_move_to_another_folder(unix: Served, tmp_path: Path) -> None:
+def test_a_server_can_move_to_another_folder(unix: Served, tmp_path: Path) -> None:
     client, link = unix.joined()
     other = tmp_path / "other"
     other.mkdir()

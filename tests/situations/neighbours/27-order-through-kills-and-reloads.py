@@ -1,4 +1,4 @@
-"""workerman #1112, nchan #145, render_sync #89: nothing lost, doubled or out of order while code is reloaded or workers die.
+"""workerman #1112, nchan #145, render_sync #89: nothing lost, duplicated or out of order while code is reloaded or workers die.
 
 Input: 20 raw connections send 2,000 numbered lines each, while workers are killed with SIGKILL and reloaded.
 Right: each gets all its lines back, once and in order.

@@ -67,7 +67,7 @@ def drained(actions: list[a.Action]) -> list[int]:
 
 
 @pytest.mark.parametrize(("workers", "share", "count"), [(4, 0.25, 1), (4, 0.3, 2), (1, 0.1, 1)])
-def test_it_has_workers_by_its_share(workers: int, share: float, count: int) -> None:
+def test_a_canary_has_workers_by_its_share(workers: int, share: float, count: int) -> None:
     trial = Trial(workers, Plan(share, 60.0))
     spawned = [each.child for each in trial.done if isinstance(each, a.Spawn)]
     assert spawned == trial.new
@@ -85,7 +85,7 @@ def test_the_gateway_knows_its_workers_before_their_hello() -> None:
     ]  # fmt: skip
 
 
-def test_it_has_its_share_when_all_its_workers_are_ready_and_stay() -> None:
+def test_a_canary_has_its_share_when_all_its_workers_are_ready_and_stay() -> None:
     trial = Trial(8)
     one, two = trial.new
     trial.run.do(trial.run.policy.ready(one.n, trial.run.now))

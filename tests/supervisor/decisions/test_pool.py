@@ -62,7 +62,7 @@ def test_a_reload_replaces_workers_one_after_the_other() -> None:
     assert isinstance(spawn, a.Spawn)
     new = spawn.child
     assert new.n == 3
-    assert run.pass_time(60) == [], "nobody goes before it is ready"
+    assert run.pass_time(60) == [], "no old worker leaves before the new one is ready"
     assert run.do(run.policy.ready(3, run.now)) == []
     assert run.pass_time(SETTLE * 0.9) == [], "it may yet fail in on_start"
     told, second = run.pass_time(SETTLE * 0.2)

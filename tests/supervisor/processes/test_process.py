@@ -206,7 +206,7 @@ def test_a_child_notices_that_its_parent_is_gone() -> None:
         eventually(mark.exists, "the child to hear of it")
 
 
-def test_kill_is_certain(start: type[Child]) -> None:
+def test_a_kill_is_certain(start: type[Child]) -> None:
     child = start("import time; print('up', flush=True); time.sleep(600)")
     eventually(lambda: child.heard, "its first line")
     if launch.HAS_SIGNALS:

@@ -70,9 +70,10 @@ def test_another_format_is_refused_in_words() -> None:
         decode(msgspec.msgpack.encode(array))
 
 
-def test_damaged_records_are_refused() -> None:
+def test_a_damaged_record_is_refused_or_read_as_another_one() -> None:
     data = encode(record())
     luck = random.Random(1)
+    refused = 0
     for _ in range(500):
         damaged = bytearray(data)
         for _ in range(luck.randrange(1, 4)):
@@ -80,4 +81,5 @@ def test_damaged_records_are_refused() -> None:
         try:
             decode(bytes(damaged[: luck.randrange(len(damaged) + 1)]))
         except NotUnderstoodError:
-            pass
+            refused += 1
+    assert refused > 250

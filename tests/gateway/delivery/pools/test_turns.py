@@ -26,7 +26,7 @@ def test_one_worker_at_a_time_calls_a_timer_at_its_interval() -> None:
     assert timers.ask(T, 10.0, one, 120.0) == 0.0
 
 
-def test_it_stays_in_step_and_missed_calls_are_skipped() -> None:
+def test_a_timer_stays_in_step_and_missed_calls_are_skipped() -> None:
     timers, one, _ = made()
     timers.ask(T, 10.0, one, 0.0)
     assert timers.ask(T, 10.0, one, 13.0) == 0.0

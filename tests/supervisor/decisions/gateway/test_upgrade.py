@@ -65,7 +65,7 @@ def test_an_old_one_that_was_killed_is_no_death_if_the_new_one_serves() -> None:
     assert new.restarts == 0
 
 
-def test_both_are_killed() -> None:
+def test_both_gateways_are_killed() -> None:
     """What a gateway's death is without an upgrade."""
     run = Run().up()
     old, new = run.gateway, begun(run)
