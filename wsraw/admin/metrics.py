@@ -224,13 +224,13 @@ METRICS: Final = (
     # --- connections ---
     Described(
         "wsraw_connections", "gauge",
-        "Open connections that handlers know, or will know, of. The listener is empty for those "
-        "that handlers have opened.",
+        "Open connections that handlers know of, or will soon. The listener is empty for "
+        "connections that handlers have opened.",
         _PLACE, _connections("open"),
     ),
     Described(
         "wsraw_connections_started", "counter",
-        "The same since the start of the gateway, open or not.",
+        "Such connections since the start of the gateway, open or not.",
         _PLACE, _connections("total"),
     ),
     Described(
@@ -245,8 +245,8 @@ METRICS: Final = (
     ),
     Described(
         "wsraw_connections_unannounced", "gauge",
-        "Sockets of clients that no handler knows of yet, or any more: handshakes, silent clients, "
-        "last bytes.",
+        "Sockets of clients that handlers do not know of, yet or any more: handshakes, silent "
+        "clients, clients that get their last bytes.",
         (), _gateway("unannounced"),
     ),
     Described("wsraw_sockets", "gauge", "Open sockets of clients.", (), _gateway("sockets")),
@@ -263,7 +263,7 @@ METRICS: Final = (
     ),
     Described(
         "wsraw_connection_paused_seconds", "gauge",
-        "Seconds for which the first of them has been paused.",
+        "Seconds for which a connection has not been read from, at most.",
         (), _gateway("paused_longest"),
     ),
     Described(
@@ -308,13 +308,13 @@ METRICS: Final = (
     ),
     Described(
         "wsraw_handler_seconds", "histogram",
-        "How long calls of handlers take, as far as workers tell that (those in Python do): those "
-        "that wait for something, too, from their start to their end.",
+        "How long calls of handlers take, with what they wait for. Only workers that report it, as "
+        "those in Python do, are counted.",
         ("pool", "handler"), _handler_times,
     ),
     Described(
         "wsraw_handler_exceptions", "counter",
-        "Exceptions that handlers have raised, as far as workers tell that.",
+        "Exceptions that handlers have raised, in workers that report them.",
         ("pool", "handler"),
         lambda data: ((place, each["exceptions"]) for place, each in _handlers(data)),
     ),
@@ -349,8 +349,8 @@ METRICS: Final = (
     ),
     Described(
         "wsraw_canaries", "counter",
-        "Trials of new handlers (`wsraw reload --canary`) by what they have ended with: promoted; "
-        "or rolled back for exceptions, closes, slow (handlers), died (a worker), not-ready (a "
+        "Trials of new handlers (`wsraw reload --canary`) by outcome: promoted; or rolled back for "
+        "exceptions, closes, slow (handlers), died (a worker), not-ready (a "
         "worker did not load) or ended (by a command).",
         ("pool", "outcome"), _canaries,
     ),
