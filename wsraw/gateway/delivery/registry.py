@@ -40,6 +40,12 @@ ALIASES_KEPT: Final = 10_000
 KICKED: Final = "kicked"
 """The cause of a close that an operator has asked for."""
 
+UPGRADE: Final = "upgrade"
+"""The cause of the end of a connection that an upgrade cannot move, or not for longer."""
+
+RESTART: Final = 1012
+"""The close code of such an end, Service Restart: the client may connect again (IANA)."""
+
 
 class Ids:
     """Connection ids: one counter, so that none is ever used again while a gateway lives."""

@@ -22,7 +22,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
-from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.delivery.registry import RESTART, UPGRADE, Registry
 from wsraw.gateway.frozen.connection import Frames, Thaw, check_connection, freeze_connection
 from wsraw.gateway.frozen.copying import Clock
 from wsraw.gateway.frozen.delivery import (
@@ -74,12 +74,6 @@ MOST_ITEMS: Final = 64
 
 MOST_BYTES: Final = 64 * 1024
 """Bytes of output, and of events, after which a record ends."""
-
-UPGRADE: Final = "upgrade"
-"""The cause of the end of a connection that cannot be moved."""
-
-RESTART: Final = 1012
-"""The close code of such an end, Service Restart: the client may connect again (IANA)."""
 
 
 class Sockets(Protocol):

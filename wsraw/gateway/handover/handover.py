@@ -13,17 +13,8 @@ from typing import Any, Final
 
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.deadlines import Deadlines
-from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.frozen.gateway import (
-    RESTART,
-    UPGRADE,
-    Parts,
-    Thawing,
-    freeze,
-    unmovable,
-    version,
-    why_not,
-)
+from wsraw.gateway.delivery.registry import RESTART, UPGRADE, Registry
+from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable, version, why_not
 from wsraw.gateway.frozen.links import Ends
 from wsraw.gateway.handover.channel import LAST, OWN, RECORD, Frame, pair
 from wsraw.gateway.handover.dialog import ENDED

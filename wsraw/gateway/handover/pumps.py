@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from wsraw.gateway.delivery.entry import Entry
-from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.frozen.gateway import RESTART, UPGRADE
+from wsraw.gateway.delivery.registry import RESTART, UPGRADE, Registry
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.sockets import Sockets
 
