@@ -130,6 +130,25 @@ def test_one_small_batch_is_one_call_on_each_side() -> None:
     far.close()
 
 
+@unix_sockets  # on TCP a part of it may come first
+def test_a_batch_of_several_large_messages_is_soon_one_call_on_each_side() -> None:
+    near, far = ready_pair(buffer=1 << 20)
+    batch = batch_of(150_000)
+    for _ in range(3):
+        assert near.send(batch)
+        assert far.receive() == [batch]
+    for end in (near, far):
+        end._sock = CountedSocket(fileno=end._sock.detach())  # type: ignore[misc]
+        end._sock.setblocking(False)
+        end._sock.calls = []
+    assert near.send(batch)
+    assert far.receive() == [batch]
+    assert near._sock.calls == ["sendmsg"]  # type: ignore[attr-defined]
+    assert far._sock.calls == ["recv"]  # type: ignore[attr-defined]
+    near.close()
+    far.close()
+
+
 def test_a_large_batch_is_received_where_it_stays() -> None:
     near, far = ready_pair(buffer=1 << 20)
     far._sock = CountedSocket(fileno=far._sock.detach())  # type: ignore[misc]
@@ -142,6 +161,11 @@ def test_a_large_batch_is_received_where_it_stays() -> None:
     assert "recv_into" in calls
     # Until it is known how long it is, and when nothing is behind it.
     assert calls.count("recv") < len(batch) / READ_SIZE / 2
+    for _ in range(4):
+        near.send(batch)
+        assert drain(far, near) == [batch]
+    # What is read before the length is known is copied.
+    assert far._portion <= READ_SIZE
     near.close()
     far.close()
 

@@ -251,7 +251,7 @@ def test_a_turn_reads_a_bounded_number_of_bytes_of_one_peer(unix: Served) -> Non
         most = max(most, size)
         if not size:
             break
-    assert most <= connection.READ_BUDGET + connection.READ_SIZE
+    assert most <= connection.READ_BUDGET + connection.LARGE_READ
     client.close()
 
 
@@ -352,7 +352,7 @@ def test_a_link_can_be_read_without_the_loop(served: Served) -> None:
 def test_a_peer_that_sends_on_is_not_read_out_for_ever(unix: Served) -> None:
     """A child of a dead process may have its socket."""
     client, link = unix.joined()
-    frame = b"\2" + (100_000).to_bytes(8, "big") + bytes(100_000)
+    frame = b"\2" + (300_000).to_bytes(8, "big") + bytes(300_000)
     count = 0
 
     def write_on(link: Link, batch: Batch) -> None:

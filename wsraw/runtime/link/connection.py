@@ -9,10 +9,11 @@ from __future__ import annotations
 import socket
 import sys
 from collections import deque
+from functools import cache
 from itertools import islice
 from typing import Final
 
-from wsraw.link.batches import Batch
+from wsraw.link.batches import READ_IN_PLACE, Batch
 from wsraw.link.zmtp import Peer, header
 
 READ_BUDGET: Final = 1024 * 1024
@@ -23,7 +24,11 @@ LEAST_READ: Final = 4 * 1024
 short as two bytes: so more is read only from peers whose batches are not that short."""
 
 READ_SIZE: Final = 64 * 1024
-"""Bytes read at once at most. Large batches are received into a buffer of their own."""
+"""Bytes read at once at most, of a peer whose batches are not long."""
+
+LARGE_READ: Final = 256 * 1024
+"""The same where they are, but not longer than this. Those are received into a buffer of their own,
+and what was read of them before is copied."""
 
 GROWTH: Final = 4
 
@@ -71,6 +76,13 @@ def tune(sock: socket.socket) -> None:
             except OSError:
                 continue
             break
+
+
+@cache
+def _keep_large_reads() -> None:
+    """Until a block of that length was freed once, glibc asks the system for each block of 128 KiB
+    or more (mallopt(3), M_MMAP_THRESHOLD), which would take 20 us a read."""
+    bytes(2 * LARGE_READ)
 
 
 class _Frame:
@@ -168,8 +180,7 @@ class LinkSocket:
                     else:
                         batches = new
                     if size == asked:
-                        few = len(new) <= FEW
-                        self._portion = min(READ_SIZE, asked * GROWTH) if few else LEAST_READ
+                        self._read_more(asked, len(new))
                 else:
                     asked = len(rest)
                     size = sock.recv_into(rest)
@@ -200,6 +211,19 @@ class LinkSocket:
             self._end(peer.why)
         return batches
 
+    def _read_more(self, asked: int, batches: int) -> None:
+        """All that was asked for has come, and so many batches ended in it."""
+        if batches > FEW:
+            self._portion = LEAST_READ
+            return
+        most = READ_SIZE
+        if batches * READ_IN_PLACE <= asked:
+            rest = self.peer.rest()
+            if rest is None or asked + len(rest) <= LARGE_READ:
+                most = LARGE_READ
+                _keep_large_reads()
+        self._portion = min(most, asked * GROWTH)
+
     def _end(self, why: str) -> None:
         if not self.ended:
             self.ended = True
@@ -212,25 +236,25 @@ class LinkSocket:
         for `flush`."""
         size = len(batch)
         head = header(size)
-        if size >= JOINED_BELOW:
-            self._queue(_Frame(batch, [memoryview(head), memoryview(batch)]))
-            return len(self._out) == 1 and self.flush()
-        data = head + batch
         sent = 0
         if not self._out and not self.broken:
-            # Sparse traffic: one call, and nothing to keep.
+            # Nearly always: one call, and nothing to keep.
             try:
-                sent = self._sock.send(data)
+                if size < JOINED_BELOW:
+                    sent = self._sock.send(head + batch)
+                elif CAN_GATHER:
+                    sent = self._sock.sendmsg((head, batch))
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError as error:
                 self.broken = error.strerror or str(error)
-            if sent == len(data):
+            if sent == len(head) + size:
                 return True
-        self._queue(_Frame(batch, [memoryview(data)]))
+        pieces = (head, batch) if size >= JOINED_BELOW else (head + batch,)
+        self._queue(_Frame(batch, [memoryview(piece) for piece in pieces]))
         if sent:
             self._taken(sent)
-        return False
+        return not CAN_GATHER and len(self._out) == 1 and self.flush()
 
     def flush(self) -> bool:
         """Write as much as the system takes. True if that was all."""
