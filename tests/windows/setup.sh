@@ -44,4 +44,21 @@ done
 pip download --no-deps --require-hashes --platform win_amd64 --python-version 311 --implementation cp \
   --only-binary=:all: --find-links dl -d dl -r "$here/requirements.txt"
 for wheel in dl/*.whl; do "$python" -m zipfile -e "$wheel" site; done
+
+# What comes with it is not ours. And to look for a file costs wine much: with the library in one file, as Python's
+# embeddable package has it, a process takes a third less time to start.
+rm -r cp311/Lib/site-packages
+"$python" - cp311 <<'EOF'
+import sys
+import zipfile
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+if sys.version_info[:2] == (3, 11):  # Bytecode of another version would be of no use.
+    with zipfile.PyZipFile(str(folder / "python311.zip"), "w") as library:
+        library.writepy(str(folder / "Lib"))
+        for package in sorted(folder.glob("Lib/*/__init__.py")):
+            if package.parent.name not in ("idlelib", "lib2to3", "test", "tkinter", "turtledemo"):
+                library.writepy(str(package.parent))
+EOF
 echo "$mark" >.done

@@ -198,7 +198,7 @@ def test_a_drain_without_a_wake_up_asks_the_socket(wire: RemoteSocket, peers: Pe
         return wire.pending()
 
     eventually(is_there)
-    wire.drain(lambda _, data: None, 100)
+    wire.drain(lambda _, data: None, 100, DEADLINE)
     assert wire.drained
 
 

@@ -124,7 +124,7 @@ def test_the_largest_file_is_read_in_slices(tmp_path: Path) -> None:
     assert port("one") == 7
     with pytest.raises(NoTargetError, match="no such token"):
         port("token-00000000")
-    path.write_text("".join(lines[:90_000]) + "wrong\n", "utf-8")
+    path.write_bytes("".join([*lines[:90_000], "wrong\n"]).encode())
     read(targets, 4.0)
     assert port("one") == 7
     with pytest.raises(NoTargetError, match=r"cannot be used: line 90001"):
