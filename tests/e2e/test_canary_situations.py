@@ -186,6 +186,18 @@ def test_a_shield_is_refused_where_nothing_may_be_handled_twice(handlers: Write)
         assert "the pool default has delivery = at-most-once, so none of its" in refused.stderr
 
 
+def test_a_shield_can_be_the_default(handlers: Write) -> None:
+    with (
+        serve(shop(handlers, "old"), "--canary-shield", workers=2, tracebacks=True) as serving,
+        Clients(serving) as clients,
+    ):
+        clients.ask()
+        handlers("def on_message(msg, con): 1 / 0\n")
+        with reload(serving, "50%", "--for=1h") as waiting:
+            rolled_back(waiting, clients, {b"old"})
+        assert clients.ask() == {b"old"}
+
+
 # --- beside other things ---
 
 

@@ -130,28 +130,28 @@ def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
     "--canary",
     metavar="PERCENT",
     is_flag=False,
-    flag_value="10%",
+    flag_value="",
     help="First try the new handlers with this share of the connections, as in --canary 20%. If "
     "they do worse than the old ones, the old workers serve all connections again. Without a "
-    "number: 10%.",
+    "number: the setting canary_percent.",
 )
 @click.option(
     "--for",
     "seconds",
     metavar="TIME",
     default="",
-    help="How long to try them, as in --for 10m. Default: 60s.",
+    help="How long to try them, as in --for 10m. Default: the setting canary_time.",
 )
 @click.option(
-    "--shield",
-    is_flag=True,
+    "--shield/--no-shield",
+    default=None,
     help="If a new handler raises while it is tried, give its event to an old worker instead of "
-    "closing the client. That event is then handled twice.",
+    "closing the client. That event is then handled twice. Default: the setting canary_shield.",
 )
 @run_dir_option
 @timeout_option(120.0)
 def reload(
-    pool: str, canary: str | None, seconds: str, shield: bool, run_dir: str, timeout: float
+    pool: str, canary: str | None, seconds: str, shield: bool | None, run_dir: str, timeout: float
 ) -> None:
     """Replace all workers with new ones, one by one.
 
@@ -159,22 +159,30 @@ def reload(
     settings and certificates take effect, too; if a setting needs a new gateway, that takes over
     all connections first, as with `wsraw upgrade`.
 
-    With --canary, the command waits until the trial has ended. --timeout counts from then on.
+    With --canary, the command waits until the trial has ended. --timeout counts from then on, and
+    only if --for is given.
     """
     pools = (pool,) if pool else ()
     if canary is None:
         if seconds:
             raise WrongUse("--for is the time of a canary: give --canary too")
-        if shield:
+        if shield is not None:
             raise WrongUse("--shield is for the time of a canary: give --canary too")
         show(_ask(run_dir, "reload", pools, timeout).text)
         return
-    try:
-        trial = parse_time(seconds or "60s")
-    except ValueError as error:
-        raise WrongUse(f"--for: {error}") from error
-    options = {"percent": _percent(canary), "seconds": trial, "shield": shield}
-    show(_ask(run_dir, "canary", pools, timeout and timeout + trial, options).text)
+    options: dict[str, Any] = {"percent": _percent(canary)} if canary else {}
+    if shield is not None:
+        options["shield"] = shield
+    if seconds:
+        try:
+            options["seconds"] = parse_time(seconds)
+        except ValueError as error:
+            raise WrongUse(f"--for: {error}") from error
+        timeout = timeout and timeout + options["seconds"]
+    else:
+        # The run knows how long the trial takes.
+        timeout = 0.0
+    show(_ask(run_dir, "canary", pools, timeout, options).text)
 
 
 def _percent(text: str) -> float:

@@ -365,6 +365,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout: Seconds = 60.0
     """Time limit for a worker to load its handlers file and connect. After it, the worker is killed
     and another one is started."""
+    canary_percent: Annotated[int, msgspec.Meta(ge=1, le=99)] = 10
+    """Share of the connections that `wsraw reload --canary` tries new handlers with."""
+    canary_time: Seconds = 60.0
+    """How long new handlers are tried before all workers get them."""
+    canary_shield: bool = False
+    """If a new handler raises while it is tried, give its event to an old worker instead of closing
+    the client. That event is then handled twice."""
     gateway_timeout: Seconds = 60.0
     """Kill and restart a gateway that has not answered the supervisor for this long. 0: never."""
     upgrade_timeout: Seconds = 10.0

@@ -58,6 +58,9 @@ OF_RUN: Final = "run_dir"
 
 OF_SUPERVISOR: Final = frozenset(
     (
+        "canary_percent",
+        "canary_shield",
+        "canary_time",
         "drain_timeout",
         "gateway_timeout",
         "log_format",

@@ -257,7 +257,7 @@ class Requests:
             if plan.shield and own.delivery == "at-most-once":
                 why = (
                     f"the pool {name} has delivery = at-most-once, so none of its messages is "
-                    "handled twice: try the new handlers without --shield"
+                    "handled twice: try the new handlers with --no-shield"
                 )
                 self._answer(asked, False, why)
                 return
@@ -267,13 +267,15 @@ class Requests:
 
     def _plan_of(self, asked: Asked) -> Plan | str:
         """What is to be tried, or why that cannot be."""
-        options = asked.do.options
-        percent, seconds = options.get("percent"), options.get("seconds")
+        settings, options = self._run.settings, asked.do.options
+        percent = options.get("percent", settings.canary_percent)
+        seconds = options.get("seconds", settings.canary_time)
         if not (isinstance(percent, int | float) and 0 < percent < 100):
             return "the share of a canary is more than 0 % and less than 100 %"
         if not (isinstance(seconds, int | float) and 0 < seconds < LARGEST):
             return "the time of a canary is more than 0 s"
-        return Plan(percent / 100, float(seconds), options.get("shield") is True)
+        shield = options.get("shield", settings.canary_shield)
+        return Plan(percent / 100, float(seconds), shield is True)
 
     def _roll_back(self, asked: Asked) -> None:
         """Let all workers, or those of the given pools, load the version that they had before."""
