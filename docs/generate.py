@@ -63,7 +63,7 @@ PAGES: Final = {
 
 METAVARS: Final = {
     parameter.name: parameter.metavar
-    for parameter in cli.cli.commands["run"].params
+    for parameter in cli.commands()["run"].params
     if parameter.metavar
 }
 """What `wsraw run --help` shows behind an option."""

@@ -16,6 +16,7 @@ from tests.running import command, environment, wsraw
 from wsraw import cli
 from wsraw.cli import is_compiled
 from wsraw.config import options
+from wsraw.version import VERSION
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 
@@ -105,7 +106,7 @@ def test_without_a_command_the_help_is_shown_with_exit_code_2(
 def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("wsraw ")
+    assert shown.split()[:2] == ["wsraw", VERSION]
     assert shown.endswith(" (compiled)\n") == is_compiled()
 
 

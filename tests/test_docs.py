@@ -281,7 +281,7 @@ def test_states_of_workers_are_those_of_the_code() -> None:
 
 
 def options_of(command: str) -> set[str]:
-    parameters = cli.cli.commands[command].params
+    parameters = cli.commands()[command].params
     return {name for each in parameters for name in (*each.opts, *each.secondary_opts)}
 
 
@@ -293,7 +293,7 @@ def flags(words: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=by_name)
 def test_every_option_in_the_docs_exists(path: Path) -> None:
-    known = {"--version"} | {name for command in cli.cli.commands for name in options_of(command)}
+    known = {"--version"} | {name for command in cli.commands() for name in options_of(command)}
     # Docker, pip, compileall and systemctl have options of their own.
     text = re.sub(r"(docker|pip|compileall|systemctl) [^`\n]*", "", path.read_text("utf-8"))
     for option in re.findall(r"(?<![-\w])--[a-z][a-z-]+", text):
@@ -323,11 +323,11 @@ def test_every_command_in_the_docs_exists(path: Path) -> None:
 def test_every_command_within_a_sentence_exists(path: Path) -> None:
     for shown in re.findall(r"`wsraw\s([a-z][^`]+)`", path.read_text("utf-8")):
         command, *words = shlex.split(shown)
-        assert command in cli.cli.commands, shown
+        assert command in cli.commands(), shown
         assert flags(words) <= options_of(command), shown
 
 
-@pytest.mark.parametrize("command", cli.cli.commands)
+@pytest.mark.parametrize("command", cli.commands())
 def test_every_command_is_documented(command: str) -> None:
     text = "".join(path.read_text("utf-8") for path in PAGES)
     assert re.search(rf"^wsraw {command}\b|`wsraw {command}\b", text, re.M)
@@ -348,7 +348,7 @@ def test_the_options_of_the_drill_are_documented() -> None:
         flags = re.findall(r"`(--[a-z-]+)`", names)
         defaults = values.strip().split(", ") if values.strip() else [""] * len(flags)
         shown |= dict(zip(flags, defaults, strict=True))
-    drill = cli.cli.commands["drill"]
+    drill = cli.commands()["drill"]
     defaults = {each.opts[0]: each.default or "0" for each in drill.params}
     # One that may be repeated has a tuple.
     known = {name: " ".join(v) if isinstance(v, tuple) else str(v) for name, v in defaults.items()}

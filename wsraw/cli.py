@@ -1,4 +1,4 @@
-"""The command line: `wsraw run`, `wsraw settings`, and the other commands of commands/."""
+"""The command line: the commands of commands/, each imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Final
 
 import click
 
-from wsraw.commands import clients, connect, control, keys, scaffold, tools, worker
-from wsraw.commands.checks import check_all, unused_file
-from wsraw.commands.failures import CannotStart, Failed, WrongUse, show
-from wsraw.commands.options import (
-    CONFIG,
-    GroupedCommand,
-    bridge_options,
-    gather,
-    gather_bridge,
-    setting_options,
-)
-from wsraw.config import settings as settings_module
-from wsraw.config import sources
+from wsraw.commands.failures import show
+from wsraw.version import VERSION
+
+COMMANDS: Final = {
+    "Serve clients": {
+        **dict.fromkeys(("init", "check"), "scaffold"),
+        **dict.fromkeys(("settings", "run", "bridge"), "run"),
+        "worker": "worker",
+        "keygen": "keys",
+    },
+    "Operate a run": dict.fromkeys(
+        (
+            *("status", "top", "reload", "rollback", "upgrade"),
+            *("scale", "stop", "drain", "dead-letters"),
+        ),
+        "control",
+    ),
+    "Work with connections": dict.fromkeys(
+        ("connections", "connection", "trace", "kick", "send", "publish"), "clients"
+    ),
+    "Try and test": dict.fromkeys(("connect", "drill", "conform"), "tools"),
+}
+"""Heading of the help → its commands, each with its module in commands/."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,27 +111,39 @@ def is_compiled() -> bool:
 
 def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from importlib import metadata
-
-        try:
-            version = metadata.version("wsraw")
-        except metadata.PackageNotFoundError:
-            version = "(not installed)"
-        click.echo(f"wsraw {version}" + (" (compiled)" if is_compiled() else ""))
+        click.echo(f"wsraw {VERSION}" + (" (compiled)" if is_compiled() else ""))
         context.exit()
 
 
 class _Commands(click.Group):
-    """The commands, which its help shows under headings."""
+    """The commands, which its help shows under headings. Each is imported when it is asked for:
+    `wsraw status` need not wait for what `wsraw run` imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for commands in COMMANDS.values() for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for commands in COMMANDS.values():
+            if cmd_name in commands:
+                module = import_module(f"wsraw.commands.{commands[cmd_name]}")
+                command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+                return command
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names and the first lines of all commands."""
-        room = formatter.width - 6 - max(map(len, self.commands))
-        for heading, commands in COMMANDS.items():
+        found = commands()
+        room = formatter.width - 6 - max(map(len, found))
+        for heading, names in COMMANDS.items():
             with formatter.section(heading):
-                formatter.write_dl(
-                    [(str(each.name), each.get_short_help_str(room)) for each in commands]
-                )
+                formatter.write_dl([(name, found[name].get_short_help_str(room)) for name in names])
+
+
+def commands() -> dict[str, click.Command]:
+    """All commands, by their names."""
+    context = click.Context(cli)
+    found = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
 
 
 @click.group(
@@ -138,111 +161,6 @@ class _Commands(click.Group):
 def cli() -> None:
     """Serve WebSocket and raw TCP clients on one port, with handlers in worker processes."""
 
-
-@cli.command(cls=GroupedCommand, params=[CONFIG, *setting_options()])
-def run(config: str | None, **values: Any) -> int:
-    """Serve clients until Ctrl-C or SIGTERM.
-
-    A second signal stops at once, without waiting for handlers.
-
-    Sizes and times may have a unit (64KiB, 1MB; 500ms, 30s, 5m). Options that may be repeated are
-    lists in the settings file. Numbers such as (503) and (1013) are the HTTP status or the
-    WebSocket close code that the client gets; "raw: reset" means that a raw client gets a reset.
-    """
-    return _run(lambda: gather(values, config or ""), unused_file(config))
-
-
-def _run(read: Callable[[], sources.Configuration], unused: str = "") -> int:
-    """`read`: to be called again when the settings may have changed."""
-    from wsraw.supervisor.replacing import records, replacement
-
-    told = replacement.taken()
-    if told is None or told[1]:
-        found = read()
-        check_all(found)
-    from wsraw.supervisor import supervisor
-    from wsraw.supervisor.service_manager.passed_sockets import PassedSockets
-
-    passed = PassedSockets(os.environ)
-    record = None
-    if told is not None:
-        try:
-            record = supervisor.understood(told[0])
-        except records.NotUnderstoodError as error:
-            raise Failed(str(error)) from error
-        if told[1]:
-            click.echo(replacement.UNDERSTOOD)
-            return 0
-        passed.numbers, passed.names = record.numbers, record.names
-
-    def with_passed(found: sources.Configuration) -> settings_module.Settings:
-        if passed.numbers and "listen" not in found.sources:
-            listen = tuple(f"fd:{number}" for number in passed.numbers)
-            return settings_module.replaced(found.settings, listen=listen)
-        return found.settings
-
-    def reread() -> settings_module.Settings:
-        try:
-            again = read()
-            check_all(again)
-        except WrongUse as error:
-            raise ValueError(error.format_message()) from error
-        return with_passed(again)
-
-    try:
-        if record is not None:
-            settings = settings_module.from_json(record.settings)
-            return supervisor.run(settings, passed, "", reread, record)
-        return supervisor.run(with_passed(found), passed, unused, reread)
-    except supervisor.CannotStart as error:
-        by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}
-        raise by_code[error.code](str(error)) from error
-
-
-@cli.command(cls=GroupedCommand, params=bridge_options())
-def bridge(**values: Any) -> int:
-    """Connect clients to a server, without workers.
-
-    \b
-    wsraw bridge --listen ws://127.0.0.1:6080 --to tcp://127.0.0.1:5900
-    wsraw bridge --listen raw://127.0.0.1:7000 --to wss://example.org/feed --framing line
-
-    The gateway itself forwards between WebSocket and raw clients and servers: as websockify does,
-    and also in the other direction. The other options are those of `wsraw run`. For several
-    targets, give a file of tokens, or use [[bridges]] in the settings file of `wsraw run`.
-    """
-    return _run(lambda: gather_bridge(values))
-
-
-@cli.command("settings", cls=GroupedCommand, params=[CONFIG, *setting_options()])
-def show_settings(config: str | None, **values: Any) -> None:
-    """Show all settings, and where each value comes from.
-
-    The settings are those that `wsraw run` would use with the same options. The output is TOML; it
-    can be saved as a file for --config.
-    """
-    click.echo(sources.show(gather(values, config or ""), os.getcwd()))
-
-
-COMMANDS: Final = {
-    "Serve clients": (
-        *(scaffold.init, scaffold.check, show_settings),
-        *(run, bridge, worker.worker, keys.keygen),
-    ),
-    "Operate a run": (
-        *(control.status, control.top, control.reload, control.rollback, control.upgrade),
-        *(control.scale, control.stop, control.drain, control.dead_letters),
-    ),
-    "Work with connections": (
-        *(clients.connections, clients.connection, clients.trace),
-        *(clients.kick, clients.send, clients.publish),
-    ),
-    "Try and test": (connect.connect, tools.drill, tools.conform),
-}
-"""Heading of the help → its commands."""
-
-for command in (each for commands in COMMANDS.values() for each in commands):
-    cli.add_command(command)
 
 if __name__ == "__main__":
     sys.exit(main())

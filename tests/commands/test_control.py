@@ -33,7 +33,7 @@ def test_every_command_with_a_run_folder_hears_it_from_the_environment() -> None
     """Those with settings read all of them there, and the drill only with --connect."""
     silent = {
         name
-        for name, command in cli.cli.commands.items()
+        for name, command in cli.commands().items()
         for option in command.params
         if "--run-dir" in option.opts and option.envvar != "WSRAW_RUN_DIR"
     }

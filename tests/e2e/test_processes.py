@@ -73,6 +73,10 @@ def libzmq(pid: int) -> set[str]:
     return {name for name in mapped(pid) if "zmq" in name}
 
 
+def openssl(pid: int) -> set[str]:
+    return {name for name in mapped(pid) if name.startswith(("_hashlib", "_ssl", "libcrypto"))}
+
+
 def threads(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
@@ -91,6 +95,37 @@ def test_a_plain_worker_imports_neither_asyncio_nor_ssl(serving: Serving, kind: 
     assert ("asyncio" in modules) == (kind == "asyncio")
     assert ("ssl" in modules) <= (kind == "asyncio")
     assert not {"click", "websockets"} & modules
+
+
+def test_no_process_of_a_run_without_tls_loads_openssl(serving: Serving, kind: str) -> None:
+    """5 MiB in each: for the SHA-1 of a handshake Python has its own. asyncio loads ssl."""
+    loaded(serving)
+    found = {name: openssl(pid) for name, pid in processes(serving).items()}
+    if kind == "asyncio":
+        assert found.pop("worker")
+    assert not set().union(*found.values()), found
+
+
+LIGHT = {
+    "wsraw.gateway.gateway": ("ssl", "tempfile", "shutil", "websockets", "click"),
+    "wsraw.workers.process": ("ssl", "tempfile", "shutil", "websockets", "click", "asyncio"),
+    "wsraw.supervisor.supervisor": ("ssl", "websockets", "click", "asyncio"),
+    "wsraw.supervisor.control.client": ("ssl", "websockets", "click", "logging"),
+}
+"""What starts with a run, or with a command about it, and what it does without."""
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_a_process_starts_without_what_it_does_not_need(module: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", f"import {module}, sys; print(*sys.modules)"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
+    )
+    modules = set(told.stdout.split())
+    assert not modules & {*LIGHT[module], "importlib.metadata", "hashlib", "dataclasses", "email"}
 
 
 def test_each_process_has_only_the_threads_that_wait_for_it(serving: Serving, kind: str) -> None:

@@ -12,6 +12,7 @@ from wsraw.link.rules import (
     OF_REQUESTS,
     header_problem,
     is_close_code,
+    is_same_secret,
     split_host_port,
     stats_refusal,
 )
@@ -99,3 +100,19 @@ def test_figures_of_each_handler_can_be_counted(handler: str) -> None:
 )
 def test_figures_that_cannot_be_are_refused(fields: tuple[Any, ...], why: str) -> None:
     assert why in (stats_refusal(Stats(*fields)) or "")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("", "", True),
+        ("abc", "abc", True),
+        ("abc", "abd", False),
+        ("abc", "Xbc", False),
+        ("abc", "ab", False),
+        ("ü", "ü", True),
+        ("ü", "xy", False),
+    ],
+)
+def test_secrets_are_compared_whole(one: str, other: str, same: bool) -> None:
+    assert is_same_secret(one, other) is same

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container
-from functools import cache
+from collections.abc import Callable, Container
+from functools import cache, partial
 from typing import Any, Final
 
 import click
@@ -104,24 +104,40 @@ def setting_options(names: Container[str] = ()) -> list[click.Parameter]:
     ]
 
 
+class _Option(click.Option):
+    """An option whose help is read when somebody asks for it."""
+
+    def __init__(self, names: list[str], *, told: Callable[[], str], **values: Any) -> None:
+        super().__init__(names, **values)
+        self._told = told
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Names and help."""
+        self.help = self._told()
+        return super().get_help_record(ctx)
+
+
+def _meaning_and_default(option: Option) -> str:
+    if option.default in ((), ""):
+        return option.meaning
+    return f"{option.meaning}  [default: {options_module.as_text(option, option.default)}]"
+
+
 @cache
 def _click_option(option: Option) -> click.Parameter:
     """Click reads a text, or a switch, and no more: sources.py checks values wherever they come
     from. What was not given is None or empty."""
     is_switch = option.kind == "switch"
-    meaning = option.meaning
-    if option.default not in ((), ""):
-        meaning = f"{meaning}  [default: {options_module.as_text(option, option.default)}]"
     metavar = _METAVARS.get(option.name) or _METAVARS_OF_KINDS.get(option.kind)
     if option.choices:
         metavar = f"[{'|'.join(option.choices)}]"
-    return click.Option(
+    return _Option(
         [f"--{option.flag}/--no-{option.flag}" if is_switch else f"--{option.flag}", option.name],
         type=bool if is_switch else str,
         default=None,
         multiple=option.kind in ("texts", "tables"),
         metavar=None if is_switch else metavar,
-        help=meaning,
+        told=partial(_meaning_and_default, option),
     )
 
 
@@ -168,13 +184,13 @@ def bridge_options() -> list[click.Parameter]:
         if key.name in _OF_BRIDGE:
             is_switch = key.kind == "switch"
             own.append(
-                click.Option(
+                _Option(
                     [f"--{key.flag}/--no-{key.flag}" if is_switch else f"--{key.flag}", key.name],
                     type=bool if is_switch else str,
                     default=None,
                     multiple=key.kind == "texts",
                     metavar=f"[{'|'.join(key.choices)}]" if key.choices else metavars.get(key.name),
-                    help=key.meaning,
+                    told=partial(getattr, key, "meaning"),
                 )
             )
     rest = [each for each in options_module.options() if each.name not in _NOT_OF_BRIDGE]

@@ -7,8 +7,6 @@ has several values, each a table or, as a text, its short form, which pools.py r
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import re
 from collections.abc import Iterable
@@ -97,7 +95,7 @@ class Option(msgspec.Struct, frozen=True):
     kind: Literal["text", "texts", "choice", "switch", "count", "number", "size", "time", "tables"]
     type: Any
     default: Any
-    meaning: str
+    of: type[msgspec.Struct]
     minimum: int = 0
     """Of a count, a number or a size."""
     maximum: int | None = None
@@ -106,6 +104,11 @@ class Option(msgspec.Struct, frozen=True):
     flag: str = ""
     """The name on the command line."""
     section: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """Its docstring."""
+        return _meanings(self.of).get(self.name, "")
 
 
 def options() -> list[Option]:
@@ -125,17 +128,22 @@ def keys_of(name: str) -> list[Option]:
 
 @cache
 def _of(struct: type[msgspec.Struct]) -> dict[str, Option]:
-    hints, meanings = get_type_hints(struct, include_extras=True), _meanings(struct)
+    hints = get_type_hints(struct, include_extras=True)
     found, section = {}, ""
     for field in msgspec.structs.fields(struct):
         name = field.name
         section = SECTIONS.get(name, section)
-        found[name] = _option(field, hints[name], meanings.get(name, ""), section)
+        found[name] = _option(struct, field, hints[name], section)
     return found
 
 
+@cache
 def _meanings(struct: type) -> dict[str, str]:
-    """The docstrings of a struct's fields, which only its source has; none without the source."""
+    """The docstrings of a struct's fields, which only its source has; none without the source. To
+    read it takes longer than all the rest, and only who asks for help needs it."""
+    import ast
+    import inspect
+
     try:
         source = inspect.getsource(struct)
     except OSError:
@@ -153,7 +161,9 @@ def _meanings(struct: type) -> dict[str, str]:
     }
 
 
-def _option(field: msgspec.structs.FieldInfo, hint: Any, meaning: str, section: str) -> Option:
+def _option(
+    struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo, hint: Any, section: str
+) -> Option:
     kind, *metas = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     extra: dict[str, Any] = {}
     for meta in metas:
@@ -175,7 +185,7 @@ def _option(field: msgspec.structs.FieldInfo, hint: Any, meaning: str, section: 
         what,
         hint,
         field.default,
-        meaning,
+        struct,
         max((meta.ge for meta in metas if meta.ge is not None), default=0),
         min((meta.le for meta in metas if meta.le is not None), default=None),
         get_args(kind) if what == "choice" else (),

@@ -80,7 +80,8 @@ HANDLER_BOUNDS: Final = (
 
 
 class Lean(msgspec.Struct, gc=False):
-    """For what is made for each message, inside a process: a quarter of what a class costs."""
+    """For plain facts inside a process: to make one takes a quarter of the time that one of a usual
+    class takes, and the module dataclasses would take a tenth of the time of a start."""
 
 
 class Record(msgspec.Struct, array_like=True, tag_field="tag", gc=False):

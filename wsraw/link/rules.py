@@ -1,4 +1,5 @@
-"""Sans-I/O. What both sides of the link check: close codes, HTTP headers, HOST:PORT, figures."""
+"""Sans-I/O. What both sides of the link check: close codes, HTTP headers, HOST:PORT, figures,
+secrets."""
 
 from __future__ import annotations
 
@@ -64,6 +65,18 @@ def framing_problem(framing: object, type_: object) -> str:
     if type_ == "text" and framing not in ("line", "length"):
         return "type text needs framing line or length: a chunk can end within a character"
     return ""
+
+
+def is_same_secret(one: str, other: str) -> bool:
+    """Whether two secrets are equal, in a time that does not tell how much of them is. As
+    hmac.compare_digest, which loads OpenSSL."""
+    left, right = one.encode(), other.encode()
+    if len(left) != len(right):
+        return False
+    differing = 0
+    for here, there in zip(left, right, strict=True):
+        differing |= here ^ there
+    return not differing
 
 
 def header_problem(headers: Iterable[tuple[str, str]], reserved: Container[str]) -> str:

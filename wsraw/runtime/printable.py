@@ -8,7 +8,6 @@ commands. Secrets in URLs are removed, as logs are read by more people than conn
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -39,15 +38,6 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """As `printable`, but line breaks stay."""
     return text if text.isprintable() else _CONTROLS_IN_LINES.sub(_escape, text)
-
-
-def cells(char: str) -> int:
-    """How many cells of a terminal a character takes."""
-    if char.isascii():
-        return 1
-    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,7 +3,7 @@ own clients, and counts what other nodes do not get."""
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +21,7 @@ class Agent(Helper):
 
     def __init__(self, loop: Loop, log: Log) -> None:
         super().__init__("agent", loop, log)
-        self.child.token = secrets.token_hex(16)
+        self.child.token = os.urandom(16).hex()
         self._endpoint = ""
 
     def record(self, number: Callable[[Child], int]) -> HelperRecord:

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import random
-import secrets
 import signal
 import socket
 import sys
@@ -89,7 +88,6 @@ from wsraw.supervisor.replacing.replacement import (
     become,
     command_of,
     own_command,
-    version,
 )
 from wsraw.supervisor.replacing.state import Freezing, Thawing
 from wsraw.supervisor.run_folder import folder as folders
@@ -100,6 +98,7 @@ from wsraw.supervisor.run_folder.socket_files import SocketFiles
 from wsraw.supervisor.run_folder.versions import VersionFolders
 from wsraw.supervisor.service_manager.notifier import Notifier, ServiceState
 from wsraw.supervisor.service_manager.passed_sockets import PassedSocketError, PassedSockets
+from wsraw.version import VERSION
 
 shared_log = logging.getLogger("wsraw.supervisor")
 """Writes to the log of a run, too; with tracebacks."""
@@ -246,7 +245,7 @@ class Supervisor:
         self._open(passed or PassedSockets({}), record)
         self._notifier = notifier or Notifier({}, log.say)
         self._standalone_token = (
-            record.standalone_token if record is not None else secrets.token_hex(16)
+            record.standalone_token if record is not None else os.urandom(16).hex()
         )
         link = endpoint_of(self._link) if self._link is not None else ""
         self._keeper = Keeper(self._folder, self.control, self._standalone_token, log, link)
@@ -659,7 +658,7 @@ class Supervisor:
             self._children.spawn_gateway(child, variables, sockets)
             return
         self._keep_folder()
-        child.token = secrets.token_hex(16)
+        child.token = os.urandom(16).hex()
         # Before the worker can send its hello: the gateway must know the token by then.
         self.control.tell(Spawned(child.n, child.token, 0))
         pid = self._children.spawn_worker(child, self.policy.endpoint)
@@ -965,7 +964,7 @@ class Supervisor:
         other = self._plan.installation
         record = RunRecord(
             format=FORMAT,
-            version=version(),
+            version=VERSION,
             settings=settings_module.to_json(self.settings),
             policy=policy,
             folder=self._folder.record(),
@@ -1054,7 +1053,7 @@ class Supervisor:
         if self._agent is not None and record.agent is not None:
             child = thawing.children[record.agent.child]
             self._agent.go_on(self._children, child, record.agent.endpoint)
-        self.log.say("info", f"the supervisor is wsraw {version()} now, with the same pid")
+        self.log.say("info", f"the supervisor is wsraw {VERSION} now, with the same pid")
         if record.next.upgrades:
             self._is_leaving = True
             self._came_from = [] if record.next.back == own_command() else record.next.back

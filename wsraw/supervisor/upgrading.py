@@ -3,7 +3,7 @@ sockets that these need, and what is said of it. Who takes over, the gateways de
 
 from __future__ import annotations
 
-import secrets
+import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -41,7 +41,7 @@ class Plan:
         """Which settings have changed, and how each takes effect."""
         self.admin: Admin | None = None
         """The next admin process, if its address is another one."""
-        self.node = node or secrets.token_hex(4)
+        self.node = node or os.urandom(4).hex()
         """The name in a cluster, where the settings give none: the same for each gateway."""
 
     def drop_new(self) -> None:

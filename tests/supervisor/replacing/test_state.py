@@ -71,7 +71,7 @@ def shown(actions: list[a.Action]) -> list[Any]:
         return (value.name, value.pool, value.program) if isinstance(value, Child) else value
 
     return [
-        (type(each), [show(getattr(each, name)) for name in each.__dataclass_fields__])
+        (type(each), [show(getattr(each, name)) for name in each.__struct_fields__])
         for each in actions
     ]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyte
 import pytest
 
-from wsraw.runtime.printable import cells
+from wsraw.tools.cells import cells
 from wsraw.tools.connect.screen import above, rows
 
 WIDTH, HEIGHT = 10, 4

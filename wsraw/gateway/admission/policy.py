@@ -8,7 +8,6 @@ or from a trusted proxy), and for HTTP the Host and the Origin of its request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from wsraw.config.addresses import Address, Listen, Networks
@@ -24,16 +23,20 @@ from wsraw.runtime.printable import shown_url
 _READERS: Final = {"x-forwarded-for": x_forwarded_for, "forwarded": forwarded}
 
 
-@dataclass(slots=True)
 class Client:
     """What is known of a client that has connected."""
 
-    about: dict[str, Any]
-    """As handlers see it: peer, proxy, scheme, listener."""
-    address: Address | str | None
-    """An IP address, `unix`, or None for a client whose address a proxy hides."""
-    address_key: bytes | None = None
-    """What it counts as for max_connections_per_address; None: not at all."""
+    __slots__ = ("about", "address", "address_key")
+
+    def __init__(
+        self, about: dict[str, Any], address: Address | str | None, address_key: bytes | None = None
+    ) -> None:
+        self.about = about
+        """As handlers see it: peer, proxy, scheme, listener."""
+        self.address = address
+        """An IP address, `unix`, or None for a client whose address a proxy hides."""
+        self.address_key = address_key
+        """What it counts as for max_connections_per_address; None: not at all."""
 
     def identify(self, address: Address | None, peer: str) -> None:
         """A trusted proxy says which client is behind it."""

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from copy import copy
-from functools import cache
-from importlib import metadata
 from typing import Any, Final, NamedTuple, Protocol
 
 from wsraw.config.addresses import Listen
@@ -56,6 +54,7 @@ from wsraw.gateway.frozen.records import (
     Workers,
     WorkerState,
     decode,
+    decoder,
     encode,
 )
 from wsraw.gateway.frozen.sessions import (
@@ -68,6 +67,7 @@ from wsraw.gateway.frozen.websocket import UnmovableError
 from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.link.records import OnClose
 from wsraw.link.states import NEW
+from wsraw.version import VERSION
 
 MOST_ITEMS: Final = 64
 """Connections in a record, or workers: as many sockets may come with it."""
@@ -113,15 +113,6 @@ class Frozen(NamedTuple):
 
     data: bytes
     sockets: list[Any]
-
-
-@cache
-def version() -> str:
-    """Of wsraw, for people."""
-    try:
-        return metadata.version("wsraw")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 # --- to records ---
@@ -192,7 +183,7 @@ def freeze(parts: Parts, now: float) -> Iterator[Frozen]:
     links = [sockets.freeze_link(worker) for worker in workers]
     refs = Refs(registry, workers, clock)
     number_lost(sessions, refs)
-    yield Frozen(encode(Header(FORMAT, version(), registry.ids.epoch)), [])
+    yield Frozen(encode(Header(FORMAT, VERSION, registry.ids.epoch)), [])
     yield Frozen(encode(Totals(freeze_totals(registry))), [])
     count = 0
     for record, given in _carried(parts, refs, clock):
@@ -293,6 +284,8 @@ class Thawing:
 
     def __init__(self, parts: Parts, now: float) -> None:
         """`now`: the clock here."""
+        # Before anybody waits for it.
+        decoder()
         self._parts = parts
         registry = parts.registry
         self._clock = clock = Clock(now)
@@ -322,9 +315,9 @@ class Thawing:
             record = decode(data)
         except FrozenError as error:
             before = self._header
-            if before is None or before.version == version():
+            if before is None or before.version == VERSION:
                 raise
-            text = f"{error}; it is of wsraw {before.version}, and this one of {version()}"
+            text = f"{error}; it is of wsraw {before.version}, and this one of {VERSION}"
             raise FrozenError(text) from error
         given = iter(sockets)
         try:
@@ -362,7 +355,7 @@ class Thawing:
         if header.format != FORMAT:
             raise FrozenError(
                 f"the running gateway is of wsraw {header.version}, whose state has format "
-                f"{header.format}; this one, {version()}, knows format {FORMAT}: stop it and "
+                f"{header.format}; this one, {VERSION}, knows format {FORMAT}: stop it and "
                 "start again"
             )
         if header.epoch != self._parts.registry.ids.epoch:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import RESTART, UPGRADE, Registry
-from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable, version, why_not
+from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable, why_not
 from wsraw.gateway.frozen.links import Ends
 from wsraw.gateway.handover.channel import LAST, OWN, RECORD, Frame, pair
 from wsraw.gateway.handover.dialog import ENDED
@@ -109,8 +109,6 @@ class Handover:
             return
         if self.giving is not None:
             self.giving.abandon()
-        # It reads files, for which there is no time later.
-        version()
         self.giving = Giving(self._loop, ends[0], ends[1], self._timeout)
 
     def advance(self, now: float) -> None:

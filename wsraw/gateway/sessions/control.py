@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import math
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from wsraw.link.records import (
     Spawned,
     encode,
 )
+from wsraw.link.rules import is_same_secret
 from wsraw.link.zmtp import REPLACED
 from wsraw.runtime.link.client import LinkClient
 from wsraw.runtime.loop import Loop, Timer
@@ -76,7 +76,7 @@ class ControlLink:
             except LinkError as error:
                 log.error("dropped a message of the supervisor that is not a batch: %s", error)
                 continue
-            if not hmac.compare_digest(token.encode(), self._token.encode()):
+            if not is_same_secret(token, self._token):
                 log.error("dropped a batch with a wrong token on the control link")
                 continue
             for _, why in wrong:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import Final
+
+from wsraw.link.rules import is_same_secret
 
 GONE_TOKENS_KEPT: Final = 1000
 """Tokens of processes that are gone, should their hello still be on the way."""
@@ -35,7 +36,7 @@ class Tokens:
         found = None
         for known, number in self._numbers.items():
             # All of them, each in constant time: the time taken must not say which came close.
-            if hmac.compare_digest(known.encode(), token.encode()):
+            if is_same_secret(known, token):
                 found = number
         return found
 

@@ -12,17 +12,19 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from itertools import chain, zip_longest
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.sockets.descriptors import TOO_MANY, Descriptors
 from wsraw.gateway.sockets.proxy_handshake import HttpConnect, Socks5, handshake_with
 from wsraw.gateway.sockets.resolver import Address, Resolver
 from wsraw.gateway.tls.client_contexts import OpenTls, TlsOptions, keep, make_context, options_of
-from wsraw.gateway.tls.engine import Context
 from wsraw.link.open_options import Opening, Proxy, is_local, parse_proxy
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.runtime.sockets import printable, strerror, tune
+
+if TYPE_CHECKING:
+    from wsraw.gateway.tls.engine import Context
 
 ATTEMPT_DELAY: Final = 0.25
 """Seconds before the next address is tried, too (RFC 8305, section 5)."""

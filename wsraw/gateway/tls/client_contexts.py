@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import ssl
-import tempfile
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from wsraw.gateway.tls.engine import Context, explain
+from wsraw.gateway.tls.engine import explain
 from wsraw.link.open_options import Opening
+
+if TYPE_CHECKING:
+    from wsraw.gateway.tls.engine import Context
 
 log = logging.getLogger("wsraw.gateway")
 
@@ -58,6 +59,8 @@ def keep(options: TlsOptions, context: Context, made: dict[TlsOptions, Context])
 def make_context(options: TlsOptions) -> Context:
     """Make a context; slow, so call it in a thread. Raises ValueError or OSError, with what is
     wrong."""
+    import ssl
+
     if options.verify:
         # Between the certificates there may be comments, in any script.
         plain = options.ca.encode("ascii", "replace").decode()
@@ -83,6 +86,9 @@ def make_context(options: TlsOptions) -> Context:
 
 def _load(context: Context, pem: str) -> None:
     """load_cert_chain takes only files; this one is readable for us alone, and deleted at once."""
+    import ssl
+    import tempfile
+
     descriptor, path = tempfile.mkstemp(prefix="wsraw-", suffix=".pem")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

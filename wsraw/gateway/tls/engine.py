@@ -5,15 +5,19 @@ OpenSSL works on two memory buffers. Nothing that a peer sends raises: what is w
 
 Bytes pass through OpenSSL in pieces of one record: its buffers never shrink, and an idle connection
 must not keep the size of its largest read.
+
+OpenSSL is loaded with the first context or connection: it takes 5 MiB, and most gateways have no
+TLS. This module itself is loaded by all of them, as the one on disk may be another version later.
 """
 
 from __future__ import annotations
 
-import hashlib
-import ssl
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-Context = ssl.SSLContext
+if TYPE_CHECKING:
+    import ssl
+
+    Context: TypeAlias = ssl.SSLContext
 
 PIECE: Final = 16 * 1024
 """Bytes of plaintext in the largest record (RFC 8446, section 5.1)."""
@@ -44,6 +48,9 @@ class TlsEngine:
         self, context: Context, *, server_side: bool, server_name: str | None = None
     ) -> None:
         """Raises ValueError for a server name that is not valid."""
+        global ssl
+        import ssl
+
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(
@@ -157,13 +164,16 @@ class TlsEngine:
 
 def explain(error: ssl.SSLError) -> str:
     """OpenSSL's error as a phrase for people."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate was not accepted: {error.verify_message}"
+    why = getattr(error, "verify_message", "")
+    if why:
+        return f"the certificate was not accepted: {why}"
     return (error.reason or str(error)).replace("_", " ").lower()
 
 
 def describe(parsed: dict[str, Any], der: bytes) -> dict[str, Any]:
     """A peer's verified certificate, as `con.tls["client"]`, from what `getpeercert` returns."""
+    import hashlib
+
     names = parsed.get("subjectAltName", ())
     return {
         "subject": _distinguished(parsed.get("subject", ())),

@@ -6,18 +6,16 @@ are loaded anew, or none; open connections keep the context that they have.
 
 from __future__ import annotations
 
-import ssl
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from wsraw.config.addresses import Listen, TlsPair, tls_pairs
 from wsraw.gateway.tls.validity import not_after
 
-VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-CLIENTS: Final = {
-    "none": ssl.CERT_NONE,
-    "optional": ssl.CERT_OPTIONAL,
-    "required": ssl.CERT_REQUIRED,
-}
+if TYPE_CHECKING:
+    import ssl
+
+VERSIONS: Final = {"1.2": "TLSv1_2", "1.3": "TLSv1_3"}
+CLIENTS: Final = {"none": "CERT_NONE", "optional": "CERT_OPTIONAL", "required": "CERT_REQUIRED"}
 
 
 class _EncryptedError(Exception):
@@ -51,8 +49,10 @@ class ServerContexts:
 
 
 def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
+    import ssl
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = VERSIONS[listen.tls_min_version]
+    context.minimum_version = ssl.TLSVersion[VERSIONS[listen.tls_min_version]]
     # It is expensive for the server alone, and nobody needs it (RFC 9325, section 3.5).
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
@@ -73,7 +73,7 @@ def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
     except OSError as error:
         # It could be read a moment ago: it is being replaced just now.
         raise ValueError(f"tls_cert: {pair.cert}: {error.strerror or error}") from error
-    context.verify_mode = CLIENTS[listen.tls_client_auth]
+    context.verify_mode = ssl.VerifyMode[CLIENTS[listen.tls_client_auth]]
     if listen.tls_client_ca:
         # Between the certificates there may be comments, in any script.
         pem = _read(listen.tls_client_ca, "tls_client_ca")

@@ -6,15 +6,43 @@ Nearly every frame is a whole text or binary message that arrived in one read. T
 
 from __future__ import annotations
 
-import secrets
 from codecs import utf_8_decode
+from collections.abc import Callable
 from functools import cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from random import SystemRandom
 from typing import Final
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:
+# As the module secrets does it, which would load OpenSSL.
+_RANDOM: Final = SystemRandom()
+
+_Mask = Callable[[bytes | bytearray | memoryview, bytes | bytearray], bytes]
+"""XOR of a payload with its mask."""
+
+
+def _mask_in_c() -> _Mask | None:
+    """The function of the websockets library, without the rest of it, which loads the module
+    importlib.metadata, and with it email, zipfile and forty others: 3 MiB for nothing. None if the
+    library was installed without its C extension."""
+    package = find_spec("websockets")
+    places = package.submodule_search_locations if package is not None else None
+    found = PathFinder.find_spec("websockets.speedups", places) if places else None
+    if found is None or found.loader is None:
+        return None
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    mask: _Mask = module.apply_mask
+    return mask
+
+
+def _mask_in_python() -> _Mask:
     from websockets.utils import apply_mask
+
+    return apply_mask
+
+
+apply_mask: Final = _mask_in_c() or _mask_in_python()
 
 Frame = tuple[bytes, str, bool]
 """Unmasked payload, kind, and whether it is the last frame of its message (FIN)."""
@@ -340,7 +368,7 @@ def write_frame(first: int, data: bytes) -> bytes:
 
 
 def write_masked_frame(first: int, data: bytes) -> bytes:
-    mask = secrets.token_bytes(4)
+    mask = _RANDOM.randbytes(4)
     return write_head(first, len(data), 0x80) + mask + apply_mask(data, mask)
 
 

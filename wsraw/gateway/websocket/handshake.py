@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
-import secrets
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
+from random import SystemRandom
 from typing import Any, Final, NamedTuple
 
 from wsraw.config.settings import Settings
@@ -15,6 +14,15 @@ from wsraw.gateway.http import http_head
 from wsraw.gateway.websocket import deflate
 from wsraw.link.open_options import Opening
 from wsraw.link.rules import NAME
+
+try:
+    # Python's own, as in its module random: hashlib loads OpenSSL, 4 MiB that a gateway without TLS
+    # needs for nothing else. Some Pythons are built without it.
+    from _sha1 import sha1  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha1
+
+_RANDOM: Final = SystemRandom()
 
 Fields = list[tuple[str, str]]
 """Names and values of header fields, in order, as the peer spelled them."""
@@ -101,7 +109,7 @@ def repeated(values: Values) -> dict[str, list[str]]:
 
 def accept_key(key: str) -> str:
     """The proof that a server has read the client's key (RFC 6455, section 4.2.2)."""
-    return base64.b64encode(hashlib.sha1((key + _ACCEPT_SALT).encode()).digest()).decode()
+    return base64.b64encode(sha1((key + _ACCEPT_SALT).encode()).digest()).decode()
 
 
 # --- extensions ---
@@ -251,7 +259,7 @@ class ClientHandshake:
 
     def __init__(self, settings: Settings, asked: Opening) -> None:
         self._settings = settings
-        self._key = base64.b64encode(secrets.token_bytes(16)).decode()
+        self._key = base64.b64encode(_RANDOM.randbytes(16)).decode()
         self._subprotocols = asked.subprotocols
         wants_deflate = settings.deflate if asked.deflate is None else asked.deflate
         self._offers = deflate.offers(settings) if wants_deflate else []

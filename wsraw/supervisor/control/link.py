@@ -8,8 +8,7 @@ nobody else notices.
 
 from __future__ import annotations
 
-import hmac
-import secrets
+import os
 from collections import deque
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,6 +27,7 @@ from wsraw.link.records import (
     Recycle,
     encode,
 )
+from wsraw.link.rules import is_same_secret
 from wsraw.link.zmtp import REPLACED
 from wsraw.runtime.link.server import Link, LinkServer
 from wsraw.runtime.loop import Loop
@@ -86,11 +86,11 @@ class Control:
         self, loop: Loop, folder: Path, log: Log, record: ControlRecord | None = None
     ) -> None:
         """`record`: that of the program before us, whose place we take."""
-        self.client_token = record.client_token if record else secrets.token_hex(16)
+        self.client_token = record.client_token if record else os.urandom(16).hex()
         """Token of the command line."""
         self._loop = loop
         self._log = log
-        self._token = record.token if record else secrets.token_hex(16)
+        self._token = record.token if record else os.urandom(16).hex()
         self._gateway: Link | None = None
         self._successor_token = ""
         """That of a gateway which may take over; "" if there is none."""
@@ -161,13 +161,13 @@ class Control:
         if self._gateway is not None:
             self._gateway.cut("another gateway is started")
             self._lose_gateway()
-        self._token = secrets.token_hex(16)
+        self._token = os.urandom(16).hex()
         return self._token
 
     def expect_successor(self) -> str:
         """The token for the gateway that may take over from the present one. It speaks only when it
         has."""
-        self._successor_token = secrets.token_hex(16)
+        self._successor_token = os.urandom(16).hex()
         return self._successor_token
 
     # --- in ---
@@ -270,7 +270,7 @@ class Control:
 
 
 def _is(token: str, known: str) -> bool:
-    return bool(known) and hmac.compare_digest(token.encode(), known.encode())
+    return bool(known) and is_same_secret(token, known)
 
 
 def _folder_error(folder: Path, error: OSError) -> FolderError:

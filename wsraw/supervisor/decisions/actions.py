@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from wsraw.link.records import DEFAULT_POOL, Canary, Check, DrainWorker, Stop
+from wsraw.link.records import DEFAULT_POOL, Canary, Check, DrainWorker, Lean, Stop
 from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions.child import Child
 
@@ -14,15 +13,13 @@ CANARY: Final = "canary"
 """What is settled beside `reload` and `scale`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Lean):
     """Start a process for this child; its `n` is new."""
 
     child: Child
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(Lean):
     """Send this record to the gateway."""
 
     record: DrainWorker | Check | Stop | Canary
@@ -36,24 +33,21 @@ class Ending(Enum):
     KILL = "end it now"
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Lean):
     """End the process of this child."""
 
     child: Child
     how: Ending
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(Lean):
     """A line for the log."""
 
     level: Level
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Lean):
     """A request, `reload`, `scale` or `canary`, is done in that pool or was refused."""
 
     what: str
@@ -64,8 +58,7 @@ class Settled:
     """What the last process has said tells why, if it was refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Lean):
     """Everything is over: leave with this exit code."""
 
     code: int

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
 from wsraw.config.units import human_time
+from wsraw.link.records import Lean
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.verdict import NOTHING, Fault, Handled, Kind, slower, verdict
 from wsraw.supervisor.decisions.versions import Version
@@ -36,8 +36,7 @@ class Stage(Enum):
     PROMOTED = "promoted"
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Lean):
     """What is wanted."""
 
     share: float

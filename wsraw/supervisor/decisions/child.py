@@ -10,12 +10,11 @@ A child begins DEAD. The gateway tells that a worker is ready; the system tells 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
 from wsraw.config.programs import Program
-from wsraw.link.records import DEFAULT_POOL
+from wsraw.link.records import DEFAULT_POOL, Lean
 from wsraw.supervisor.decisions.versions import FIRST, Version
 
 
@@ -67,8 +66,7 @@ class Death(NamedTuple):
 NEVER: Final = Death()
 
 
-@dataclass(eq=False)
-class Child:
+class Child(Lean, eq=False):
     """A slot of the run: the gateway, or one worker. `n` is the number of its present process."""
 
     program: Program | None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from wsraw.config.units import human_time
+from wsraw.link.records import Lean
 
 BY_HANDLERS: Final = (
     "handler", "rejected", "verdict-timeout", "poison", "worker-died", "stalled",
@@ -61,16 +62,18 @@ class Fault(NamedTuple):
     why: str
 
 
-@dataclass
-class Handled:
+NO_FIGURES: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+class Handled(Lean):
     """What some workers have done by now, as the gateway counts it."""
 
-    calls: dict[str, int] = field(default_factory=dict)
+    calls: Mapping[str, int] = NO_FIGURES
     """By handler; so are exceptions and seconds."""
-    exceptions: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    exceptions: Mapping[str, int] = NO_FIGURES
+    seconds: Mapping[str, float] = NO_FIGURES
     events: int = 0
-    closed: dict[str, int] = field(default_factory=dict)
+    closed: Mapping[str, int] = NO_FIGURES
     """Connections that handlers have ended, on purpose or not, by cause."""
     given_back: int = 0
     """Events that workers have given back: of those that do not tell their exceptions."""

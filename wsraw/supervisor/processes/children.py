@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import sys
 import time
@@ -218,7 +217,7 @@ class Children:
         program = child.program
         assert program is not None
         if program.is_foreign:
-            variables["WSRAW_INSTANCE"] = secrets.token_hex(8)
+            variables["WSRAW_INSTANCE"] = os.urandom(8).hex()
             line = foreign_command(program.words)
             return self._spawn(child, "foreign", line, variables, lambda pid: b"")
         version = self.versions.variable(child.version, program)

@@ -228,7 +228,6 @@ class RunRecord(Record):
     """Of open files, before the run has raised it."""
 
 
-_decoder: Final = msgspec.msgpack.Decoder(RunRecord)
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -249,7 +248,7 @@ def decode(data: bytes) -> RunRecord:
             f"wsraw reads format {FORMAT}: stop the run, and start it again"
         )
     try:
-        return _decoder.decode(data)
+        return msgspec.msgpack.decode(data, type=RunRecord)
     except msgspec.MsgspecError as error:
         raise NotUnderstoodError(
             f"the state of the supervisor of wsraw {version} cannot be read here: {error}"

@@ -11,11 +11,9 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from importlib import metadata
 from typing import Final
 
 from wsraw.runtime.printable import os_error, printable
@@ -37,14 +35,6 @@ LONGEST: Final = 60.0
 
 SHOWN: Final = 500
 """Characters of its output that a refusal shows."""
-
-
-def version() -> str:
-    """Of the wsraw that is installed."""
-    try:
-        return metadata.version("wsraw")
-    except metadata.PackageNotFoundError:
-        return "of an unknown version"
 
 
 def own_command() -> list[str]:
@@ -77,6 +67,8 @@ def _file(data: bytes) -> int:
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("wsraw")
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             number = os.dup(file.fileno())
     with open(os.dup(number), "wb") as file:

@@ -3,7 +3,6 @@ thawed decides as the frozen one would have."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import deque
 from collections.abc import Iterable
@@ -65,7 +64,7 @@ class Freezing:
         return record
 
     def _child(self, child: Child) -> ChildRecord:
-        values = {field.name: getattr(child, field.name) for field in dataclasses.fields(Child)}
+        values = {name: getattr(child, name) for name in Child.__struct_fields__}
         for name in TIMES:
             values[name] = _since(values[name], self._now)
         death = child.last_death
@@ -134,9 +133,7 @@ class Thawing:
         return self.children[number] if number >= 0 else None
 
     def _child(self, record: ChildRecord) -> Child:
-        values: dict[str, Any] = {
-            field.name: getattr(record, field.name) for field in dataclasses.fields(Child)
-        }
+        values: dict[str, Any] = {name: getattr(record, name) for name in Child.__struct_fields__}
         for name in TIMES:
             values[name] = _at(values[name], self._now)
         died, why, error = record.last_death

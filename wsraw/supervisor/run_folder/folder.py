@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import getpass
 import os
-import secrets
 import shutil
 import socket
 import stat
@@ -197,7 +196,7 @@ class Folder:
             f"{file} is damaged ({why}), so the connection ids of earlier runs are not known; "
             "the count continues at a random number",
         )
-        return secrets.randbelow(EPOCHS - 1)
+        return int.from_bytes(os.urandom(8), "big") % (EPOCHS - 1)
 
     def set_file(self, name: str, text: str) -> None:
         """Set the content of a file; `restore` writes it."""

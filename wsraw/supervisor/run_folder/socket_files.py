@@ -9,7 +9,6 @@ second one (a hard link) in the run folder, and the first one is made again from
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -111,6 +110,9 @@ def remove(folder: Path) -> None:
 
 
 def _name(path: str) -> str:
+    # Here, as it loads OpenSSL.
+    import hashlib
+
     return PATTERN.replace("*", hashlib.sha256(os.fsencode(path)).hexdigest()[:12])
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from wsraw.runtime.printable import cells
+from wsraw.tools.cells import cells
 
 SAVE: Final = "\x1b7"
 RESTORE: Final = "\x1b8"

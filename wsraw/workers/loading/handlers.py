@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePath
-from types import ModuleType, TracebackType
+from types import FunctionType, ModuleType, TracebackType
 from typing import Any, Final, TypeVar
 
 from wsraw.config import programs
@@ -100,11 +99,32 @@ class Timer:
 def is_async(function: object) -> bool:
     """Whether a function must be awaited: an ``async def``, an object with such a ``__call__``, or
     a plain decorator around one of these (`functools.wraps`)."""
+    if function is None or _is_plain(function):
+        return False
+    import inspect
+
     inner = inspect.unwrap(function) if callable(function) else function
     return any(
         inspect.iscoroutinefunction(each)
         or inspect.iscoroutinefunction(getattr(type(each), "__call__", None))  # noqa: B004
         for each in (function, inner)
+    )
+
+
+_TAKES_MORE: Final = 0x04 | 0x08
+"""CO_VARARGS and CO_VARKEYWORDS of the module inspect."""
+
+_YIELDS_OR_AWAITS: Final = 0x20 | 0x80 | 0x100 | 0x200
+"""CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE and CO_ASYNC_GENERATOR."""
+
+
+def _is_plain(function: object) -> bool:
+    """Whether it is a `def` that nothing was done to. The module inspect, which knows all others,
+    takes a megabyte."""
+    return (
+        type(function) is FunctionType
+        and not vars(function)
+        and not function.__code__.co_flags & _YIELDS_OR_AWAITS
     )
 
 
@@ -223,7 +243,9 @@ def slips(handlers: Handlers) -> list[str]:
     others = {
         name: value
         for name, value in vars(handlers.module).items()
-        if name.lower().startswith("on") and name not in SIGNATURES and inspect.isfunction(value)
+        if name.lower().startswith("on")
+        and name not in SIGNATURES
+        and isinstance(value, FunctionType)
     }
     if not others:
         return []
@@ -241,6 +263,10 @@ def slips(handlers: Handlers) -> list[str]:
 
 def check_arity(function: Handler, name: str, args: tuple[str, ...]) -> None:
     """Raise LoadError unless the function takes those arguments and is not a generator."""
+    if _is_plain(function) and _takes(function, len(args)):
+        return
+    import inspect
+
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise LoadError(f"{name} contains a yield; a handler returns once{_where(function)}")
     try:
@@ -255,7 +281,16 @@ def check_arity(function: Handler, name: str, args: tuple[str, ...]) -> None:
         ) from None
 
 
+def _takes(function: Any, count: int) -> bool:
+    """Whether a plain function takes so many arguments, and no others."""
+    code = function.__code__
+    takes_more = code.co_kwonlyargcount or code.co_flags & _TAKES_MORE
+    return code.co_argcount == count and not takes_more
+
+
 def _where(function: Handler) -> str:
+    import inspect
+
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
 

@@ -4,7 +4,7 @@ Python uses cached bytecode if the source has the same size and the same time in
 edit soon after the first, or a file copied with its old time, would be reloaded as old code. So the
 source is compiled each time, which takes about 0.01 s for 1,000 lines.
 
-The standard library and installed packages are not affected.
+The standard library and installed packages are not affected, nor is wsraw itself.
 
 Workers of a run also keep each source, or load one that was kept (versions.py).
 """
@@ -72,4 +72,5 @@ def is_kept(path: str) -> bool:
 
 def _is_installed(path: str) -> bool:
     pure = PurePath(path)
-    return not INSTALLED.isdisjoint(pure.parts) or pure.is_relative_to(_LIBRARY)
+    ours = (_LIBRARY, _OURS)
+    return not INSTALLED.isdisjoint(pure.parts) or any(map(pure.is_relative_to, ours))
