@@ -256,9 +256,7 @@ def test_tls_connections_stay_with_the_old_gateway_which_encrypts_for_them(tmp_p
         says(plain, b"before")
         first = serving.gateway
         said = upgrade(serving)
-        assert (
-            f"process {first} goes on encrypting for 5 TLS connections, for 1.0 h at most" in said
-        )
+        assert f"process {first} keeps encrypting for 5 TLS connections, for 1.0 h at most" in said
         assert [(each["pid"], each["connections"]) for each in pumps(serving)] == [(first, 5)]
         assert f"TLS of 5 connections: process {first}" in done(serving, "status")
         data = random.Random(1).randbytes(2_000_000)

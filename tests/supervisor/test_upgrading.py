@@ -105,7 +105,7 @@ def test_an_upgrade_is_told_in_words() -> None:
     }
     assert upgrading.in_words(data, 12, 3600.0) == (
         "upgraded: 1,003 connections and 4 workers moved, pause 12 ms; the gateway is process 12 "
-        "now; process 11 goes on encrypting for 3 TLS connections, for 1.0 h at most; 2 "
+        "now; process 11 keeps encrypting for 3 TLS connections, for 1.0 h at most; 2 "
         "connections could not be moved and are closed"
     )
 

@@ -161,7 +161,7 @@ def in_words(data: Mapping[str, Any], pid: int | None, linger: float) -> str:
     )
     if data["pumped"]:
         text += (
-            f"; process {data['pid']} goes on encrypting for "
+            f"; process {data['pid']} keeps encrypting for "
             f"{_count(data['pumped'], 'TLS connection')}, for {human_time(linger)} at most"
         )
     if left > 0:

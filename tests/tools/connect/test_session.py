@@ -189,7 +189,7 @@ def test_without_a_limit_the_server_ends_it(serving: Serving) -> None:
 def test_fewer_messages_than_asked_for_are_exit_code_4(serving: Serving) -> None:
     done = connect(serving.url(), "-x", "a", "--count=2", "--wait=0.3")
     assert (done.stdout, done.returncode) == (b"a\n", 4)
-    assert done.stderr.decode().splitlines() == ["wsraw: 1 of 2 messages have come"]
+    assert done.stderr.decode().splitlines() == ["wsraw: 1 of 2 messages have arrived"]
 
 
 def test_no_more_messages_than_asked_for_are_shown(serving: Serving) -> None:

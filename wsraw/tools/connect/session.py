@@ -116,7 +116,7 @@ class Session:
             self._output.notice(f"wsraw: {self._wrong_input}")
             return WRONG_INPUT
         if self._count < self._plan.count:
-            self._output.notice(f"wsraw: {self._count} of {self._plan.count} messages have come")
+            self._output.notice(f"wsraw: {self._count} of {self._plan.count} messages have arrived")
             return TOO_FEW
         return OK if ended.is_normal else LOST
 
