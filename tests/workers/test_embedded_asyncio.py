@@ -37,12 +37,18 @@ class Gateway:
         self.end.identity = identity
         return batch
 
+    def batch(self) -> bytes:
+        """The next one; while nobody asks, the probe is repeated."""
+        while not (batch := self.receive()):
+            pass
+        return batch
+
     def ask(self) -> Any:
         """The hello of a worker that has just connected."""
         self.end = GatewayEnd(b"", gateway_decoder())
         assert self.receive() == b"", "the probe is the first that it sends"
         self.router.send_multipart([self.end.identity, who()])
-        (hello,) = self.end.receive(self.receive())
+        (hello,) = self.end.receive(self.batch())
         return hello
 
     def welcome(self, hello: Any) -> None:
@@ -53,7 +59,7 @@ class Gateway:
         self.router.send_multipart([self.end.identity, batch])
 
     def commands(self) -> list[Any]:
-        return self.end.receive(self.receive())
+        return self.end.receive(self.batch())
 
     def close(self) -> None:
         self.router.close()

@@ -15,6 +15,8 @@ from wsraw.runtime.bell import Bell
 class MemoryDealer:
     """Both ends of a link, without a socket."""
 
+    probe_every = float("inf")
+
     def __init__(self, identity: bytes) -> None:
         self.endpoint = "memory"
         self.bell = Bell()

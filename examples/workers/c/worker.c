@@ -128,7 +128,7 @@ int main(void) {
     void *context = zmq_ctx_new(), *endpoint = getenv("WSRAW_ENDPOINT"), *value;
     char *curve[] = {"WSRAW_CURVE_PUBLICKEY", "WSRAW_CURVE_SECRETKEY", "WSRAW_CURVE_SERVERKEY"};
     int options[][2] = {{ZMQ_IMMEDIATE, 1}, {ZMQ_PROBE_ROUTER, 1}, {ZMQ_LINGER, 2000},
-        {ZMQ_RCVHWM, 100}, {ZMQ_SNDHWM, 100}, {ZMQ_RCVTIMEO, 200}, /* ms */
+        {ZMQ_RCVHWM, 100}, {ZMQ_SNDHWM, 100}, {ZMQ_RCVTIMEO, 1000}, /* ms */
         {ZMQ_HEARTBEAT_IVL, 2000}, {ZMQ_HEARTBEAT_TIMEOUT, 6000}, {ZMQ_CONNECT_TIMEOUT, 5000}};
     zmq = zmq_socket(context, ZMQ_DEALER), watch = zmq_stopwatch_start();
     for (int i = 0; i < (endpoint && !strncmp(endpoint, "tcp:", 4) ? 9 : 6); i++) /* 3 for tcp */
@@ -142,7 +142,10 @@ int main(void) {
     for (zmq_msg_t in; now() < leave_at; zmq_msg_close(&in)) {
         if (caught) leave_at = caught == SIGTERM && session ? now() + LEAVE_WITHIN : 0, caught = 0;
         zmq_msg_init(&in); /* what is empty is a probe */
-        if (zmq_msg_recv(&in, zmq, 0) > 0) receive(zmq_msg_data(&in), zmq_msg_size(&in));
+        int size = zmq_msg_recv(&in, zmq, 0);
+        if (size > 0) receive(zmq_msg_data(&in), size);
+        /* Silence: our probe may wait in libzmq until something follows it. */
+        else if (size < 0 && errno == EAGAIN) zmq_send(zmq, "", 0, ZMQ_DONTWAIT);
     }
     if (session) record("bye", 0), flush();
     return zmq_close(zmq) + zmq_ctx_term(context);

@@ -1,10 +1,12 @@
 // A worker in JavaScript: wsraw run --workers 'node examples/workers/javascript/worker.mjs:2'
 // The class speaks docs/worker-protocol.md; others may import it. Handlers may be async, one at a time.
 import { realpathSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { decode, encode } from '@msgpack/msgpack'
 import { Dealer } from 'zeromq'
 
 const SEND_AFTER = 1 // ms; an ack that waits behind a slow handler makes us look stuck (rule 3)
+const SILENCE = 1000 // ms
 const LEAVE_WITHIN = 5000 // ms that the gateway has to drain us after a SIGTERM
 const TCP = { heartbeatInterval: 2000, heartbeatTimeout: 6000, connectTimeout: 5000 } // ms
 const range = (first, last) => Array.from({ length: last - first + 1 }, (_, n) => first + n)
@@ -27,6 +29,7 @@ export class Worker {
   #event // records of the handler that runs
   #during = 0 // the connection of its event
   #idle = true
+  #silent = false
   #leaving = false
   constructor (handlers, { WSRAW_POOL = 'default', WSRAW_TOKEN = '', ...env } = process.env) {
     Object.assign(this, { handlers, endpoint: env.WSRAW_ENDPOINT })
@@ -45,13 +48,24 @@ export class Worker {
     this.socket.connect(this.endpoint)
     process.on('SIGINT', () => this.#leave())
     process.on('SIGTERM', () => setTimeout(() => this.#leave(), this.#session ? LEAVE_WITHIN : 0))
+    this.#probe()
     for await (const [message] of this.socket) {
-      this.#idle = false
+      this.#idle = this.#silent = false
       if (message.length) await this.#receive(decode(message)) // an empty one is a probe
       this.#idle = true
       if (this.#leaving) await this.#leave()
     }
     process.exit() // timers of handlers may be left
+  }
+
+  async #probe () { // again while nothing comes: ours may wait in libzmq until something follows it
+    while (!this.#leaving) {
+      this.#silent = true
+      await sleep(SILENCE)
+      if (this.#silent && !this.#leaving) {
+        await (this.#sent = this.#sent.then(() => this.socket.send('')).catch(() => {}))
+      }
+    }
   }
 
   async #leave () {

@@ -4,6 +4,7 @@
 declare(strict_types=1);
 ini_set('msgpack.php_only', '0'); // MessagePack as others know it
 const SEND_AFTER = 0.001; // s; an ack that waits behind a slow handler makes us look stuck (rule 3)
+const SILENCE = 1000; // ms until we probe again: ours may wait in libzmq until something follows it
 const LEAVE_WITHIN = 5.0; // s that the gateway has to drain us after a SIGTERM
 
 final class Connection {
@@ -37,8 +38,8 @@ final class Worker {
         ($poll = new ZMQPoll())->add($this->socket, ZMQ::POLL_IN);
         for ($readable = $writable = []; microtime(true) < $this->leaveAt; pcntl_signal_dispatch()) {
             try {
-                $message = $poll->poll($readable, $writable, 500) ? $this->socket->recv() : '';
-                $message === '' || $this->receive(msgpack_unpack($message)); // an empty one is a probe
+                if (!$poll->poll($readable, $writable, SILENCE)) $this->socket->send('', ZMQ::MODE_DONTWAIT);
+                elseif ($message = $this->socket->recv()) $this->receive(msgpack_unpack($message)); // else a probe
             } catch (ZMQPollException) {} // a signal
         }
         $this->out = [['bye']];

@@ -20,7 +20,7 @@ end
 class Worker
   SEND_AFTER = 0.001 # s; an ack that waits behind a slow handler makes us look stuck (rule 3)
   LEAVE_WITHIN = 5.0 # s that the gateway has to drain us after a SIGTERM
-  OPTIONS = { ZMQ::IMMEDIATE => 1, ZMQ::PROBE_ROUTER => 1, ZMQ::LINGER => 2000, ZMQ::RCVTIMEO => 200,
+  OPTIONS = { ZMQ::IMMEDIATE => 1, ZMQ::PROBE_ROUTER => 1, ZMQ::LINGER => 2000, ZMQ::RCVTIMEO => 1000,
               ZMQ::MAXMSGSIZE => 64 << 20, ZMQ::RCVHWM => 100, ZMQ::SNDHWM => 100 }.freeze
   TCP = { 75 => 2000, 77 => 6000, 79 => 5000 }.freeze # ms: HEARTBEAT_IVL, HEARTBEAT_TIMEOUT, CONNECT_TIMEOUT
 
@@ -44,8 +44,11 @@ class Worker
     trap('INT') { @leave_at = 0 }
     trap('TERM') { @leave_at = [@leave_at, now + (@session.zero? ? 0 : LEAVE_WITHIN)].min }
     while now < @leave_at
-      @socket.recv_string(message = +'') # "" is a probe, or nothing has come
-      receive(*MessagePack.unpack(message)) unless message.empty?
+      if @socket.recv_string(message = +'') < 0 # silence: our probe may wait in libzmq until something follows it
+        @socket.send_string('', ZMQ::DONTWAIT)
+      elsif !message.empty? # else a probe
+        receive(*MessagePack.unpack(message))
+      end
     end
     send_batch(@session, ['bye']) unless @session.zero?
     @socket.close

@@ -133,6 +133,18 @@ def test_no_more_events_are_sent_than_the_window_allows() -> None:
     assert gateway.session.unfinished() is None
 
 
+def test_the_empty_message_may_come_again_before_and_in_a_session() -> None:
+    gateway, sent = begun()
+    gateway.receive(IDENTITY, [b""])
+    assert breaches(gateway, rec.Ack(1, 2)) == {}
+    gateway.stop()
+    gateway.start()
+    for _ in range(3):
+        gateway.receive(b"\0other", [b""])
+    assert not gateway.rules.breaches
+    assert sent == []
+
+
 def test_queries_and_marks_of_a_worker_are_answered() -> None:
     gateway, sent = begun()
     first = next(iter(gateway.session.in_flight.values()))[2]

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -40,8 +41,28 @@ class Ends:
         )
 
     def probe(self) -> bytes:
-        """The identity of the DEALER, once it has connected."""
-        eventually(lambda: self.dealer.wait(0.01) or self.router.poll(10), "the probe")
+        """The identity of the DEALER, once it has connected. As the shells do, it sends its probe
+        again."""
+        again_at = time.monotonic() + self.dealer.probe_every
+
+        def has_come() -> int:
+            nonlocal again_at
+            if time.monotonic() >= again_at:
+                again_at += self.dealer.probe_every
+                self.dealer.send(b"")
+            self.dealer.wait(0.01)
+            return self.router.poll(10)
+
+        eventually(has_come, "the probe")
+        identity, empty = self.router.recv_multipart()
+        assert empty == b""
+        return identity
+
+    async def probe_in_loop(self) -> bytes:
+        """The same, in `in_loop`."""
+        every = min(DEADLINE, self.dealer.probe_every)
+        while not await asyncio.to_thread(self.router.poll, 1000 * every):
+            self.dealer.send(b"")
         identity, empty = self.router.recv_multipart()
         assert empty == b""
         return identity
@@ -53,7 +74,19 @@ class Ends:
 
     def receive(self) -> bytes:
         eventually(lambda: self.dealer.wait(0.01) or self.router.poll(10), "a batch")
-        return self.router.recv_multipart()[1]
+        return self.read()
+
+    def read(self) -> bytes:
+        """The next batch at the router, behind probes that were sent again. It has a deadline of
+        its own, as no thread can be cancelled."""
+        while True:
+            assert self.router.poll(1000 * DEADLINE), "nothing comes to the router"
+            batch = self.router.recv_multipart()[1]
+            if batch:
+                return batch
+
+    async def read_in_loop(self) -> bytes:
+        return await asyncio.to_thread(self.read)
 
     def replace_router(self) -> None:
         endpoint = routers.endpoint_of(self.router)
@@ -247,7 +280,7 @@ def test_a_thread_can_wait_until_all_has_left(ends: Ends) -> None:
 
     def read() -> None:
         while len(got) < len(batches):
-            got.append(ends.router.recv_multipart()[1])
+            got.append(ends.read())
 
     thread = threading.Thread(target=read)
     thread.start()
@@ -278,8 +311,7 @@ def arrives_before_the_end(ends: Ends, last: bytes) -> None:
     """Close the DEALER, and see that its last batch comes all the same."""
     thread = threading.Thread(target=ends.close)
     thread.start()
-    assert ends.router.poll(1000 * DEADLINE)
-    assert ends.router.recv_multipart()[1] == last
+    assert ends.read() == last
     thread.join(DEADLINE)
     assert not thread.is_alive()
 
@@ -341,21 +373,16 @@ def received_all(ends: Ends, got: list[object]) -> bool:
     return bool(got)
 
 
-def read(ends: Ends) -> Callable[[], Awaitable[list[bytes]]]:
-    """For `in_loop`: the next message at the router."""
-    return lambda: asyncio.to_thread(ends.router.recv_multipart)
-
-
 def test_a_loop_is_told_of_batches(ends: Ends) -> None:
     async def main(until: Callable[[Condition], Awaitable[None]]) -> None:
         await until(ends.dealer.is_connected)
-        identity, _ = await read(ends)()
+        identity = await ends.probe_in_loop()
         for n in range(200):
             ends.router.send_multipart([identity, b"%d" % n])
             if n % 3:
                 # Of libzmq's descriptor a send can consume the edge.
                 assert ends.dealer.send(b"x")
-                await read(ends)()
+                await ends.read_in_loop()
             got: list[object] = []
             await until(lambda got=got: received_all(ends, got))
             assert got == [b"%d" % n]
@@ -366,21 +393,20 @@ def test_a_loop_is_told_of_batches(ends: Ends) -> None:
 def test_a_loop_is_told_of_a_loss_and_connects_again(ends: Ends) -> None:
     async def main(until: Callable[[Condition], Awaitable[None]]) -> None:
         await until(ends.dealer.is_connected)
-        await read(ends)()
+        await ends.probe_in_loop()
         for _ in range(3):
             await asyncio.to_thread(ends.replace_router)
             await until(lambda: ends.dealer.receive() is None and ends.dealer.is_lost)
             assert not ends.dealer.send(b"stale")
             ends.dealer.reconnect()
             await until(ends.dealer.is_connected)
-            identity, probe = await read(ends)()
-            assert probe == b""
+            identity = await ends.probe_in_loop()
             ends.router.send_multipart([identity, b"in"])
             got: list[object] = []
             await until(lambda got=got: received_all(ends, got))
             assert got == [b"in"]
             assert ends.dealer.send(b"out")
-            assert (await read(ends)())[1] == b"out"
+            assert await ends.read_in_loop() == b"out"
 
     in_loop(ends, main)
 
@@ -388,7 +414,7 @@ def test_a_loop_is_told_of_a_loss_and_connects_again(ends: Ends) -> None:
 def test_a_loop_is_told_of_room(ends: Ends) -> None:
     async def main(until: Callable[[Condition], Awaitable[None]]) -> None:
         await until(ends.dealer.is_connected)
-        await read(ends)()
+        await ends.probe_in_loop()
         batch = bytes(256 * 1024)
         count = 1
         while ends.dealer.send(batch):
@@ -397,7 +423,7 @@ def test_a_loop_is_told_of_room(ends: Ends) -> None:
 
         def read_all() -> None:
             while len(got) < count:
-                got.append(ends.router.recv_multipart()[1])
+                got.append(ends.read())
 
         reading = asyncio.create_task(asyncio.to_thread(read_all))
         await until(lambda: ends.dealer.send(batch))
@@ -410,7 +436,7 @@ def test_a_loop_is_told_of_room(ends: Ends) -> None:
 def test_a_dealer_that_is_detached_leaves_nothing_in_the_loop(ends: Ends) -> None:
     async def main(until: Callable[[Condition], Awaitable[None]]) -> None:
         await until(ends.dealer.is_connected)
-        await read(ends)()
+        await ends.probe_in_loop()
         while ends.dealer.send(bytes(100_000)):
             pass
         ends.dealer.detach()

@@ -35,13 +35,37 @@ def test_a_shell_without_a_gateway_warns_once(
     p.runtime.receive(who())
     assert not p.runtime.is_ready
     shell = Shell(p.runtime, dealer, Stopper(dealer.bell))
-    assert 0 < shell.warn_if_alone() <= WARN_AFTER
+    assert 0 < shell.look_if_alone() <= WARN_AFTER
     assert not caplog.records
     monkeypatch.setattr(shell_module, "WARN_AFTER", 0.0)
     shell = Shell(p.runtime, dealer, Stopper(dealer.bell))
     for _ in range(2):
-        assert shell.warn_if_alone() == float("inf")
+        assert shell.look_if_alone() == float("inf")
     assert [r.getMessage() for r in caplog.records] == ["waiting for a gateway at memory"]
+
+
+def test_a_shell_says_again_that_it_is_there_while_there_is_no_session(
+    pair: MakePair, dealer: MemoryDealer
+) -> None:
+    p = pair("")
+    dealer.probe_every = 0.0
+    stopper = Stopper(dealer.bell)
+    shell = Shell(p.runtime, dealer, stopper)
+
+    def said() -> list[bytes]:
+        assert shell.look_if_alone() == 0.0
+        found = list(dealer.sent)
+        dealer.sent.clear()
+        return found
+
+    for end in (lambda: p.runtime.receive(who()), p.runtime.lost):
+        assert said() == []
+        end()
+        assert said() == said() == [b""]
+        p.begin_session(2)
+    p.runtime.lost()
+    stopper.stop()
+    assert said() == []
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from wsraw.workers.reporting.handler_times import NAMES
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
 from wsraw.workers.shells.dealer import Dealer
-from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, WARN_AFTER, Shell, Stopper
+from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Shell, Stopper
 
 BATCHES_PER_TURN: Final = 16
 """Batches received before other callbacks of the loop run."""
@@ -111,17 +111,21 @@ class AsyncioShell(Shell):
         bell = self.dealer.bell
         loop.add_reader(bell.reader, self._handle_bell)
         self.dealer.attach(loop, self._handle_readable)
-        warning = loop.call_later(WARN_AFTER, self.warn_if_alone)
+        self._look()
         try:
             await self._until_over()
         finally:
             # The loop may continue, and the descriptors are about to be closed.
-            warning.cancel()
             self._is_closed = self._is_cancelling = True
             for handle in self._timers.values():
                 handle.cancel()
             self.dealer.detach()
             loop.remove_reader(bell.reader)
+
+    def _look(self) -> None:
+        seconds = math.inf if self._is_closed else self.look_if_alone()
+        if seconds < math.inf:
+            self._loop.call_later(seconds, self._look)
 
     async def _until_over(self) -> None:
         loop = self._loop

@@ -32,6 +32,9 @@ class Dealer(Protocol):
 
     endpoint: str
     bell: Bell
+    probe_every: float
+    """Seconds without a session after which the shell sends the empty message again; infinite if
+    the first one is sure to arrive."""
 
     def receive(self) -> bytes | memoryview | None:
         """The next batch. None if there is none, or if `is_lost`."""

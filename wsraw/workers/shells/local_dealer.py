@@ -24,6 +24,8 @@ LONGEST_WAIT: Final = 60.0
 class LocalDealer:
     """A client of the link, and whoever polls its descriptor: this class itself, or a loop."""
 
+    probe_every = inf
+
     def __init__(self, endpoint: str, bell: Bell) -> None:
         """Raises OSError for an invalid endpoint."""
         self.endpoint = endpoint

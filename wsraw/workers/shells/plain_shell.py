@@ -28,12 +28,12 @@ class PlainShell(Shell):
 
     def run(self) -> int:
         """Serve until the gateway or a signal ends it. Returns the exit code."""
-        runtime, dealer = self.runtime, self.dealer
+        runtime, dealer, link = self.runtime, self.dealer, self.runtime.link
         runtime.send_now = self._send
         runtime.times.clock = monotonic
         runtime.times.urgent = lambda: runtime.times.hurry(monotonic())
         runtime.questions.wait = self._wait
-        runtime.link.lock = self._lock = threading.RLock()
+        link.lock = self._lock = threading.RLock()
         self._timers = []
         over = threading.Event()
         # Without it, if there can be no more threads, acks wait for the handler that runs.
@@ -48,12 +48,18 @@ class PlainShell(Shell):
             self._handle_queue()
             if self.stopper.calls:
                 self._run_calls()
-            seconds = self._run_timers() if self._started else self.warn_if_alone()
+            seconds = self._run_timers()
             self._send()
             self.stop_if_abandoned()
             if self.is_over():
                 break
             if runtime.queue:
+                seconds = 0.0
+            elif not link.session:
+                # Behind a hello, and when the other thread has nothing to send.
+                seconds = min(seconds, self.look_if_alone())
+            elif not self._started:
+                # The session has begun while we were sending.
                 seconds = 0.0
         over.set()
         self._leave()
@@ -90,6 +96,7 @@ class PlainShell(Shell):
 
     def _start(self) -> None:
         self._started = True
+        self._warn_at = float("inf")
         on_start = self.runtime.handlers.on_start
         if on_start is not None:
             self.failed = not self.runtime.call("on_start", on_start)

@@ -38,6 +38,9 @@ RECONNECT_FIRST: Final = 100
 CONNECT_TIMEOUT: Final = 5000
 """Milliseconds for TCP, and again for the ZMTP handshake, before the next try."""
 
+PROBE_EVERY: Final = 1.0
+"""Seconds. At about one of 300 connects on a busy machine, libzmq 4.3.5 keeps its own probe until
+something else is sent: the gateway would never hear of an idle worker."""
 
 RETRY_SEND: Final = 0.05
 """Seconds until a batch that could not be sent may be tried again."""
@@ -47,6 +50,8 @@ _READABLE: Final = int(zmq.POLLIN)
 
 class RemoteDealer:
     """A DEALER socket of libzmq, which reconnects it."""
+
+    probe_every = PROBE_EVERY
 
     def __init__(self, endpoint: str, bell: Bell, keys: LinkKeys | None = None) -> None:
         """Raises OSError for an invalid endpoint."""

@@ -121,7 +121,9 @@ class Shell:
         self.stopper = stopper
         self.failed = False
         """Whether on_start has raised."""
-        self._warn_at = monotonic() + WARN_AFTER
+        now = monotonic()
+        self._warn_at = now + WARN_AFTER
+        self._probe_at = now + dealer.probe_every
         offer(runtime.handlers.timers)
 
     def _started_well(self) -> None:
@@ -184,17 +186,23 @@ class Shell:
             or (runtime.is_draining and not runtime.queue)
         )
 
-    def warn_if_alone(self) -> float:
-        """Warn once that no gateway answers. Returns the seconds until the next check."""
-        now = monotonic()
-        if self.runtime.is_ready:
-            self._warn_at = float("inf")
-        elif now >= self._warn_at:
-            self._warn_at = float("inf")
-            why = self.dealer.why
+    def look_if_alone(self) -> float:
+        """Without a session, tell a gateway again that we are there, and warn once that none
+        answers. Returns the seconds until the next look, also in a session."""
+        now, dealer = monotonic(), self.dealer
+        if self.runtime.link.session:
+            self._warn_at = math.inf
+            self._probe_at = now + dealer.probe_every
+        elif now >= self._probe_at:
+            self._probe_at = now + dealer.probe_every
+            if not self.is_over():
+                dealer.send(b"")
+        if now >= self._warn_at:
+            self._warn_at = math.inf
+            why = dealer.why
             hint = f" ({why})" if why else ""
-            log.warning("waiting for a gateway at %s%s", self.dealer.endpoint, hint)
-        return self._warn_at - now
+            log.warning("waiting for a gateway at %s%s", dealer.endpoint, hint)
+        return max(0.0, min(self._warn_at, self._probe_at) - now)
 
     def forked(self) -> None:
         """Release the worker in a forked child of its process."""
