@@ -651,6 +651,8 @@ class Supervisor:
         if child is self.policy.gateway:
             self._epoch = self._folder.next_epoch()
             self._keeper.keep()
+            # The first workers start beside it, and connect as soon as it listens.
+            self.policy.endpoint = self.policy.endpoint or self._keeper.expected_link()
             variables = self._of_gateway(self.control.expect())
             sockets = [sock for sock, _ in self._sockets]
             if self._link is not None:

@@ -136,7 +136,7 @@ def test_attempts_get_rarer_until_a_server_is_there(tmp_path: Path) -> None:
     client = LinkClient(f"ipc://{tmp_path}/link.sock")
     now = 100.0
     pauses = []
-    for _ in range(6):
+    for _ in range(8):
         client.work(now)
         assert client.fileno() == -1
         assert not client.is_lost
@@ -145,7 +145,7 @@ def test_attempts_get_rarer_until_a_server_is_there(tmp_path: Path) -> None:
         # Too early: nothing is tried.
         client.work(client.wait_until - 0.01)
         now = client.wait_until
-    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+    assert pauses == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0])
     served = Served(tmp_path)
     client.work(now)
     assert client.fileno() >= 0
@@ -154,7 +154,7 @@ def test_attempts_get_rarer_until_a_server_is_there(tmp_path: Path) -> None:
 
 
 def test_after_a_short_connection_the_pause_is_longer(served: Served) -> None:
-    """Else one that the server refuses each time would try ten times a second."""
+    """Else one that the server refuses each time would try fifty times a second."""
     client = served.client(probe=True)
     now = 100.0
     pauses = []
@@ -166,7 +166,7 @@ def test_after_a_short_connection_the_pause_is_longer(served: Served) -> None:
         pauses.append(client.wait_until - now)
         client.reconnect()
         now = client.wait_until
-    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.1])
+    assert pauses == pytest.approx([0.02, 0.04, 0.08, 0.02])
     client.close()
 
 

@@ -29,17 +29,20 @@ from wsraw.supervisor.decisions.restarts import (
 # --- start: left to right ---
 
 
-def test_the_gateway_is_started_first() -> None:
-    run = Run(2)
-    assert run.do(run.policy.decide(run.now)) == [a.Spawn(run.gateway)]
-    assert run.pass_time(START - 1) == []
+def test_the_gateway_is_started_and_one_worker_beside_it() -> None:
+    run = Run(2, start_timeout=1.0)
+    assert run.do(run.policy.decide(run.now)) == [a.Spawn(run.gateway), a.Spawn(run.worker)]
+    assert run.pass_time(START - 1) == [], "without a gateway it cannot be ready"
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
+    (late,) = [each for each in run.pass_time(1.1) if isinstance(each, a.End)]
+    assert late.child is run.worker
 
 
 def test_one_worker_is_started_and_when_it_is_ready_the_others() -> None:
     run = Run(3, start_timeout=0.0)
-    run.do(run.policy.decide(run.now))
     first, second, third = run.policy.workers
-    assert run.do(run.policy.listening(ENDPOINT, run.now)) == [a.Spawn(first)]
+    assert run.do(run.policy.decide(run.now)) == [a.Spawn(run.gateway), a.Spawn(first)]
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
     assert run.pass_time(1000) == []
     assert not run.policy.has_been_up
     assert run.do(run.policy.ready(1, run.now)) == [a.Spawn(second), a.Spawn(third)]
@@ -482,8 +485,35 @@ def test_handlers_that_stop_loading_later_count_as_deaths() -> None:
 def test_a_gateway_that_cannot_listen_ends_the_run() -> None:
     run = Run(1)
     run.do(run.policy.decide(run.now))
-    assert run.exit(run.gateway, 3) == [a.Finish(3)]
+    assert run.exit(run.gateway, 3) == [terminate(run.worker)]
+    assert run.exit(run.worker, 0) == [a.Finish(3)]
     assert run.said == "", "the gateway has said it better"
+
+
+def test_a_worker_that_does_not_load_ends_the_run_before_its_gateway_is_up() -> None:
+    run = Run(1)
+    run.do(run.policy.decide(run.now))
+    assert run.exit(run.worker, 3) == [terminate(run.gateway)]
+    assert run.exit(run.gateway, -15) == [a.Finish(3)]
+
+
+def test_the_first_workers_wait_for_a_gateway_that_is_tried_again() -> None:
+    run = Run(1)
+    run.do(run.policy.decide(run.now))
+    assert run.exit(run.gateway, 1) + run.pass_time(1) == [a.Spawn(run.gateway)]
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
+    assert run.do(run.policy.ready(1, run.now)) == []
+    assert run.policy.has_been_up
+
+
+def test_a_gateway_that_listens_elsewhere_than_expected_gets_other_workers() -> None:
+    run = Run(1)
+    run.policy.endpoint = "ipc:///expected/link.sock"
+    run.do(run.policy.decide(run.now))
+    old = run.worker
+    told = run.do(run.policy.listening(ENDPOINT, run.now))
+    assert told == [terminate(old), a.Spawn(run.worker)]
+    assert run.worker is not old
 
 
 def test_a_gateway_that_has_listened_is_tried_again() -> None:
@@ -508,6 +538,9 @@ def test_a_crash_loop_at_boot_ends_the_run(who: str) -> None:
     if who == "worker":
         assert done == [tell_stop(0.0), terminate(run.gateway)]
         done = run.exit(run.gateway, 0)
+    else:
+        assert done == [terminate(run.worker)]
+        done = run.exit(run.worker, 0)
     assert done == [a.Finish(1)]
 
 
@@ -627,7 +660,8 @@ def test_a_drain_can_be_shortened() -> None:
 def test_a_stop_before_the_gateway_is_up_kills_it() -> None:
     run = Run(1)
     run.do(run.policy.decide(run.now))
-    assert run.do(run.policy.stop(run.now)) == [terminate(run.gateway)]
+    assert run.do(run.policy.stop(run.now)) == [terminate(run.worker)]
+    assert run.exit(run.worker, -15) == [terminate(run.gateway)]
     assert run.exit(run.gateway, -15) == [a.Finish(0)]
 
 
@@ -697,10 +731,10 @@ def two_pools(workers: int = 2, **settings: Any) -> Run:
 
 def test_one_worker_of_each_pool_is_started_first() -> None:
     run = Run(2, others={"feed": [FEED], "elsewhere": []}, start_timeout=0.0)
-    run.do(run.policy.decide(run.now))
     ours, feed = run.pool, run.policy.pools["feed"]
-    first = run.do(run.policy.listening(ENDPOINT, run.now))
+    _, *first = run.do(run.policy.decide(run.now))
     assert first == [a.Spawn(ours.workers[0]), a.Spawn(feed.workers[0])]
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
     assert run.do(run.policy.ready(1, run.now)) == []
     assert not run.policy.has_been_up
     rest = run.do(run.policy.ready(2, run.now))
@@ -830,7 +864,8 @@ class World(RuleBasedStateMachine):
                     assert child not in self.processes, "one place, one process"
                     is_gateway = child is self.policy.gateway
                     if not is_gateway:
-                        assert self.policy.gateway.state is ChildState.READY
+                        is_first = not self.policy.has_been_up
+                        assert is_first or self.policy.gateway.state is ChildState.READY
                     assert (is_gateway, child.n) not in self.numbers, "never reused"
                     self.numbers.add((is_gateway, child.n))
                     self.processes.add(child)

@@ -240,7 +240,7 @@ def test_no_old_worker_is_drained_while_a_new_one_is_down() -> None:
     run = up(2)
     (spawn,) = replace(run, run.do(run.policy.reload(run.now)))
     run.exit(run.policy.workers[0])
-    done = be_ready(run, spawn.child)
+    done = be_ready(run, spawn.child) + run.pass_time(0.1)
     assert [type(action) for action in done] == [a.Spawn], "the dead one comes first"
     assert be_ready(run, run.policy.workers[0])[0] == drain(run.pool.leaving[0], 30.0)
 
@@ -530,10 +530,10 @@ def mixed() -> Run:
 
 def test_one_worker_of_each_entry_is_started_first() -> None:
     run = Run(2, 1.0, NODE)
-    run.do(run.policy.decide(run.now))
-    first = run.do(run.policy.listening(ENDPOINT, run.now))
     places = run.policy.workers
-    assert first == [a.Spawn(places[0]), a.Spawn(places[2])]
+    assert run.do(run.policy.decide(run.now)) == [a.Spawn(run.gateway), a.Spawn(places[0])]
+    second = run.do(run.policy.listening(ENDPOINT, run.now))
+    assert second == [a.Spawn(places[2])], "one in another language waits for the gateway"
     assert run.do(run.policy.ready(1, run.now)) == []
     assert not run.policy.has_been_up
     assert run.do(run.policy.ready(2, run.now)) == [a.Spawn(places[1]), a.Spawn(places[3])]

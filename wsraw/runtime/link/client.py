@@ -19,7 +19,7 @@ from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH, LinkSocket, tune
 from wsraw.runtime.sockets import strerror
 
-RETRY_FIRST: Final = 0.1
+RETRY_FIRST: Final = 0.02
 """Seconds before the second attempt to connect; doubled for each further one."""
 
 RETRY_MOST: Final = 1.0

@@ -3,8 +3,9 @@
 child.py has the states of a child; pool.py replaces workers, restarts.py tells when a death counts,
 both for each pool by itself. The rules:
 
-- Start order: the gateway; when it listens, one worker of each program of each pool; when these
-  are ready, all others. So a handlers file that does not load shows one traceback, not N.
+- Start order: the gateway and, beside it, one worker of each program of each pool, in another
+  language after it; when these are ready, all others. So a handlers file that does not load shows
+  one traceback, not N.
 - Before the run has been up once, exit code 3 ("this cannot work as it is") or a crash loop ends
   it.
 - After that nothing gives up: a database that is away for an hour, or a port held by another
@@ -102,7 +103,7 @@ class Policy:
         self.upgrades = Upgrade(settings)
         self._gateway_check = GatewayCheck(settings.gateway_timeout)
         self.endpoint = ""
-        """Where workers find the gateway."""
+        """Where workers find the gateway. Before the first one listens, where it is expected."""
         self._listened = False
         self._spawned = 0
         self._version = FIRST.number
@@ -256,9 +257,10 @@ class Policy:
         return self.decide(now)
 
     def _note_first_ready(self) -> None:
-        self.has_been_up = self.has_been_up or all(
-            pool.proved.issuperset(pool.programs) for pool in self.pools.values()
-        )
+        if self._listened and not self.has_been_up:
+            self.has_been_up = all(
+                pool.proved.issuperset(pool.programs) for pool in self.pools.values()
+            )
 
     def left(self, n: int, events: int, now: float) -> list[a.Action]:
         """A worker's session with this many events is over. Its process must exit, or say hello
@@ -528,17 +530,18 @@ class Policy:
 
     def _waiting(self) -> list[Child]:
         """The children that only the clock keeps from being spawned."""
-        if self.gateway.state is ChildState.DEAD:
-            # Its successor may serve, and not have said so yet.
-            return [] if self.upgrades.is_under_way else [self.gateway]
-        if self.gateway.state is not ChildState.READY:
-            return []
-        return [
-            child
-            for pool in self.pools.values()
-            for child in (pool.wanted() if self.has_been_up else pool.first_of_each())
-            if child.state is ChildState.DEAD
-        ]
+        state = self.gateway.state
+        waiting: list[Child] = []
+        # While an upgrade is under way its successor may serve, and not have said so yet.
+        if state is ChildState.DEAD and not self.upgrades.is_under_way:
+            waiting.append(self.gateway)
+        is_up = state is ChildState.READY
+        if is_up or not self._listened:
+            for pool in self.pools.values():
+                wanted = pool.wanted() if self.has_been_up else pool.first_of_each()
+                dead = [child for child in wanted if child.state is ChildState.DEAD]
+                waiting += [child for child in dead if is_up or _waits_for_gateway(child)]
+        return waiting
 
     def _awaited(self) -> list[Child]:
         """Workers that may have to say hello. What leaves has a deadline anyway."""
@@ -546,8 +549,11 @@ class Policy:
         return [child for child in self.all_children() if child.state in states]
 
     def _expect_hello(self, child: Child, now: float) -> None:
-        """Set the deadline for the hello of a worker that starts or must find a new gateway."""
-        if child.state is ChildState.STARTING:
+        """Set the deadline for the hello of a worker that starts or must find a new gateway; there
+        is none before that listens."""
+        if self.gateway.state is not ChildState.READY:
+            child.hello_by = math.inf
+        elif child.state is ChildState.STARTING:
             child.hello_by = now + (self._settings.start_timeout or math.inf)
         elif child.state is ChildState.READY:
             child.hello_by = now + (self._settings.handler_timeout or math.inf) + HELLO_MARGIN
@@ -751,3 +757,9 @@ class Policy:
 
     def _of_pool(self, pool: Pool | None) -> str:
         return f" in the pool {pool.name}" if pool is not None and len(self.pools) > 1 else ""
+
+
+def _waits_for_gateway(child: Child) -> bool:
+    """Whether a worker may start before there is a gateway. What is not ours need not know that it
+    has to try again."""
+    return child.program is not None and not child.program.is_foreign

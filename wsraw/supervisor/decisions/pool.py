@@ -26,8 +26,9 @@ from wsraw.supervisor.decisions.restarts import RECYCLED, RELOAD, Restarts
 from wsraw.supervisor.decisions.verdict import Handled, Kind
 from wsraw.supervisor.decisions.versions import Version, Versions
 
-SETTLE: Final = 0.1
-"""Seconds that a successor must stay ready: on_start runs right after the hello and may fail."""
+SETTLE: Final = 0.05
+"""Seconds that a successor must stay ready: a worker without `starting` in its hello may fail right
+after that, and each one with its first event."""
 
 RETRY: Final = 30.0
 """Seconds until a worker whose successor does not load is recycled again."""

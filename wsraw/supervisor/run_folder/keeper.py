@@ -118,6 +118,10 @@ class Keeper:
         self._link = endpoint
         self._link_file = _identity(endpoint)
 
+    def expected_link(self) -> str:
+        """Where the next gateway will listen."""
+        return self._fixed_link or place.endpoint(self.place().path)
+
     def is_link_gone(self) -> bool:
         """Whether the link's socket file is gone, so that new workers cannot connect."""
         file = _identity(self._link)
