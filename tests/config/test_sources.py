@@ -461,7 +461,7 @@ def test_shown_settings_are_read_back_as_the_same(
     Path("a.toml").write_text('\nhigh_water_mark = "300KiB"\nrun_dir = \'a "\\ b\'\n')
     monkeypatch.setenv("WSRAW_CLOSE_TIMEOUT", "1.5s")
     monkeypatch.setenv("WSRAW_CONFIG", "a.toml")
-    arguments = ["--workers=h.py:2", "--subprotocols=ä\x7f\n", "--listen=unix:s", "--no-deflate"]
+    arguments = ["--workers=h.py:2", "--presence=ä\x7f\n", "--listen=unix:s", "--no-deflate"]
     arguments += ["--pool=a=node 'y' \"z\":3", "--pool=b"]
     arguments += ["--route=/a/{b}=a", "--route=raw=b"]
     assert cli.main(["settings", *arguments]) == 0
@@ -480,7 +480,7 @@ def test_shown_settings_are_read_back_as_the_same(
         run_dir=str(tmp_path / 'a "\\ b'),
         close_timeout=1.5,
         workers=(str(tmp_path / "h.py:2"),),
-        subprotocols=("ä\x7f\n",),
+        presence=("ä\x7f\n",),
         listen=(f"unix:{tmp_path}{sep}s",),
         deflate=False,
         pools=(
@@ -489,6 +489,94 @@ def test_shown_settings_are_read_back_as_the_same(
         ),
         routes=(RouteSettings(pool="a", path="/a/{b}"), RouteSettings(pool="b", kind="raw")),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('subprotocols = "chat, superchat"', "subprotocols: 'chat, superchat' is not the name of"),
+        ('subprotocols = ["a", ""]', "subprotocols: '' is not the name of"),
+        (
+            '[[bridges]]\nto = "tcp://h:1"\nsubprotocols = ["a\\nEvil: x"]',
+            "bridges: table 1: subprotocols: 'a\\nEvil: x' is not the name of",
+        ),
+        (
+            'pools = "a"\n[[routes]]\npool = "a"\nsubprotocol = "a b"',
+            "routes: subprotocol a b=a: subprotocol: 'a b' is not the name of",
+        ),
+        ("restart_intensity = 99999999999999999999", "write a whole number, from 0 to 1000"),
+        ("max_header_size = 99999999999999999999", "max_header_size: 99999999999999999999: write"),
+        ("max_connections = 1000000000000000001", "write a whole number"),
+        ("gateway_timeout = '1ms'", "gateway_timeout: 0.001 s is too short for any gateway"),
+    ],
+)
+def test_values_that_a_run_cannot_work_with_are_refused(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    assert told in refusal(tmp_path, text)
+
+
+def test_a_tls_file_is_a_file(tmp_path: Path) -> None:
+    """A FIFO would not even open, and /dev/zero has no end."""
+    with pytest.raises(ConfigurationError, match="it is not a regular file"):
+        sources.check_tls_files(gather(tmp_path, f"tls_cert = '{os.devnull}'"))
+
+
+SECRETS = """
+connect_proxy = "http://user:s3cret@proxy:3128"
+cluster = ["nats://user:s3cret@nats:4222"]
+workers = ["python app.py --db postgres://user:s3cret@db/x:2"]
+[[bridges]]
+to = "ws://user:s3cret@h:1/room@x?token=s3cret"
+proxy = "socks5://user:s3c/s3cret@proxy:1080"
+set_headers = ["Authorization: Bearer s3cret", "User-Agent:"]
+"""
+
+
+def test_passwords_are_shown_only_where_they_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.toml").write_text(SECRETS)
+    assert cli.main(["settings", "--config=a.toml"]) == 0
+    shown = capsys.readouterr().out
+    assert "s3c" not in shown
+    lines = {line.split(" = ")[0]: line for line in shown.splitlines()}
+    note = "  # a.toml; use --secrets to show what is hidden"
+    assert lines["connect_proxy"] == f'connect_proxy = "http://...@proxy:3128"{note}'
+    assert lines["cluster"] == f'cluster = ["nats://...@nats:4222"]{note}'
+    assert lines["workers"] == f'workers = ["python app.py --db postgres://...@db/x:2"]{note}'
+    assert 'to = "ws://...@h:1/room@x?..."' in lines["bridges"]
+    assert 'set_headers = ["Authorization: ...", "User-Agent:"]' in lines["bridges"]
+    assert cli.main(["settings", "--config=a.toml", "--secrets"]) == 0
+    Path("b.toml").write_text(capsys.readouterr().out, "utf-8")
+    before, after = (sources.gather({}, {}, file).settings for file in ("a.toml", "b.toml"))
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'cluster = [1, "nats://u:s3cret@h:4222"]',
+        'cluster = "nats://u:s3c/s3cret@h:4222"',
+        'cluster = "nats://u:s3cret@h:4222/path"',
+        'connect_proxy = "http://u:s3cret@h:99999"',
+        'connect_proxy = "http://u:s3\\u0000cret@h:1"',
+        'bridges = "ws://u:s3cret@h/?x=@"\nbridges = 3',
+        'bridges = [5, "ws://u:s3cret@h"]',
+        'bridges = [["ws://u:s3cret@h"]]',
+        'bridges = "ftp://u:s3cret@h"',
+        'bridges = "ws://u:s3cret@127.0.0.1:8000"',
+        'pools = "ws://u:s3cret@h"',
+        'routes = "ws://u:s3cret@h"',
+        'workers = ["a b://u:s3cret@h:0"]',
+        'ping_interval = "ws://u:s3cret@h"',
+    ],
+)
+def test_no_error_shows_a_password(tmp_path: Path, text: str) -> None:
+    told = refusal(tmp_path, text)
+    assert "s3c" not in told
+    assert "cret" not in told
 
 
 @hypothesis_settings(max_examples=300)

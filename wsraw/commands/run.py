@@ -97,11 +97,18 @@ def bridge(**values: Any) -> int:
     return _run(lambda: gather_bridge(values))
 
 
-@click.command("settings", cls=GroupedCommand, params=[CONFIG, *setting_options()])
-def settings(config: str | None, **values: Any) -> None:
+SECRETS = click.Option(
+    ["--secrets"],
+    is_flag=True,
+    help="Show user and password in URLs, queries of targets and values of set_headers, too.",
+)
+
+
+@click.command("settings", cls=GroupedCommand, params=[CONFIG, SECRETS, *setting_options()])
+def settings(config: str | None, secrets: bool, **values: Any) -> None:
     """Show all settings, and where each value comes from.
 
-    The settings are those that `wsraw run` would use with the same options. The output is TOML; it
-    can be saved as a file for --config.
+    The settings are those that `wsraw run` would use with the same options. The output is TOML;
+    with --secrets it can be saved as a file for --config.
     """
-    click.echo(sources.show(gather(values, config or ""), os.getcwd()))
+    click.echo(sources.show(gather(values, config or ""), os.getcwd(), secrets))

@@ -26,6 +26,9 @@ from wsraw.link.open_options import parse_proxy
 LEAST_MEMORY: Final = MIB
 """Bytes. A number without its unit (512 for 512MiB) would refuse all clients."""
 
+LEAST_GATEWAY_TIMEOUT: Final = 1.0
+"""Seconds. A busy machine takes milliseconds for an answer, and each late one ends all clients."""
+
 NODE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a node, or a cluster, may be called: it is part of a subject of NATS, and of a reference."""
 
@@ -56,6 +59,12 @@ def check(settings: Settings) -> None:
     _check_list("hosts", Hosts, settings.hosts)
     _check_list("trusted_proxies", Networks, settings.trusted_proxies)
     pools.check(settings)
+    pools.check_subprotocols("subprotocols", settings.subprotocols)
+    if 0 < settings.gateway_timeout < LEAST_GATEWAY_TIMEOUT:
+        raise ValueError(
+            f"gateway_timeout: {settings.gateway_timeout:g} s is too short for any gateway: write "
+            f"{LEAST_GATEWAY_TIMEOUT:g}s or more, or 0 for none"
+        )
     if settings.connect_proxy:
         try:
             parse_proxy(settings.connect_proxy)

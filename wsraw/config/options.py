@@ -27,6 +27,7 @@ from wsraw.config.settings import (
     RouteSettings,
     Settings,
 )
+from wsraw.link.rules import hide_logins
 
 SECTIONS: Final = {
     "workers": "Handlers and workers",
@@ -85,7 +86,8 @@ _SWITCHES: Final = {
 }
 
 LARGEST: Final = 1e15
-"""Of seconds, and of messages a second: clocks overflow long before 1e308."""
+"""Of any number. Of seconds, clocks overflow long before 1e308; of bytes, the calls that take them
+at 2**63."""
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -210,7 +212,7 @@ def _read(known: Option, value: Any) -> Any:
     try:
         found = _from_text(known, value) if isinstance(value, str) else value
         found = msgspec.convert(found, known.type)
-        if isinstance(found, float) and not found <= LARGEST:
+        if isinstance(found, float | int) and not found <= LARGEST:
             raise ValueError("too large")
     except ValueError as error:
         shown = "" if isinstance(value, dict) else f" {value!r}:"
@@ -329,6 +331,31 @@ def toml(option: Option, value: Any) -> str:
         value = as_text(option, value)
     # JSON escapes as TOML does, but for one character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def without_secrets(value: Any, key: str = "") -> Any:
+    """A value for people who may see the settings, and not the passwords in them: those of URLs,
+    the queries of targets, and the headers for these."""
+    if isinstance(value, tuple):
+        return tuple(without_secrets(each, key) for each in value)
+    if isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+        return type(value)(**{each: without_secrets(getattr(value, each), each) for each in names})
+    if not isinstance(value, str):
+        return value
+    if key == "set_headers":
+        name, colon, text = value.partition(":")
+        return f"{name}: ..." if colon and text.strip() else value
+    return _TARGET.sub(_hidden, value) if key == "to" else hide_logins(value)
+
+
+_TARGET: Final = re.compile(r"(?<=://)([^/?#]*@)?([^?#]*)(\?.*)?", re.DOTALL)
+"""Of a target that is right: user and password, where it leads, and the query."""
+
+
+def _hidden(target: re.Match[str]) -> str:
+    login, place, query = target.groups()
+    return f"{'...@' if login else ''}{place}{'?...' if query else ''}"
 
 
 def _inline(table: msgspec.Struct) -> str:

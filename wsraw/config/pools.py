@@ -171,6 +171,7 @@ def check(settings: Settings) -> None:
     for pool in settings.pools:
         _check_name(pool.name, names)
         names.add(pool.name)
+        check_subprotocols(f"pools: {pool.name}: subprotocols", pool.subprotocols or ())
     entries(settings)
     known = list(in_force(settings))
     for route in settings.routes:
@@ -181,6 +182,16 @@ def check(settings: Settings) -> None:
         if pool.name not in reached:
             hint = f"write one, as in --route /{pool.name}={pool.name}"
             raise ValueError(f"pools: no route leads to {pool.name!r}: {hint}")
+
+
+def check_subprotocols(where: str, names: Sequence[str]) -> None:
+    """Raises ValueError for what no client can offer, such as two names in one text."""
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"{where}: {name!r} is not the name of a subprotocol; write several as a list, as "
+                'in ["chat.v2", "chat.v1"]'
+            )
 
 
 def _check_name(name: str, earlier: set[str]) -> None:
@@ -207,6 +218,8 @@ def _check_route(settings: Settings, known: Sequence[str], route: RouteSettings)
         if route.pool == DEFAULT_POOL:
             hint = "it is the pool of the setting workers, which is not set"
         raise ValueError(f"{where}there is no pool {route.pool!r}; {hint}")
+    if route.subprotocol:
+        check_subprotocols(f"{where}subprotocol", (route.subprotocol,))
     of_websocket = [key for key in ("path", "host", "subprotocol") if getattr(route, key)]
     if route.kind == "raw" and of_websocket:
         raise ValueError(f"{where}a raw client has no {of_websocket[0]}; leave it out, or kind")
@@ -252,6 +265,7 @@ def _check_bridges(settings: Settings) -> None:
             if bridge.to:
                 raise ValueError(f"{where}to: a bridge has either to or tokens, and not both")
             raise ValueError(f"{where}to: write a target, as in tcp://127.0.0.1:5900, or tokens")
+        check_subprotocols(f"{where}subprotocols", bridge.subprotocols)
         if bridge.kind == "raw" and bridge.tokens:
             raise ValueError(f"{where}tokens: a raw client has no token; write to, a target")
         why = framing_problem(bridge.framing, bridge.type)

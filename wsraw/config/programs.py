@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
+from wsraw.link.rules import hide_logins
+
 NONE: Final = "none"
 """Instead of entries: start no workers."""
 
@@ -102,7 +104,7 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
         return Entry(Program(name, file=words[0], label=PurePath(words[0]).name), int(count))
     if not words or not words[0]:
         raise ValueError(f"workers: {text!r}: write FILE or COMMAND, or with a number FILE:N")
-    return Entry(Program(name, words=words, label=name), int(count))
+    return Entry(Program(name, words=words, label=hide_logins(name)), int(count))
 
 
 class Place(NamedTuple):
@@ -170,7 +172,7 @@ def parse_all(texts: Iterable[str], is_file: Callable[[str], bool] = _never) -> 
                 f"workers: {program.name!r} is given twice; give it once, with :N behind it"
             )
         if labels.count(program.label) > 1:
-            program = program._replace(label=program.name)
+            program = program._replace(label=hide_logins(program.name))
         found.append(Entry(program, count))
     if sum(entry.number for entry in found) > MOST:
         raise ValueError(f"workers: more than {MOST} processes in total")

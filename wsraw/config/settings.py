@@ -290,8 +290,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_header_size: Annotated[int, Meta(ge=1024, extra={"unit": "size"})] = 16 * KIB
     """Maximum size of the HTTP request line and headers (431)."""
     max_message_size: Annotated[Bytes, Meta(le=LARGEST_MESSAGE)] = MIB
-    """Maximum size of a WebSocket message after decompression (1009); at most 63MiB, and 15MiB with
-    worker_listen."""
+    """Maximum size of a WebSocket message after decompression (1009), of the body of a request
+    (413), and of a line or message in a raw connection with framing (bridges and splices); at most
+    63MiB, and 15MiB with worker_listen."""
     message_rate: Annotated[float, Meta(ge=0)] = 0.0
     """Messages per second that a client may send on average. Each WebSocket frame counts (pings
     too), or each read from a raw connection. 0: no limit."""
@@ -373,7 +374,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """If a new handler raises while it is tried, give its event to an old worker instead of closing
     the client. That event is then handled twice."""
     gateway_timeout: Seconds = 60.0
-    """Kill and restart a gateway that has not answered the supervisor for this long. 0: never."""
+    """Kill and restart a gateway, or the process of `admin`, that has not answered the supervisor
+    for this long. 0: never."""
     upgrade_timeout: Seconds = 10.0
     """Time limit for a new gateway to take over all connections. After it, the old gateway
     continues. 0: no limit."""
@@ -383,7 +385,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upgrade_spread: Seconds = 30.0
     """Spread the closes after upgrade_linger over this time, so that not all clients reconnect at
     once."""
-    restart_intensity: Count = 5
+    restart_intensity: Annotated[int, Meta(ge=0, le=1000)] = 5
     """A pool is in a crash loop if, within 30 s, more than this many of its workers die while
     starting. At the start of a run, a crash loop ends the run; later, wsraw keeps trying."""
     admin: str = ""

@@ -8,6 +8,7 @@ of a setting: then it was probably mistyped.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from wsraw.config import options as options_module
 from wsraw.config.addresses import SCHEMES, Listen, parse_listen, split_certificate, tls_pairs
 from wsraw.config.options import Option
 from wsraw.config.settings import Settings, replaced
+from wsraw.link.rules import hide_logins
 
 PREFIX: Final = "WSRAW_"
 
@@ -31,7 +33,11 @@ LARGEST: Final = 1 << 20
 
 
 class ConfigurationError(ValueError):
-    """The settings cannot be used; the text is one line for the user."""
+    """The settings cannot be used; the text is one line for the user. Values that it quotes are
+    shown without passwords."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(hide_logins(text))
 
 
 class Configuration(NamedTuple):
@@ -110,14 +116,17 @@ def gather(given: Mapping[str, Any], environ: Mapping[str, str], path: str = "")
     return Configuration(settings, sources, file)
 
 
-def show(configuration: Configuration, folder: str) -> str:
+def show(configuration: Configuration, folder: str, secrets: bool = False) -> str:
     """All settings as TOML, each with its source. Relative paths are made absolute from `folder`,
-    so that the text can be saved anywhere."""
+    so that the text can be saved anywhere. Without `secrets`, passwords are hidden in it."""
     lines = []
     for option in options_module.options():
         value = _anchored(option, getattr(configuration.settings, option.name), Path(folder))
-        text = f"{option.name} = {options_module.toml(option, value)}"
-        lines.append(f"{text}  # {configuration.sources.get(option.name, 'default')}")
+        public = value if secrets else options_module.without_secrets(value)
+        text = f"{option.name} = {options_module.toml(option, public)}"
+        note = configuration.sources.get(option.name, "default")
+        note += "; use --secrets to show what is hidden" if public != value else ""
+        lines.append(f"{text}  # {note}")
     return "\n".join(lines)
 
 
@@ -129,6 +138,9 @@ def check_tls_files(configuration: Configuration) -> None:
         listen = parse_listen(text, settings)
         for name, file in _tls_files(listen) if listen.tls != "off" else ():
             try:
+                if os.path.exists(file) and not os.path.isfile(file):
+                    # A FIFO would not even open, and /dev/zero has no end.
+                    raise OSError(0, "it is not a regular file")
                 with open(file, "rb"):
                     continue
             except OSError as error:

@@ -37,6 +37,9 @@ OF_RESPONSES: Final = frozenset(
 )
 """Those that it writes itself in a response to a request for handlers."""
 
+_LOGIN: Final = re.compile(r"(?<=://)\S*@")
+"""What may be user and password in a URL, which may be wrong: a password may have any character."""
+
 _CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
 """Those below 3000 that may be sent (RFC 6455, section 7.4.1, and its registry)."""
 
@@ -50,6 +53,11 @@ QUOTED: Final = 80
 def is_close_code(code: int) -> bool:
     """Whether a close frame may carry it: 3000 to 4999 are free for libraries and applications."""
     return code in _CLOSE_CODES or 3000 <= code < 5000
+
+
+def hide_logins(text: str) -> str:
+    """A text for people, with dots instead of user and password in each of its URLs."""
+    return _LOGIN.sub("...@", text) if "://" in text else text
 
 
 FRAMINGS: Final = ("chunk", "line", "length")
