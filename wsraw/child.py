@@ -34,9 +34,9 @@ def main() -> int:
     kind, *rest = sys.argv[1:]
     if kind in ("gateway", "worker", "admin", "agent"):
         _log_to_supervisor(settings.log_level)
-    if kind == "gateway":
-        # An abort makes a gateway that hangs log its stack.
+        # An abort makes a process that hangs log its stack.
         faulthandler.enable()
+    if kind == "gateway":
         from wsraw.gateway import gateway
 
         return gateway.main(

@@ -117,6 +117,28 @@ def test_the_death_of_the_admin_process_changes_nothing_for_clients(tmp_path: Pa
     assert not any(map(is_alive, pids)), "none outlives the run, not even one that is killed"
 
 
+@signals
+def test_an_admin_process_that_hangs_is_replaced(tmp_path: Path) -> None:
+    """A health check without an answer may end the whole run."""
+    arguments = ["--workers", echo(tmp_path), "--admin", "0.0.0.0:0", "--gateway-timeout=2s"]
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    with Running(*arguments, "--admin-token", str(secret)) as run:
+        run.ready()
+        url = f"http://127.0.0.1:{address_of(run).rpartition(':')[2]}/healthz"
+        eventually(lambda: answer_to(urllib.request.Request(url)) == (200, "ok\n"))
+        with connect(f"ws://127.0.0.1:{run.port}") as client:
+            # Not before it has answered: the first answer may take longer.
+            run.line("HEAD / HTTP")
+            os.kill(run.pid("admin"), signal.SIGSTOP)
+            run.line("ending admin: it has not answered for 2 s")
+            run.line("admin: Fatal Python error: Aborted")
+            run.line("admin started", 2)
+            assert answer_to(urllib.request.Request(url)) == (200, "ok\n")
+            client.send("still here")
+            assert client.recv() == "still here"
+
+
 def test_an_admin_address_in_use_is_an_error_at_the_start(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "{}:{}".format(*taken.getsockname())

@@ -1,19 +1,74 @@
 """I/O. The admin process, as the supervisor sees it. It lives until the last moment, so that a stop
-can be watched."""
+can be watched.
+
+If it hangs, that is as bad as its death: a health check without an answer may end the whole run. So
+it is asked over HTTP, as others ask it, and whatever comes back is an answer, also a reset.
+"""
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
 
 from wsraw.config.addresses import Listen
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.loop import Loop
+from wsraw.supervisor.decisions.actions import Ending
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.children import Children
 from wsraw.supervisor.processes.helper import Helper
 from wsraw.supervisor.replacing.records import HelperRecord
+
+
+QUESTION: Final = b"HEAD / HTTP/1.0\r\n\r\n"
+
+ASK_EVERY: Final = 5.0
+"""Seconds from an answer to the next question; less with a short timeout."""
+
+QUESTIONS: Final = 4
+"""Such pauses within the timeout."""
+
+START: Final = 60.0
+"""Seconds within which it answers the first one, at least."""
+
+
+class Question:
+    """A request to the address where a process should listen. Nothing here waits."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        """Raises OSError."""
+        host, port, *rest = listener.getsockname()
+        # Where all addresses are meant, those of the loopback are among them.
+        place = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port, *rest)
+        self._socket = socket.socket(listener.family, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self._socket.connect_ex(place)
+        self._is_sent = False
+
+    def is_answered(self) -> bool:
+        """Whether anything has come back."""
+        try:
+            if not self._is_sent:
+                self._socket.sendall(QUESTION)
+                self._is_sent = True
+            self._socket.recv(1)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            return error.errno not in _NOT_CONNECTED
+        return True
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._socket.close()
+
+
+_NOT_CONNECTED: Final = (errno.ENOTCONN, errno.EAGAIN, errno.EPIPE)
+"""What a send says while the connection is being made: there is no room for it at the listener."""
 
 
 class Admin(Helper):
@@ -26,6 +81,13 @@ class Admin(Helper):
         """`sock`: that of the program before us, which listens there."""
         super().__init__("admin", loop, log)
         self._socket: socket.socket = sock or listening.bind(listen)
+        self._question: Question | None = None
+        self._asked_at = loop.now
+        """When the question was asked; without one, when the last one was answered."""
+        self._is_proved = False
+        """Whether this process has answered yet."""
+        self._is_ending = False
+        """Whether it was told to end, as it does not answer."""
         self.url = f"http://{listening.printable(self._socket.getsockname())}"
 
     def record(self, number: Callable[[Child], int]) -> HelperRecord:
@@ -48,6 +110,41 @@ class Admin(Helper):
     def start(self, children: Children) -> None:
         """Start the process, with the socket."""
         children.spawn_admin(self.child, self._socket)
+        self._is_proved = self._is_ending = False
+        self._drop_question()
+
+    def look(self, timeout: float) -> None:
+        """To be called every second: ask the process, and end one that has not answered for that
+        long; 0: never. While the supervisor or the machine was suspended, no time passes."""
+        now, children = self._loop.now, self._children
+        if not (timeout and self._is_up) or children is None:
+            self._drop_question()
+            return
+        if self._question is None:
+            if now >= self._asked_at + min(ASK_EVERY, timeout / QUESTIONS):
+                with suppress(OSError):
+                    # Else no descriptor is left: a second later there may be one.
+                    self._question = Question(self._socket)
+                    self._asked_at = now
+                    self._question.is_answered()
+            return
+        if self._question.is_answered():
+            self._drop_question()
+            self._is_proved = True
+            return
+        most = timeout if self._is_proved else max(timeout, START)
+        if now >= self._asked_at + most:
+            if not self._is_ending:
+                self._log.say("warning", f"ending admin: it has not answered for {most:g} s")
+            # An abort logs its stack. One that cannot even do that is killed at the next look.
+            children.end(self.child, Ending.KILL if self._is_ending else Ending.ABORT)
+            self._is_ending = True
+
+    def _drop_question(self) -> None:
+        if self._question is not None:
+            self._question.close()
+        self._question = None
+        self._asked_at = self._loop.now
 
     def leave(self) -> None:
         """End the process, and give the address back."""
@@ -56,4 +153,5 @@ class Admin(Helper):
 
     def close(self) -> None:
         """Give the address back."""
+        self._drop_question()
         self._socket.close()

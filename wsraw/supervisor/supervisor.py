@@ -1207,6 +1207,8 @@ class Supervisor:
         refused = self._requests.refusals.in_words()
         self._notifier.describe(f"{summary}; {refused}" if refused else summary)
         self._look_at_unix_sockets()
+        if self._admin is not None:
+            self._admin.look(self.settings.gateway_timeout)
         if os.getpid() == 1:
             self._children.reap_orphans()
         self.loop.call_later(keeper.LOOK, self._look_at_folder)
