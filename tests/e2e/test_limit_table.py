@@ -74,6 +74,11 @@ def on_close(con):
     print("ended", con.close_code, con.close_cause)
 """
 
+ANSWERS = """
+def on_request(request, con):
+    return b""
+"""
+
 
 # --- what clients see ---
 
@@ -181,6 +186,13 @@ def max_message_size(serving: Serving) -> None:
             client.recv(TIMEOUT)
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == 1009
+
+
+def request_bodies(serving: Serving) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: h\r\n"
+    assert asked(serving, head + b"Content-Length: 1025\r\n\r\n") == "413"
+    chunk = b"401\r\n" + b"x" * 1025
+    assert asked(serving, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk) == "413"
 
 
 def held_up(serving: Serving) -> None:
@@ -366,8 +378,13 @@ CASES = [
         long_lines, [], {"max_header_size": 2},
     ),
     Case(
-        "max_message_size", "1009 too-big",
+        "max_message_size", "1009 too-big 413",
         max_message_size, ["--max-message-size=1KiB"], {"max_message_size": 1},
+    ),
+    Case(
+        "max_message_size", "1009 too-big 413",
+        request_bodies, ["--max-message-size=1KiB", "--plain-http=handlers"],
+        {"max_message_size": 2}, ANSWERS,
     ),
     Case(
         "message_rate", "1008 rate",

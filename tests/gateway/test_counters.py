@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from wsraw.config.settings import Settings
-from wsraw.gateway.counters import BURST, DONE, TELL_EVERY, UNTOLD, Counters
+from wsraw.gateway.counters import BURST, CLIENTS, DONE, STRANGERS, TELL_EVERY, UNTOLD, Counters
 from wsraw.runtime.log.line import Subject
 
 
@@ -72,3 +72,15 @@ def test_warnings_about_workers_do_not_flood_the_log(
         "and again (1 more such lines were left out)",
     ]
     assert not limits.counts, "it is no limit"
+
+
+@pytest.mark.parametrize("of", [CLIENTS, STRANGERS])
+def test_a_flood_of_others_hides_no_line_about_a_worker(
+    of: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Counters()
+    for n in range(1000):
+        limits.say("error", "flood %d", n, of=of)
+    limits.say("warning", "worker 3 is gone")
+    assert caplog.records[-1].getMessage() == "worker 3 is gone"
+    assert len(caplog.records) <= BURST + 1

@@ -24,7 +24,14 @@ TRACEBACKS: Final = 5
 """Tracebacks of bugs that are logged at once; then one every TELL_EVERY seconds."""
 
 BURST: Final = 20
-"""Lines about workers that are logged at once, after a time without any; then one a second."""
+"""Lines about workers, and about clients, that are logged at once, after a time without any; then
+one a second."""
+
+WORKERS: Final = "workers"
+CLIENTS: Final = "clients"
+STRANGERS: Final = "strangers"
+"""Who has caused a line that is not about a limit; STRANGERS have reached the link of workers and
+are none. Each has lines of its own, so that a flood of one does not hide what is said of others."""
 
 CROWDED: Final = "memory_limit (80 %)"
 LEFT: Final = "memory_limit (6 %)"
@@ -36,7 +43,7 @@ DONE: Final = {
     "silence_timeout": "disconnected a client that sent nothing",
     "handshake_timeout": "ended a handshake that took too long (408, before HTTP: reset)",
     "max_header_size": "refused a request (431)",
-    "max_message_size": "closed a connection (1009)",
+    "max_message_size": "closed a connection (1009), or refused a request (413)",
     "ping_timeout": "closed a connection that did not answer a ping (1011)",
     "message_rate": "paused a connection, or closed it (1008)",
     "byte_rate": "paused a connection, or closed it (1008)",
@@ -101,7 +108,11 @@ class Counters:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self._kinds: dict[str, _Lines] = {}
-        self._workers = _Lines(BURST, 1.0)
+        self._said = {
+            WORKERS: _Lines(BURST, 1.0),
+            CLIENTS: _Lines(BURST, 1.0),
+            STRANGERS: _Lines(1, TELL_EVERY),
+        }
         self._faults = _Lines(TRACEBACKS, TELL_EVERY)
         self.now = 0.0
         """The loop's clock, for lines about workers; set by the owner."""
@@ -129,23 +140,23 @@ class Counters:
             more = self._faults.told(self.now)
             log.error(text, what, more, exc_info=error, extra=subject.extra())
 
-    def say(self, level: str, text: str, *args: object) -> None:
-        """Log a line that a worker can cause, or a peer that claims to be one, unless there are too
-        many."""
-        lines = self._workers
+    def say(self, level: str, text: str, *args: object, of: str = WORKERS) -> None:
+        """Log a line that those can cause, unless there are too many."""
+        lines = self._said[of]
         lines.level = logging.getLevelNamesMapping()[level.upper()]
         lines.count += 1
         lines.last = text % args
         if lines.is_due(self.now):
-            self._tell_worker(self.now)
+            self._tell(lines, self.now)
 
     def tick(self, now: float) -> None:
         """Once a second, log what has been counted since the last line."""
         for name, lines in self._kinds.items():
             if lines.is_due(now):
                 self._tell_limit(name, lines, now)
-        if self._workers.is_due(now):
-            self._tell_worker(now)
+        for lines in self._said.values():
+            if lines.is_due(now):
+                self._tell(lines, now)
 
     def _tell_limit(self, name: str, lines: _Lines, now: float) -> None:
         text = f"limit {name}: {DONE.get(name, 'reached')}"
@@ -157,6 +168,6 @@ class Counters:
         lines.told(now)
         log.log(lines.level, "%s", printable(text), extra=lines.subject.extra())
 
-    def _tell_worker(self, now: float) -> None:
-        lines = self._workers
+    @staticmethod
+    def _tell(lines: _Lines, now: float) -> None:
         log.log(lines.level, "%s", printable(lines.last + lines.told(now)))

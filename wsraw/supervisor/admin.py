@@ -23,7 +23,6 @@ from wsraw.supervisor.processes.children import Children
 from wsraw.supervisor.processes.helper import Helper
 from wsraw.supervisor.replacing.records import HelperRecord
 
-
 QUESTION: Final = b"HEAD / HTTP/1.0\r\n\r\n"
 
 ASK_EVERY: Final = 5.0

@@ -608,6 +608,25 @@ def test_bytes_that_cannot_be_messages_end_both_sides(framing: str, data: bytes)
 
 
 @pytest.mark.parametrize(
+    ("framing", "data", "cause", "counts"),
+    [
+        ("line", b"x" * 200, "too-big", {"max_message_size": 1}),
+        ("length", b"\0\0\1\0", "too-big", {"max_message_size": 1}),
+        ("line", b"\xff\n", "invalid-data", {}),
+    ],
+)
+def test_the_cause_of_the_end_is_what_the_peer_has_sent(
+    framing: str, data: bytes, cause: str, counts: dict[str, int]
+) -> None:
+    pair = Pair(("raw", "ws"), max_message_size=100)
+    client, _ = pair.spliced(framing=framing)
+    client.say(data)
+    pair.settle()
+    assert client.con.ending.cause == cause
+    assert pair.harness.registry.counters.counts == counts
+
+
+@pytest.mark.parametrize(
     ("framing", "data"), [("line", b"\xff\ngood\n"), ("length", b"\xff\xff\xff\xff")]
 )
 def test_nothing_is_forwarded_behind_what_cannot_be(

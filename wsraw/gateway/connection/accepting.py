@@ -225,7 +225,7 @@ class _Accepting(Phase):
         try:
             exchange = Exchange(head, con.settings.max_message_size)
         except RequestError as error:
-            return self._answer(con, error.status, str(error))
+            return self._answer(con, error.status, str(error), error.limit)
         found = self._policy.route_request(client, self._listen, exchange.target, fields, now)
         con.about, con.address_key = about, client.address_key
         if isinstance(found, Refusal):

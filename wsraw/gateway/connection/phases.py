@@ -24,7 +24,8 @@ GOOD_ENDS: Final = (1000, 1001)
 
 RAW_INF: Final = {"Protocol": "raw"}
 
-_FAILURES: Final = {1007: "invalid-data", 1009: "too-big"}
+FAILURES: Final = {1007: "invalid-data", 1009: "too-big"}
+"""Causes of ends for what a peer has sent, by close code."""
 
 
 def open_raw(con: Connection, data: bytes) -> list[Event]:
@@ -330,7 +331,7 @@ def after_frames(con: Connection, ws: WebSocket, events: list[Event]) -> None:
         # What came before is handled, and answered, before the close frame goes out.
         con.half_close(_VIOLATED)
         limit = "max_message_size" if ws.close_code == TOO_BIG else ""
-        con.ending = Ending(cause=_FAILURES.get(ws.close_code, "protocol-error"), limit=limit)
+        con.ending = Ending(cause=FAILURES.get(ws.close_code, "protocol-error"), limit=limit)
         con.keepalive.deadline = math.inf
         con.intake.clear()
     elif ws.ended:

@@ -170,7 +170,7 @@ COUNTERS: Final = Plan(
         "now": ITS_OWN,
         "_faults": "lines of the log",
         "_kinds": "lines of the log",
-        "_workers": "lines of the log",
+        "_said": "lines of the log",
     },
 )
 DISPATCHER: Final = Plan(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Container
 from typing import Any
 
+from wsraw.gateway.counters import STRANGERS
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.remote.transport import Gatekeeper, RemoteSocket, new_context
@@ -85,7 +86,10 @@ class Remote:
 
     def _refused(self, address: str) -> None:
         self._counters.say(
-            "warning", "a worker at %s was rejected: its key is not in worker_keys", address
+            "warning",
+            "a worker at %s was rejected: its key is not in worker_keys",
+            address,
+            of=STRANGERS,
         )
 
     def _meet(self, identity: bytes, address: str, user: str) -> bool:

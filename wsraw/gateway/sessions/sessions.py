@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.counters import STRANGERS, WORKERS
 from wsraw.gateway.delivery.entry import Canary, Entry, Pool, Worker
 from wsraw.gateway.delivery.pools import canary
 from wsraw.gateway.delivery.pools.turns import Turns
@@ -245,7 +246,7 @@ class Sessions:
             return
         why = self._refusal(worker, hello, number)
         if why:
-            self._ban(worker, why, now)
+            self._ban(worker, why, now, of=WORKERS)
             return
         for other in self._of_instance(hello.instance):
             # The same process on a new connection. Acks on the old one may be unread, and that may
@@ -354,16 +355,18 @@ class Sessions:
             else:
                 worker.session.notice(Detach(con_id))
 
-    def _ban(self, worker: Worker, why: str, now: float) -> None:
-        session = worker.session
-        self._registry.counters.say("error", "%s is shut out: %s", worker.name, why[:LONGEST_WHY])
-        self.replies.append((session.identity, refusal(why[:LONGEST_WHY], session.number)))
+    def _ban(self, worker: Worker, why: str, now: float, of: str = "") -> None:
+        """`of`: whose line that is, if it is known."""
+        session, why = worker.session, why[:LONGEST_WHY]
+        of = of or (STRANGERS if session.state is NEW else WORKERS)
+        self._registry.counters.say("error", "%s is shut out: %s", worker.name, why, of=of)
+        self.replies.append((session.identity, refusal(why, session.number)))
         self._banned[session.identity] = None
         if len(self._banned) > BANNED_KEPT:
             del self._banned[next(iter(self._banned))]
         self._kill(worker, why)
         if session.state is not NEW:
-            self._cut(worker, why[:LONGEST_WHY])
+            self._cut(worker, why)
         if worker.remote is not None:
             # It may do so again and again, to have innocent events taken for poison.
             self.link_lost(worker, now)

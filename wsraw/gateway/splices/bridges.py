@@ -15,6 +15,7 @@ from wsraw.config.addresses import parse_address
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.connection.dialing import dialed
+from wsraw.gateway.counters import CLIENTS
 from wsraw.gateway.delivery.dispatcher import Bridged
 from wsraw.gateway.delivery.entry import Entry
 from wsraw.gateway.delivery.registry import Registry
@@ -152,7 +153,7 @@ class Bridges(Bridged):
     def _reject(self, entry: Entry, reject: Reject, why: str, now: float) -> None:
         """Tell a client that it is not connected, and the log the reason."""
         con, counters = entry.con, self._registry.counters
-        counters.say("warning", "%s is not bridged: %s", con.label, why)
+        counters.say("warning", "%s is not bridged: %s", con.label, why, of=CLIENTS)
         events, _ = con.reject(reject, now)
         if con.websocket is None:
             con.output.drop()

@@ -16,11 +16,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, Connection
+from wsraw.gateway.connection.phases import FAILURES
+from wsraw.gateway.counters import CLIENTS
 from wsraw.gateway.delivery.dispatcher import Spliced, is_among
 from wsraw.gateway.delivery.entry import EVENT_COST, PAUSED_SPLICED, Entry, Splice, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.splices import framing
 from wsraw.gateway.splices.endings import end_for
+from wsraw.gateway.websocket.frames import TOO_BIG
 from wsraw.link.records import Close, OnClose, OnMessage, Send
 from wsraw.link.rules import framing_problem
 
@@ -198,9 +201,13 @@ class Splices(Spliced):
         """What a peer has sent cannot be forwarded: that ends it, and so the other one. Returns
         False."""
         registry = self._registry
-        registry.counters.say("warning", "%s cannot be forwarded: %s", entry.con.label, why)
+        registry.counters.say(
+            "warning", "%s cannot be forwarded: %s", entry.con.label, why, of=CLIENTS
+        )
         if entry.con.state is not CLOSED:
-            registry.abort(entry, code, CAUSE, why, now)
+            if code == TOO_BIG:
+                registry.count("max_message_size", entry.con, now)
+            registry.abort(entry, code, FAILURES[code], why, now)
         return False
 
     def find_again(self) -> None:
@@ -313,7 +320,7 @@ class Splices(Spliced):
         try:
             message = framing.last(splice.framing, splice.buffer)
         except framing.FramingError as error:
-            self._registry.counters.say("warning", "%s: %s", entry.con.label, error)
+            self._registry.counters.say("warning", "%s: %s", entry.con.label, error, of=CLIENTS)
             message = None
         splice.buffer.clear()
         if message is not None:

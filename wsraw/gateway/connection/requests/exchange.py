@@ -31,11 +31,13 @@ _NO_CONTENT: Final = (204, 205, 304)
 
 
 class RequestError(ValueError):
-    """The request cannot be taken; `status` says why to the client."""
+    """The request cannot be taken; `status` says why to the client, and `limit` is the setting that
+    it exceeds, if any."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+        self.limit = "max_message_size" if status == 413 else ""
 
 
 class Progress(NamedTuple):

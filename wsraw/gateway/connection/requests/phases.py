@@ -59,7 +59,8 @@ class Receiving(Phase):
         try:
             exchange.receive_data(data)
         except RequestError as error:
-            return refuse(con, self._exchange.method, error.status, str(error))
+            method = self._exchange.method
+            return refuse(con, method, error.status, str(error), limit=error.limit)
         con.intake.has_more = exchange.has_more
         if not exchange.is_complete:
             # For each pause: a large body may take as long as it needs.
