@@ -32,7 +32,7 @@ def _mask_in_c() -> _Mask | None:
         return None
     module = module_from_spec(found)
     found.loader.exec_module(module)
-    mask: _Mask = module.apply_mask
+    mask: _Mask | None = getattr(module, "apply_mask", None)
     return mask
 
 
