@@ -9,8 +9,8 @@ folder=$(realpath "$1")
 shift
 tests/windows/setup.sh "$folder"
 # As it is installed: by its metadata pytest finds our plugin.
-rm -rf "$folder"/site/wsraw-*.dist-info
-cp -r .venv/lib/python3*/site-packages/wsraw-*.dist-info "$folder/site"
+rm -rf "$folder"/site-packages/wsraw-*.dist-info
+cp -r .venv/lib/python3*/site-packages/wsraw-*.dist-info "$folder/site-packages"
 
 left_out=()
 while read -r line; do
@@ -26,7 +26,7 @@ half() { # NAME TESTS…
   local name=$1 code=0
   shift
   export WINEPREFIX=$folder/prefix-$name WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml='
-  export PYTHONPATH="Z:$here;Z:$folder/site"
+  export PYTHONPATH="Z:$here;Z:$folder/site-packages"
   # Temporary files belong into the prefix: beside each other, one pytest would remove those of the other.
   # And to compile everything in each process would take longer than all else.
   unset TMPDIR TEMP TMP PYTHONDONTWRITEBYTECODE

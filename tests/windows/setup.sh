@@ -21,7 +21,7 @@ mkdir -p "$1/dl"
 cd "$1"
 mark=$(cat "$here/setup.sh" "$here/requirements.txt" | sha256sum)
 if [ "$(cat .done 2>/dev/null)" = "$mark" ]; then exit 0; fi
-rm -rf cp311 site .done
+rm -rf cp311 site-packages .done
 python=$here/../../.venv/bin/python
 pip() { "$python" -m pip --quiet --disable-pip-version-check "$@"; }
 
@@ -43,7 +43,8 @@ done
 
 pip download --no-deps --require-hashes --platform win_amd64 --python-version 311 --implementation cp \
   --only-binary=:all: --find-links dl -d dl -r "$here/requirements.txt"
-for wheel in dl/*.whl; do "$python" -m zipfile -e "$wheel" site; done
+# By its name wsraw knows the folder: modules in it are not compiled anew by each worker.
+for wheel in dl/*.whl; do "$python" -m zipfile -e "$wheel" site-packages; done
 
 # What comes with it is not ours. And to look for a file costs wine much: with the library in one file, as Python's
 # embeddable package has it, a process takes a third less time to start.
@@ -57,8 +58,10 @@ folder = Path(sys.argv[1])
 if sys.version_info[:2] == (3, 11):  # Bytecode of another version would be of no use.
     with zipfile.PyZipFile(str(folder / "python311.zip"), "w") as library:
         library.writepy(str(folder / "Lib"))
+        # Some have files beside their modules.
+        left_out = ("ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtledemo", "venv")
         for package in sorted(folder.glob("Lib/*/__init__.py")):
-            if package.parent.name not in ("idlelib", "lib2to3", "test", "tkinter", "turtledemo"):
+            if package.parent.name not in left_out:
                 library.writepy(str(package.parent))
 EOF
 echo "$mark" >.done

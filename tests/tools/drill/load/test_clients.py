@@ -31,6 +31,12 @@ def test_a_reset_has_one_name(error: OSError) -> None:
     assert _text(error) == "connection reset by peer"
 
 
+def test_a_refusal_has_one_name() -> None:
+    """asyncio on Windows gives it the number of another error."""
+    for number in (errno.ECONNREFUSED, errno.EINVAL):
+        assert _text(ConnectionRefusedError(number, "x")) == "connection refused"
+
+
 def test_a_close_frame_that_comes_with_the_answer_ends_a_connection_that_was_open() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")

@@ -186,6 +186,9 @@ def _text(error: Exception) -> str:
     if isinstance(error, ConnectionResetError | ConnectionAbortedError):
         # Windows has several numbers for it, and asyncio one more.
         return "connection reset by peer"
+    if isinstance(error, ConnectionRefusedError):
+        # asyncio's number there is that of an invalid argument.
+        return "connection refused"
     number = getattr(error, "errno", None)
     return (strerror(number) if number else str(error)).lower()
 
