@@ -35,8 +35,9 @@ from wsraw.link import batches, gateway_end, records, window, zmtp
 from wsraw.runtime import sockets
 from wsraw.runtime.link import client, connection, server
 from wsraw.runtime.log import line
-from wsraw.supervisor import log, session_end
+from wsraw.supervisor import log
 from wsraw.supervisor.control import link as control
+from wsraw.supervisor.control import session_end
 from wsraw.supervisor.decisions import restarts
 from wsraw.supervisor.processes import process
 from wsraw.tools.conform.verdicts import RULES

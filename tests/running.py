@@ -15,7 +15,7 @@ from types import TracebackType
 
 from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
 from tests.needs import KILL
-from wsraw.supervisor.supervisor import REPEATED_SIGNAL
+from wsraw.supervisor.control.signals import REPEATED
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -182,7 +182,7 @@ class Running:
 
     def send_again(self, number: int) -> None:
         """A signal that is not taken for the one before."""
-        time.sleep(2 * REPEATED_SIGNAL)
+        time.sleep(2 * REPEATED)
         self.send(number)
 
     def wait(self) -> int:

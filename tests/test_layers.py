@@ -415,7 +415,7 @@ def test_objects_on_the_path_of_a_message_keep_their_attributes_in_place() -> No
 
 def test_these_tests_find_imports() -> None:
     """The failing twin: what is forbidden above is found where it is allowed."""
-    assert {"signal", "os", "wsraw.runtime.loop"} <= imports(TREES["supervisor.supervisor"])
+    assert {"os", "sys", "wsraw.runtime.loop"} <= imports(TREES["supervisor.supervisor"])
     assert "zmq" in imports(TREES["gateway.remote.transport"])
     assert "click" in imports(TREES["commands.options"])
     assert {
@@ -431,9 +431,10 @@ NO_MIRROR = {
     "admin.process": "e2e/test_admin.py",
     "admin.routes": "admin/test_server.py",
     "admin.run": "e2e/test_admin.py",
-    "supervisor.admin": "e2e/test_admin.py",
+    "supervisor.helpers.admin": "e2e/test_admin.py",
+    "supervisor.helpers.helpers": "e2e/test_reload.py",
     **dict.fromkeys(
-        [f"cluster.{name}" for name in ("agent", "bus", "process")] + ["supervisor.agent"],
+        [f"cluster.{name}" for name in ("agent", "bus", "process")] + ["supervisor.helpers.agent"],
         "e2e/cluster/test_cluster.py",
     ),
     "gateway.connection.phases": "gateway/connection/test_connection.py",
@@ -452,8 +453,14 @@ NO_MIRROR = {
     "gateway.websocket.heads": "gateway/connection/test_output.py",
     "link.batches": "link/test_gateway_end.py",
     "runtime.selector": "runtime/test_loop.py",
-    "supervisor.control.requests": "e2e/test_control.py",
+    "supervisor.control.canaries": "e2e/test_canary.py",
+    **dict.fromkeys(
+        [f"supervisor.control.{name}" for name in ("requests", "run")], "e2e/test_control.py"
+    ),
+    "supervisor.leaving": "e2e/test_replacing.py",
+    "supervisor.control.signals": "supervisor/test_supervisor.py",
     "supervisor.decisions.actions": "supervisor/decisions/test_policy.py",
+    "supervisor.processes.open_files": "supervisor/test_supervisor.py",
     "supervisor.processes.windows": "supervisor/processes/test_process.py",
     **dict.fromkeys(
         [f"testing.{name}" for name in ("gateway", "memory", "peers", "pipe", "worker")],

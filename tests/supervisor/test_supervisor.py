@@ -400,8 +400,8 @@ def test_the_end_of_a_session_leaves_little_time(
     found: list[float | None] = []
     try:
         supervisor.policy.stop = lambda now, timeout=None: found.append(timeout) or []  # type: ignore[method-assign, func-returns-value]
-        supervisor._handle_session_end("asked to close", None)
-        supervisor._handle_session_end("the session ends", 4.0)
+        supervisor._signals.end_session("asked to close", None)
+        supervisor._signals.end_session("the session ends", 4.0)
         supervisor.loop.turn(may_sleep=False)
         assert found == [None, expected]
     finally:
@@ -418,7 +418,7 @@ def test_a_storm_of_sighup_is_one_reload(tmp_path: Path) -> None:
         supervisor.read_certificates = lambda: handled.append(1)  # type: ignore[method-assign]
         for _ in range(2):
             for _ in range(100):
-                supervisor._catch(signal.SIGHUP, None)
+                supervisor._signals.catch(signal.SIGHUP, None)
             supervisor.loop.turn(may_sleep=False)
         assert handled == [1, 1]
     finally:
@@ -445,7 +445,7 @@ def test_a_bug_in_what_is_asked_for_does_not_end_the_run(tmp_path: Path, asked: 
         supervisor.policy.phase = Phase.RUNNING
         supervisor.policy.refusal_to_upgrade = lambda: ""  # type: ignore[method-assign]
         if asked.startswith("SIG"):
-            supervisor.handle_signal(getattr(signal, asked))
+            supervisor._signals.handle(getattr(signal, asked))
         else:
             supervisor._requests.handle(Asked(None, Do(1, asked, [])))  # type: ignore[arg-type]
             [done] = answers

@@ -1,14 +1,11 @@
-"""What an upgrade does with settings and listening sockets, and what it says."""
+"""What an upgrade does with settings, and what it says."""
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.needs import unix_sockets
 from wsraw.config.settings import PoolSettings, Settings, replaced
 from wsraw.supervisor import upgrading
 
@@ -108,26 +105,3 @@ def test_an_upgrade_is_told_in_words() -> None:
         "now; process 11 keeps encrypting for 3 TLS connections, for 1.0 h at most; 2 "
         "connections could not be moved and are closed"
     )
-
-
-def test_sockets_stay_and_new_addresses_are_opened() -> None:
-    first = Settings(listen=("127.0.0.1:0",))
-    bound, new = upgrading.sockets_for(first, [])
-    try:
-        assert bound == new
-        again, more = upgrading.sockets_for(Settings(listen=("127.0.0.1:0", "[::1]:0")), bound)
-        assert again[0][0] is bound[0][0]
-        assert [sock.family for sock, _ in more] == [socket.AF_INET6]
-        upgrading.close(more)
-    finally:
-        upgrading.close(bound)
-
-
-@unix_sockets
-def test_an_address_that_is_in_use_leaves_nothing_open(tmp_path: Path) -> None:
-    free = tmp_path / "s"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(OSError, match="in use"):
-            upgrading.sockets_for(Settings(listen=(f"unix:{free}", f"127.0.0.1:{port}")), [])
-    assert not free.exists()

@@ -4,18 +4,66 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Final
 
 from wsraw.config import programs
+from wsraw.runtime.loop import Loop
+from wsraw.supervisor.log import Log
+
+LOOK: Final = 1.0
+"""Seconds between two scans."""
+
+PAUSE: Final = 20.0
+"""Pause after a scan, as a multiple of its duration, because signals and exits wait for it."""
 
 MOST_ENTRIES: Final = 50_000
 """Files and folders that a scan reads below one folder: about 0.1 s."""
 
 INSTALLED: Final = {"__pycache__", "node_modules", "site-packages", "venv"}
 """Names of folders with installed code, like folders that hold a pyvenv.cfg."""
+
+
+class Watching:
+    """Looks at the files of the present handlers, and at no others. Calls `changed` for changes."""
+
+    def __init__(self, loop: Loop, log: Log, changed: Callable[[], object]) -> None:
+        self._loop = loop
+        self._log = log
+        self._changed = changed
+        self._watch: Watch | None = None
+
+    def end(self) -> None:
+        """Look at nothing."""
+        self._watch = None
+
+    def begin(self, words: Iterable[str | None], folder: str) -> None:
+        """Look at those of these words that are files, as seen from that folder."""
+        paths = [Path(folder, word) for word in words if word]
+        files = [path for path in paths if os.path.isfile(path)]
+        self.end()
+        if not files:
+            text = "--reload: no worker is given as a file; nothing to watch"
+            self._log.say("warning", text)
+            return
+        self._watch = Watch(files, partial(self._log.say, "warning"))
+        self._loop.call_later(LOOK, partial(self._look, self._watch))
+
+    def _look(self, watch: Watch) -> None:
+        if watch is not self._watch:
+            return
+        began = time.monotonic()
+        changed = watch.changed()
+        took = time.monotonic() - began
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            self._log.say("info", f"{changed[0].name}{more} changed: reloading")
+            self._changed()
+        self._loop.call_later(max(LOOK, PAUSE * took), partial(self._look, watch))
 
 
 class Watch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from wsraw.config.units import human_size, human_time
@@ -11,7 +11,8 @@ from wsraw.runtime.printable import aligned
 from wsraw.supervisor.control.handler_times import with_summary
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.policy import Policy
-from wsraw.supervisor.decisions.pool import Pool
+from wsraw.supervisor.decisions.pool import Pool, in_words
+from wsraw.supervisor.decisions.selection import NO_WORKERS
 
 OF_WORKERS: Final = (
     "connections",
@@ -221,6 +222,19 @@ def _of_worker(
 
 
 # --- for people ---
+
+
+def announcement(policy: Policy, urls: Sequence[str]) -> str:
+    """Where clients are served, and by whom."""
+    count, pools = len(policy.workers), policy.pools
+    is_one = list(pools) == [DEFAULT_POOL]
+    runs = ", ".join(
+        ("" if is_one else f"{name}: ")
+        + (" and ".join(program.label for program in pool.programs) or NO_WORKERS)
+        for name, pool in pools.items()
+    )
+    who = f"{in_words(count)}, {runs}" if count else NO_WORKERS
+    return f"listening on {' and '.join(urls)} ({who})"
 
 
 def summary(policy: Policy) -> str:

@@ -4,20 +4,14 @@ sockets that these need, and what is said of it. Who takes over, the gateways de
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from wsraw.config.addresses import Listen, parse_listen
 from wsraw.config.pools import has_default
 from wsraw.config.settings import Settings, replaced
 from wsraw.config.units import human_time
 from wsraw.link.records import Exited
-from wsraw.runtime import sockets as listening
-from wsraw.supervisor.admin import Admin
 from wsraw.supervisor.processes.process import Installation
-
-Bound = list[tuple[socket.socket, Listen]]
 
 
 class Plan:
@@ -27,10 +21,6 @@ class Plan:
         """`node`: what it is called already."""
         self.settings = settings
         """Those that it has."""
-        self.sockets: Bound = []
-        """Those that it listens on."""
-        self.new_sockets: Bound = []
-        """Those of them that no gateway has listened on before."""
         self.exited: list[Exited] = []
         """Workers that have ended meanwhile."""
         self.installation: Installation | None = None
@@ -39,18 +29,10 @@ class Plan:
         """Pools whose workers are to be reloaded then; None: no reload waits for the upgrade."""
         self.text = ""
         """Which settings have changed, and how each takes effect."""
-        self.admin: Admin | None = None
-        """The next admin process, if its address is another one."""
+        self.awaits_figures = False
+        """Whether a new gateway is to say how its upgrade was."""
         self.node = node or os.urandom(4).hex()
         """The name in a cluster, where the settings give none: the same for each gateway."""
-
-    def drop_new(self) -> None:
-        """Close what was bound for an upgrade that was refused."""
-        close(self.new_sockets)
-        self.new_sockets = []
-        if self.admin is not None:
-            self.admin.close()
-            self.admin = None
 
 
 OF_RUN: Final = "run_dir"
@@ -172,36 +154,6 @@ def in_words(data: Mapping[str, Any], pid: int | None, linger: float) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def sockets_for(settings: Settings, bound: Bound) -> tuple[Bound, Bound]:
-    """The listening socket of each listener, and those of them that are new. Raises OSError, with
-    advice, and then leaves nothing open."""
-    free = {_place(listen): sock for sock, listen in bound}
-    found: Bound = []
-    new: Bound = []
-    try:
-        for text in settings.listen:
-            listen = parse_listen(text, settings)
-            sock = free.pop(_place(listen), None)
-            if sock is None:
-                sock = listening.bind(listen)
-                new.append((sock, listen))
-            found.append((sock, listen))
-    except BaseException:
-        close(new)
-        raise
-    return found, new
-
-
-def _place(listen: Listen) -> tuple[object, ...]:
-    return (listen.fd, listen.path, listen.host, listen.port)
-
-
-def close(bound: Bound) -> None:
-    """Stop listening there."""
-    for sock, listen in bound:
-        listening.close(sock, listen)
 
 
 Reread = Callable[[], Settings]

@@ -12,9 +12,11 @@ from wsraw.supervisor.replacing.records import (
     FORMAT,
     ControlRecord,
     FolderRecord,
+    HelperRecord,
     NextRecord,
     NotUnderstoodError,
     PendingRecord,
+    ProcessRecord,
     RunRecord,
     decode,
     encode,
@@ -54,6 +56,15 @@ def record() -> RunRecord:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     assert decode(encode(record())) == record()
+
+
+def test_a_record_names_all_descriptors_that_are_kept_open() -> None:
+    told = record()
+    told.link, told.unread = 9, [ProcessRecord(0, -1, 10, "worker", False, b"", [])]
+    told.policy.children[0].process = ProcessRecord(1, 11, 12, "gateway", True, b"", [], offers=13)
+    told.admin = HelperRecord(0, socket=14)
+    told.spare = FolderRecord("/spare", True, 15, 16, {}, {}, 0)
+    assert sorted(told.descriptors()) == [3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16]
 
 
 def test_fields_of_a_newer_version_are_ignored_and_those_of_an_older_one_have_defaults() -> None:

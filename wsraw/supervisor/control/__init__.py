@@ -1,1 +1,1 @@
-"""What the command line, the gateway and the supervisor say to each other."""
+"""What a run is asked and told: by the command line, by the gateway, by signals."""

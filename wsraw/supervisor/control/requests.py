@@ -5,26 +5,24 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from wsraw.config import programs
 from wsraw.config.options import LARGEST
 from wsraw.config.pools import in_force
-from wsraw.config.settings import Settings
 from wsraw.link.records import Do, Done, Status
 from wsraw.runtime.link.server import Link
-from wsraw.runtime.loop import Loop
+from wsraw.supervisor.control.canaries import Canaries
 from wsraw.supervisor.control.forwarded import GONE, Forwarded
-from wsraw.supervisor.control.link import Asked, Control, Ended
+from wsraw.supervisor.control.link import Asked, Ended
 from wsraw.supervisor.control.pending import PendingRequests
+from wsraw.supervisor.control.run import Run
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.canary import Plan
-from wsraw.supervisor.decisions.policy import UPGRADE, Phase, Policy
+from wsraw.supervisor.decisions.policy import UPGRADE, Phase
 from wsraw.supervisor.decisions.refusals import Refusals
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
-from wsraw.supervisor.log import Log
 from wsraw.supervisor.replacing.records import RunRecord
 
 log = logging.getLogger("wsraw.supervisor")
@@ -51,46 +49,13 @@ OF_GATEWAY: Final = (
 """What the gateway is asked."""
 
 
-class Run(Protocol):
-    """The part of the supervisor that requests need."""
-
-    log: Log
-    loop: Loop
-    policy: Policy
-    control: Control
-    ended_by: str
-
-    @property
-    def settings(self) -> Settings: ...
-
-    def act(self, actions: list[a.Action]) -> None: ...
-
-    def refusal_to_scale(self, count: int) -> str:
-        """Why this many workers in all are too many, or ""."""
-
-    def refusal_to_roll_back(self, names: Sequence[str]) -> str:
-        """Why these pools cannot go back to their previous versions, or ""."""
-
-    def try_out(self, names: Sequence[str], plan: Plan) -> None:
-        """Begin a canary in each of these pools."""
-
-    def reload(self, names: Sequence[str]) -> None:
-        """Reload settings that have changed, certificates, and the workers of these pools."""
-
-    def upgrade(self, python: str = "") -> str:
-        """Begin to replace the gateway, with the wsraw of another Python if one is given. Returns
-        why not, or ""."""
-
-    def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
-        """The state of the run; `report` is the gateway's part."""
-
-
 class Requests:
     """Answers each `do`: with one `done`, at once or when all of it is done, or, if the gateway is
     asked, with each page that it sends."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, canaries: Canaries) -> None:
         self._run = run
+        self._canaries = canaries
         self.pending: PendingRequests[Asked] = PendingRequests(self._answer)
         """Requests of which not all is done; the supervisor settles their parts."""
         self.refusals = Refusals()
@@ -263,7 +228,7 @@ class Requests:
                 return
         self._run.log.say("info", f"wsraw reload: a canary in {' and '.join(names)}")
         self.pending.begin(asked, a.CANARY, names)
-        self._run.try_out(names, plan)
+        self._canaries.begin(names, plan)
 
     def _plan_of(self, asked: Asked) -> Plan | str:
         """What is to be tried, or why that cannot be."""
@@ -287,7 +252,7 @@ class Requests:
             # Those that have not changed yet stay as they are.
             pools = run.policy.pools
             names = [n for n in names if pools[n].canary or pools[n].goes_back_to] or names
-        why = run.refusal_to_roll_back(names)
+        why = self._canaries.refusal_to_roll_back(names)
         if why:
             self._answer(asked, False, why)
             return
@@ -320,7 +285,7 @@ class Requests:
         else:
             pool, program = meant
             others = [c for c in run.policy.workers if (c.pool, c.program) != (pool.name, program)]
-            why = run.refusal_to_scale(len(others) + int(count))
+            why = run.open_files.refusal_to_scale(len(others) + int(count))
             if why:
                 self._answer(asked, False, why)
                 return
@@ -330,10 +295,7 @@ class Requests:
 
     def _stop(self, asked: Asked, how: str, timeout: float | None) -> None:
         self.pending.begin(asked, "stop", ["all"])
-        run = self._run
-        run.ended_by = run.ended_by or f"wsraw {asked.do.what}"
-        run.log.say("info", f"wsraw {asked.do.what}: {how}")
-        run.act(run.policy.stop(run.loop.now, timeout))
+        self._run.stop(f"wsraw {asked.do.what}", how, timeout)
 
     def finish(self, code: int) -> None:
         """The run is over: answer every request."""

@@ -227,6 +227,25 @@ class RunRecord(Record):
     limit: tuple[int, int] | None = None
     """Of open files, before the run has raised it."""
 
+    def descriptors(self) -> list[int]:
+        """All that it names."""
+        folders = [self.folder] if self.spare is None else [self.folder, self.spare]
+        processes = [each.process for each in self.policy.children if each.process is not None]
+        numbers = [
+            *self.sockets,
+            self.link,
+            self.control.listener,
+            *(number for each in folders for number in (each.lock, each.shield)),
+            *(
+                number
+                for each in (*processes, *self.unread)
+                for number in (each.stdin, each.stdout, each.offers)
+            ),
+            *(each.link for each in self.pending),
+            self.admin.socket if self.admin is not None else -1,
+        ]
+        return [number for number in numbers if number >= 0]
+
 
 _encoder: Final = msgspec.msgpack.Encoder()
 

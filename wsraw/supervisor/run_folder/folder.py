@@ -83,7 +83,7 @@ class Folder:
         """Content of each file by name."""
         self._seen: dict[str, _Signature] = {}
         """Signatures of the files as written."""
-        self._epoch = 0
+        self.epoch = 0
         if path:
             self.path = Path(path).absolute()
             _make(self.path, "--run-dir")
@@ -104,7 +104,7 @@ class Folder:
         self = cls.__new__(cls)
         self.path = Path(record.path)
         self._is_ours, self._say = record.is_ours, say
-        self._texts, self._seen, self._epoch = record.texts, record.seen, record.epoch
+        self._texts, self._seen, self.epoch = record.texts, record.seen, record.epoch
         self.lock = record.lock
         self._shield = record.shield if record.shield >= 0 else None
         for number in (record.lock, record.shield):
@@ -116,7 +116,7 @@ class Folder:
         """What the program that takes our place is to know."""
         shield = self._shield if self._shield is not None else -1
         return FolderRecord(
-            str(self.path), self._is_ours, self.lock, shield, self._texts, self._seen, self._epoch
+            str(self.path), self._is_ours, self.lock, shield, self._texts, self._seen, self.epoch
         )
 
     def _wait_for_lock(self) -> int:
@@ -172,9 +172,9 @@ class Folder:
         Connection ids and session numbers begin with it, so it must never repeat: the file counts
         on from earlier runs. While this run is up, its own count is the right one.
         """
-        self._epoch = (self._epoch or self._last_epoch()) % (EPOCHS - 1) + 1
-        self.set_file("epoch", f"{self._epoch}\n")
-        return self._epoch
+        self.epoch = (self.epoch or self._last_epoch()) % (EPOCHS - 1) + 1
+        self.set_file("epoch", f"{self.epoch}\n")
+        return self.epoch
 
     def _last_epoch(self) -> int:
         """The last epoch of earlier runs; 0 if there was none."""

@@ -34,7 +34,9 @@ class Keeper:
         self._fixed_link = link
         self._link = link
         self._link_file = _identity(link)
-        self._worker_token = worker_token
+        self._is_relinking = False
+        self.worker_token = worker_token
+        """The token of workers that are started by hand."""
         self._log = log
         self._trouble: dict[Folder | Control, str] = {}
         """What was wrong with each at the last check."""
@@ -59,7 +61,7 @@ class Keeper:
         if self._fixed_link:
             # Before the token: see place.py.
             folder.set_file(place.ENDPOINT, f"{self._fixed_link}\n")
-        folder.set_file(place.TOKEN, f"{self._worker_token}\n")
+        folder.set_file(place.TOKEN, f"{self.worker_token}\n")
         folder.set_file(CONTROL, f"{self._control.client_token}\n{self._control.endpoint}\n")
 
     def _folders(self) -> list[Folder]:
@@ -117,6 +119,11 @@ class Keeper:
         """A gateway has bound the socket of its link."""
         self._link = endpoint
         self._link_file = _identity(endpoint)
+        self._is_relinking = False
+
+    def unlinked(self) -> None:
+        """That gateway has gone."""
+        self._is_relinking = False
 
     def expected_link(self) -> str:
         """Where the next gateway will listen."""
@@ -126,6 +133,11 @@ class Keeper:
         """Whether the link's socket file is gone, so that new workers cannot connect."""
         file = _identity(self._link)
         return file is None or file != self._link_file
+
+    def begin_relinking(self) -> bool:
+        """Whether the gateway is to be told that the file is gone: it is, and it was not told."""
+        before, self._is_relinking = self._is_relinking, self._is_relinking or self.is_link_gone()
+        return self._is_relinking and not before
 
     def place(self) -> Folder:
         """A folder that takes sockets, where a gateway is to bind that of its link."""

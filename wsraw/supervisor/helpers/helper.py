@@ -23,11 +23,11 @@ INTENSITY: Final = 5
 class Helper:
     """One such process, which is started again whenever it ends. `start` starts it."""
 
-    def __init__(self, title: str, loop: Loop, log: Log) -> None:
+    def __init__(self, title: str, children: Children, loop: Loop, log: Log) -> None:
         self.child = Child(None, title=title)
+        self._children = children
         self._loop = loop
         self._log = log
-        self._children: Children | None = None
         self._restarts = Restarts(INTENSITY, random.random)
         self._is_up = False
         """Whether there is a process."""
@@ -35,14 +35,14 @@ class Helper:
         """Its end is wanted, and another one follows at once."""
         self._has_left = False
 
-    def start(self, children: Children) -> None:
+    def start(self) -> None:
         """Start the process."""
         raise NotImplementedError
 
-    def go_on_with(self, children: Children, child: Child) -> None:
+    def go_on_with(self, child: Child) -> None:
         """Go on with the process that the program before us has started, if it is still there."""
-        self._children, self.child = children, child
-        self._is_up = children.pid(child) is not None
+        self.child = child
+        self._is_up = self._children.pid(child) is not None
 
     def restart(self) -> None:
         """Replace the process, for other settings."""
@@ -57,17 +57,15 @@ class Helper:
             self._end()
 
     def _end(self) -> None:
-        assert self._children is not None
         self._children.end(self.child, Ending.KILL)
 
     def _spawn(self) -> None:
-        assert self._children is not None
         if self._has_left:
             return
         self._is_up = True
         self.child.n += 1
         self.child.spawned_at = self.child.ready_at = self._loop.now
-        self.start(self._children)
+        self.start()
 
     def exited(self, why: str) -> None:
         """Start another one, after a pause that grows while it dies again and again."""

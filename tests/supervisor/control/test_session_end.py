@@ -17,7 +17,7 @@ if sys.platform != "win32":
 import ctypes
 from ctypes import wintypes
 
-from wsraw.supervisor import session_end
+from wsraw.supervisor.control import session_end
 
 user32 = ctypes.WinDLL("user32", use_last_error=True)
 kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)

@@ -10,17 +10,17 @@ from typing import Any
 from wsraw.link.records import AGENT, Spawned
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.decisions.child import Child
+from wsraw.supervisor.helpers.helper import Helper
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.children import Children
-from wsraw.supervisor.processes.helper import Helper
 from wsraw.supervisor.replacing.records import HelperRecord
 
 
 class Agent(Helper):
     """Its process, which is started when the gateway can be reached."""
 
-    def __init__(self, loop: Loop, log: Log) -> None:
-        super().__init__("agent", loop, log)
+    def __init__(self, children: Children, loop: Loop, log: Log) -> None:
+        super().__init__("agent", children, loop, log)
         self.child.token = os.urandom(16).hex()
         self._endpoint = ""
 
@@ -28,17 +28,16 @@ class Agent(Helper):
         """What the program that takes our place is to know; children by their numbers there."""
         return HelperRecord(number(self.child), endpoint=self._endpoint)
 
-    def go_on(self, children: Children, child: Child, endpoint: str) -> None:
+    def go_on(self, child: Child, endpoint: str) -> None:
         """With the process that is there, or another one if it has died."""
-        self.go_on_with(children, child)
+        self.go_on_with(child)
         self._endpoint = endpoint
         if endpoint and not self._is_up:
             self._spawn()
 
-    def known(self, children: Children, endpoint: str) -> Spawned:
+    def known(self, endpoint: str) -> Spawned:
         """The gateway can be reached there: start the process, or let it go there. Gives what the
         gateway is to be told, so that it knows the process by its token."""
-        self._children = children
         before, self._endpoint = self._endpoint, endpoint
         if not before:
             self._spawn()
@@ -47,14 +46,14 @@ class Agent(Helper):
             self._end()
         return Spawned(AGENT, self.child.token, 0)
 
-    def start(self, children: Children) -> None:
+    def start(self) -> None:
         """Start the process, which connects to the gateway."""
-        children.spawn_agent(self.child, self._endpoint)
+        self._children.spawn_agent(self.child, self._endpoint)
 
-    def status(self, children: Children) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """For `wsraw status`."""
         return {
-            "pid": children.pid(self.child),
+            "pid": self._children.pid(self.child),
             "restarts": self.child.restarts,
-            "rss": children.memory(self.child),
+            "rss": self._children.memory(self.child),
         }

@@ -9,8 +9,7 @@ import pytest
 from tests.deadline import DEADLINE
 from tests.supervisor.processes.test_children import Nursery, posix
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.processes.children import Children
-from wsraw.supervisor.processes.helper import Helper
+from wsraw.supervisor.helpers.helper import Helper
 
 pytestmark = posix
 
@@ -20,16 +19,15 @@ class Beside(Helper):
 
     def __init__(self, nursery: Nursery) -> None:
         self.loop = Loop()
-        super().__init__("helper", self.loop, nursery.log)
-        self._children = nursery.children
+        super().__init__("helper", nursery.children, self.loop, nursery.log)
         self._nursery = nursery
         self.starts = 0
 
-    def start(self, children: Children) -> None:
+    def start(self) -> None:
         """Start a process that lives until it is killed."""
         self.starts += 1
         self._nursery.script = "sleep 1000"
-        children.spawn_agent(self.child, "ipc://x")
+        self._children.spawn_agent(self.child, "ipc://x")
 
     def die(self) -> None:
         """Wait for the end of the process."""

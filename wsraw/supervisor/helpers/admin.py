@@ -13,14 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from wsraw.config.addresses import Listen
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.decisions.actions import Ending
 from wsraw.supervisor.decisions.child import Child
+from wsraw.supervisor.helpers.helper import Helper
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.children import Children
-from wsraw.supervisor.processes.helper import Helper
 from wsraw.supervisor.replacing.records import HelperRecord
 
 QUESTION: Final = b"HEAD / HTTP/1.0\r\n\r\n"
@@ -71,15 +70,11 @@ _NOT_CONNECTED: Final = (errno.ENOTCONN, errno.EAGAIN, errno.EPIPE)
 
 
 class Admin(Helper):
-    """Its socket, which stays bound while it is replaced, and its process. Raises OSError if the
-    address cannot be bound."""
+    """Its socket, which stays bound while it is replaced, and its process."""
 
-    def __init__(
-        self, listen: Listen, loop: Loop, log: Log, sock: socket.socket | None = None
-    ) -> None:
-        """`sock`: that of the program before us, which listens there."""
-        super().__init__("admin", loop, log)
-        self._socket: socket.socket = sock or listening.bind(listen)
+    def __init__(self, sock: socket.socket, children: Children, loop: Loop, log: Log) -> None:
+        super().__init__("admin", children, loop, log)
+        self._socket = sock
         self._question: Question | None = None
         self._asked_at = loop.now
         """When the question was asked; without one, when the last one was answered."""
@@ -87,36 +82,35 @@ class Admin(Helper):
         """Whether this process has answered yet."""
         self._is_ending = False
         """Whether it was told to end, as it does not answer."""
-        self.url = f"http://{listening.printable(self._socket.getsockname())}"
+        self.url = f"http://{listening.printable(sock.getsockname())}"
 
     def record(self, number: Callable[[Child], int]) -> HelperRecord:
         """What the program that takes our place is to know; children by their numbers there."""
         return HelperRecord(number(self.child), self._socket.fileno())
 
-    def go_on(self, children: Children, child: Child) -> None:
+    def go_on(self, child: Child) -> None:
         """With the process that is there, or another one if it has died."""
-        self.go_on_with(children, child)
+        self.go_on_with(child)
         if not self._is_up:
             self._spawn()
 
-    def begin(self, children: Children) -> None:
+    def begin(self) -> None:
         """Start the process."""
-        self._children = children
         paths = "/metrics, /healthz, /readyz and the admin page"
         self._log.say("info", f"admin: {paths} at {self.url}")
         self._spawn()
 
-    def start(self, children: Children) -> None:
+    def start(self) -> None:
         """Start the process, with the socket."""
-        children.spawn_admin(self.child, self._socket)
+        self._children.spawn_admin(self.child, self._socket)
         self._is_proved = self._is_ending = False
         self._drop_question()
 
     def look(self, timeout: float) -> None:
         """To be called every second: ask the process, and end one that has not answered for that
         long; 0: never. While the supervisor or the machine was suspended, no time passes."""
-        now, children = self._loop.now, self._children
-        if not (timeout and self._is_up) or children is None:
+        now = self._loop.now
+        if not (timeout and self._is_up):
             self._drop_question()
             return
         if self._question is None:
@@ -136,7 +130,7 @@ class Admin(Helper):
             if not self._is_ending:
                 self._log.say("warning", f"ending admin: it has not answered for {most:g} s")
             # An abort logs its stack. One that cannot even do that is killed at the next look.
-            children.end(self.child, Ending.KILL if self._is_ending else Ending.ABORT)
+            self._children.end(self.child, Ending.KILL if self._is_ending else Ending.ABORT)
             self._is_ending = True
 
     def _drop_question(self) -> None:

@@ -1,0 +1,40 @@
+"""I/O. The limit of open files, and how many workers it allows."""
+
+from __future__ import annotations
+
+from wsraw.config import programs
+from wsraw.runtime import descriptors
+
+
+class OpenFiles:
+    """Raises the limit of this process."""
+
+    def __init__(self, given: tuple[int, int] | None, count: int) -> None:
+        """For a run that begins with so many workers. `given`: the limit before the program before
+        us has raised it."""
+        self.given = given or descriptors.soft_limit()
+        """What workers get."""
+        self._limit = descriptors.raise_limit()
+        self._most = min(programs.MOST, descriptors.most_workers(self._limit, count))
+
+    def refusal_to_begin(self, count: int) -> str:
+        """Why a run cannot begin with that many workers, or ""."""
+        limit = self._limit
+        if not count or descriptors.reserve(limit, count) + descriptors.LEAST <= limit:
+            return ""
+        need = descriptors.EACH_WORKER * count + descriptors.LEAST
+        return (
+            f"{count} workers need more than {need} open files, and {limit} may be open; raise "
+            "that (ulimit -Hn), or start fewer"
+        )
+
+    def refusal_to_scale(self, count: int) -> str:
+        """Why this many workers in all are too many, or ""."""
+        if count <= self._most:
+            return ""
+        if self._most == programs.MOST:
+            return f"there can be {programs.MOST} workers at most"
+        return (
+            f"there are open files for {self._most} workers at most; raise their limit (ulimit "
+            "-Hn) and start the run again"
+        )
