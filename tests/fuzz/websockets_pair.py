@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import functools
-import secrets
+from random import SystemRandom
+from unittest import mock
 
 from websockets.utils import accept_key
 
@@ -50,11 +51,8 @@ def accepted(settings: Settings, deflate: bool) -> Connection:
 def asked(settings: Settings) -> Connection:
     """One that we have opened, its request written; ACCEPT answers it."""
     # Left to chance, what comes of an answer would not be the same each time.
-    chance, secrets.token_bytes = secrets.token_bytes, lambda _: base64.b64decode(KEY)
-    try:
+    with mock.patch.object(SystemRandom, "randbytes", lambda *_: base64.b64decode(KEY)):
         con = dialed(8, ASKED, settings, {}, 0.0)
-    finally:
-        secrets.token_bytes = chance
     con.connected(0.0)
     con.output.drop()
     return con
