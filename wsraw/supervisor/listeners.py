@@ -113,7 +113,7 @@ class Listeners:
             raise
 
     def drop_new(self) -> None:
-        """There is no next gateway."""
+        """Close what was bound for a next gateway only, as that gateway does not come."""
         _close(self._new)
         self._new = []
 

@@ -66,7 +66,7 @@ class Question:
 
 
 _NOT_CONNECTED: Final = (errno.ENOTCONN, errno.EAGAIN, errno.EPIPE)
-"""What a send says while the connection is being made: there is no room for it at the listener."""
+"""What a send raises while the connection is not made yet, as the listener's queue is full."""
 
 
 class Admin(Helper):

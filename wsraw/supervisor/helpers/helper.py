@@ -1,7 +1,7 @@
 """I/O. A process beside the run, and never in its way: the admin process or a cluster's agent.
 
-It is no part of what the policy decides: nothing waits for its start, and its death is logged and
-repaired, and changes nothing else.
+The policy does not decide about it: nothing waits for its start, and when it dies, that is logged,
+and another one is started.
 """
 
 from __future__ import annotations
