@@ -71,11 +71,13 @@ def test_a_good_version_is_tried_and_then_given_to_all_as_it_was_tried(handlers:
         file = shop(handlers, "new")
         with reload(serving, "50%", "--for", f"{10 * UNIT:g}s") as command:
             eventually(lambda: clients.ask() == {b"old", b"new"}, "its share")
+            # The first of them have moved. While nobody asks, the others do, before this is answered.
+            (pool,) = serving.status()["pools"]
+            assert pool["canary"]["stage"] == "on trial"
+            clients.ask()
             assert 5 <= clients.answers.count(b"new") <= 35
             first = list(clients.answers)
             assert (clients.ask(), clients.answers) == ({b"old", b"new"}, first), "the same ones"
-            (pool,) = serving.status()["pools"]
-            assert pool["canary"]["stage"] == "on trial"
             text = "canary in the pool default: version 2 is on trial with 50 % of the connections"
             assert text in done(serving, "status")
             listed = done(serving, "connections", "--pool", "default/canary", "--json")

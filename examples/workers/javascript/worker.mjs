@@ -45,6 +45,7 @@ export class Worker {
       immediate: true, probeRouter: true, linger: 2000, receiveHighWaterMark: 100, sendHighWaterMark: 100,
       maxMessageSize: 64 << 20, ...(this.endpoint.startsWith('tcp:') && TCP), ...this.keys
     })
+    const ended = new Promise(resolve => this.socket.events.on('end', resolve))
     this.socket.connect(this.endpoint)
     process.on('SIGINT', () => this.#leave())
     process.on('SIGTERM', () => setTimeout(() => this.#leave(), this.#session ? LEAVE_WITHIN : 0))
@@ -55,6 +56,7 @@ export class Worker {
       this.#idle = true
       if (this.#leaving) await this.#leave()
     }
+    await ended // all is sent: exit() does not wait for it
     process.exit() // timers of handlers may be left
   }
 

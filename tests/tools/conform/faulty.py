@@ -81,6 +81,7 @@ FAULTS = {
     "no fence": ("fence", "the previous session"),
     "ack of the old": ("fence", "without its answer"),
     "drops what it does": ("busy-drain", "from before the drain"),
+    "leaves in a hurry": ("large-drain", "has ended with code 0, without bye"),
     "own routing id": ("routing-id", "begins with a zero byte"),
     "two frames": ("batch", "2 frames"),
     "JSON": ("batch", "not an array"),
@@ -291,6 +292,8 @@ class Worker:
         fault = self.fault
         if fault == "ignores drain":
             return
+        if fault == "leaves in a hurry" and any(len(str(record[2:])) > 1 << 20 for record in batch):
+            raise End(0)
         batch.append(["bye"])
         if fault == "last words":
             batch.append(["ack", 1, 1])

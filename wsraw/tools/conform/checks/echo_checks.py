@@ -331,6 +331,15 @@ def busy_drain(gateway: PlayedGateway) -> None:
     leave(gateway)
 
 
+def large_drain(gateway: PlayedGateway) -> None:
+    """More than sockets hold: it is still on its way when the worker wants to end."""
+    con = gateway.connect()
+    gateway.deliver()
+    gateway.message(con, bytes(range(256)) * (LARGEST // 256), "binary")
+    gateway.drain()
+    leave(gateway, 3 * gateway.timeout)
+
+
 RULES: Final = (
     Rule("text", "Fields", "Text comes back as text, unchanged.", text, True),
     Rule("binary", "Fields", "Binary data comes back as binary, unchanged.", binary, True),
@@ -354,4 +363,5 @@ RULES: Final = (
         True,
     ),
     Rule("busy-drain", "12", "A `drain` waits for the handlers.", busy_drain, True),
+    Rule("large-drain", "12", "15 MiB arrive before the worker ends.", large_drain, True),
 )

@@ -260,10 +260,10 @@ def drain(gateway: PlayedGateway) -> None:
     leave(gateway)
 
 
-def leave(gateway: PlayedGateway) -> None:
+def leave(gateway: PlayedGateway, seconds: float = 0.0) -> None:
     """Wait for the acks, the bye and the exit that follow a drain."""
     session = gateway.session
-    gateway.until(lambda: session.over, "bye")
+    gateway.until(lambda: session.over, "bye", seconds)
     left = session.unfinished()
     if left is not None:
         raise Breach(
