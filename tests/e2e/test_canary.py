@@ -71,7 +71,7 @@ def test_a_good_version_is_tried_and_then_given_to_all_as_it_was_tried(handlers:
         file = shop(handlers, "new")
         with reload(serving, "50%", "--for", f"{10 * UNIT:g}s") as command:
             eventually(lambda: clients.ask() == {b"old", b"new"}, "its share")
-            # The first of them have moved. While nobody asks, the others do, before this is answered.
+            # The first of them have moved. The others do before this is answered: nobody asks them.
             (pool,) = serving.status()["pools"]
             assert pool["canary"]["stage"] == "on trial"
             clients.ask()
