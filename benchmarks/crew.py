@@ -33,7 +33,8 @@ class Crew:
     def __init__(self, net: Namespaces, folder: Path, workers: int, heartbeat: float) -> None:
         self.net = net
         self.names = [f"w{n}" for n in range(workers)]
-        self.close_log = folder / "close-log"
+        self.close_log = folder / "closes"
+        self.close_log.mkdir()
         self._run_dir = folder / "run"
         self._keys = folder / "keys"
         self._log = folder / "log"

@@ -99,7 +99,8 @@ def measure(crew: Crew, phase: Phase, address: tuple[str, int], rate: float) -> 
     before, sent_again = crew.sessions(), retransmitted()
     crew.net.shape(phase.delay, phase.loss)
     # Reports of the last phase are about its clients.
-    crew.close_log.write_bytes(b"")
+    for file in crew.close_log.iterdir():
+        file.write_bytes(b"")
     load = Load(plan, address, close_log=CloseLog(crew.close_log))
 
     def begin() -> None:

@@ -1,5 +1,6 @@
 // The drill's own handlers (wsraw/tools/drill/target/echo.py) in JavaScript, for pools of both.
 import { appendFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { Worker } from '../../../examples/workers/javascript/worker.mjs'
 
 const HANG = 'wsraw drill: hang'
@@ -7,10 +8,10 @@ const HEADER = 16 // bytes, as in wsraw/tools/drill/load/record.py
 const closeLog = process.env.DRILL_CLOSE_LOG
 
 function report (line) {
-  if (closeLog) appendFileSync(closeLog, line)
+  if (closeLog) appendFileSync(join(closeLog, `${process.pid}`), line)
 }
 
-report('') // creates the file: these handlers report
+report('') // creates a file: these handlers report
 
 const handlers = {
   on_message ({ data, type, final }, con) {

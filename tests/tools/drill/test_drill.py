@@ -293,7 +293,7 @@ def test_wrong_options_of_the_drill_are_refused(options: list[str], said: str) -
         ("epoch", ()),
         ("control-token", ()),
         ("keys/gateway.key", ("--remote",)),
-        ("close-log", ("--remote",)),
+        ("closes/*", ("--remote",)),
     ],
 )
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])

@@ -125,3 +125,63 @@ def test_a_connection_that_no_worker_held_is_a_breach_unless_workers_die_too() -
         ends.match()
         assert ends.unheld == (1 if unheld else 0)
         assert ends.missing == (1 if unheld else 2), "one was closed in order"
+
+
+OLDER, NEWER = "WD00000200000000", "WD00000300000000"
+
+
+@pytest.mark.parametrize(
+    ("lives", "heard", "wanted"),
+    [
+        # A worker knew one of two that it need not know: nothing was reported twice.
+        (["unknown", "unknown"], [report("gateway-died", kept="-")], (0, 0, 0)),
+        (["unknown", "unknown"], [report("gateway-died", kept="-")] * 3, (0, 1, 0)),
+        # The report of one that need not be known is not that of the one that must be.
+        (["unknown", "unknown", "closed"], [report("gateway-died", kept="-"), report()], (0, 0, 0)),
+        (["unknown", "closed", "unknown"], [report(), report("gateway-died")], (0, 0, 0)),
+        # What is missing is missing where the states say so.
+        (["answered", "closed"], [report()], (1, 0, 0)),
+        (["older", "closed", "newer"], [report(kept=OLDER), report(kept=NEWER)], (1, 0, 0)),
+        (["older", "unknown"], [], (1, 0, 0)),
+    ],
+)
+def test_ends_of_a_reused_address_have_the_reports_that_fit(
+    lives: list[str], heard: list[CloseReport], wanted: tuple[int, int, int]
+) -> None:
+    made = {
+        "unknown": lambda: ConnectionEnd("websocket", "a:1", is_known=False, how="eof"),
+        "answered": lambda: ConnectionEnd("websocket", "a:1", OLDER, how="eof"),
+        "closed": end,
+        "older": lambda: ConnectionEnd("websocket", "a:1", OLDER),
+        "newer": lambda: ConnectionEnd("websocket", "a:1", NEWER),
+    }
+    ends = CloseRecords(gateway_dies=True)
+    for life in lives:
+        ends.ended(made[life]())
+    for each in heard:
+        ends.report(each)
+    ends.match()
+    assert counts(ends) == wanted
+    assert ends.disconnected("at-least-once") == ({}, {})
+
+
+def test_one_that_was_lost_and_not_reported_is_not_blamed_for_a_later_one_of_its_address() -> None:
+    """It was without a worker when its gateway died."""
+    ends = CloseRecords(gateway_dies=True, unheld=True)
+    ends.ended(ConnectionEnd("websocket", "a:1", OLDER, how="eof"))
+    ends.ended(end())
+    ends.report(report())
+    ends.match()
+    assert (counts(ends), ends.unheld) == ((0, 0, 0), 1)
+    assert ends.disconnected("at-least-once") == ({}, {})
+    assert ends.lost_with_gateway().total() == 1
+
+
+def test_the_report_of_a_lost_connection_is_not_awaited_in_place_of_a_later_one() -> None:
+    ends = CloseRecords(gateway_dies=True)
+    ends.ended(ConnectionEnd("websocket", "a:1", is_known=False, how="eof"))
+    ends.ended(end())
+    ends.report(report("gateway-died", kept="-"))
+    assert not ends.all_reported()
+    ends.report(report())
+    assert ends.all_reported()

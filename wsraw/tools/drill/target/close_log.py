@@ -1,4 +1,8 @@
-"""I/O. The file in which the handlers of the drill's own run write each on_close (echo.py).
+"""I/O. The folder in which the handlers of the drill's own run write each on_close (echo.py).
+
+Each process has a file of its own there, named by its pid. In one file for all, lines would be lost
+on Windows: to append is two steps there, find the end and write, and another process can write in
+between.
 
 A handler can write a line twice: if its worker is killed before the event counts as handled, the
 event comes again with a higher `delivery`.
@@ -6,43 +10,55 @@ event comes again with a higher `delivery`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
 from wsraw.tools.drill.target.close_records import CloseReport
 
 VARIABLE: Final = "DRILL_CLOSE_LOG"
-"""The environment variable that names the file."""
+"""The environment variable that names the folder."""
 
 
 class CloseLog:
     """Reads what was added. Each line: peer, code, cause, state, connection id, delivery."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self._seen: set[str] = set()
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._offsets: dict[Path, int] = defaultdict(int)
+        self._seen: dict[str, set[str]] = defaultdict(set)
+        """The deliveries of each connection's end."""
 
     def exists(self) -> bool:
-        """Whether the handlers write it: they create it when they are loaded."""
-        return self._path.exists()
+        """Whether the handlers write it: they create a file when they are loaded."""
+        return any(self._files())
 
     def read(self) -> list[CloseReport]:
-        """The reports since the last call."""
-        try:
-            with open(self._path, "rb") as stream:
-                stream.seek(self._offset)
-                data = stream.read()
-        except FileNotFoundError:
-            return []
+        """The reports since the last call, in the order in which their connections began."""
+        lines = [line for file in self._files() for line in self._read(file)]
+        reports = []
+        for name, code, cause, state, con, delivery in sorted(lines, key=_place):
+            seen = self._seen[con]
+            if not seen or delivery in seen:
+                reports.append(CloseReport(name, code, cause, state))
+            seen.add(delivery)
+        return reports
+
+    def _files(self) -> list[Path]:
+        return list(self._folder.iterdir()) if self._folder.exists() else []
+
+    def _read(self, file: Path) -> list[list[str]]:
+        with open(file, "rb") as stream:
+            stream.seek(self._offsets[file])
+            data = stream.read()
         # The next call takes a line that is just being written.
         data = data[: data.rfind(b"\n") + 1]
-        self._offset += len(data)
-        reports = []
-        for line in data.decode("utf-8", "backslashreplace").splitlines():
-            name, code, cause, state, con, delivery = (line.split() + ["?"] * 6)[:6]
-            if con in self._seen and delivery != "1":
-                continue
-            self._seen.add(con)
-            reports.append(CloseReport(name, code, cause, state))
-        return reports
+        self._offsets[file] += len(data)
+        lines = data.decode("utf-8", "backslashreplace").splitlines()
+        return [(line.split() + ["?"] * 6)[:6] for line in lines]
+
+
+def _place(line: list[str]) -> tuple[int, int]:
+    """Connection id and delivery: both only grow."""
+    con, delivery = (int(word) if word.isdecimal() else 0 for word in line[4:])
+    return con, delivery

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+GATEWAY_DIED: Final = "gateway-died"
 
 
 class CloseReport(NamedTuple):
@@ -36,8 +38,15 @@ class ConnectionEnd:
     """The cause that its on_close reported; empty if that is not known."""
 
 
+class _Choice(NamedTuple):
+    missing: int
+    misfits: int
+    chosen: tuple[ConnectionEnd, ...]
+
+
 class CloseRecords:
-    """All ends of a drill. Addresses can be reused, so ends and reports are matched in order.
+    """All ends of a drill. An address can be reused, so the ends and the reports of each are
+    matched in order. Ends that outnumber the reports are those that need none, or that fit worst.
 
     `gateway_dies`: connections may be lost with it. `unheld`: a connection that is without a worker
     at that moment gets no on_close (docs/troubleshooting.md).
@@ -62,26 +71,60 @@ class CloseRecords:
         self._reports[report.name].append(report)
 
     def all_reported(self) -> bool:
+        """Whether each end that a worker must know was reported."""
         return all(
-            len(self._reports[name]) >= sum(end.is_known for end in ends)
+            len(reports) >= sum(end.is_known for end in ends)
+            # The report of a connection that was lost with a gateway is not that of a later one.
+            and sum(report.cause != GATEWAY_DIED for report in reports)
+            >= sum(end.is_known and not self.looks_lost(end.how) for end in ends)
             for name, ends in self._ends.items()
+            for reports in (self._reports[name],)
         )
 
     def match(self) -> None:
         """Match ends and reports, and count those that do not fit. Call it once, at the end."""
         for name, ends in self._ends.items():
             reports = self._reports[name]
-            expected = ends if len(reports) >= len(ends) else [end for end in ends if end.is_known]
-            missing = max(0, len(expected) - len(reports))
-            if self._may_be_unheld and missing:
-                unheld = min(missing, sum(self._is_lost(end) for end in expected))
-                self.unheld += unheld
-                missing -= unheld
-            self.missing += missing
-            self.duplicated += max(0, len(reports) - len(expected))
-            for end, report in zip(expected, reports, strict=False):
+            reported = self._choose_reported(ends, reports)
+            for end, report in zip(reported, reports, strict=False):
                 end.cause = report.cause
-                self.states_lost += bool(end.header) and end.header != report.state
+                self.states_lost += _is_state_lost(end, report)
+            numbers = {id(end) for end in reported}
+            unreported = [end for end in ends if end.is_known and id(end) not in numbers]
+            unheld = sum(map(self._is_lost, unreported)) if self._may_be_unheld else 0
+            self.unheld += unheld
+            self.missing += len(unreported) - unheld
+            self.duplicated += len(reports) - len(reported)
+
+    def _choose_reported(
+        self, ends: Sequence[ConnectionEnd], reports: Sequence[CloseReport]
+    ) -> tuple[ConnectionEnd, ...]:
+        """The ends that the reports are about: as many of those that a worker must know as there
+        can be, and then those that fit best."""
+        number = min(len(ends), len(reports))
+        if number == len(ends):
+            return tuple(ends)
+        # By the number of reports that have an end: how many ends should have one and have none,
+        # how many do not fit, and the ends.
+        best: dict[int, _Choice] = {0: _Choice(0, 0, ())}
+        for end in ends:
+            choices = [
+                (used, choice._replace(missing=choice.missing + end.is_known))
+                for used, choice in best.items()
+            ]
+            for used, (missing, misfits, chosen) in best.items():
+                if used < number:
+                    misfits += self._misfit(end, reports[used])
+                    choices.append((used + 1, _Choice(missing, misfits, (*chosen, end))))
+            best = {}
+            for used, choice in choices:
+                if used not in best or choice[:2] < best[used][:2]:
+                    best[used] = choice
+        return best[number].chosen
+
+    def _misfit(self, end: ConnectionEnd, report: CloseReport) -> int:
+        is_stranger = report.cause == GATEWAY_DIED and not self.looks_lost(end.how)
+        return _is_state_lost(end, report) + is_stranger
 
     def _disconnected(self) -> Iterator[ConnectionEnd]:
         return (end for ends in self._ends.values() for end in ends if end.how)
@@ -104,11 +147,15 @@ class CloseRecords:
         return Counter(end.cause or end.how for end in self._disconnected() if self._is_lost(end))
 
     def _is_lost(self, end: ConnectionEnd) -> bool:
-        return end.cause in ("", "gateway-died") and self.looks_lost(end.how)
+        return end.cause in ("", GATEWAY_DIED) and self.looks_lost(end.how)
 
     def looks_lost(self, how: str) -> bool:
         """Whether the client could see this if its gateway has died."""
         return self._gateway_dies and how.startswith(("eof", "connection reset", "broken pipe"))
+
+
+def _is_state_lost(end: ConnectionEnd, report: CloseReport) -> bool:
+    return bool(end.header) and end.header != report.state
 
 
 def _is_promised(end: ConnectionEnd, delivery: str) -> bool:

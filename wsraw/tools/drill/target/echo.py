@@ -1,7 +1,7 @@
 """The handlers file of the drill's own run: an echo that can hang and that reports each on_close.
 
 It keeps the first bytes of each connection in `con.state`, so that on_close shows whether the state
-survived every death of a worker. Reports go to a file (close_log.py).
+survived every death of a worker. Reports go to files (close_log.py).
 """
 
 import os
@@ -31,12 +31,12 @@ def on_close(con: Connection) -> None:
 
 
 def report(line: str) -> None:
-    """Write in one call, so that lines of several workers do not mix."""
-    if path := os.environ.get(VARIABLE):
+    if folder := os.environ.get(VARIABLE):
+        path = os.path.join(folder, str(os.getpid()))
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(file, line.encode())
         os.close(file)
 
 
-# Create the file: it shows that these handlers report.
+# Create a file: it shows that these handlers report.
 report("")

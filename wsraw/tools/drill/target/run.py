@@ -50,8 +50,9 @@ class Run:
         except OSError as error:
             raise DrillError(f"--log {plan.log}: {error.strerror}") from error
         self.folder = Path(tempfile.mkdtemp(prefix="wsraw-drill-"))
-        self.close_log = self.folder / "close-log"
+        self.close_log = self.folder / "closes"
         """Where the handlers write each on_close (close_log.py)."""
+        self.close_log.mkdir()
         self.failures: list[str] = []
         """What went wrong at the end."""
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
