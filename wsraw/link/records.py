@@ -115,8 +115,7 @@ class OnMessage(Record, tag="on_message"):
 
 
 class OnRequest(Record, tag="on_request"):
-    """Event: an HTTP request, with `plain_http = handlers`. It is the only event of its connection
-    but for an on_close. `inf` and `about` as in on_connect."""
+    """Event: an HTTP request, with `plain_http = handlers`. It is the only event of its connection, apart from on_close. `inf` and `about` as in on_connect."""
 
     seq: int
     con: int
@@ -255,15 +254,15 @@ class Opened(Record, tag="opened"):
 
 class Hung(Record, tag="hung"):
     """Notice: the handler of `event` (its seq) of `con` takes too long. Log where it is, and cancel
-    it if you can: else your process, or your session, is about to be ended for it."""
+    it if you can: otherwise your process, or your session, is ended soon."""
 
     con: int
     event: int
 
 
 class Watch(Record, tag="watch"):
-    """Notice for the agent of a cluster alone: the group, or the user, of that name has connections
-    here now, or, if `on` is false, no more. `kind` is `group` or `user`."""
+    """Notice, only for the agent of a cluster: the group or user of that name has connections here
+    now, or, if `on` is false, has none any more. `kind` is `group` or `user`."""
 
     name: str
     on: bool = True
@@ -271,10 +270,10 @@ class Watch(Record, tag="watch"):
 
 
 class Relay(Record, tag="relay"):
-    """Between a gateway and the agent of its cluster alone, in both directions: what another node
-    is to do, or this one for another. `kind` is `publish`, `user`, `send`, `close`, `ask`,
-    `answer`, or of who is in a group `presence`, `gone` or `back`; `name` is a group, a user, or
-    the reference of a connection."""
+    """Only between a gateway and the agent of its cluster, in both directions: what another node is
+    to do, or this node for another one. `kind` is `publish`, `user`, `send`, `close`, `ask` or
+    `answer`; about who is in a group, it is `presence`, `gone` or `back`. `name` is a group, a user,
+    or the reference of a connection."""
 
     kind: str
     name: str
@@ -381,7 +380,8 @@ class Send(Record, tag="send"):
 
 
 class Open(Record, tag="open"):
-    """Open a connection under an id of your range. `during`: the connection whose event asks."""
+    """Open a connection under an id of your range. Option `during`: the
+    connection whose event is being handled."""
 
     con: int
     target: str
@@ -434,7 +434,7 @@ class Publish(Record, tag="publish"):
 
 
 class User(Record, tag="user"):
-    """Bind a connection to a user, instead of the one that it was bound to. "": to none."""
+    """Bind a connection to a user, in place of an earlier one. "": to no user."""
 
     con: int
     user: str
@@ -517,7 +517,7 @@ class CloseRef(Record, tag="close_ref"):
 
 
 class Figures(Record, tag="figures"):
-    """Of the agent of a cluster alone, once a second: its counters, and what it is connected to."""
+    """Only from the agent of a cluster, once a second: its counters, and what it is connected to."""
 
     data: dict[str, Any]
 
@@ -707,8 +707,8 @@ class Upgraded(Record, tag="upgraded"):
 
 
 class Kept(Record, tag="kept"):
-    """The gateway goes on: its successor has not taken over, and `why` says why not; "" if that has
-    ended."""
+    """The gateway goes on: its successor has not taken over, and `why` says why not; "" if the
+    successor has ended."""
 
     why: str
 
