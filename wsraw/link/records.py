@@ -115,7 +115,8 @@ class OnMessage(Record, tag="on_message"):
 
 
 class OnRequest(Record, tag="on_request"):
-    """Event: an HTTP request, with `plain_http = handlers`. It is the only event of its connection, apart from on_close. `inf` and `about` as in on_connect."""
+    """Event: an HTTP request, with `plain_http = handlers`. It is the only event of its connection,
+    apart from on_close. `inf` and `about` as in on_connect."""
 
     seq: int
     con: int
@@ -272,8 +273,8 @@ class Watch(Record, tag="watch"):
 class Relay(Record, tag="relay"):
     """Only between a gateway and the agent of its cluster, in both directions: what another node is
     to do, or this node for another one. `kind` is `publish`, `user`, `send`, `close`, `ask` or
-    `answer`; about who is in a group, it is `presence`, `gone` or `back`. `name` is a group, a user,
-    or the reference of a connection."""
+    `answer`; about who is in a group, it is `presence`, `gone` or `back`. `name` is a group, a
+    user, or the reference of a connection."""
 
     kind: str
     name: str
@@ -517,7 +518,8 @@ class CloseRef(Record, tag="close_ref"):
 
 
 class Figures(Record, tag="figures"):
-    """Only from the agent of a cluster, once a second: its counters, and what it is connected to."""
+    """Only from the agent of a cluster, once a second: its counters, and what it is connected
+    to."""
 
     data: dict[str, Any]
 
