@@ -147,7 +147,7 @@ def connections(
 @run_dir_option
 @timeout_option(10.0)
 def connection(con_id: int, run_dir: str, timeout: float, as_json: bool) -> None:
-    """Show all that is known of a connection.
+    """Show all that is known about a connection.
 
     ID is its number in the log and in `wsraw connections`; handlers know it as con.id.
     """
@@ -362,9 +362,8 @@ def trace(
     The trace ends when the connection has ended, or with Ctrl-C. With an address, a network or a
     path (/rooms/{room}), it shows a connection that is open, or the next one that comes.
 
-    Payloads are shown, even if they contain secrets. Of a request, only the path and harmless
-    headers are shown.
-    """
+    Payloads are shown, even if they contain secrets. Of a request, only the path and headers
+    without secrets are shown."""
     options: dict[str, Any] = {"bytes": most_bytes, "new": new, "connections": connections}
     if which.isascii() and which.isdigit():
         options = {"bytes": most_bytes, "id": int(which)}

@@ -105,11 +105,10 @@ def _admin_link(data: dict[str, Any]) -> str:
 def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
     """Show a run live: rates, pools, workers, memory, limits.
 
-    Rates are those since the last view. If the output is not a terminal, each view is printed below
-    the last one, and the command ends with the run.
+    Rates are averages since the last view. If the output is not a terminal, each view is printed
+    below the last one, and the command ends with the run.
 
-    Exit code 1: the run has ended, and the output is not a terminal. 2: there is no run.
-    """
+    Exit code 1: the run has ended, and the output is not a terminal. 2: there is no run."""
     from wsraw.supervisor.control import client
     from wsraw.tools.top import session
 
@@ -156,12 +155,11 @@ def reload(
     """Replace all workers with new ones, one by one.
 
     The new workers load the handlers file again. If it does not load, the old workers stay. Changed
-    settings and certificates take effect, too; if a setting needs a new gateway, that takes over
-    all connections first, as with `wsraw upgrade`.
+    settings and certificates take effect, too; if a setting needs a new gateway, the new gateway
+    takes over all connections first, as with `wsraw upgrade`.
 
-    With --canary, the command waits until the trial has ended. --timeout counts from then on, and
-    only if --for is given.
-    """
+    With --canary, the command waits until the trial has ended. --timeout limits the time after
+    that, and only if --for is given."""
     pools = (pool,) if pool else ()
     if canary is None:
         if seconds:

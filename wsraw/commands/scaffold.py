@@ -44,8 +44,8 @@ FILES: Final = {
     "--user",
     metavar="NAME",
     default="",
-    help="The user that the systemd unit starts the service as. Default: you; if you are root, a "
-    "user that systemd makes up (DynamicUser).",
+    help="User of the service in the systemd unit. Default: you; if you are root, a temporary user "
+    "of systemd (DynamicUser).",
 )
 def init(folder: str, user: str) -> None:
     """Create the files of a new service.
@@ -98,7 +98,7 @@ def _user_lines(user: str) -> str:
 OWN_USER: Final = "# A user that owns nothing but this service is better: User=NAME."
 
 DYNAMIC_USER: Final = """\
-# systemd makes up a user, who can read what everybody can. To read more, such as the key of a
+# A temporary user of systemd, who can read what everybody can. To read more, such as the key of a
 # certificate, the service needs a user of its own: `useradd -r NAME`, and User=NAME in this line.
 DynamicUser=yes"""
 
@@ -118,12 +118,11 @@ def check(config: str | None, **values: Any) -> None:
 
     The options are those of `wsraw run`. No clients are served. Each handlers file is loaded as a
     worker loads it, in a process of its own and within start_timeout; on_start is not called. Each
-    port is opened for a moment; a port that your own run is using is not a problem. Each target of
-    a bridge is connected to.
+    port is opened for a moment; a port that your own run is using is not a problem. wsraw connects
+    to each target of a bridge.
 
-    Exit code 0: a run could start. 1: it could not, or a function looks like a misspelt handler.
-    2: the settings are wrong.
-    """
+    Exit code 0: a run could start. 1: it could not, or a function looks like a misspelt handler. 2:
+    the settings are wrong."""
     found = gather(values, config or "")
     in_pools = check_all(found)
     names = ", ".join(found.sources) or "all at their defaults"

@@ -54,7 +54,7 @@ from wsraw.config import programs
     metavar="FILE",
     default="",
     help="File with the secret key of this worker, for a gateway on another machine. `wsraw "
-    "keygen` makes it.",
+    "keygen` writes it.",
 )
 @click.option(
     "--gateway-key",

@@ -105,7 +105,8 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     verify: bool = True
     """Whether a target with TLS must have a certificate for its name that this system trusts."""
     server_name: str = ""
-    """The name that a target with TLS must prove, if it is not that of its host."""
+    """The name that the certificate of a target with TLS must have, if it is not the name of the
+    host."""
     proxy: str | None = None
     """Overrides the setting `connect_proxy`; empty: no proxy."""
     pass_headers: tuple[str, ...] = ("all",)
@@ -206,13 +207,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handles them again. at-most-once: they are not repeated, and their connections are closed."""
     max_deliveries: PositiveCount = 3
     """Set an event aside as a dead letter, and close its connection (1011), after this many workers
-    have died of it."""
+    have died while handling it."""
     handler_timeout: Seconds = 30.0
     """Cancel an async handler that takes longer than this; kill the worker if it does not end."""
     worker_wait_timeout: Seconds = 30.0
     """Close a new connection (1013, raw: reset) that has waited this long for a worker."""
     max_events: Count = 0
-    """Replace a worker after this many events, give or take 10 %. 0: never."""
+    """Replace a worker after this many events, or up to 10 % more or fewer, so that not all are
+    replaced at once. 0: never."""
     max_memory: Size = 0
     """Replace a worker that uses more memory (RSS) than this (Linux, Windows). 0: never."""
     reload: bool = False
@@ -234,11 +236,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     static: answer it with a file from the folder `static`; this is the default if `static` is
     set."""
     static: PathText = ""
-    """Folder whose files are served to GET and HEAD requests, beside the sockets. With plain_http =
-    handlers, on_request is called first; requests that it does not answer get a file."""
+    """Folder whose files are served to GET and HEAD requests, on the same ports as the sockets.
+    With plain_http = handlers, on_request is called first; requests that it does not answer get a
+    file."""
     first_byte_timeout: Seconds = 0.0
     """Treat a client as raw if it sends nothing for this long after connecting. Set it for
-    protocols in which the server speaks first."""
+    protocols in which the server speaks first. 0: never."""
     tls: Literal["auto", "off", "optional", "required"] = "auto"
     """Whether listeners without a prefix use TLS. required: always. optional: the first byte of
     each connection decides. off: never. auto: required if tls_cert is set, otherwise off."""
@@ -349,7 +352,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     each connection needs more memory, and published messages are compressed separately for each
     client."""
     run_dir: PathText = ""
-    """Folder for the sockets, token and dead letters of the run. Only its owner may access it.
+    """Folder for the sockets, tokens and dead letters of the run. Only its owner may access it.
     Default: a new folder for each run."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Log messages of this severity and above. What handlers print is always logged."""
@@ -367,15 +370,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Time limit for a worker to load its handlers file and connect. After it, the worker is killed
     and another one is started."""
     canary_percent: Annotated[int, msgspec.Meta(ge=1, le=99)] = 10
-    """Share of the connections that `wsraw reload --canary` tries new handlers with."""
+    """Percentage of the connections with which `wsraw reload --canary` tries new handlers."""
     canary_time: Seconds = 60.0
     """How long new handlers are tried before all workers get them."""
     canary_shield: bool = False
     """If a new handler raises while it is tried, give its event to an old worker instead of closing
     the client. That event is then handled twice."""
     gateway_timeout: Seconds = 60.0
-    """Kill and restart a gateway, or the process of `admin`, that has not answered the supervisor
-    for this long. 0: never."""
+    """Kill and restart a gateway, or the admin process, that has not answered the supervisor for
+    this long. 0: never."""
     upgrade_timeout: Seconds = 10.0
     """Time limit for a new gateway to take over all connections. After it, the old gateway
     continues. 0: no limit."""
@@ -401,7 +404,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where workers on other machines connect: tcp://ADDRESS:PORT. May be repeated. Needs link_key
     and worker_keys, except on loopback addresses."""
     link_key: PathText = ""
-    """File with the gateway's secret key for worker_listen. `wsraw keygen` makes it."""
+    """File with the gateway's secret key for worker_listen. `wsraw keygen` writes it."""
     worker_keys: PathText = ""
     """File, or folder of *.pub files, with the public keys of the workers that may connect, and the
     pools that each may join."""
@@ -413,13 +416,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections work across all of them: nats://HOST:4222, or tls://HOST:4222. May be repeated for
     the servers of one NATS cluster. Needs `pip install 'wsraw[cluster]'`. Default: no cluster."""
     cluster_name: str = "wsraw"
-    """Name of the cluster. Gateways with different names do not hear each other, even on the same
+    """Name of the cluster. Gateways with different cluster names share nothing, even on the same
     NATS server."""
     node: str = ""
     """Name of this gateway in the cluster: letters, digits, - and _. Each gateway needs a name of
     its own. Default: a random name for each run."""
     cluster_credentials: PathText = ""
-    """File with the credentials for NATS, as `nsc` makes it: user JWT and seed."""
+    """File with the credentials for NATS, as `nsc` writes it: user JWT and seed."""
     cluster_ca: PathText = ""
     """File with the certificate authorities (PEM) of the NATS servers. Default: those of the
     system."""
