@@ -144,7 +144,7 @@ def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Pa
                     # Both workers, with both gateways.
                     await asyncio.to_thread(run.line, r"worker \w+ is ready", 4)
                     await worker.ready()
-                    stop(run, folder)
+                    await asyncio.to_thread(stop, run, folder)
                     # Nor does it hold up the end.
                     assert await asyncio.to_thread(run.wait) == 0
                 while worker.is_ready:
@@ -153,7 +153,7 @@ def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Pa
                     await asyncio.to_thread(run.ready)
                     await worker.ready()
                     await worker.publish("nobody", "x")
-                    stop(run, folder)
+                    await asyncio.to_thread(stop, run, folder)
                     assert await asyncio.to_thread(run.wait) == 0
 
     run(main())
