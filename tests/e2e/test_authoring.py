@@ -109,7 +109,7 @@ def on_connect(inf, con):
 
 
 @posix
-@pytest.mark.parametrize("define", ["def", "async def"])
+@pytest.mark.parametrize("define", ["def", pytest.param("async def", marks=pytest.mark.long)])
 def test_a_timer_of_the_pool_is_called_by_one_worker_after_the_other(
     define: str, tmp_path: Path
 ) -> None:
@@ -170,6 +170,7 @@ def test_an_async_handler_that_takes_too_long_is_cancelled_and_its_worker_goes_o
             hangs.recv(DEADLINE)
 
 
+@pytest.mark.long
 def test_a_worker_whose_handler_does_not_end_when_it_is_cancelled_is_killed(
     tmp_path: Path,
 ) -> None:

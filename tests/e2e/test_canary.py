@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -86,6 +87,7 @@ def test_a_good_version_is_tried_and_then_given_to_all_as_it_was_tried(handlers:
             file.with_name("shop.py").write_text("not Python")
             while command.poll() is None:
                 clients.ask()
+                time.sleep(0.05)
             out, _ = command.communicate(timeout=COMMAND_DEADLINE)
         assert (command.returncode, out) == (0, "reloaded: 2 workers\n")
         assert clients.ask() == {b"new"}
@@ -231,7 +233,7 @@ LOST_AT_MOST = 8
 twice that, as the machine may be busy."""
 
 
-@pytest.mark.parametrize("word", ["def", "async def"])
+@pytest.mark.parametrize("word", ["def", pytest.param("async def", marks=pytest.mark.long)])
 def test_a_version_that_always_raises_costs_few_clients(handlers: Write, word: str) -> None:
     """Far less than its share, though all of them send at once."""
     with serve(shop(handlers, "old"), workers=2, tracebacks=True) as serving:

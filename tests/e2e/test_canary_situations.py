@@ -186,6 +186,7 @@ def test_a_shield_is_refused_where_nothing_may_be_handled_twice(handlers: Write)
         assert "the pool default has delivery = at-most-once, so none of its" in refused.stderr
 
 
+@pytest.mark.long
 def test_a_shield_can_be_the_default(handlers: Write) -> None:
     with (
         serve(shop(handlers, "old"), "--canary-shield", workers=2, tracebacks=True) as serving,
@@ -242,6 +243,7 @@ def test_workers_may_die_and_be_scaled_meanwhile(handlers: Write) -> None:
         until_ready(serving, 1)
 
 
+@pytest.mark.long
 def test_a_trial_goes_on_when_the_command_that_waits_for_it_is_ended(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
@@ -258,6 +260,7 @@ def test_a_trial_goes_on_when_the_command_that_waits_for_it_is_ended(handlers: W
         eventually(lambda: clients.ask() == {b"new"}, "its end", COMMAND_DEADLINE)
 
 
+@pytest.mark.long
 @posix
 def test_sighup_ends_it_and_reloads(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
@@ -283,6 +286,7 @@ def test_a_stop_meanwhile_ends_all_in_order(handlers: Write) -> None:
         assert serving.run.wait() == 0
 
 
+@pytest.mark.long
 def test_an_upgrade_is_refused_meanwhile(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()

@@ -239,6 +239,7 @@ def test_a_deflate_bomb_is_closed_with_1009_and_costs_little(takeover: str) -> N
         assert serving.rss() - before < 16 * MIB
 
 
+@pytest.mark.long
 @linux
 def test_small_compressed_frames_do_not_accumulate() -> None:
     """Each message is within the limit; together they are a thousand times what was sent."""
@@ -272,6 +273,7 @@ def inflate(first: int, data: bytes) -> bytes:
     return zlib.decompressobj(-15).decompress(data + b"\x00\x00\xff\xff")
 
 
+@pytest.mark.long
 @linux
 def test_a_published_flood_closes_only_the_reader_that_sleeps(handlers: Write) -> None:
     text = """

@@ -106,6 +106,7 @@ def test_an_upgrade_is_refused_where_no_socket_can_be_passed_on(tmp_path: Path) 
         assert serving.gateway == gateway
 
 
+@pytest.mark.long
 def test_a_stop_comes_back_when_the_folder_is_free(tmp_path: Path) -> None:
     folder = f"--run-dir={tmp_path / 'run'}"
     for _ in range(3):
@@ -399,6 +400,7 @@ def test_an_async_handler_that_hangs_is_cancelled_and_shows_what_it_awaited(
     assert "aborting worker" not in str(serving)
 
 
+@pytest.mark.long
 @posix
 def test_an_async_handler_that_cannot_be_cancelled_ends_its_worker(handlers: Write) -> None:
     text = """

@@ -351,6 +351,7 @@ def test_a_thread_gives_up_after_its_timeout(tmp_path: Path) -> None:
         worker.publish("all", "x", timeout=0.05)
 
 
+@pytest.mark.long
 @posix
 def test_fastapi_pushes_to_sockets(tmp_path: Path) -> None:
     """A real server, in a process of its own, and HTTP from outside."""

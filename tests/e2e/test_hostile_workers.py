@@ -364,7 +364,7 @@ ATTACKS: list[Attack] = [
 ]
 
 
-@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("link", ["local", pytest.param("remote", marks=pytest.mark.long)])
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.__name__ for attack in ATTACKS])
 def test_a_hostile_worker_leaves_nothing_behind(
     serving: Serving, attack: Attack, link: str

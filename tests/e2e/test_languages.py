@@ -120,7 +120,13 @@ def test_nothing_is_lost_when_workers_are_killed(served: Serving) -> None:
     until_ready(served, 2)
 
 
-@pytest.mark.parametrize("options", [[], ["--remote"]], ids=["local", "remote"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="local"),
+        pytest.param(["--remote"], id="remote", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_the_worker_passes_every_rule(language: str, options: list[str]) -> None:
     worker = shlex.split(languages.command(language))

@@ -483,6 +483,7 @@ def test_every_row_has_a_case_and_every_limit_a_row() -> None:
     assert {name for case in CASES for name in case.counts} == set(DONE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=[case.act.__name__ for case in CASES])
 def test_each_reached_limit_is_seen_by_the_client_and_counted_and_logged(
     case: Case, handlers: Callable[[str], Path], tmp_path: Path

@@ -95,7 +95,7 @@ def run(serving: Serving, act: Callable[[Load], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("link", ["local", pytest.param("remote", marks=pytest.mark.long)])
 def test_links_that_are_cut_repeatedly_lose_nothing(link: str, keys: Keys) -> None:
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway()))

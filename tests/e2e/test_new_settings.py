@@ -55,6 +55,7 @@ def begun(tmp_path: Path, *, tracebacks: bool = False) -> Iterator[Case]:
         yield case
 
 
+@pytest.mark.long
 def test_another_number_of_workers_is_taken_by_a_reload(tmp_path: Path, handlers: Write) -> None:
     with begun(tmp_path, tracebacks=True) as case:
         gateway = case.serving.gateway
@@ -147,6 +148,7 @@ def test_another_admin_address_is_taken_by_a_reload(tmp_path: Path) -> None:
         assert case.serving.gateway == gateway
 
 
+@pytest.mark.long
 def test_what_only_the_supervisor_knows(tmp_path: Path) -> None:
     workers = f'workers = ["{ECHO}"]\n'
     with begun(tmp_path) as case:

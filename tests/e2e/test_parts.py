@@ -45,7 +45,7 @@ def check_answer(client: socket.socket) -> None:
     assert receive_exactly(client, 2) == b"go"
 
 
-@pytest.mark.parametrize("define", ["def", "async def"])
+@pytest.mark.parametrize("define", ["def", pytest.param("async def", marks=pytest.mark.long)])
 def test_a_client_gets_all_that_a_handler_sends_for_one_event(handlers: Write, define: str) -> None:
     with serve(handlers(LARGE.format(define=define)), MEMORY) as serving, serving.tcp() as client:
         for _ in range(2):
@@ -54,6 +54,7 @@ def test_a_client_gets_all_that_a_handler_sends_for_one_event(handlers: Write, d
         assert serving.status()["gateway"]["limits"] == {}
 
 
+@pytest.mark.long
 def test_a_worker_on_another_machine_sends_as_much_in_more_parts(handlers: Write) -> None:
     file = handlers(LARGE.format(define="def"))
     with gateway(MEMORY, workers=0) as serving:

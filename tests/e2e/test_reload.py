@@ -64,6 +64,7 @@ def test_an_open_connection_is_served_by_the_new_handlers(handlers: Write) -> No
         assert [worker["restarts"] for worker in serving.status()["workers"]] == [0, 0]
 
 
+@pytest.mark.long
 def test_a_rollback_brings_back_handlers_whose_files_are_gone(handlers: Write) -> None:
     """Also when a worker dies afterwards."""
     with (
@@ -189,6 +190,7 @@ def test_a_handlers_file_that_hangs_is_abandoned_at_the_next_reload(handlers: Wr
         assert client.recv(TIMEOUT) == "fixed"
 
 
+@pytest.mark.long
 def test_a_worker_whose_start_takes_too_long_is_started_again(handlers: Write) -> None:
     # Enough for a good start on a busy machine.
     options = ["--start-timeout=10", "--max-events=1"]
@@ -230,6 +232,7 @@ RELEASE = """
 """
 
 
+@pytest.mark.long
 @linux
 @pytest.mark.parametrize("is_absolute", [True, False], ids=["absolute", "relative"])
 def test_a_release_behind_a_symbolic_link_is_reloaded(tmp_path: Path, is_absolute: bool) -> None:
@@ -322,6 +325,7 @@ async def reload_again_and_again(serving: Serving) -> None:
         await load.finish()
 
 
+@pytest.mark.long
 @linux
 def test_reloads_during_reloads_and_deaths_of_workers_lose_nothing() -> None:
     with serve(ECHO, workers=3) as serving:

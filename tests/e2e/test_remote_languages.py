@@ -44,6 +44,7 @@ def foreign(words: list[str], **variables: str) -> Iterator[subprocess.Popen[str
         process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_a_remote_worker_connects_with_its_key_and_reconnects_after_a_cut(
     language: str, keys: Keys

@@ -95,6 +95,7 @@ def test_the_supervisor_is_replaced_and_its_pid_and_children_stay(tmp_path: Path
         says(client, b"still here")
 
 
+@pytest.mark.long
 def test_earlier_versions_of_handlers_stay(handlers: Write) -> None:
     file = handlers("def on_message(msg, con): return b'1'\n")
     with serve(file) as serving, serving.tcp() as client:
@@ -117,6 +118,7 @@ def test_earlier_versions_of_handlers_stay(handlers: Write) -> None:
         assert answer() == b"1"
 
 
+@pytest.mark.long
 def test_files_are_watched_and_limits_given_back_as_before(handlers: Write) -> None:
     text = """
         import resource
@@ -245,6 +247,7 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_program_that_does_not_start_changes_nothing(tmp_path: Path) -> None:
     broken = script(
         tmp_path / "python", 'case "$*" in *"-m wsraw"*) echo "SyntaxError: oh" >&2; exit 1;; esac'
@@ -264,6 +267,7 @@ def test_a_program_that_does_not_start_changes_nothing(tmp_path: Path) -> None:
         assert "upgraded" in done(serving, "upgrade")
 
 
+@pytest.mark.long
 def test_a_program_that_is_gone_at_the_last_moment_changes_nothing(tmp_path: Path) -> None:
     vanishes = tmp_path / "python"
     script(vanishes, f'[ -z "$WSRAW_TRIAL" ] || rm "{vanishes}"')
@@ -410,6 +414,7 @@ def test_a_stop_while_the_supervisor_is_replaced_is_a_stop() -> None:
 # --- the service manager ---
 
 
+@pytest.mark.long
 def test_a_service_manager_sees_one_process_that_reloads(tmp_path: Path) -> None:
     manager = Manager(tmp_path)
     # A socket keeps ten datagrams, and nobody reads them while a command runs.
@@ -431,6 +436,7 @@ def test_a_service_manager_sees_one_process_that_reloads(tmp_path: Path) -> None
         assert serving.run.wait() == 0
 
 
+@pytest.mark.long
 def test_sockets_of_a_service_manager_and_unix_sockets_stay(tmp_path: Path) -> None:
     path = tmp_path / "wsraw.sock"
     with socket.create_server(("127.0.0.1", 0)) as passed:
@@ -450,6 +456,7 @@ def test_sockets_of_a_service_manager_and_unix_sockets_stay(tmp_path: Path) -> N
         assert not path.exists()
 
 
+@pytest.mark.long
 def test_the_variables_of_a_replacement_reach_no_handler(handlers: Write) -> None:
     text = """
         import os

@@ -285,6 +285,7 @@ def test_tls_connections_stay_with_the_old_gateway_which_encrypts_for_them(tmp_p
         assert pumps(serving) == []
 
 
+@pytest.mark.long
 def test_tls_handshakes_that_are_under_way_are_waited_for(tmp_path: Path) -> None:
     """Others are accepted meanwhile; and who has not said anything moves."""
     cert = server_file(tmp_path)
@@ -411,6 +412,7 @@ def another_python(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+@pytest.mark.long
 def test_an_upgrade_to_another_virtual_environment(tmp_path: Path) -> None:
     python = another_python(tmp_path / "venv")
     with serve(ECHO) as serving, serving.tcp() as client:

@@ -562,7 +562,7 @@ def test_a_fault_closes_only_its_own_connection(
 @pytest.mark.parametrize(
     ("name", "first"),
     [
-        ("websocket", ("Connection.receive_data", 3)),
+        pytest.param("websocket", ("Connection.receive_data", 3), marks=pytest.mark.long),
         ("raw", ("Dispatcher.take", 2)),
         ("opened", ("Sockets._begin", 1)),
     ],

@@ -110,6 +110,7 @@ def test_a_room_spans_gateways(room: Path, nats: NatsServer) -> None:
         assert [counts[key] for key in ("missed", "repeated", "undelivered", "invalid")] == [0] * 4
 
 
+@pytest.mark.long
 def test_a_connection_is_reached_by_its_reference(room: Path, nats: NatsServer) -> None:
     with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
         a.say(f"to {b.ref} hello")
@@ -145,6 +146,7 @@ def test_an_operator_kicks_at_another_gateway(room: Path, nats: NatsServer) -> N
         two.run.line("wsraw kick: closed connection")
 
 
+@pytest.mark.long
 def test_a_user_has_connections_at_several_gateways(room: Path, nats: NatsServer) -> None:
     with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
         a.say("user ann")
@@ -156,6 +158,7 @@ def test_a_user_has_connections_at_several_gateways(room: Path, nats: NatsServer
             assert a.hear() == b.hear() == "hello"
 
 
+@pytest.mark.long
 def test_a_group_is_subscribed_while_it_has_members_here(room: Path, nats: NatsServer) -> None:
     with nodes(room, nats, "one", "two") as (one, two), client(one) as a:
         eventually(lambda: cluster_of(one)["subscriptions"] == 1, "a subscription")
@@ -192,6 +195,7 @@ def test_nats_goes_and_comes_back(room: Path, nats: NatsServer) -> None:
         assert cluster_of(two)["counts"]["missed"] == 0
 
 
+@pytest.mark.long
 @signals
 def test_an_agent_that_dies_is_replaced(room: Path, nats: NatsServer) -> None:
     with nodes(room, nats, "one", "two") as (one, two), client(one) as a, client(two) as b:
@@ -282,6 +286,7 @@ def test_a_stopped_gateway_misses_what_is_too_much_and_the_other_does_not_wait(
         join(a, b)
 
 
+@pytest.mark.long
 @signals
 def test_a_gateway_that_dies_comes_back_into_the_cluster(room: Path, nats: NatsServer) -> None:
     with nodes(room, nats, "one", "two") as (one, two), client(two) as b:
@@ -383,6 +388,7 @@ def test_handlers_say_once_who_comes_and_who_leaves_also_with_a_gateway(
         assert sorted(lines) == sorted(set(lines))
 
 
+@pytest.mark.long
 def test_of_two_gateways_with_one_name_the_second_keeps_out(room: Path, nats: NatsServer) -> None:
     same = (f"--cluster={nats.url}", "--node=same")
     with nodes(room, nats, "same") as (one,), client(one) as a, serve(room, *same) as late:
@@ -393,6 +399,7 @@ def test_of_two_gateways_with_one_name_the_second_keeps_out(room: Path, nats: Na
         assert a.ask("count") == "count 1"
 
 
+@pytest.mark.long
 @linux
 @reuse_port
 def test_two_runs_on_one_port_are_one_service(room: Path, nats: NatsServer, tmp_path: Path) -> None:
@@ -437,6 +444,7 @@ def refused(room: Path, *options: str) -> str:
     return done.stderr
 
 
+@pytest.mark.long
 def test_metrics_of_a_cluster(room: Path, nats: NatsServer) -> None:
     from wsraw.admin import metrics
 

@@ -95,6 +95,7 @@ class Talker:
         self._process.wait()
 
 
+@pytest.mark.long
 def test_the_services_serve_one_room(tmp_path: Path) -> None:
     need()
     services = COMPOSE["services"]

@@ -612,6 +612,7 @@ def test_a_connection_with_reconnect_reconnects_for_days() -> None:
     assert harness.registry.to_dial[0].dial_at - harness.now == LONGEST_DELAY
 
 
+@pytest.mark.long
 def test_ids_of_a_range_run_out_and_new_ranges_follow_without_end() -> None:
     harness = Harness()
     linked = harness.worker()

@@ -64,7 +64,7 @@ LINKS = {"local": [], "remote": ["--remote"]}
 """Options for the two kinds of links."""
 
 
-@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("link", ["local", pytest.param("remote", marks=pytest.mark.long)])
 def test_the_python_example_passes_all_rules(link: str) -> None:
     file = str(ROOT / "examples/common.py")
     done = wsraw("conform", PATIENT, *LINKS[link], "--", *command("worker", file))
@@ -75,7 +75,7 @@ def test_the_python_example_passes_all_rules(link: str) -> None:
     assert lines[-1] == f"{len(lines) - 2} passed, 0 failed, 1 skipped"
 
 
-@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("link", ["remote", pytest.param("local", marks=pytest.mark.long)])
 def test_async_handlers_pass_all_rules(link: str, tmp_path: Path) -> None:
     file = tmp_path / "async_common.py"
     file.write_text(ASYNC.format(path=str(ROOT / "examples/common.py")), "utf-8")

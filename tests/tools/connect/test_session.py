@@ -67,6 +67,7 @@ def test_bytes_of_a_pipe_go_through_tcp_as_they_are() -> None:
     assert (done.stderr, done.returncode) == (b"", 0)
 
 
+@pytest.mark.long
 def test_websocket_and_stream_go_over_tls(tmp_path: Path) -> None:
     authority = ca_file(tmp_path)
     with serve(ECHO, f"--tls-cert={server_file(tmp_path)}") as serving:
@@ -284,6 +285,7 @@ def test_bytes_of_a_stream_are_text_where_they_can_be() -> None:
 # --- pings ---
 
 
+@pytest.mark.long
 def test_a_peer_that_answers_no_ping_is_left() -> None:
     from tests.tools.connect.driving import server
 

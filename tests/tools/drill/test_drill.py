@@ -152,6 +152,7 @@ def test_a_hang_disconnects_only_the_client_that_caused_it() -> None:
     assert data["disconnected_as_promised"] == {"poison": 1}
 
 
+@pytest.mark.long
 def test_with_at_most_once_clients_are_disconnected_because_their_worker_died() -> None:
     done = wsraw(
         "drill",
