@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from wsraw.gateway.websocket.messages import DataFrame
-from wsraw.gateway.websocket.websocket import WebSocket
-
 
 class Intake:
     """The bytes of a peer that wait, why they do, and what the last read was."""
@@ -24,14 +21,6 @@ class Intake:
         self.half_closed = False
         """The peer sends nothing more that counts (EOF of a raw peer, a violation); what it sent is
         still being handled."""
-
-    def parse(self, ws: WebSocket) -> list[DataFrame]:
-        """Parse what waits, and what the WebSocket has left, as far as a turn's share goes."""
-        data, self.unparsed = self.unparsed, b""
-        frames = ws.receive_data(data)
-        self.parsed = ws.parsed
-        self.has_more = ws.busy
-        return frames
 
     def clear(self) -> None:
         self.unparsed = b""

@@ -14,6 +14,7 @@ from wsraw.gateway.connection.connection import (
     Phase,
     Step,
 )
+from wsraw.gateway.connection.intake import Intake
 from wsraw.gateway.websocket.frames import TOO_BIG
 from wsraw.gateway.websocket.messages import UNFINISHED, DataFrame, RefusedError
 from wsraw.gateway.websocket.websocket import WebSocket
@@ -150,7 +151,7 @@ class _Open(_Raw):
     def resume(self, con: Connection, now: float) -> list[Event]:
         ws = con.websocket
         assert ws is not None
-        events = to_events(con, con.intake.parse(ws))
+        events = to_events(con, _parse(con.intake, ws))
         if ws.output or ws.ended:
             after_frames(con, ws, events)
         return events if ws.ended else events + con.receive_held_eof(now)
@@ -233,7 +234,7 @@ class _Closing(Phase):
         assert ws is not None
         ws.skip_data()
         con.intake.unparsed += data
-        con.intake.parse(ws)
+        _parse(con.intake, ws)
         con.collect(ws)
         if not ws.ended:
             return []
@@ -315,6 +316,15 @@ _OPEN: Final = _Open()
 _SHUT: Final = _Shut()
 _CLOSING: Final = _Closing()
 _VIOLATED: Final = _Violated()
+
+
+def _parse(intake: Intake, ws: WebSocket) -> list[DataFrame]:
+    """Parse what waits, and what the WebSocket has left, as far as a turn's share goes."""
+    data, intake.unparsed = intake.unparsed, b""
+    frames = ws.receive_data(data)
+    intake.parsed = ws.parsed
+    intake.has_more = ws.busy
+    return frames
 
 
 def to_events(con: Connection, frames: list[DataFrame]) -> list[Event]:
