@@ -55,6 +55,7 @@ NONE = {
     "gateway.delivery.dispatcher.Bridged": "it has no state",
     "gateway.delivery.dispatcher.Spliced": "it has no state",
     "gateway.sessions.commands.Commands": "it has no state but the timers of Sessions",
+    "gateway.sessions.commands.Splices": "a protocol",
     "gateway.sessions.control.ControlLink": "each gateway has its own",
     "gateway.sessions.links.RemoteLinks": "a protocol",
     "gateway.sessions.orphans.Orphans": "each gateway has its own",

@@ -40,7 +40,13 @@ def open_(con: int, **options: Any) -> Open:
 
 def test_what_is_not_a_command_is_refused() -> None:
     registry = Harness().registry
-    commands = Commands(registry, Splices(registry), lambda worker, now: None, Turns())
+    commands = Commands(
+        registry,
+        Splices(registry),
+        lambda worker, now: None,
+        lambda worker, seq: "not in a canary",
+        Turns(),
+    )
     worker = Harness().worker().worker
     assert commands.apply(worker, Hung(1, 2), 0.0) == "not supported in this version"
 

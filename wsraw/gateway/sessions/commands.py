@@ -7,7 +7,7 @@ race: a counted no-op. An id that was never given out is a mistake: refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from wsraw.config.units import human_size
 from wsraw.gateway.connection.connection import CLOSED
@@ -15,11 +15,9 @@ from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.delivery.accounts import MARK, size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening, Worker
 from wsraw.gateway.delivery.groups.table import Table
-from wsraw.gateway.delivery.pools import canary
 from wsraw.gateway.delivery.pools.turns import Turns
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import MOST_RANGES
-from wsraw.gateway.splices.splices import Splices
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.websocket import close_refusal
 from wsraw.link.gateway_end import MOST_OWED, GatewayEnd
@@ -71,6 +69,20 @@ PAGE: Final = 4096
 """Members of a group in one answer."""
 
 
+class Splices(Protocol):
+    """The splices of the gateway."""
+
+    def join(
+        self,
+        one: Entry,
+        other: Entry,
+        begun: tuple[int, int],
+        worker: Worker,
+        options: dict[str, Any],
+    ) -> str | None: ...
+    def close_without(self, entry: Entry, now: float) -> None: ...
+
+
 class Commands:
     """Applies the records of workers to connections, groups and the flow between them."""
 
@@ -79,11 +91,15 @@ class Commands:
         registry: Registry,
         splices: Splices,
         leave: Callable[[Worker, float], None],
+        give_back: Callable[[Worker, int], Entry | str],
         turns: Turns[GatewayEnd[Entry]],
     ) -> None:
+        """`leave`: a worker has said bye. `give_back`: it gives back the event with that number;
+        returns its connection, or why that cannot be."""
         self._registry = registry
         self._splices = splices
         self._leave_session = leave
+        self._give_back_event = give_back
         self._turns = turns
         self._on_connection: dict[type, Callable[[Worker, Entry, Any, float], str | None]] = {
             Accept: self._accept,
@@ -409,7 +425,7 @@ class Commands:
         return why
 
     def _give_back(self, worker: Worker, given: GiveBack, now: float) -> str | None:
-        found = canary.give_back(self._registry, worker, given.seq)
+        found = self._give_back_event(worker, given.seq)
         if isinstance(found, str):
             return found
         if not found.gone:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from wsraw.gateway.connection.connection import Connection
@@ -132,7 +133,8 @@ class Sessions:
         """Connections of earlier gateways that have got their on_close."""
         self.splices = Splices(registry)
         self.timers: Turns[GatewayEnd[Entry]] = Turns()
-        commands = Commands(registry, self.splices, self._leave, self.timers)
+        give_back = partial(canary.give_back, registry)
+        commands = Commands(registry, self.splices, self._leave, give_back, self.timers)
         self.backlog = Backlog(registry, commands.apply, self._receive, self.fault)
         self.to_supervisor: list[FromGateway] = []
         self.replies: list[tuple[bytes, bytes]] = []
