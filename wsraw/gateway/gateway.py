@@ -33,6 +33,8 @@ from wsraw.gateway.cluster.cluster import Cluster
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.pools import canary
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.frozen.gateway import Parts
+from wsraw.gateway.frozen.links import Ends
 from wsraw.gateway.handover.handover import Handover
 from wsraw.gateway.handover.pump import Pump
 from wsraw.gateway.inspection import kernel
@@ -130,11 +132,12 @@ class Gateway:
         self._control: ControlLink | None = None
         if control and not is_successor:
             self._connect(control, token)
+        ends = Ends(self.sockets, self._links)
         self.handover = Handover(
             self.loop,
+            Parts(self.registry, self.sessions, self.deadlines, ends),
             self.registry,
             self.sessions,
-            self.deadlines,
             self.sockets,
             self._links,
             self.stopping,

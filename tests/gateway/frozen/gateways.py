@@ -11,7 +11,7 @@ from tests.deadline import eventually
 from tests.runtime.link.ends import take
 from wsraw.config.settings import Settings
 from wsraw.gateway import gateway as g
-from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable, why_not
+from wsraw.gateway.frozen.gateway import Parts
 from wsraw.gateway.frozen.links import Ends
 from wsraw.link.records import OnMessage, Send
 from wsraw.link.worker_end import WorkerEnd
@@ -124,16 +124,16 @@ class Relay:
         old = self.gateway
         for _ in range(100):
             old.sessions.to_supervisor.clear()
-            if not why_not(self._parts(old)):
+            if not self._parts(old).why_not():
                 break
             old.loop.turn(False)
-        assert why_not(self._parts(old)) == ""
-        assert unmovable(self._parts(old)) == []
+        assert self._parts(old).why_not() == ""
+        assert self._parts(old).unmovable() == []
         new = self._make()
         for listener in self._listeners:
             new.sockets.listeners.append(listener)
-        thawing = Thawing(self._parts(new), new.loop.now)
-        for data, sockets in freeze(self._parts(old), old.loop.now):
+        thawing = self._parts(new).thawing(new.loop.now)
+        for data, sockets in self._parts(old).freeze(old.loop.now):
             thawing.take(data, [sock.dup() for sock in sockets])
         thawing.finish()
         new.sockets.listeners.clear()

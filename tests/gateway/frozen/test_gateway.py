@@ -18,7 +18,7 @@ from wsraw.config.addresses import Listen
 from wsraw.gateway.cluster.cluster import Cluster
 from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CLOSED, Connection
-from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable, why_not
+from wsraw.gateway.frozen.gateway import Parts, Thawing
 from wsraw.gateway.frozen.records import (
     End,
     FrozenError,
@@ -93,13 +93,13 @@ class Moved:
         return Parts(harness.registry, harness.sessions, harness.deadlines, self.sockets)
 
     def records(self) -> list[Any]:
-        return list(freeze(self.parts, NOW))
+        return list(self.parts.freeze(NOW))
 
     def next(self, **settings: Any) -> tuple[Harness, Thawing]:
         harness = Harness(**{**self.settings, **settings})
         harness.now = THERE
         parts = Parts(harness.registry, harness.sessions, harness.deadlines, Sockets([]))
-        return harness, Thawing(parts, THERE)
+        return harness, parts.thawing(THERE)
 
     def move(self, **settings: Any) -> Harness:
         harness, thawing = self.next(**settings)
@@ -263,7 +263,7 @@ def test_a_connection_that_cannot_be_moved_ends_for_its_handler() -> None:
     linked = moved.harness.worker()
     con = _in_the_middle_of_a_block(moved)
     linked.work()
-    assert unmovable(moved.parts) == [(con, NOT_FLUSHED)]
+    assert moved.parts.unmovable() == [(con, NOT_FLUSHED)]
     after = moved.move()
     entry = after.registry.entries[con.id]
     assert entry.con.state is CLOSED
@@ -297,11 +297,11 @@ def _in_the_middle_of_a_block(moved: Moved) -> Connection:
 
 def test_why_it_is_not_at_rest() -> None:
     moved = Moved()
-    assert why_not(moved.parts) == ""
+    assert moved.parts.why_not() == ""
     moved.harness.sessions.replies.append((b"x", b""))
-    assert "answers to workers" in why_not(moved.parts)
+    assert "answers to workers" in moved.parts.why_not()
     moved.harness.registry.stop()
-    assert why_not(moved.parts) == "it is stopping"
+    assert moved.parts.why_not() == "it is stopping"
 
 
 def test_freezing_changes_nothing_and_can_be_given_up() -> None:

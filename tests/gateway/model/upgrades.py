@@ -11,7 +11,7 @@ from wsraw.config.addresses import Listen
 from wsraw.gateway.connection.connection import CONNECTING, Connection
 from wsraw.gateway.delivery.entry import Entry, Worker
 from wsraw.gateway.frozen.copying import Clock
-from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable
+from wsraw.gateway.frozen.gateway import Parts
 from wsraw.gateway.frozen.records import EndpointState, LinkState, Shared
 
 SUMS = ("total", "kept", "shared", "weighed", "crowded", "full")
@@ -92,14 +92,14 @@ class Upgrades:
                     system.reference.end(session, died=True)
         ends = Ends(system)
         old = Parts(system.registry, system.sessions, system.deadlines, ends)
-        assert not unmovable(old)
+        assert not old.unmovable()
         to_dial = {entry.id for entry in old.registry.to_dial}
-        records = list(freeze(old, system.now))
+        records = list(old.freeze(system.now))
         before = [getattr(old.registry.flow, name) for name in SUMS]
-        assert [frozen.data for frozen in freeze(old, system.now)] == [r.data for r in records]
+        assert [frozen.data for frozen in old.freeze(system.now)] == [r.data for r in records]
         system.new_gateway()
         new = Parts(system.registry, system.sessions, system.deadlines, ends)
-        thawing = Thawing(new, system.now)
+        thawing = new.thawing(system.now)
         for frozen in records:
             thawing.take(frozen.data, frozen.sockets)
         thawing.finish()

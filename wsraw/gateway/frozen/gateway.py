@@ -99,13 +99,7 @@ class Sockets(Protocol):
     def thaw_counts(self, state: Shared) -> None: ...
 
 
-class Parts(NamedTuple):
-    """The parts of a gateway that have a state."""
-
-    registry: Registry
-    sessions: Sessions
-    deadlines: Deadlines
-    sockets: Sockets
+# --- to records ---
 
 
 class Frozen(NamedTuple):
@@ -115,134 +109,153 @@ class Frozen(NamedTuple):
     sockets: list[Any]
 
 
-# --- to records ---
+class Parts(NamedTuple):
+    """The parts of a gateway that have a state."""
 
+    registry: Registry
+    sessions: Sessions
+    deadlines: Deadlines
+    sockets: Sockets
 
-def why_not(parts: Parts) -> str:
-    """What needs another turn before `freeze`; "" if the gateway is at rest."""
-    registry, sessions = parts.registry, parts.sessions
-    dispatcher = registry.dispatcher
-    if registry.stopping:
-        return "it is stopping"
-    if any(pool.canary is not None for pool in registry.pools.values()):
-        return "a canary is under way"
-    for things, what in (
-        (dispatcher.failed, "connections to be ended"),
-        (dispatcher.failed_workers, "sessions to be ended"),
-        (dispatcher.poisoned, "dead letters"),
-        (dispatcher.unrepeated, "connections to be ended"),
-        (dispatcher.unwanted, "connections to be ended"),
-        (sessions.replies, "answers to workers"),
-        (sessions.cuts, "links to be cut"),
-        (sessions.left, "links to be closed"),
-        (sessions.dead_letters, "dead letters"),
-        (sessions.to_supervisor, "reports"),
-        (registry.ended, "connections that come back"),
-    ):
-        if things:
-            return f"there are {what}"
-    return ""
+    def why_not(self) -> str:
+        """What needs another turn before `freeze`; "" if the gateway is at rest."""
+        registry, sessions = self.registry, self.sessions
+        dispatcher = registry.dispatcher
+        if registry.stopping:
+            return "it is stopping"
+        if any(pool.canary is not None for pool in registry.pools.values()):
+            return "a canary is under way"
+        for things, what in (
+            (dispatcher.failed, "connections to be ended"),
+            (dispatcher.failed_workers, "sessions to be ended"),
+            (dispatcher.poisoned, "dead letters"),
+            (dispatcher.unrepeated, "connections to be ended"),
+            (dispatcher.unwanted, "connections to be ended"),
+            (sessions.replies, "answers to workers"),
+            (sessions.cuts, "links to be cut"),
+            (sessions.left, "links to be closed"),
+            (sessions.dead_letters, "dead letters"),
+            (sessions.to_supervisor, "reports"),
+            (registry.ended, "connections that come back"),
+        ):
+            if things:
+                return f"there are {what}"
+        return ""
 
+    def unmovable(self) -> list[tuple[Connection, str]]:
+        """The connections that `freeze` would leave out now, each with the reason."""
+        found = []
+        for con in self._connections():
+            try:
+                self._check(con)
+                check_connection(con)
+            except UnmovableError as why:
+                found.append((con, str(why)))
+        return found
 
-def unmovable(parts: Parts) -> list[tuple[Connection, str]]:
-    """The connections that `freeze` would leave out now, each with the reason."""
-    found = []
-    for con in _connections(parts):
-        try:
-            _check(con, parts)
-            check_connection(con)
-        except UnmovableError as why:
-            found.append((con, str(why)))
-    return found
+    def _connections(self) -> Iterator[Connection]:
+        """All of them: those with a socket, and those of which only the entry is left."""
+        seen = set()
+        for con in self.sockets.connections():
+            seen.add(con.id)
+            yield con
+        for entry in list(self.registry.entries.values()):
+            if entry.id not in seen:
+                yield entry.con
 
+    def _check(self, con: Connection) -> None:
+        """Raises UnmovableError for a connection whose socket cannot be moved; one that is dialled
+        anew needs none."""
+        why = self.sockets.why_not(con)
+        if why and con.phase.opening is None:
+            raise UnmovableError(why)
 
-def _connections(parts: Parts) -> Iterator[Connection]:
-    """All of them: those with a socket, and those of which only the entry is left."""
-    seen = set()
-    for con in parts.sockets.connections():
-        seen.add(con.id)
-        yield con
-    for entry in list(parts.registry.entries.values()):
-        if entry.id not in seen:
-            yield entry.con
+    def freeze(self, now: float) -> Iterator[Frozen]:
+        """All that a gateway knows. Nothing is changed, and nothing else may happen meanwhile."""
+        registry, sessions, sockets = self.registry, self.sessions, self.sockets
+        clock = Clock(now)
+        workers = [each for each in sessions.workers.values() if not sockets.is_stranger(each)]
+        links = [sockets.freeze_link(worker) for worker in workers]
+        refs = Refs(registry, workers, clock)
+        number_lost(sessions, refs)
+        yield Frozen(encode(Header(FORMAT, VERSION, registry.ids.epoch)), [])
+        yield Frozen(encode(Totals(freeze_totals(registry))), [])
+        count = 0
+        for record, given in self._carried(refs, clock):
+            count += len(record.items)
+            yield Frozen(encode(record), given)
+        for at in range(0, len(workers), MOST_ITEMS):
+            yield self._workers(workers[at : at + MOST_ITEMS], links[at : at + MOST_ITEMS], refs)
+        for streams in freeze_history(registry.groups.history, clock):
+            yield Frozen(encode(streams), [])
+        links_so_far, accepted = sockets.counts()
+        shared = Shared(
+            freeze_pools(registry, refs),
+            freeze_delivery(registry, self.deadlines, refs),
+            freeze_sessions(sessions, refs),
+            links_so_far,
+            accepted,
+        )
+        yield Frozen(encode(shared), [])
+        yield Frozen(encode(End(count, len(workers))), [])
 
-
-def _check(con: Connection, parts: Parts) -> None:
-    """Raises UnmovableError for a connection whose socket cannot be moved; one that is dialled anew
-    needs none."""
-    why = parts.sockets.why_not(con)
-    if why and con.phase.opening is None:
-        raise UnmovableError(why)
-
-
-def freeze(parts: Parts, now: float) -> Iterator[Frozen]:
-    """All that a gateway knows. Nothing is changed, and nothing else may happen meanwhile."""
-    registry, sessions, sockets = parts.registry, parts.sessions, parts.sockets
-    clock = Clock(now)
-    workers = [each for each in sessions.workers.values() if not sockets.is_stranger(each)]
-    links = [sockets.freeze_link(worker) for worker in workers]
-    refs = Refs(registry, workers, clock)
-    number_lost(sessions, refs)
-    yield Frozen(encode(Header(FORMAT, VERSION, registry.ids.epoch)), [])
-    yield Frozen(encode(Totals(freeze_totals(registry))), [])
-    count = 0
-    for record, given in _carried(parts, refs, clock):
-        count += len(record.items)
-        yield Frozen(encode(record), given)
-    for at in range(0, len(workers), MOST_ITEMS):
-        yield _workers(parts, workers[at : at + MOST_ITEMS], links[at : at + MOST_ITEMS], refs)
-    for streams in freeze_history(registry.groups.history, clock):
-        yield Frozen(encode(streams), [])
-    links_so_far, accepted = sockets.counts()
-    shared = Shared(
-        freeze_pools(registry, refs),
-        freeze_delivery(registry, parts.deadlines, refs),
-        freeze_sessions(sessions, refs),
-        links_so_far,
-        accepted,
-    )
-    yield Frozen(encode(shared), [])
-    yield Frozen(encode(End(count, len(workers))), [])
-
-
-def _carried(parts: Parts, refs: Refs, clock: Clock) -> Iterator[tuple[Connections, list[Any]]]:
-    frames = Frames()
-    items: list[Carried] = []
-    given: list[Any] = []
-    size = 0
-    for con in _connections(parts):
-        carried, sock = _carry(con, parts, refs, clock, frames)
-        if carried is None:
-            continue
-        items.append(carried)
-        if sock is not None:
-            given.append(sock)
-        size += con.output.size
-        if isinstance(con.entry, Entry):
-            size += con.entry.event_bytes
-        if len(items) == MOST_ITEMS or size > MOST_BYTES:
+    def _carried(self, refs: Refs, clock: Clock) -> Iterator[tuple[Connections, list[Any]]]:
+        frames = Frames()
+        items: list[Carried] = []
+        given: list[Any] = []
+        size = 0
+        for con in self._connections():
+            carried, sock = self._carry(con, refs, clock, frames)
+            if carried is None:
+                continue
+            items.append(carried)
+            if sock is not None:
+                given.append(sock)
+            size += con.output.size
+            if isinstance(con.entry, Entry):
+                size += con.entry.event_bytes
+            if len(items) == MOST_ITEMS or size > MOST_BYTES:
+                yield Connections(items), given
+                items, given, size = [], [], 0
+        if items:
             yield Connections(items), given
-            items, given, size = [], [], 0
-    if items:
-        yield Connections(items), given
 
+    def _carry(
+        self, con: Connection, refs: Refs, clock: Clock, frames: Frames
+    ) -> tuple[Carried | None, Any]:
+        entry = con.entry if isinstance(con.entry, Entry) else None
+        if entry is self.registry._nowhere:
+            entry = None
+        try:
+            self._check(con)
+            state = freeze_connection(con, clock, frames)
+        except UnmovableError:
+            if entry is None or entry.gone or not (entry.heard or con.opened):
+                return None, None
+            return _carry_end(con, freeze_entry(entry, refs), clock, frames), None
+        frozen = None if con.phase.opening is not None else self.sockets.freeze_endpoint(con, clock)
+        endpoint, sock = frozen if frozen is not None else (None, None)
+        return Carried(state, freeze_entry(entry, refs) if entry else None, endpoint), sock
 
-def _carry(
-    con: Connection, parts: Parts, refs: Refs, clock: Clock, frames: Frames
-) -> tuple[Carried | None, Any]:
-    entry = con.entry if isinstance(con.entry, Entry) else None
-    if entry is parts.registry._nowhere:
-        entry = None
-    try:
-        _check(con, parts)
-        state = freeze_connection(con, clock, frames)
-    except UnmovableError:
-        if entry is None or entry.gone or not (entry.heard or con.opened):
-            return None, None
-        return _carry_end(con, freeze_entry(entry, refs), clock, frames), None
-    frozen = None if con.phase.opening is not None else parts.sockets.freeze_endpoint(con, clock)
-    endpoint, sock = frozen if frozen is not None else (None, None)
-    return Carried(state, freeze_entry(entry, refs) if entry else None, endpoint), sock
+    def _workers(
+        self,
+        workers: list[Worker],
+        links: list[tuple[LinkState, Any] | None],
+        refs: Refs,
+    ) -> Frozen:
+        items: list[tuple[WorkerState | None, LinkState | None]] = []
+        given = []
+        for worker, link in zip(workers, links, strict=True):
+            dying = self.sockets.dying(worker)
+            state = freeze_worker(worker, self.sessions, refs, dying)
+            items.append((state, link[0] if link is not None else None))
+            if link is not None:
+                given.append(link[1])
+        return Frozen(encode(Workers(items)), given)
+
+    def thawing(self, now: float) -> Thawing:
+        """What takes the records of another gateway into these parts. `now`: the clock here."""
+        return Thawing(self, now)
 
 
 def _carry_end(con: Connection, entry: EntryState, clock: Clock, frames: Frames) -> Carried:
@@ -257,23 +270,6 @@ def _carry_end(con: Connection, entry: EntryState, clock: Clock, frames: Frames)
     state.ending = EndingState(RESTART, "", UPGRADE, "", False, False, None)
     end = OnClose(0, con.id, RESTART, "", UPGRADE)
     return Carried(state, ended(entry, end, EVENT_COST), None)
-
-
-def _workers(
-    parts: Parts,
-    workers: list[Worker],
-    links: list[tuple[LinkState, Any] | None],
-    refs: Refs,
-) -> Frozen:
-    items: list[tuple[WorkerState | None, LinkState | None]] = []
-    given = []
-    for worker, link in zip(workers, links, strict=True):
-        dying = parts.sockets.dying(worker)
-        state = freeze_worker(worker, parts.sessions, refs, dying)
-        items.append((state, link[0] if link is not None else None))
-        if link is not None:
-            given.append(link[1])
-    return Frozen(encode(Workers(items)), given)
 
 
 # --- out of records ---

@@ -7,7 +7,7 @@ or read goes on where it was.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
@@ -135,16 +135,9 @@ LINKS: Final = Plan(
 class Ends:
     """The sockets of a gateway: those of its connections, and those of its workers."""
 
-    def __init__(
-        self,
-        sockets: Sockets,
-        links: Links,
-        socket_of: Callable[[Endpoint], socket.socket] = lambda endpoint: endpoint.sock,
-    ) -> None:
-        """`socket_of` gives the socket that is to be handed over for an endpoint."""
+    def __init__(self, sockets: Sockets, links: Links) -> None:
         self._sockets = sockets
         self._links = links
-        self._socket_of = socket_of
         self.overdrawn = sockets.overdrawn
 
     # --- to records ---
@@ -178,7 +171,7 @@ class Ends:
             pumped=not isinstance(endpoint.transport, PlainTransport),
             is_silent=_is_silent(endpoint),
         )
-        return state, self._socket_of(endpoint)
+        return state, endpoint.sock
 
     def is_stranger(self, worker: Worker) -> bool:
         """Whether one has not said hello: it will, on another link."""

@@ -9,13 +9,10 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from wsraw.gateway.connection.connection import Connection
-from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import RESTART, UPGRADE, Registry
-from wsraw.gateway.frozen.gateway import Parts, Thawing, freeze, unmovable, why_not
-from wsraw.gateway.frozen.links import Ends
 from wsraw.gateway.handover.channel import LAST, OWN, RECORD, Frame, pair
 from wsraw.gateway.handover.dialog import ENDED
 from wsraw.gateway.handover.giving import Giving, Piece
@@ -43,23 +40,37 @@ OFFER: Final = b"U"
 """What the supervisor sends with the two descriptors of an offer."""
 
 
+class Thawing(Protocol):
+    """What takes the state of another gateway."""
+
+    def take(self, data: bytes, sockets: list[Any]) -> None: ...
+    def finish(self) -> None: ...
+
+
+class State(Protocol):
+    """The state of a gateway, of which gateway/frozen/ makes records with sockets."""
+
+    def why_not(self) -> str: ...
+    def unmovable(self) -> list[tuple[Connection, str]]: ...
+    def freeze(self, now: float) -> Iterator[tuple[bytes, list[Any]]]: ...
+    def thawing(self, now: float) -> Thawing: ...
+
+
 class Handover:
     """Both parts, as far as the gateway's loop is concerned."""
 
     def __init__(
         self,
         loop: Loop,
+        state: State,
         registry: Registry,
         sessions: Sessions,
-        deadlines: Deadlines,
         sockets: Sockets,
         links: Links,
         stopping: Stop,
     ) -> None:
         self._loop = loop
-        ends = Ends(sockets, links, self._socket_of)
-        self._parts = Parts(registry, sessions, deadlines, ends)
-        self._registry = registry
+        self._state = state
         self._sessions = sessions
         self._sockets = sockets
         self._links = links
@@ -67,7 +78,9 @@ class Handover:
         """Processes that the supervisor has started."""
         self._stopping = stopping
         settings = registry.settings
-        self.pumps = Pumps(registry, sockets, settings.upgrade_linger, settings.upgrade_spread)
+        self.pumps = Pumps(
+            registry, sockets.endpoints, settings.upgrade_linger, settings.upgrade_spread
+        )
         self._timeout = settings.upgrade_timeout
         self._intake: socket.socket | None = None
         self.giving: Giving | None = None
@@ -134,8 +147,8 @@ class Handover:
     def _must_settle(self, giving: Giving, now: float) -> bool:
         """Whether something that cannot move now may still be able to in a moment."""
         self._sockets.holds_off = giving.holds_off(now)
-        why = why_not(self._parts)
-        self._left_out = unmovable(self._parts)
+        why = self._state.why_not()
+        self._left_out = self._state.unmovable()
         if (why or self._left_out) and giving.has_time(now):
             return True
         if why:
@@ -144,8 +157,14 @@ class Handover:
 
     def _pieces(self, giving: Giving, now: float) -> Iterator[Piece]:
         """All that the successor gets, made while it is sent."""
-        for data, sockets in freeze(self._parts, now):
-            yield Piece(RECORD, data, sockets)
+        tls = {
+            endpoint.sock: endpoint
+            for endpoint in self._sockets.endpoints
+            if isinstance(endpoint.transport, TlsTransport)
+        }
+        for data, sockets in self._state.freeze(now):
+            moving = [self._end_of(tls[each]) if each in tls else each for each in sockets]
+            yield Piece(RECORD, data, moving)
         sock, path = self._links.listener()
         yield Piece(OWN, json.dumps(self._own(giving, path)).encode(), [sock])
         yield Piece(LAST, b"")
@@ -171,12 +190,10 @@ class Handover:
             "workers": len(self._sessions.workers),
         }
 
-    def _socket_of(self, endpoint: Endpoint) -> socket.socket:
-        """The socket that moves: of a TLS connection one end of a pair. Raises OSError."""
-        if not isinstance(endpoint.transport, TlsTransport):
-            return endpoint.sock
-        if endpoint not in self._pairs:
-            self._pairs[endpoint] = pair(PUMP_BUFFER)
+    def _end_of(self, endpoint: Endpoint) -> socket.socket:
+        """What moves of a TLS connection: one end of a pair, whose other end is the pump's. Raises
+        OSError."""
+        self._pairs[endpoint] = pair(PUMP_BUFFER)
         return self._pairs[endpoint][1]
 
     def _take_back(self) -> None:
@@ -232,7 +249,7 @@ class Handover:
     def take(self, words: socket.socket, records: socket.socket) -> dict[str, Any] | str:
         """Take over what the old gateway has. Blocks. Returns what is to be told about it; a text
         says why this gateway is not to serve."""
-        thawing = Thawing(self._parts, self._loop.now)
+        thawing = self._state.thawing(self._loop.now)
         own: dict[str, Any] = {}
         links: list[socket.socket] = []
 

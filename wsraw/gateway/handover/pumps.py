@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from wsraw.gateway.delivery.entry import Entry
 from wsraw.gateway.delivery.registry import RESTART, UPGRADE, Registry
 from wsraw.gateway.sockets.endpoint import Endpoint
-from wsraw.gateway.sockets.sockets import Sockets
 
 
 class _Pump(NamedTuple):
@@ -22,9 +21,16 @@ class Pumps:
     """The pumps of all earlier gateways of this run. Their connections are closed, a few each
     second, when `upgrade_linger` is over; a pump ends with its last one."""
 
-    def __init__(self, registry: Registry, sockets: Sockets, linger: float, spread: float) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        endpoints: Collection[Endpoint],
+        linger: float,
+        spread: float,
+    ) -> None:
+        """`endpoints`: all that are open."""
         self._registry = registry
-        self._sockets = sockets
+        self._endpoints = endpoints
         self._linger = linger
         self._spread = spread
         self._pumps: dict[int, _Pump] = {}
@@ -52,7 +58,7 @@ class Pumps:
     def _forget(self) -> None:
         """Connections that have ended, and pumps without any."""
         for pid, pump in list(self._pumps.items()):
-            pump.endpoints.intersection_update(self._sockets.endpoints)
+            pump.endpoints.intersection_update(self._endpoints)
             if not pump.endpoints:
                 del self._pumps[pid]
 
