@@ -37,11 +37,6 @@ LINKS = {"local": LARGEST_BATCH, "remote": LARGEST_REMOTE_BATCH}
 @pytest.fixture(scope="module")
 def serving() -> Iterator[Serving]:
     with gateway(workers=2) as serving:
-        # The first of each kind make buffers and pools what they stay.
-        for link in LINKS:
-            for attack in ATTACKS:
-                with Attacker(serving, link) as attacker:
-                    attack(attacker, random.Random(0))
         yield serving
         assert len(serving.run.pids()) == 3, f"somebody had to be started again\n{serving}"
 
@@ -370,6 +365,9 @@ def test_a_hostile_worker_leaves_nothing_behind(
     serving: Serving, attack: Attack, link: str
 ) -> None:
     gateway_pid = serving.gateway
+    # The first of each kind makes buffers and pools what they stay.
+    with Attacker(serving, link) as attacker:
+        attack(attacker, random.Random(0))
     eventually(lambda: serving.descriptors() < 60, "the attack before to be over")
     descriptors, memory = serving.descriptors(), serving.rss()
     with Observer(serving) as observer:
