@@ -201,7 +201,7 @@ NATS = "nats://127.0.0.1:4222"
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"node": "a"}, "node needs cluster, as in nats://"),
+        ({"node": "a"}, "node needs the setting cluster, as in nats://"),
         ({"cluster_ca": "x"}, "cluster_ca needs cluster"),
         ({"cluster_credentials": "x"}, "cluster_credentials needs cluster"),
         ({"cluster": NATS, "node": "a.b"}, "node: 'a.b': write 1 to 64 letters, digits, - and _"),
@@ -240,5 +240,5 @@ def test_settings_of_a_cluster_are_taken() -> None:
 
 @pytest.mark.skipif(sys.platform.startswith("linux"), reason="Linux has it")
 def test_reuse_port_is_refused_where_it_does_not_work() -> None:
-    with pytest.raises(ValueError, match="reuse_port works on Linux alone"):
+    with pytest.raises(ValueError, match="reuse_port works only on Linux"):
         from_options({"reuse_port": True})

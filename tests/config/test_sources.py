@@ -394,7 +394,11 @@ def test_environment_variables_become_settings(name: str, text: str, value: Any)
         ("WSRAW_DEFLATE", "perhaps", "WSRAW_DEFLATE: 'perhaps': write true or false"),
         ("WSRAW_LISTEN", "80", "WSRAW_LISTEN: '80': write HOST:PORT"),
         ("WSRAW_POOLS", "a=x.py b", "WSRAW_POOLS: no route leads to 'a': write one"),
-        ("WSRAW_ROUTES", "/a=x", "WSRAW_ROUTES: /a=x: there is no pool 'x'; there are default"),
+        (
+            "WSRAW_ROUTES",
+            "/a=x",
+            "WSRAW_ROUTES: /a=x: there is no pool 'x'; the only one is default",
+        ),
         ("WSRAW_ROUTES", "/a", "WSRAW_ROUTES: '/a': write PATTERN=POOL"),
         ("WSRAW_OUTPUT_LIMIT", "9", "WSRAW_OUTPUT_LIMIT (9) must be at least"),
         (

@@ -228,7 +228,7 @@ def test_several_connections_are_kicked_only_with_all() -> None:
         assert told.endswith("5 connections would be closed\n")
         told = ask(serving, "kick", "--kind=raw")
         assert told.returncode == 1
-        assert told.stderr == "wsraw: kick: 5 connections fit; --all closes all of them\n"
+        assert told.stderr == "wsraw: kick: 5 connections match; --all closes all of them\n"
         assert len(rows(serving)) == 6
         assert done(serving, "kick", "--kind=raw", "--all", "--code=1000") == (
             "closed 5 connections\n"

@@ -85,7 +85,7 @@ def test_a_rollback_brings_back_handlers_whose_files_are_gone(handlers: Write) -
         assert client.recv(TIMEOUT) == "older"
         refused = ask(serving, "rollback")
         assert refused.returncode == 1
-        assert "the pool default has no version before the present one" in refused.stderr
+        assert "the pool default has no earlier version" in refused.stderr
         assert ask(serving, "reload").returncode == 1, "it does not load"
         answers(handlers, "newest")
         assert done(serving, "reload") == "reloaded: 2 workers\n"

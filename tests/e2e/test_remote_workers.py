@@ -146,7 +146,7 @@ def test_a_key_is_good_only_for_its_pools(keys: Keys) -> None:
             code, said = bob.end()
         assert code == 4
         assert "its key is not for the pool default" in said
-        serving.run.line(r"\(bob at 127.0.0.1\) is shut out: its key is not for the pool default")
+        serving.run.line(r"\(bob at 127.0.0.1\) was rejected: its key is not for the pool default")
         with RemoteWorker(at, "--pool=feed", *keys.of_worker("bob")):
             remote_workers_ready(serving, 1)
             [shown] = serving.status()["by_hand"]

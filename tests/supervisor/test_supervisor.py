@@ -73,7 +73,9 @@ def echo(run: Running) -> bytes:
 
 def test_reload_without_a_file_to_watch_is_reported() -> None:
     with Running("--workers=none", "--reload") as run:
-        run.line("warning wsraw: --reload: no worker is given as a file; nothing to watch")
+        run.line(
+            "warning wsraw: --reload: no worker is a Python file, so there is nothing to watch"
+        )
 
 
 def test_the_addresses_are_logged_once_clients_are_served(start: Start) -> None:
@@ -238,7 +240,7 @@ def test_a_second_signal_stops_at_once(handlers: str, number: signal.Signals, co
             client.sendall(b"hello")
             run.line("in the handler")
             run.send(number)
-            run.line("stopping; once more")
+            run.line("stopping gracefully; a second signal")
             run.send_again(number)
             assert run.wait() == code
         assert not any(map(is_alive, run.pids()))
@@ -376,7 +378,7 @@ def test_more_workers_than_the_descriptors_allow_are_refused(few_files: None, st
     """Supervisor's minfds: the run says so, and the gateway is never without one."""
     run = start(count=20)
     assert run.wait() == 2
-    run.line(r"20 workers need more than \d+ open files, and 100 may be open; raise that")
+    run.line(r"20 workers need more than \d+ open files, and 100 may be open; raise that limit")
 
 
 def test_scaling_beyond_the_descriptors_is_refused(few_files: None, start: Start) -> None:

@@ -339,7 +339,7 @@ import wsraw
 for _ in range(2):
     wsraw.every(10, once=True)(lambda: None)
 """)
-    with pytest.raises(LoadError, match="give each function its name"):
+    with pytest.raises(LoadError, match="give each function a name of its own"):
         App(tmp_path / "twice.py")
 
 

@@ -16,5 +16,5 @@ def not_ready(data: dict[str, Any]) -> list[str]:
         found.append("the gateway holds too much memory to accept clients")
     most = gateway["max_connections"]
     if most and gateway["sockets"] >= most:
-        found.append(f"there are {most} connections, as many as there may be")
+        found.append(f"there are {most} connections, the maximum (max_connections)")
     return found

@@ -230,7 +230,7 @@ METRICS: Final = (
     ),
     Described(
         "wsraw_connections_started", "counter",
-        "Such connections since the start of the gateway, open or not.",
+        "Connections that handlers have known of since the start of the gateway, open or not.",
         _PLACE, _connections("total"),
     ),
     Described(
@@ -263,7 +263,7 @@ METRICS: Final = (
     ),
     Described(
         "wsraw_connection_paused_seconds", "gauge",
-        "Seconds for which a connection has not been read from, at most.",
+        "Longest time, in seconds, for which a connection has not been read from.",
         (), _gateway("paused_longest"),
     ),
     Described(
@@ -308,8 +308,8 @@ METRICS: Final = (
     ),
     Described(
         "wsraw_handler_seconds", "histogram",
-        "How long calls of handlers take, with what they wait for. Only workers that report it, as "
-        "those in Python do, are counted.",
+        "How long calls of handlers take, including the time that they wait. Only workers that "
+        "report it, as those in Python do, are counted.",
         ("pool", "handler"), _handler_times,
     ),
     Described(

@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
             return text(HTTPStatus.NOT_FOUND, f"there is no such page; there are {there}")
         if self.command not in route.methods:
             allowed = " and ".join(route.methods)
-            answer = text(HTTPStatus.METHOD_NOT_ALLOWED, f"this page takes {allowed} alone")
+            answer = text(HTTPStatus.METHOD_NOT_ALLOWED, f"this page accepts only {allowed}")
             return answer._replace(headers=(("Allow", ", ".join(route.methods)),))
         if route.is_publishing:
             return self._publishing(route, url.query)

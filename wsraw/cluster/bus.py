@@ -118,8 +118,11 @@ class Bus:
         if client is None or not self.is_connected:
             return "not_sent"
         if size > self._most:
-            text = f"a message of {size} bytes is not sent to other nodes: NATS takes {self._most}"
-            self._say("warning", f"{text}; raise its max_payload", "max_payload")
+            text = (
+                f"a message of {size} bytes is not sent to other nodes: the NATS server accepts at "
+            )
+            text += f"most {self._most}; raise its max_payload"
+            self._say("warning", text, "max_payload")
             return "too_large"
         return "not_sent" if self._waiting + client.pending_data_size > MOST_WAITING else ""
 

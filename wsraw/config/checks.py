@@ -80,8 +80,9 @@ def _check_sizes(settings: Settings) -> None:
     least = settings.high_water_mark + ONE_READ
     if settings.output_limit < least:
         raise ValueError(
-            f"output_limit ({settings.output_limit}) must be at least {least}, high_water_mark and "
-            f"one read of {ONE_READ}: else connections are closed before their peers are paused"
+            f"output_limit ({settings.output_limit}) must be at least {least}, high_water_mark "
+            f"plus one read of {ONE_READ}: otherwise a slow reader is closed before the connection "
+            "that is coupled with it is paused"
         )
     if 0 < settings.memory_limit < LEAST_MEMORY:
         raise ValueError(
@@ -105,7 +106,7 @@ def _check_admin(settings: Settings) -> None:
     if not settings.admin:
         for name in ("admin_token", "publish_token"):
             if getattr(settings, name):
-                raise ValueError(f"{name} needs admin, as in 127.0.0.1:9100")
+                raise ValueError(f"{name} needs the setting admin, as in 127.0.0.1:9100")
         return
     if not (is_loopback(parse_admin(settings.admin).host) or settings.admin_token):
         raise ValueError(
@@ -141,7 +142,7 @@ def _check_link(settings: Settings) -> None:
 
 def _check_cluster(settings: Settings) -> None:
     if settings.reuse_port and not sys.platform.startswith("linux"):
-        raise ValueError("reuse_port works on Linux alone; start one run for each port")
+        raise ValueError("reuse_port works only on Linux; start each run on a port of its own")
     for name in ("cluster_name", "node"):
         value = getattr(settings, name)
         if value and not NODE_NAME.fullmatch(value):
@@ -152,7 +153,7 @@ def _check_cluster(settings: Settings) -> None:
         raise ValueError("cluster_name: it must not be empty; wsraw is the default")
     for name in ("node", "cluster_credentials", "cluster_ca"):
         if getattr(settings, name) and not settings.cluster:
-            raise ValueError(f"{name} needs cluster, as in nats://127.0.0.1:4222")
+            raise ValueError(f"{name} needs the setting cluster, as in nats://127.0.0.1:4222")
     for url in settings.cluster:
         check_nats(url)
     if len({url.partition("://")[0] for url in settings.cluster}) > 1:
@@ -175,7 +176,7 @@ def _check_proxies(listen: Listen, settings: Settings) -> None:
     if listen.proxy_protocol != "off" and not settings.trusted_proxies:
         raise ValueError(
             f"listen: {listen.name!r}: proxy_protocol needs trusted_proxies, the networks of the "
-            "proxies: else any client could claim any address"
+            "proxies: otherwise any client could claim any address"
         )
     if listen.proxy_protocol == "optional" and (
         listen.protocol == "raw" or listen.first_byte_timeout

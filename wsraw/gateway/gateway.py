@@ -546,7 +546,7 @@ def main(
     `predecessor`: two sockets of the gateway whose place this one is to take."""
     limit = raise_limit()
     if ARE_NUMBERED and settings.max_connections > limit:
-        text = "max_connections is %d, but only %d files may be open; raise that (ulimit -Hn)"
+        text = "max_connections is %d, but only %d files may be open; raise that limit (ulimit -Hn)"
         log.warning(text, settings.max_connections, limit)
     descriptors = Descriptors(limit, workers)
     gateway: Gateway | None = None

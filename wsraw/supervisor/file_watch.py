@@ -47,7 +47,7 @@ class Watching:
         files = [path for path in paths if os.path.isfile(path)]
         self.end()
         if not files:
-            text = "--reload: no worker is given as a file; nothing to watch"
+            text = "--reload: no worker is a Python file, so there is nothing to watch"
             self._log.say("warning", text)
             return
         self._watch = Watch(files, partial(self._log.say, "warning"))

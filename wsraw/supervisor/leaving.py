@@ -139,12 +139,12 @@ class Leaving:
         refusal = why or run.policy.refusal_to_upgrade()
         record = None if refusal else self._quiet_record(is_late=now > until)
         if not refusal and record is None and now > until + QUIET_WITHIN:
-            refusal = "the supervisor had no quiet moment"
+            refusal = "the supervisor is busy with other requests; try again"
         if refusal:
             was_going_back = self._is_going_back
             self.is_under_way = self._is_going_back = False
             if was_going_back:
-                text = f"the supervisor stays of the other version: {refusal}"
+                text = f"the supervisor keeps the other version: {refusal}"
                 run.log.say("warning", text)
             else:
                 self._refuse(f"refused: {refusal}; nothing has changed")

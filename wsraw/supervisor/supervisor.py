@@ -498,7 +498,9 @@ class Supervisor:
             pending.settle("reload", CERTIFICATES, True)
         for name in names:
             if name not in self.policy.pools:
-                pending.settle("reload", name, True, f"the pool {name} is no more")
+                pending.settle(
+                    "reload", name, True, f"the pool {name} is not in the settings any more"
+                )
         wanted = [name for name in names if self.policy.is_wanted(name)]
         self.act(self.policy.reload(self.loop.now, wanted))
 

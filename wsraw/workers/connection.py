@@ -384,8 +384,8 @@ class Connection:
         # If another worker serves the connection, only the gateway knows.
         if not self._flags & UNDECIDED and self._owner.serves(self):
             raise RuntimeError(
-                f"nothing to {what}: it is for on_connect of a client that comes in, while the "
-                "setting verdict is handlers; later there is close()"
+                f"nothing to {what}: {what}() is for on_connect of a client, with the setting "
+                "verdict = handlers; to end a connection that is open, use close()"
             )
 
     @overload

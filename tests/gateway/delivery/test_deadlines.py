@@ -33,7 +33,7 @@ def test_output_without_progress_closes_the_connection_in_time() -> None:
     harness.write(con)
     con.handle_timeout(1000.0)
     closes = [event for event in linked.work() if type(event) is OnError]
-    assert [event.message for event in closes] == ["nothing was read from it for 60 s"]
+    assert [event.message for event in closes] == ["the peer has read nothing for 60 s"]
     assert con.ending.cause == "write-timeout"
     assert harness.registry.counters.counts == {"write_timeout": 1}
 

@@ -130,7 +130,7 @@ def test_more_than_one_are_closed_only_with_all() -> None:
     web = harness.websocket()
     answer = kicked(harness, kind="raw")
     assert not answer.ok
-    assert answer.text == "50 connections fit; --all closes all of them"
+    assert answer.text == "50 connections match; --all closes all of them"
     assert answer.data == {"matched": 50, "closed": 0}
     assert all(con.state is OPEN for con in cons)
     assert kicked(harness, kind="raw", all=True).data == {"matched": 50, "closed": 50}
@@ -224,7 +224,7 @@ def test_a_message_that_cannot_be_sent_is_refused() -> None:
     web, silent = harness.websocket(), harness.raw(b"")
     harness.registry.flow.weigh(silent)
     assert "UTF-8" in sent(harness, id=web.id, data=b"\xff").text
-    assert "has not said yet what it is" in sent(harness, id=silent.id, data=b"x").text
+    assert "the protocol of connection" in sent(harness, id=silent.id, data=b"x").text
     assert sent(harness, id=5, data=b"x").text == "there is no connection 5"
     harness.registry.close(entry_of(web), 1000, "", "handler", harness.now)
     assert sent(harness, id=web.id, data=b"x").text == f"connection {web.id} is closing"

@@ -201,7 +201,7 @@ def test_a_connection_is_idle_since_data_was_last_carried_in_either_direction() 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"pool": "x"}, "there is no pool 'x'; there are default"),
+        ({"pool": "x"}, "there is no pool 'x'; the only one is default"),
         ({"pool": 3}, "pool: 3 is not a text"),
         ({"kind": "http"}, "kind: 'http': write websocket, raw, unknown"),
         ({"state": "up"}, "state: 'up': write sniffing, connecting, open"),

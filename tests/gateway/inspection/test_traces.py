@@ -100,7 +100,7 @@ def test_the_first_that_fits_is_traced_and_no_other() -> None:
 
 def test_the_next_one_that_comes_is_traced_from_its_first_byte() -> None:
     traced = Traced(2, path="/rooms/{room}")
-    assert traced.read() == ["waiting for a connection that fits"]
+    assert traced.read() == ["waiting for a connection that matches"]
     traced.newcomer()
     traced.newcomer("/other")
     assert traced.read() == []

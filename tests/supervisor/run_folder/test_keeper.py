@@ -144,7 +144,7 @@ def test_a_deleted_folder_is_recreated(run: Run, harm: Callable[[Path], None]) -
     assert not run.keeper.is_link_gone()
     assert run.epochs == [1, 2]
     assert (run.path / "epoch").read_text() == "2\n"
-    assert "made again" in run.said()
+    assert "were missing or changed; restored" in run.said()
     run.stream.truncate(0)
     run.keeper.keep()
     assert run.stream.getvalue() == "", "there is nothing to do"

@@ -145,7 +145,7 @@ def test_a_state_that_could_not_be_told_is_told_later(tmp_path: Path, log: list[
     told.enter(ServiceState.READY)
     told.enter(ServiceState.READY)
     assert len(log) == 1, "it is logged once"
-    assert log[0].startswith("warning: the service manager cannot be told how the run is: No such")
+    assert log[0].startswith("warning: cannot report to the service manager: No such")
     manager = Manager(path)
     try:
         told.enter(ServiceState.READY)

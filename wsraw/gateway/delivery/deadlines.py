@@ -119,7 +119,7 @@ class Deadlines:
 
     def _end_slow(self, entry: Entry, now: float) -> None:
         if entry in self._registry.flow.unwritten:
-            message = f"nothing was read from it for {self._settings.write_timeout:g} s"
+            message = f"the peer has read nothing for {self._settings.write_timeout:g} s"
             self._registry.end_for_limit(entry, "write_timeout", "write-timeout", message, now)
 
     # --- idle_timeout ---

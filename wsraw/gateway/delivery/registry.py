@@ -492,7 +492,7 @@ class Registry:
                 self.dispatcher.with_output.add(mark[1])
 
     def _overflow(self, entry: Entry, now: float) -> None:
-        message = f"more than {human_size(self.settings.output_limit)} of output wait for it"
+        message = f"more than {human_size(self.settings.output_limit)} of output waits for the peer"
         self.end_for_limit(entry, "output_limit", "overflow", message, now)
 
     def count(self, limit: str, con: Connection, now: float) -> None:

@@ -95,7 +95,7 @@ def _kick_many(
         found += [con for con in cons if con.state is not CLOSED and chosen.matches(con)]
         yield None
     if len(found) > 1 and not may_be_many:
-        why = f"{len(found):,} connections fit; --all closes all of them"
+        why = f"{len(found):,} connections match; --all closes all of them"
         return Answer(False, why, {"matched": len(found), "closed": 0})
     closed = 0
     try:
@@ -134,7 +134,7 @@ def _send(registry: Registry, con_id: int, data: bytes, kind: str) -> Steps:
         return Answer(False, con)
     entry = entry_of(con)
     if entry is None:
-        return Answer(False, f"connection {con_id} has not said yet what it is")
+        return Answer(False, f"the protocol of connection {con_id} is not known yet")
     if con.state in (CLOSING, CLOSED):
         return Answer(False, f"connection {con_id} is closing")
     now = registry.flow.now

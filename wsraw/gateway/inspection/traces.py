@@ -163,7 +163,7 @@ class Tracer:
                         self._begin_if_fitting(request, con)
                     yield None
             if request.left:
-                request.lines.add(0, STATE, "waiting", 0, b"", "for a connection that fits")
+                request.lines.add(0, STATE, "waiting", 0, b"", "for a connection that matches")
             while True:
                 page = request.lines.take()
                 if not page and request.is_over:

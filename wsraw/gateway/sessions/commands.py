@@ -247,8 +247,8 @@ class Commands:
             return f"connection {con.id} was opened by a handler: there is nothing to decide"
         if not con.needs_verdict:
             return (
-                f"connection {con.id} was let in by the gateway; with the setting "
-                "verdict = handlers on_connect decides"
+                f"connection {con.id} was accepted by the gateway; on_connect decides only with "
+                "the setting verdict = handlers"
             )
         return f"connection {con.id} has been decided on, or its on_connect has not been sent"
 
@@ -429,7 +429,7 @@ class Commands:
         if isinstance(found, str):
             return found
         if not found.gone:
-            text = "connection %d: an old worker handles what the new version has failed at"
+            text = "connection %d: the new version failed; an old worker handles the event"
             self._registry.counters.say("info", text, found.id)
         return None
 

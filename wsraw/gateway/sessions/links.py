@@ -317,7 +317,7 @@ class Links:
         try:
             if fault:
                 # Its events are not forgiven if it comes back: one of them may break each link.
-                text = "%s is cut off: %s"
+                text = "%s was disconnected: %s"
                 self._registry.counters.say("error", text, worker.name, fault)
                 sessions.end(worker, now, died=True)
                 return

@@ -361,7 +361,7 @@ class Sessions:
         """`of`: whose line that is, if it is known."""
         session, why = worker.session, why[:LONGEST_WHY]
         of = of or (STRANGERS if session.state is NEW else WORKERS)
-        self._registry.counters.say("error", "%s is shut out: %s", worker.name, why, of=of)
+        self._registry.counters.say("error", "%s was rejected: %s", worker.name, why, of=of)
         self.replies.append((session.identity, refusal(why, session.number)))
         self._banned[session.identity] = None
         if len(self._banned) > BANNED_KEPT:
@@ -486,7 +486,7 @@ class Sessions:
         for entry, event, deaths, losses in poisoned:
             name = type(event).__struct_config__.tag
             did, count = ("killed", deaths) if deaths else ("broken the links of", losses)
-            text = "connection %d: its %s has %s %d workers; see the dead letters"
+            text = "connection %d: its %s has %s %d workers; see `wsraw dead-letters`"
             log.error(text, entry.id, name, did, count, extra=entry.con.subject.extra())
             entry.pool.totals.dead_letters += 1
             try:
@@ -494,7 +494,7 @@ class Sessions:
                 if type(event) is OnClose:
                     registry.forget(entry)
                 else:
-                    self._fail(entry, "poison", "it was not handled", now)
+                    self._fail(entry, "poison", "an event could not be handled", now)
             except Exception as error:
                 registry.fault(entry.con, error, now)
         unrepeated, dispatcher.unrepeated = dispatcher.unrepeated, []

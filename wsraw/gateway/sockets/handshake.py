@@ -122,7 +122,7 @@ class TlsHandshake:
         shared, endpoint = self._shared, self._endpoint
         endpoint.eof = True
         if self._has_begun():
-            self._fail("the connection was closed in the handshake")
+            self._fail("the connection was closed during the handshake")
             return
         # Connected and closed without a byte: a port scan or a health check.
         endpoint.handshake = None
@@ -203,7 +203,9 @@ class TlsHandshake:
         now = shared.loop.now
         endpoint.handshake = None
         shared.handshakes.failed += 1
-        log.debug("connection %d: no TLS: %s", con.id, why, extra=con.subject.extra())
+        log.debug(
+            "connection %d: the TLS handshake failed: %s", con.id, why, extra=con.subject.extra()
+        )
         if con.opened:
             events = con.connect_failed(f"TLS to {without_secrets(con.target)}: {why}", now)
         else:

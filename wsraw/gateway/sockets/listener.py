@@ -94,7 +94,9 @@ class Listener:
                 continue
             except Exception as error:
                 # For example an address that Python cannot read.
-                log.exception("lost a client of %s", self.listen.name)
+                log.exception(
+                    "a client of %s was lost because of an error in wsraw", self.listen.name
+                )
                 self._pause(error)
                 return
             number = sock.fileno()

@@ -322,7 +322,7 @@ class Sockets:
         # A pause longer than any other may last is not worth it.
         too_long = 0 < self.settings.pause_timeout < limit.owes
         if self.settings.rate_action == "close" or too_long:
-            message = f"it sends more than {limit.setting} allows"
+            message = f"the peer sends more than {limit.setting} allows"
             self.registry.end_for_limit(entry, limit.setting, "rate", message, now)
         else:
             self.registry.counters.hit(limit.setting, now, con.subject)

@@ -153,7 +153,7 @@ class Bridges(Bridged):
     def _reject(self, entry: Entry, reject: Reject, why: str, now: float) -> None:
         """Tell a client that it is not connected, and the log the reason."""
         con, counters = entry.con, self._registry.counters
-        counters.say("warning", "%s is not bridged: %s", con.label, why, of=CLIENTS)
+        counters.say("warning", "%s cannot be bridged: %s", con.label, why, of=CLIENTS)
         events, _ = con.reject(reject, now)
         if con.websocket is None:
             con.output.drop()

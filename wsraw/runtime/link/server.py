@@ -340,9 +340,9 @@ class Link:
 
     def handle_fault(self, error: BaseException) -> None:
         """End it for an exception of our own."""
-        log.error("a connection of the link is closed for an error of our own", exc_info=error)
+        log.error("closed a connection of the link because of a bug in wsraw", exc_info=error)
         if self._state is _OPEN:
-            self._refuse("an error of the server's own; its log has the details")
+            self._refuse("a bug in wsraw; the log of the run has the details")
 
 
 class _Waiting:
@@ -374,7 +374,7 @@ class _Waiting:
     def add(self, link: Link) -> None:
         if len(self._late) + len(self._until) >= self._most:
             eldest = next(iter(self._late or self._until))
-            self._refuse(eldest, f"{self._most:,} connections wait for the same")
+            self._refuse(eldest, f"more than {self._most:,} connections are waiting")
         self._until[link] = self._loop.now + self._seconds
         self._arm()
 
@@ -401,7 +401,7 @@ class _Waiting:
     def refuse_if_late(self, link: Link) -> None:
         """It was read, and has not got on."""
         if link in self._late:
-            self._refuse(link, f"that took longer than {self._seconds:g} s")
+            self._refuse(link, f"it took longer than {self._seconds:g} s")
 
     def _refuse(self, link: Link, why: str) -> None:
         self.remove(link)

@@ -72,7 +72,7 @@ class Canaries:
                 continue
             previous = pool.goes_back_to
             if not previous:
-                return f"the pool {name} has no version before the present one"
+                return f"the pool {name} has no earlier version"
             why = self._why_not_kept(pool, previous)
             if why:
                 return why

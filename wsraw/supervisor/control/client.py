@@ -53,8 +53,8 @@ def find(run_dir: str) -> Path:
             f"there are {len(live)} runs; choose one with --run-dir or WSRAW_RUN_DIR:\n{told}"
         )
     raise NoRunError(
-        f"no run in {folders.base()}; is `wsraw run` running as this user? A run with a --run-dir "
-        "is found by that"
+        f"no run in {folders.base()}; is `wsraw run` running as this user? If it has a "
+        "--run-dir, give that here, too"
     )
 
 

@@ -236,7 +236,7 @@ class Control:
         if now >= self._tell_at:
             self._tell_at = now + TELL_EVERY
             more = f" ({self._cut_off} since the last such line)" if self._cut_off > 1 else ""
-            self._log.say("warning", f"a connection of the control link was cut off: {why}{more}")
+            self._log.say("warning", f"closed a connection of the control link: {why}{more}")
             self._cut_off = 0
 
     # --- out ---

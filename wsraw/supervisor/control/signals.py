@@ -67,7 +67,7 @@ class Signals:
         self._count += 1
         if self._count == 1:
             self._first_at = now
-            run.stop(name, "stopping; once more stops at once")
+            run.stop(name, "stopping gracefully; a second signal stops at once")
         elif now - self._first_at < REPEATED:
             # GNU timeout signals the process and then its group; so do some service managers.
             self._count = 1

@@ -25,7 +25,7 @@ class OpenFiles:
         need = descriptors.EACH_WORKER * count + descriptors.LEAST
         return (
             f"{count} workers need more than {need} open files, and {limit} may be open; raise "
-            "that (ulimit -Hn), or start fewer"
+            "that limit (ulimit -Hn), or start fewer"
         )
 
     def refusal_to_scale(self, count: int) -> str:

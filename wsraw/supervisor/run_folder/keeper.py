@@ -81,7 +81,7 @@ class Keeper:
         trouble = ""
         try:
             if folder.restore():
-                text = f"files of the run folder {folder.path} were missing or changed; made again"
+                text = f"files of the run folder {folder.path} were missing or changed; restored"
                 self._log.say("warning", text)
         except FolderError as error:
             trouble = (

@@ -91,7 +91,7 @@ class Notifier:
         except OSError as error:
             if not isinstance(error, BlockingIOError) and not self._has_complained:
                 self._has_complained = True
-                text = f"the service manager cannot be told how the run is: {error.strerror}"
+                text = f"cannot report to the service manager: {error.strerror}"
                 self._say("warning", f"{text} (NOTIFY_SOCKET)")
             return False
         self._has_complained = False

@@ -147,7 +147,9 @@ class Session:
                     await self._channel.close(code, reason)
                     return await asyncio.shield(receiving)
             except TimeoutError:
-                return Ended("us", None, "", "closed by this client; the peer has not", True)
+                return Ended(
+                    "us", None, "", "closed by this client; the peer has not answered", True
+                )
         return receiving.result()
 
     async def _until_silence(

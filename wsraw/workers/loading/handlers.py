@@ -158,7 +158,8 @@ def every(seconds: float, *, once: bool = False) -> Callable[[F], F]:
         if _timers is not None:
             if once and name in [timer.name for timer in _timers]:
                 raise ValueError(
-                    f"there is a timer {name} with once=True already: give each function its name"
+                    f"there is a timer {name} with once=True already: give each function a name of "
+                    "its own"
                 )
             _timers.append(Timer(time, function, name))
         return function
