@@ -182,7 +182,7 @@ def test_a_listener_has_its_own_proxy_protocol() -> None:
         ({"admin": "0.0.0.0:9100"}, "admin: '0.0.0.0:9100' can be reached from other machines"),
         ({"admin": "[::]:9100"}, "can be reached from other machines: give admin_token"),
         ({"admin": "example.org:9100"}, "can be reached from other machines"),
-        ({"admin_token": "file"}, "admin_token needs admin"),
+        ({"admin_token": "file"}, "admin_token needs the setting admin"),
     ],
 )
 def test_an_admin_address_is_checked(values: dict[str, Any], line: str) -> None:
@@ -202,8 +202,8 @@ NATS = "nats://127.0.0.1:4222"
     ("values", "why"),
     [
         ({"node": "a"}, "node needs the setting cluster, as in nats://"),
-        ({"cluster_ca": "x"}, "cluster_ca needs cluster"),
-        ({"cluster_credentials": "x"}, "cluster_credentials needs cluster"),
+        ({"cluster_ca": "x"}, "cluster_ca needs the setting cluster"),
+        ({"cluster_credentials": "x"}, "cluster_credentials needs the setting cluster"),
         ({"cluster": NATS, "node": "a.b"}, "node: 'a.b': write 1 to 64 letters, digits, - and _"),
         ({"cluster": NATS, "node": "x" * 65}, "node: .*write 1 to 64"),
         ({"cluster": NATS, "cluster_name": "*"}, "cluster_name: '.': write 1 to 64"),

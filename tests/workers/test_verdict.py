@@ -93,7 +93,7 @@ def test_without_a_pending_verdict_accept_and_reject_raise(
     assert [type(record).__name__ for record in decided] == [what.capitalize()]
     if what == "accept":
         (reply,) = p.run(message(2, b"x"))
-        assert b"the setting verdict is handlers" in reply.data.replace(b"\n", b" ")
+        assert b"the setting verdict = handlers" in reply.data.replace(b"\n", b" ")
 
 
 def test_accept_and_reject_raise_for_a_connection_of_another_worker(pair: MakePair) -> None:
