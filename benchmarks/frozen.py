@@ -26,7 +26,7 @@ from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.frozen.copying import Clock
-from wsraw.gateway.frozen.gateway import Frozen, Parts, Thawing, freeze
+from wsraw.gateway.frozen.gateway import Frozen, Parts
 from wsraw.gateway.frozen.records import EndpointState, LinkState, Shared
 from wsraw.gateway.sessions.sessions import Sessions
 
@@ -169,11 +169,11 @@ def measure(load: Load) -> str:
         gc.collect()
         gc.disable()
         began = time.process_time()
-        records: list[Frozen] = list(freeze(old, NOW))
+        records: list[Frozen] = list(old.freeze(NOW))
         frozen = time.process_time()
         new = parts(load)
         ready = time.process_time()
-        thawing = Thawing(new, NOW)
+        thawing = new.thawing(NOW)
         for data, sockets in records:
             thawing.take(data, sockets)
         thawing.finish()
