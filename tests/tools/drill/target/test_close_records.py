@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from wsraw.tools.drill.target.close_records import CloseRecords, CloseReport, ConnectionEnd
@@ -143,6 +145,8 @@ OLDER, NEWER = "WD00000200000000", "WD00000300000000"
         (["answered", "closed"], [report()], (1, 0, 0)),
         (["older", "closed", "newer"], [report(kept=OLDER), report(kept=NEWER)], (1, 0, 0)),
         (["older", "unknown"], [], (1, 0, 0)),
+        # Of two that need none, the one that was closed in order has it.
+        (["unknown", "silent"], [report(kept="-")], (0, 0, 0)),
     ],
 )
 def test_ends_of_a_reused_address_have_the_reports_that_fit(
@@ -151,6 +155,7 @@ def test_ends_of_a_reused_address_have_the_reports_that_fit(
     made = {
         "unknown": lambda: ConnectionEnd("websocket", "a:1", is_known=False, how="eof"),
         "answered": lambda: ConnectionEnd("websocket", "a:1", OLDER, how="eof"),
+        "silent": lambda: ConnectionEnd("websocket", "a:1", is_known=False),
         "closed": end,
         "older": lambda: ConnectionEnd("websocket", "a:1", OLDER),
         "newer": lambda: ConnectionEnd("websocket", "a:1", NEWER),
@@ -165,12 +170,19 @@ def test_ends_of_a_reused_address_have_the_reports_that_fit(
     assert ends.disconnected("at-least-once") == ({}, {})
 
 
-def test_one_that_was_lost_and_not_reported_is_not_blamed_for_a_later_one_of_its_address() -> None:
+@pytest.mark.parametrize(
+    "later",
+    [ConnectionEnd("websocket", "a:1", HEADER), ConnectionEnd("websocket", "a:1", is_known=False)],
+    ids=["answered", "had sent nothing"],
+)
+def test_one_that_was_lost_and_not_reported_is_not_blamed_for_a_later_one_of_its_address(
+    later: ConnectionEnd,
+) -> None:
     """It was without a worker when its gateway died."""
     ends = CloseRecords(gateway_dies=True, unheld=True)
     ends.ended(ConnectionEnd("websocket", "a:1", OLDER, how="eof"))
-    ends.ended(end())
-    ends.report(report())
+    ends.ended(replace(later))
+    ends.report(report(kept=later.header or "-"))
     ends.match()
     assert (counts(ends), ends.unheld) == ((0, 0, 0), 1)
     assert ends.disconnected("at-least-once") == ({}, {})

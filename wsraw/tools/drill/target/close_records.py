@@ -39,8 +39,11 @@ class ConnectionEnd:
 
 
 class _Choice(NamedTuple):
+    """Some ends of an address that reports are about, and what is wrong if it is those."""
+
+    breaches: int
     missing: int
-    misfits: int
+    """Ends that a worker must know, and that have no report."""
     chosen: tuple[ConnectionEnd, ...]
 
 
@@ -91,7 +94,7 @@ class CloseRecords:
                 self.states_lost += _is_state_lost(end, report)
             numbers = {id(end) for end in reported}
             unreported = [end for end in ends if end.is_known and id(end) not in numbers]
-            unheld = sum(map(self._is_lost, unreported)) if self._may_be_unheld else 0
+            unheld = sum(map(self._may_be_missing, unreported))
             self.unheld += unheld
             self.missing += len(unreported) - unheld
             self.duplicated += len(reports) - len(reported)
@@ -99,23 +102,20 @@ class CloseRecords:
     def _choose_reported(
         self, ends: Sequence[ConnectionEnd], reports: Sequence[CloseReport]
     ) -> tuple[ConnectionEnd, ...]:
-        """The ends that the reports are about: as many of those that a worker must know as there
-        can be, and then those that fit best."""
+        """The ends that the reports are about: those with the fewest breaches."""
         number = min(len(ends), len(reports))
         if number == len(ends):
             return tuple(ends)
-        # By the number of reports that have an end: how many ends should have one and have none,
-        # how many do not fit, and the ends.
+        # By the number of reports that have an end.
         best: dict[int, _Choice] = {0: _Choice(0, 0, ())}
         for end in ends:
-            choices = [
-                (used, choice._replace(missing=choice.missing + end.is_known))
-                for used, choice in best.items()
-            ]
-            for used, (missing, misfits, chosen) in best.items():
+            choices = []
+            for used, (breaches, missing, chosen) in best.items():
+                breach = end.is_known and not self._may_be_missing(end)
+                choices.append((used, _Choice(breaches + breach, missing + end.is_known, chosen)))
                 if used < number:
-                    misfits += self._misfit(end, reports[used])
-                    choices.append((used + 1, _Choice(missing, misfits, (*chosen, end))))
+                    breaches += self._misfit(end, reports[used])
+                    choices.append((used + 1, _Choice(breaches, missing, (*chosen, end))))
             best = {}
             for used, choice in choices:
                 if used not in best or choice[:2] < best[used][:2]:
@@ -123,8 +123,12 @@ class CloseRecords:
         return best[number].chosen
 
     def _misfit(self, end: ConnectionEnd, report: CloseReport) -> int:
-        is_stranger = report.cause == GATEWAY_DIED and not self.looks_lost(end.how)
+        is_stranger = (report.cause == GATEWAY_DIED) != self.looks_lost(end.how)
         return _is_state_lost(end, report) + is_stranger
+
+    def _may_be_missing(self, end: ConnectionEnd) -> bool:
+        """Whether it may be without a report, as no worker held it."""
+        return self._may_be_unheld and self._is_lost(end)
 
     def _disconnected(self) -> Iterator[ConnectionEnd]:
         return (end for ends in self._ends.values() for end in ends if end.how)
