@@ -149,7 +149,7 @@ def connections(
 def connection(con_id: int, run_dir: str, timeout: float, as_json: bool) -> None:
     """Show all that is known about a connection.
 
-    ID is its number in the log and in `wsraw connections`; handlers know it as con.id.
+    ID is the number of the connection in the log and in `wsraw connections`: con.id in handlers.
     """
     from wsraw.supervisor.connections import details
 

@@ -144,8 +144,9 @@ def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
 @click.option(
     "--shield/--no-shield",
     default=None,
-    help="If a new handler raises while it is tried, give its event to an old worker instead of "
-    "closing the client. That event is then handled twice. Default: the setting canary_shield.",
+    help="If a new handler raises an exception during the trial, give its event to an old "
+    "worker instead of closing the connection. That event is then handled twice. Default: the "
+    "setting canary_shield.",
 )
 @run_dir_option
 @timeout_option(120.0)
@@ -158,8 +159,8 @@ def reload(
     settings and certificates take effect, too; if a setting needs a new gateway, the new gateway
     takes over all connections first, as with `wsraw upgrade`.
 
-    With --canary, the command waits until the trial has ended. --timeout limits the time after
-    that, and only if --for is given."""
+    With --canary, the command waits until the trial has ended. With --for, it then waits at most
+    --timeout for the answer; without --for, there is no limit."""
     pools = (pool,) if pool else ()
     if canary is None:
         if seconds:
@@ -265,7 +266,7 @@ def drain(run_dir: str, timeout: float) -> None:
 def dead_letters(number: int | None, run_dir: str) -> None:
     """List the events that killed workers.
 
-    With NUMBER, show that event in full.
+    With NUMBER, the number of an event in that list, show the event in full.
     """
     from wsraw.supervisor.run_folder import dead_letters as letters
 

@@ -141,8 +141,9 @@ def connect(
     URL is ws://HOST:PORT/PATH, wss://HOST/PATH, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH or
     ws+unix:SOCKET:/PATH.
 
-    At a terminal, each line that you type is sent, and /help shows commands; Ctrl-D ends. If stdin
-    is a pipe or a file, each line is a message of a WebSocket; over TCP it is sent as it is.
+    At a terminal, each line that you type is sent, and /help shows commands; Ctrl-D quits.
+    If stdin is a pipe or a file, each line is sent as a WebSocket message; over TCP the input is
+    sent as it is.
 
     Exit code 0: the connection ended normally. 1: no connection. 2: wrong use. 3: the connection
     was lost, or closed with a code other than 1000 and 1001. 4: see --count.

@@ -95,7 +95,7 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The listener, written as in `listen`; the part from ? on may be left out."""
     framing: Literal["chunk", "line", "length"] = "chunk"
     """What counts as a message on a raw side. chunk: whatever arrives at once. line: each line.
-    length: what follows four bytes with its length."""
+    length: each message comes after its length, in four bytes."""
     type: Literal["text", "binary"] | None = None
     """The type of the messages that a WebSocket gets from a raw side. Default: text for lines, else
     binary."""
@@ -222,8 +222,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     module in a package, the folder that contains the package is watched."""
     listen: tuple[str, ...] = ("127.0.0.1:8000",)
     """Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH; fd:NUMBER or fd:NAME is a socket
-    that a service manager passes. May be repeated. A prefix fixes the protocol: raw:// or ws://,
-    with TLS tls:// or wss://. Settings for this listener alone follow a ?, as in
+    that a service manager passes. May be repeated. A prefix fixes the protocol:
+    raw:// or ws://; with TLS, tls:// or wss://. Settings for this listener alone follow a ?, as in
     HOST:PORT?plain_http=health. They are first_byte_timeout, plain_http, proxy_protocol and the tls
     settings."""
     reuse_port: bool = False
@@ -374,8 +374,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     canary_time: Seconds = 60.0
     """How long new handlers are tried before all workers get them."""
     canary_shield: bool = False
-    """If a new handler raises while it is tried, give its event to an old worker instead of closing
-    the client. That event is then handled twice."""
+    """If a new handler raises an exception during the trial, give its event to an old worker
+    instead of closing the connection. That event is then handled twice."""
     gateway_timeout: Seconds = 60.0
     """Kill and restart a gateway, or the admin process, that has not answered the supervisor for
     this long. 0: never."""
