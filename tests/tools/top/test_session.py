@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.deadline import DEADLINE, eventually
 from tests.e2e.command_line import done
 from tests.e2e.serving import ECHO, Serving, posix, serve
@@ -74,11 +76,18 @@ class Watching:
         return code
 
 
-def test_programs_get_one_object_a_line_with_rates() -> None:
-    with serve(ECHO, workers=2) as serving, talking(serving):
+@pytest.fixture(scope="module")
+def echo() -> Iterator[Serving]:
+    """A run of two workers, for tests that change nothing of it."""
+    with serve(ECHO, workers=2) as serving:
+        yield serving
+
+
+def test_programs_get_one_object_a_line_with_rates(echo: Serving) -> None:
+    with talking(echo):
 
         def look() -> list[dict[str, Any]]:
-            text = done(serving, "top", "--json", "--interval=0.5", "--count=2")
+            text = done(echo, "top", "--json", "--interval=0.5", "--count=2")
             rows = [json.loads(line) for line in text.splitlines()]
             return rows if all(row["rates"]["received"] for row in rows) else []
 
@@ -97,14 +106,12 @@ def test_programs_get_one_object_a_line_with_rates() -> None:
         assert row["gateway"]["unwritten"] == 0
 
 
-def test_a_pipe_gets_plain_lines() -> None:
-    with serve(ECHO, workers=2) as serving, serving.tcp():
-        told = done(serving, "top", "--interval=0.1", "--count=2")
+def test_a_pipe_gets_plain_lines(echo: Serving) -> None:
+    with echo.tcp():
+        told = done(echo, "top", "--interval=0.1", "--count=2")
     assert "\x1b" not in told
     lines = told.splitlines()
-    (first, second) = [
-        n for n, line in enumerate(lines) if f"pid {serving.run.process.pid}" in line
-    ]
+    (first, second) = [n for n, line in enumerate(lines) if f"pid {echo.run.process.pid}" in line]
     assert first == 0
     assert len(lines) == 2 * second
     assert sum(line.startswith("messages      in ") for line in lines) == 2
@@ -126,16 +133,13 @@ def test_a_client_that_does_not_read_is_counted(tmp_path: Path) -> None:
         )
 
 
-def test_a_reader_that_leaves_ends_it() -> None:
-    with (
-        serve(ECHO) as serving,
-        subprocess.Popen(
-            command("top", "--json", "--interval=0.1", "--run-dir", str(serving.folder)),
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process,
-    ):
+def test_a_reader_that_leaves_ends_it(echo: Serving) -> None:
+    with subprocess.Popen(
+        command("top", "--json", "--interval=0.1", "--run-dir", str(echo.folder)),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline()
         process.stdout.close()
@@ -200,21 +204,20 @@ def test_wrong_numbers_are_refused() -> None:
 
 
 @posix
-def test_a_reader_who_has_enough_is_no_error() -> None:
-    with serve(ECHO) as serving:
-        process = subprocess.Popen(
-            command("top", "--json", "--interval=0.1", "--run-dir", str(serving.folder)),
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        with process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            assert process.stdout.readline()
-            process.stdout.close()
-            assert process.wait(DEADLINE) == 0
-            assert process.stderr.read() == b""
+def test_a_reader_who_has_enough_is_no_error(echo: Serving) -> None:
+    process = subprocess.Popen(
+        command("top", "--json", "--interval=0.1", "--run-dir", str(echo.folder)),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(DEADLINE) == 0
+        assert process.stderr.read() == b""
 
 
 def test_a_client_that_does_not_read_is_named() -> None:
