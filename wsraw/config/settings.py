@@ -209,7 +209,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Set an event aside as a dead letter, and close its connection (1011), after this many workers
     have died while handling it."""
     handler_timeout: Seconds = 30.0
-    """Cancel an async handler that takes longer than this; kill the worker if it does not end."""
+    """Cancel an async handler that takes longer than this. If the handler does not end then, or is
+    a plain function, kill its worker."""
     worker_wait_timeout: Seconds = 30.0
     """Close a new connection (1013, raw: reset) that has waited this long for a worker."""
     max_events: Count = 0
