@@ -301,7 +301,7 @@ def publish(
     """Send a message to all members of a group.
 
     This does the same as wsraw.publish in a handler. With -, the message is read from stdin. Raw
-    clients get its bytes. The command does not wait until the clients have read it.
+    clients get the message as bytes. The command does not wait until the clients have read it.
     """
     options = {"group": group, "data": _read(data, file, binary), "binary": binary}
     count = _only(run_dir, "publish", options, timeout).data["sent"]
@@ -318,8 +318,8 @@ def send(
 ) -> None:
     """Send a message to a connection, as con.send does.
 
-    With -, the message is read from stdin. A raw client gets its bytes. The command does not wait
-    until the client has read it.
+    With -, the message is read from stdin. A raw client gets the message as bytes. The command does
+    not wait until the client has read it.
     """
     options = {"id": con_id, "data": _read(data, file, binary), "binary": binary}
     count = _only(run_dir, "send", options, timeout).data["sent"]
