@@ -106,7 +106,6 @@ def test_an_upgrade_is_refused_where_no_socket_can_be_passed_on(tmp_path: Path) 
         assert serving.gateway == gateway
 
 
-@pytest.mark.long
 def test_a_stop_comes_back_when_the_folder_is_free(tmp_path: Path) -> None:
     folder = f"--run-dir={tmp_path / 'run'}"
     for _ in range(3):

@@ -365,9 +365,6 @@ def test_a_hostile_worker_leaves_nothing_behind(
     serving: Serving, attack: Attack, link: str
 ) -> None:
     gateway_pid = serving.gateway
-    # The first of each kind makes buffers and pools what they stay.
-    with Attacker(serving, link) as attacker:
-        attack(attacker, random.Random(0))
     eventually(lambda: serving.descriptors() < 60, "the attack before to be over")
     descriptors, memory = serving.descriptors(), serving.rss()
     with Observer(serving) as observer:

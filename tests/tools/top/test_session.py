@@ -203,23 +203,6 @@ def test_wrong_numbers_are_refused() -> None:
         assert option.partition("=")[0] in told.stderr
 
 
-@posix
-def test_a_reader_who_has_enough_is_no_error(echo: Serving) -> None:
-    process = subprocess.Popen(
-        command("top", "--json", "--interval=0.1", "--run-dir", str(echo.folder)),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline()
-        process.stdout.close()
-        assert process.wait(DEADLINE) == 0
-        assert process.stderr.read() == b""
-
-
 def test_a_client_that_does_not_read_is_named() -> None:
     with serve(ECHO) as serving, serving.tcp() as sleeps, Watching(serving) as top:
         sleeps.setblocking(False)
