@@ -364,7 +364,8 @@ def trace(
     path (/rooms/{room}), it shows a connection that is open, or the next one that comes.
 
     Payloads are shown, even if they contain secrets. Of a request, only the path and headers
-    without secrets are shown."""
+    without secrets are shown.
+    """
     options: dict[str, Any] = {"bytes": most_bytes, "new": new, "connections": connections}
     if which.isascii() and which.isdigit():
         options = {"bytes": most_bytes, "id": int(which)}

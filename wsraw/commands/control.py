@@ -108,7 +108,8 @@ def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
     Rates are averages since the last view. If the output is not a terminal, each view is printed
     below the last one, and the command ends with the run.
 
-    Exit code 1: the run has ended, and the output is not a terminal. 2: there is no run."""
+    Exit code 1: the run has ended, and the output is not a terminal. 2: there is no run.
+    """
     from wsraw.supervisor.control import client
     from wsraw.tools.top import session
 
@@ -160,7 +161,8 @@ def reload(
     takes over all connections first, as with `wsraw upgrade`.
 
     With --canary, the command waits until the trial has ended. With --for, it then waits at most
-    --timeout for the answer; without --for, there is no limit."""
+    --timeout for the answer; without --for, there is no limit.
+    """
     pools = (pool,) if pool else ()
     if canary is None:
         if seconds:

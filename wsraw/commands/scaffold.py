@@ -122,7 +122,8 @@ def check(config: str | None, **values: Any) -> None:
     to each target of a bridge.
 
     Exit code 0: a run could start. 1: it could not, or a function looks like a misspelt handler. 2:
-    the settings are wrong."""
+    the settings are wrong.
+    """
     found = gather(values, config or "")
     in_pools = check_all(found)
     names = ", ".join(found.sources) or "all at their defaults"

@@ -381,8 +381,8 @@ class Send(Record, tag="send"):
 
 
 class Open(Record, tag="open"):
-    """Open a connection under an id of your range. Option `during`: the
-    connection whose event is being handled."""
+    """Open a connection under an id of your range. Option `during`: the connection whose event is
+    being handled."""
 
     con: int
     target: str
