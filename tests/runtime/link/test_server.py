@@ -475,7 +475,7 @@ def test_one_that_only_connects_and_leaves_is_no_news(
     assert not caplog.text
 
 
-def test_the_eldest_of_too_many_greetings_is_closed(unix: Served) -> None:
+def test_the_oldest_of_too_many_greetings_is_closed(unix: Served) -> None:
     client, link = unix.joined()
     socks = []
     for _ in range(server.MOST_GREETING + 20):
@@ -504,7 +504,7 @@ def closed(sock: socket.socket) -> bool:
     return True
 
 
-def test_the_eldest_of_too_many_strangers_is_closed(tmp_path: Path) -> None:
+def test_the_oldest_of_too_many_strangers_is_closed(tmp_path: Path) -> None:
     served = Served(tmp_path, most_strangers=5)
     served.admits = False
     clients = [served.client(probe=True) for _ in range(8)]

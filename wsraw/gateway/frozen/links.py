@@ -143,7 +143,7 @@ class Ends:
     # --- to records ---
 
     def connections(self) -> list[Connection]:
-        """All that have a socket and are worth it, the eldest first."""
+        """All that have a socket and are worth it, the oldest first."""
         refused = self._sockets._refused
         cons = [each.con for each in self._sockets.endpoints if each not in refused]
         return sorted(cons, key=lambda con: con.id)

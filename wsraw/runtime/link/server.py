@@ -36,10 +36,10 @@ HELLO_TIMEOUT: Final = 10.0
 """Seconds for a connection to be admitted, and before that for its ZMTP handshake."""
 
 MOST_GREETING: Final = 256
-"""Connections whose ZMTP handshake is not done. One more closes the eldest of them."""
+"""Connections whose ZMTP handshake is not done. One more closes the oldest of them."""
 
 MOST_STRANGERS: Final = 1000
-"""Connections that are not admitted yet. One more closes the eldest of them."""
+"""Connections that are not admitted yet. One more closes the oldest of them."""
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds for last words, such as the reason of an end, to be sent and to be read by the peer."""
@@ -346,7 +346,7 @@ class Link:
 
 
 class _Waiting:
-    """Connections that must get on within some time: a bounded number, the eldest first. One that
+    """Connections that must get on within some time: a bounded number, the oldest first. One that
     is late is read once more before it is refused: what it owes may have come long ago, and nobody
     had the time to read it."""
 
@@ -373,8 +373,8 @@ class _Waiting:
 
     def add(self, link: Link) -> None:
         if len(self._late) + len(self._until) >= self._most:
-            eldest = next(iter(self._late or self._until))
-            self._refuse(eldest, f"more than {self._most:,} connections are waiting")
+            oldest = next(iter(self._late or self._until))
+            self._refuse(oldest, f"more than {self._most:,} connections are waiting")
         self._until[link] = self._loop.now + self._seconds
         self._arm()
 
