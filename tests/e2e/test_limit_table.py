@@ -483,8 +483,20 @@ def test_every_row_has_a_case_and_every_limit_a_row() -> None:
     assert {name for case in CASES for name in case.counts} == set(DONE)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("case", CASES, ids=[case.act.__name__ for case in CASES])
+LONG = ("output_limit", "write_timeout")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case,
+            id=case.act.__name__,
+            marks=pytest.mark.long if case.act.__name__ in LONG else (),
+        )
+        for case in CASES
+    ],
+)
 def test_each_reached_limit_is_seen_by_the_client_and_counted_and_logged(
     case: Case, handlers: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -41,7 +41,6 @@ def test_over_tls_the_server_must_be_the_right_one(room: Path, tmp_path: Path) -
                 wait_for(two, "away", 0)
 
 
-@pytest.mark.long
 def test_a_wrong_password_is_told_and_not_logged(room: Path, tmp_path: Path) -> None:
     with NatsServer(tmp_path, "--user=ann", "--pass=secret") as nats:
         at = f"127.0.0.1:{nats.port}"
@@ -58,7 +57,6 @@ def test_a_wrong_password_is_told_and_not_logged(room: Path, tmp_path: Path) -> 
 # --- credentials ---
 
 
-@pytest.mark.long
 def test_credentials_open_an_account(room: Path, tmp_path: Path) -> None:
     nkeys = pytest.importorskip("nkeys")
     operator, account, user = (

@@ -335,9 +335,12 @@ def large_drain(gateway: PlayedGateway) -> None:
     """More than sockets hold: it is still on its way when the worker wants to end."""
     con = gateway.connect()
     gateway.deliver()
-    gateway.message(con, bytes(range(256)) * (LARGEST // 256), "binary")
+    start = len(gateway.session.received)
+    data = bytes(range(256)) * (LARGEST // 256)
+    gateway.message(con, data, "binary")
     gateway.drain()
     leave(gateway, 3 * gateway.timeout)
+    _check_answer(gateway, con, start, data, "binary", True)
 
 
 RULES: Final = (
