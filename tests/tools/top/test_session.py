@@ -106,14 +106,15 @@ def test_programs_get_one_object_a_line_with_rates(echo: Serving) -> None:
         assert row["gateway"]["unwritten"] == 0
 
 
-def test_a_pipe_gets_plain_lines(echo: Serving) -> None:
-    # The client of another test is a line as long as it is there.
-    eventually(lambda: not echo.status()["gateway"]["connections"]["total"], "nobody else")
-    with echo.tcp():
-        told = done(echo, "top", "--interval=0.1", "--count=2")
+def test_a_pipe_gets_plain_lines() -> None:
+    """Of a run where nothing has happened: what happens adds lines to one of the answers."""
+    with serve(ECHO, workers=2) as serving, serving.tcp():
+        told = done(serving, "top", "--interval=0.1", "--count=2")
     assert "\x1b" not in told
     lines = told.splitlines()
-    (first, second) = [n for n, line in enumerate(lines) if f"pid {echo.run.process.pid}" in line]
+    (first, second) = [
+        n for n, line in enumerate(lines) if f"pid {serving.run.process.pid}" in line
+    ]
     assert first == 0
     assert len(lines) == 2 * second
     assert sum(line.startswith("messages      in ") for line in lines) == 2
