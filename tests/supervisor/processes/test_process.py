@@ -30,7 +30,6 @@ class Child:
         code: str,
         variables: Mapping[str, str] | None = None,
         keep: tuple[int, ...] = (),
-        explained: tuple[int, ...] = (),
         folder: str = "",
         hears: bool = False,
     ) -> None:
@@ -45,7 +44,6 @@ class Child:
             on_exit=self.handle_exit,
             folder=folder,
             keep_open=keep,
-            explained=explained.__contains__,
             hears=hears,
         )
 
@@ -93,7 +91,6 @@ def test_lines_of_a_child_arrive_before_its_exit(
     late = "import time; time.sleep(0.5); print('late')"
     child = start(
         f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {late!r}])\nsys.exit(7)",
-        explained=(7,),
     )
     assert child.wait() == ["late", 7]
     assert child.heard_before_exit == 1
@@ -276,23 +273,22 @@ def test_writing_to_a_dead_child_raises_nothing(start: type[Child]) -> None:
 GRANDCHILD = (
     "import subprocess, sys\n"
     "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-    "print(child.pid, flush=True)\n"
-    "sys.exit(7)"
+    "print(child.pid, flush=True)"
 )
 
 
-@pytest.mark.parametrize("explained", [(), (7,)])
+@pytest.mark.parametrize("code", [0, 7])
 def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_exit(
-    start: type[Child], monkeypatch: pytest.MonkeyPatch, explained: tuple[int, ...]
+    start: type[Child], monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     # Longer than the test would wait, where it must not be waited for at all.
-    monkeypatch.setattr(module, "LAST_WORDS", 0.1 if explained else 600.0)
-    child = start(GRANDCHILD, explained=explained)
+    monkeypatch.setattr(module, "LAST_WORDS", 0.1 if code else 600.0)
+    child = start(f"{GRANDCHILD}\nsys.exit({code})")
     eventually(child.gone.is_set, "the exit to be told")
     eventually(lambda: child.heard, "its first line")
     assert not child.process.read_rest(0), "the pipe is held"
     os.kill(int(child.heard[0]), signal.SIGTERM)
-    assert child.code == 7
+    assert child.code == code
     child.wait()
 
 

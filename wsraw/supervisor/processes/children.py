@@ -250,7 +250,6 @@ class Children:
                 ),
                 folder=self.folder,
                 keep_open=keep_open,
-                explained=partial(_is_explained, child),
                 said=said,
                 hears=kind != "foreign",
             )
@@ -314,7 +313,6 @@ class Children:
             _held(record),
             partial(self._hear, child.name, pool, lines),
             lambda code: self._post(partial(self._handle_death, child, kind, code, lines)),
-            partial(_is_explained, child),
         )
 
     def adopt_output(self, record: ProcessRecord) -> None:
@@ -379,11 +377,6 @@ class Children:
         until = time.monotonic() + LAST_WORDS
         for process in (*(each[0] for each in self._unread), *self._processes.values()):
             process.read_rest(max(0.0, until - time.monotonic()))
-
-
-def _is_explained(child: Child, code: int) -> bool:
-    """Whether the last lines of its output tell why it has ended."""
-    return child.ready_at is None and code in (DOES_NOT_START, DOES_NOT_LOAD)
 
 
 def _recorded(

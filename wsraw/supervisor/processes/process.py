@@ -105,9 +105,9 @@ class _Adopted:
 class Process:
     """One child process.
 
-    `on_line(text)` and `on_exit(code)` are called in threads. An exit is reported at once, and
-    lines may follow; if `explained(code)`, it is reported after the lines that tell why, at most
-    `LAST_WORDS` later. A slow `on_line` slows only the child that writes. Raises OSError if the
+    `on_line(text)` and `on_exit(code)` are called in threads. An exit with a code above 0 is
+    reported after the lines that may tell why, at most `LAST_WORDS` later; any other one at once,
+    and lines may follow. A slow `on_line` slows only the child that writes. Raises OSError if the
     process cannot be started.
 
     `folder`: its working directory if that exists, else ours. `hears`: it understands the words of
@@ -126,7 +126,6 @@ class Process:
         on_exit: Callable[[int], object],
         folder: str = "",
         keep_open: Sequence[int] = (),
-        explained: Callable[[int], bool] = lambda code: False,
         said: Callable[[int], bytes] = lambda pid: b"",
         hears: bool = False,
     ) -> None:
@@ -139,7 +138,7 @@ class Process:
         else:
             options["process_group"] = 0
             options["pass_fds"] = tuple(keep_open)
-        self._prepare(on_line, on_exit, explained, hears)
+        self._prepare(on_line, on_exit, hears)
         environment = environment_of_child(variables)
         environment.pop("PWD", None)
         if folder and os.path.isdir(folder):
@@ -180,12 +179,10 @@ class Process:
         self,
         on_line: Callable[[str], object],
         on_exit: Callable[[int], object],
-        explained: Callable[[int], bool],
         hears: bool,
     ) -> None:
         self._on_line = on_line
         self._on_exit = on_exit
-        self._explained = explained
         self._hears = hears
         self._is_killed = False
         self._speaking = threading.Lock()
@@ -209,11 +206,10 @@ class Process:
         held: Held,
         on_line: Callable[[str], object],
         on_exit: Callable[[int], object],
-        explained: Callable[[int], bool] = lambda code: False,
     ) -> Process:
         """One that the program before us has held. Without a pid only its output is read."""
         self = cls.__new__(cls)
-        self._prepare(on_line, on_exit, explained, held.hears)
+        self._prepare(on_line, on_exit, held.hears)
         for number in (held.stdin, held.stdout):
             os.set_inheritable(number, False)
         self._process = _Adopted(held)
@@ -381,7 +377,7 @@ class Process:
         if not launch.HAS_SIGNALS and self._is_killed and code == TERMINATED:
             # As on other systems: the code says nothing of how the process has started.
             code = -KILLED
-        if self._explained(code):
+        if code > 0:
             self._reader.join(LAST_WORDS)
         self._on_exit(code)
         self._close_stdin()
