@@ -16,7 +16,7 @@ import pytest
 import wsraw
 from tests.deadline import DEADLINE, eventually
 from tests.needs import signals
-from tests.running import ROOT, environment
+from tests.running import ROOT, environment, is_alive
 from wsraw.runtime import launch
 from wsraw.supervisor.processes import process as module
 from wsraw.supervisor.processes.process import Process, installation_of, reason
@@ -260,6 +260,28 @@ def test_the_process_of_a_virtual_environment_is_python_itself(tmp_path: Path) -
     child, ours = told.splitlines()
     assert child == ours
     assert str(tmp_path) in ours
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="jobs are those of Windows")
+def test_a_child_that_ends_at_once_is_started_and_its_exit_told(
+    start: type[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wsraw.supervisor.processes import windows
+
+    add = windows.add_to_job
+    refused = []
+
+    def add_late(pid: int) -> None:
+        eventually(lambda: not is_alive(pid), "its end")
+        try:
+            add(pid)
+        except OSError as error:
+            refused.append(error)
+            raise
+
+    monkeypatch.setattr(windows, "add_to_job", add_late)
+    assert start("import sys; print('bye'); sys.exit(7)").wait() == ["bye", 7]
+    assert refused, "what Windows does with a process that has ended"
 
 
 def test_writing_to_a_dead_child_raises_nothing(start: type[Child]) -> None:

@@ -39,6 +39,9 @@ LONGEST_LINE: Final = 64 * 1024
 LAST_WORDS: Final = 1.0
 """Seconds to wait for the output of a dead child; a process that it started may hold the pipe."""
 
+ENDS_AT_ONCE: Final = 1.0
+"""Seconds until the end of a process that Windows refuses as a member of a job."""
+
 LONGEST_ANSWER: Final = 10.0
 """Seconds for another Python to say where its wsraw is."""
 
@@ -146,7 +149,7 @@ class Process:
         elif not start_folder():
             # Our own was deleted, and a process needs one.
             options["cwd"] = os.path.abspath(os.sep)
-        self._process: subprocess.Popen[bytes] | _Adopted = subprocess.Popen(
+        process = subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.PIPE,
@@ -154,13 +157,11 @@ class Process:
             stderr=subprocess.STDOUT,
             **options,
         )
-        self.pid = self._process.pid
+        self._process: subprocess.Popen[bytes] | _Adopted = process
+        self.pid = process.pid
         waiter = threading.Thread(target=self._wait, daemon=True)
         try:
-            if sys.platform == "win32":
-                from wsraw.supervisor.processes import windows
-
-                windows.add_to_job(self.pid)
+            _join_job(process)
             self._said = said(self.pid)
             self._reader.start()
             waiter.start()
@@ -381,6 +382,21 @@ class Process:
             self._reader.join(LAST_WORDS)
         self._on_exit(code)
         self._close_stdin()
+
+
+def _join_job(process: subprocess.Popen[bytes]) -> None:
+    """On Windows, let it end with us. Raises OSError."""
+    if sys.platform == "win32":
+        from wsraw.supervisor.processes import windows
+
+        try:
+            windows.add_to_job(process.pid)
+        except OSError:
+            # One that ends at once is refused, and its exit tells more.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(ENDS_AT_ONCE)
+                return
+            raise
 
 
 def start_folder() -> str:
