@@ -128,8 +128,8 @@ def test_an_admin_process_that_hangs_is_replaced(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{address_of(run).rpartition(':')[2]}/healthz"
         eventually(lambda: answer_to(urllib.request.Request(url)) == (200, "ok\n"))
         with connect(f"ws://127.0.0.1:{run.port}") as client:
-            # Not before it has answered: the first answer may take longer.
-            run.line("HEAD / HTTP")
+            # When it is asked again, it has answered once; the first answer may take longer.
+            run.line("HEAD / HTTP", 2)
             os.kill(run.pid("admin"), signal.SIGSTOP)
             run.line("ending admin: it has not answered for 2 s")
             run.line("admin: Fatal Python error: Aborted")

@@ -254,13 +254,13 @@ def test_the_endpoint_of_the_link_is_in_a_file_where_it_is_no_file_itself(
 ) -> None:
     """It is written before the token: who reads that finds no endpoint of an earlier run."""
     written: list[str] = []
-    write = folders._write_secret
+    write = folders.write_secret
 
     def watched(file: Path, text: str) -> None:
         written.append(file.name)
         write(file, text)
 
-    monkeypatch.setattr(folders, "_write_secret", watched)
+    monkeypatch.setattr(folders, "write_secret", watched)
     run = Run(tmp_path / "run", "tcp://127.0.0.1:4711")
     assert (run.path / "link").read_text() == "tcp://127.0.0.1:4711\n"
     assert written.index("link") < written.index("token")

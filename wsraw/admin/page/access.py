@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
-from wsraw.runtime import private
-from wsraw.supervisor.run_folder.folder import ADMIN_TOKEN
+from wsraw.supervisor.run_folder.folder import ADMIN_TOKEN, write_secret
 
 
 def own_token(folder: Path) -> str:
@@ -20,7 +18,5 @@ def own_token(folder: Path) -> str:
     if not found:
         # Another page that is open keeps its token when this process is replaced.
         found = secrets.token_urlsafe(24)
-        descriptor = private.open_file(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{found}\n")
+        write_secret(path, f"{found}\n")
     return found

@@ -229,7 +229,7 @@ class Folder:
         for name in missing:
             file = self.path / name
             try:
-                _write_secret(file, self._texts[name])
+                write_secret(file, self._texts[name])
                 self._seen[name] = _signature(file)
             except OSError as why:
                 is_passing = why.errno in _PASSING
@@ -384,7 +384,7 @@ def _make(path: Path, what: str) -> None:
             raise FolderError(f"{what} {path} is open to other users; {hint}")
 
 
-def _write_secret(file: Path, text: str) -> None:
+def write_secret(file: Path, text: str) -> None:
     """Replace the file atomically. Raises OSError."""
     fresh = file.with_name(f"{file.name}.new")
     fresh.unlink(missing_ok=True)
