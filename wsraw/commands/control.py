@@ -161,7 +161,7 @@ def reload(
     takes over all connections first, as with `wsraw upgrade`.
 
     With --canary, the command waits until the trial has ended. With --for, it then waits at most
-    --timeout for the answer; without --for, there is no limit.
+    --timeout for the answer; without --for, as long as it takes.
     """
     pools = (pool,) if pool else ()
     if canary is None:

@@ -210,7 +210,7 @@ def _check_name(name: str, earlier: set[str]) -> None:
         raise ValueError(f"pools: {name!r} {why}")
 
 
-def in_words(pools: Sequence[str]) -> str:
+def known_pools(pools: Sequence[str]) -> str:
     """Which pools there are, for a message about one that there is not."""
     if len(pools) == 1:
         return f"the only one is {pools[0]}"
@@ -221,7 +221,7 @@ def _check_route(settings: Settings, known: Sequence[str], route: RouteSettings)
     where = f"routes: {shown(route)}: "
     if route.pool not in known:
         near = get_close_matches(route.pool, known, 1)
-        hint = f"did you mean {near[0]}?" if near else in_words(known)
+        hint = f"did you mean {near[0]}?" if near else known_pools(known)
         if route.pool == DEFAULT_POOL:
             hint = "it is the pool of the setting workers, which is not set"
         raise ValueError(f"{where}there is no pool {route.pool!r}; {hint}")

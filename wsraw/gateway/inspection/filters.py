@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from wsraw.config.addresses import UNIX, Networks, parse_address
 from wsraw.config.patterns import Pattern, split
-from wsraw.config.pools import in_words
+from wsraw.config.pools import known_pools
 from wsraw.gateway.connection.connection import Connection, ConnectionState
 from wsraw.gateway.delivery.entry import Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
@@ -79,7 +79,7 @@ class Filter:
     def _pool(self, options: Mapping[str, Any]) -> Test:
         pool = _text(options, "pool")
         if pool not in self._registry.pools:
-            known = in_words(list(self._registry.pools))
+            known = known_pools(list(self._registry.pools))
             raise ValueError(f"there is no pool {pool!r}; {known}")
         found = self._registry.pools[pool]
         if found.name != pool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from wsraw.config import programs
 from wsraw.config.options import LARGEST
-from wsraw.config.pools import in_force, in_words
+from wsraw.config.pools import in_force, known_pools
 from wsraw.link.records import Do, Done, Status
 from wsraw.runtime.link.server import Link
 from wsraw.supervisor.control.canaries import Canaries
@@ -189,7 +189,7 @@ class Requests:
             return None
         for name in asked.do.args:
             if name not in own:
-                why = f"there is no pool {name!r}; {in_words(list(pools))}"
+                why = f"there is no pool {name!r}; {known_pools(list(pools))}"
                 if name in pools:
                     why = f"the pool {name!r} has {NO_WORKERS}"
                 self._answer(asked, False, why)
