@@ -48,7 +48,9 @@ class Served:
         self.waiting = 0
         """Requests for /wait, which is answered once they may `go_on`."""
         self.go_on = threading.Event()
-        routes = TRIED | {"/wait": Route(self._wait)}
+        self.found: list[bool] = []
+        """Whether clients that asked for /look had left."""
+        routes = TRIED | {"/wait": Route(self._wait), "/look": Route(self._look)}
         self.server = Server(sock, Run(str(folder)), token_file, routes)
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self._thread.start()
@@ -56,6 +58,10 @@ class Served:
     def _wait(self, request: Request) -> Answer:
         self.waiting += 1
         self.go_on.wait(DEADLINE)
+        return text(HTTPStatus.OK)
+
+    def _look(self, request: Request) -> Answer:
+        self.found.append(request.has_left(float(request.query)))
         return text(HTTPStatus.OK)
 
     def connect(self) -> socket.socket:
@@ -140,6 +146,25 @@ def test_an_answer_in_pieces_ends_with_its_last_one(serve: Serve) -> None:
     answer = serve().get("/pieces")
     assert answer.endswith(b"\r\n\r\none\ntwo\n")
     assert b"Content-Length" not in answer
+
+
+def test_a_client_that_leaves_is_noticed_at_once(serve: Serve) -> None:
+    served = serve()
+    with served.connect() as sock:
+        sock.sendall(f"GET /look?{2 * DEADLINE} HTTP/1.1\r\n\r\n".encode())
+    eventually(lambda: served.found == [True], "a look at a client that has left")
+
+
+def test_a_client_that_stays_has_not_left_whatever_it_sends(serve: Serve) -> None:
+    served = serve()
+    assert status(served.get("/look?0")) == status(served.get("/look?0.05")) == 200
+    assert served.found == [False] * 2
+    # Nor does one that never stops keep the answer back.
+    with served.connect() as sock, suppress(OSError):
+        sock.sendall(b"GET /look?0.05 HTTP/1.1\r\n\r\n")
+        while len(served.found) == 2:
+            sock.sendall(b"x" * 100_000)
+    eventually(lambda: served.found == [False] * 3, "the end of the look")
 
 
 def test_a_bug_in_a_page_ends_its_request_alone(

@@ -22,6 +22,8 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     run: Run
+    has_left: Callable[[float], bool]
+    """Waits at most so many seconds; True as soon as the client has left."""
 
 
 class Pieces(Protocol):

@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 import logging
 import re
+import selectors
 import socket
 import threading
 import time
@@ -40,6 +41,9 @@ client that sends a byte now and then must not keep a thread."""
 
 KEPT_FOR_READER: Final = 32 * 1024
 """Bytes of an answer in pieces that the kernel may keep, about twice, for one who does not read."""
+
+THROWN_AWAY: Final = 64 * 1024
+"""Bytes read at a time from a client that sends more than a request."""
 
 NO_TOKEN: Final = "it needs the header Authorization: Bearer TOKEN"
 
@@ -229,7 +233,23 @@ class _Handler(BaseHTTPRequestHandler):
             return text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, most)
         self.server.heard(self.connection)
         headers = dict(self.headers.items())
-        return route.answer(Request(self.command, query, headers, body, self.server.run))
+        run, has_left = self.server.run, self._has_left
+        return route.answer(Request(self.command, query, headers, body, run, has_left))
+
+    def _has_left(self, within: float) -> bool:
+        """Whether the client closes the connection in so many seconds. What it sends beyond its
+        request is thrown away: each connection has one answer."""
+        until = time.monotonic() + within
+        with selectors.DefaultSelector() as selector, suppress(OSError):
+            selector.register(self.connection, selectors.EVENT_READ)
+            while selector.select(within):
+                if not self.connection.recv(THROWN_AWAY):
+                    return True
+                within = until - time.monotonic()
+                if within <= 0:
+                    return False
+            return False
+        return True
 
     def _has(self, token: str) -> bool:
         scheme, _, given = self.headers.get("Authorization", "").partition(" ")

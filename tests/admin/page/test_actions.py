@@ -158,10 +158,25 @@ def events(answer: Any) -> Iterator[tuple[str, Any]]:
             yield kind, json.loads(value)
 
 
+def page(admin: Admin, query: str = "") -> Any:
+    """A stream, as soon as there is room: that of a page before may not have ended yet."""
+    found: list[Any] = []
+
+    def answered() -> bool:
+        answer = admin.open("GET", f"/api/stream?{query}")
+        if answer.status == 200:
+            found.append(answer)
+        else:
+            assert (answer.status, b"pages are open" in answer.read()) == (503, True)
+        return bool(found)
+
+    eventually(answered, "room for a page")
+    return found[0]
+
+
 def first(admin: Admin, wanted: str, query: str = "") -> Any:
     """The first event of that kind in a stream."""
-    answer = admin.open("GET", f"/api/stream?{query}")
-    assert answer.status == 200
+    answer = page(admin, query)
     try:
         return next(data for kind, data in events(answer) if kind == wanted)
     finally:
@@ -191,7 +206,7 @@ def test_the_stream_has_figures_and_connections_that_are_asked_for(admin: Admin)
 def test_the_stream_begins_with_the_last_lines_of_the_log(admin: Admin) -> None:
     lines = first(admin, "log")
     assert any(level == "info" and "worker 1 is ready" in text for level, text in lines)
-    answer = admin.open("GET", "/api/stream")
+    answer = page(admin)
     try:
         logs = (data for kind, data in events(answer) if kind == "log")
         next(logs)
@@ -207,7 +222,7 @@ def test_pages_share_the_figures_and_each_gets_new_ones_every_time(admin: Admin)
     seen: list[list[float]] = [[] for _ in range(4)]
 
     def look(times: list[float]) -> None:
-        answer = admin.open("GET", "/api/stream")
+        answer = page(admin)
         try:
             for kind, data in events(answer):
                 if kind == "figures":
@@ -233,18 +248,11 @@ def test_pages_share_the_figures_and_each_gets_new_ones_every_time(admin: Admin)
 def test_open_pages_are_bounded_and_a_closed_one_makes_room(admin: Admin) -> None:
     answers: list[Any] = []
     try:
-
-        def fill() -> bool:
-            answer = admin.open("GET", "/api/stream")
-            if answer.status == 200:
-                answers.append(answer)
-            return len(answers) == stream.MOST_STREAMS
-
-        # Those of the tests before may not have found out yet that nobody reads them.
-        eventually(fill, "all streams")
-        assert admin.open("GET", "/api/stream").status == 503
+        for _ in range(stream.MOST_STREAMS):
+            answers.append(page(admin))
+        assert admin.ask("GET", "/api/stream")[0] == 503
         answers.pop().close()
-        eventually(fill, "room for one more")
+        answers.append(page(admin))
     finally:
         for answer in answers:
             answer.close()

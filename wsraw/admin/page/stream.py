@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -39,7 +39,7 @@ def stream(request: Request) -> Answer:
         return text(
             HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_STREAMS} pages are open: close another one"
         )
-    events = _Events(request.run, _options(request.query))
+    events = _Events(request)
     return Answer(HTTPStatus.OK, events, "text/event-stream; charset=utf-8")
 
 
@@ -56,8 +56,8 @@ def _options(query: str) -> dict[str, Any]:
 class _Events(Iterator[bytes]):
     """The events of one page."""
 
-    def __init__(self, run: Run, options: dict[str, Any]) -> None:
-        self._events = _events(run, options)
+    def __init__(self, request: Request) -> None:
+        self._events = _events(request.run, _options(request.query), request.has_left)
         self._lock = threading.Lock()
         self._is_open = True
 
@@ -72,11 +72,14 @@ class _Events(Iterator[bytes]):
                 _streams.release()
 
 
-def _events(run: Run, options: dict[str, Any]) -> Iterator[bytes]:
-    connections_at = 0.0
+def _events(
+    run: Run, options: dict[str, Any], has_left: Callable[[float], bool]
+) -> Iterator[bytes]:
+    due = connections_at = 0.0
     last_line = 0
-    while True:
+    while not has_left(max(0.0, due - time.monotonic())):
         begin = time.monotonic()
+        due = begin + EVERY
         try:
             at, figures = run.status()
             yield event("figures", figures | {"at": at})
@@ -91,7 +94,6 @@ def _events(run: Run, options: dict[str, Any]) -> Iterator[bytes]:
                 yield event("log", [line[1:] for line in lines])
         except NoAnswerError as error:
             yield event("trouble", str(error))
-        time.sleep(max(0.0, begin + EVERY - time.monotonic()))
 
 
 def event(kind: str, data: Any) -> bytes:
