@@ -142,7 +142,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"pools": ["c=x.py", "b=y.py"], "routes": ["/a=zzz"]},
-        "routes: /a=zzz: there is no pool 'zzz'; there are c and b",
+        "routes: /a=zzz: there is no pool 'zzz'; there are c, b",
     ),
     (
         {"pools": "a=x.py", "routes": ["/a=a", "any=default"]},

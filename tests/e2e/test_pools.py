@@ -233,7 +233,7 @@ def test_each_pool_is_scaled_and_reloaded_by_itself(files: tuple[Path, Path]) ->
         for wrong, why in (
             (("scale", "2"), "there are several; say which, as NAME=N, of 'chat/chat.py', 'feed/"),
             (("scale", "web=2"), "there is no 'web'"),
-            (("reload", "--pool=web"), "there is no pool 'web'; there are chat and feed"),
+            (("reload", "--pool=web"), "there is no pool 'web'; there are chat, feed"),
         ):
             told = ask(serving, *wrong)
             assert told.returncode == 1

@@ -214,7 +214,7 @@ def known_pools(pools: Sequence[str]) -> str:
     """Which pools there are, for a message about one that there is not."""
     if len(pools) == 1:
         return f"the only one is {pools[0]}"
-    return f"there are {' and '.join(pools) or 'none'}"
+    return f"there are {', '.join(pools) or 'none'}"
 
 
 def _check_route(settings: Settings, known: Sequence[str], route: RouteSettings) -> None:

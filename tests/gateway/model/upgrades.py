@@ -28,7 +28,7 @@ class Ends:
         sockets = [peer.socket for peer in self._system.peers]
         return [socket.con for socket in sockets if not socket.closed]
 
-    def why_not(self, con: Connection) -> str:
+    def why_unmovable(self, con: Connection) -> str:
         return ""
 
     def freeze_endpoint(self, con: Connection, clock: Clock) -> tuple[EndpointState, Any] | None:

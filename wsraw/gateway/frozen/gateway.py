@@ -82,7 +82,7 @@ class Sockets(Protocol):
     overdrawn: dict[int, None]
 
     def connections(self) -> list[Connection]: ...
-    def why_not(self, con: Connection) -> str: ...
+    def why_unmovable(self, con: Connection) -> str: ...
     def freeze_endpoint(
         self, con: Connection, clock: Clock
     ) -> tuple[EndpointState, Any] | None: ...
@@ -166,7 +166,7 @@ class Parts(NamedTuple):
     def _check(self, con: Connection) -> None:
         """Raises UnmovableError for a connection whose socket cannot be moved; one that is dialled
         anew needs none."""
-        why = self.sockets.why_not(con)
+        why = self.sockets.why_unmovable(con)
         if why and con.phase.opening is None:
             raise UnmovableError(why)
 

@@ -148,7 +148,7 @@ class Ends:
         cons = [each.con for each in self._sockets.endpoints if each not in refused]
         return sorted(cons, key=lambda con: con.id)
 
-    def why_not(self, con: Connection) -> str:
+    def why_unmovable(self, con: Connection) -> str:
         """Why the socket of a connection cannot be handed over now; "" if it can."""
         endpoint = con.endpoint
         if not isinstance(endpoint, Endpoint) or endpoint.handshake is None:
