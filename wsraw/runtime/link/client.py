@@ -20,11 +20,18 @@ from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH, LinkSoc
 from wsraw.runtime.sockets import strerror
 
 RETRY_FIRST: Final = 0.02
-"""Seconds before the second attempt to connect; doubled for each further one."""
+"""Seconds before the second attempt to connect."""
 
 RETRY_MOST: Final = 1.0
 """Seconds between two attempts at most; also how long a connection must last for the next pause to
 be the shortest one again."""
+
+LONGER_ABSENT: Final = 1.125
+"""How much longer each pause is while nobody answers: an attempt costs little, and one who comes is
+found after an eighth more than the time that it has taken."""
+
+LONGER_REFUSED: Final = 2.0
+"""The same if a connection has ended: each makes work, and lines in logs, at both ends."""
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds for an attempt, with the ZMTP handshake."""
@@ -233,13 +240,13 @@ class LinkClient:
         self._socket = None
         self.on_change()
         socket.close()
-        self._fail(socket.why, now)
+        self._fail(socket.why, now, LONGER_REFUSED)
 
-    def _fail(self, why: str, now: float) -> None:
+    def _fail(self, why: str, now: float, longer: float = LONGER_ABSENT) -> None:
         """Try again after a pause."""
         self.why = why
         self.wait_until = now + self._pause
-        self._pause = min(RETRY_MOST, 2 * self._pause)
+        self._pause = min(RETRY_MOST, longer * self._pause)
 
     def reconnect(self) -> None:
         """Go on after a loss: connect again in `work`, after a pause."""
