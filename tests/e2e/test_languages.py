@@ -152,6 +152,22 @@ def test_a_late_answer_to_a_dead_gateway_does_not_ban_its_worker(language: str) 
         assert "was rejected" not in str(serving)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("language", languages.LANGUAGES)
+def test_no_worker_outlives_supervisor_and_gateway(language: str) -> None:
+    """Neither an idle one, nor one whose handler returns later: what they say then cannot leave."""
+    with serve(None, f"--workers={languages.command(language)}:2") as serving:
+        until_ready(serving, 2)
+        workers = [worker["pid"] for worker in serving.status()["workers"]]
+        with serving.ws() as client:
+            client.send("slow 1500")
+            eventually(lambda: any(who["in_flight"] for who in serving.status()["workers"]))
+            os.kill(serving.gateway, signal.SIGKILL)
+            serving.run.send(signal.SIGKILL)
+            serving.run.wait()
+        eventually(lambda: not any(map(is_alive, workers)), "all to be gone")
+
+
 @pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_a_worker_without_an_endpoint_says_what_it_needs(language: str) -> None:
     told = subprocess.run(

@@ -7,7 +7,8 @@ import { Dealer } from 'zeromq'
 
 const SEND_AFTER = 1 // ms; an ack that waits behind a slow handler makes us look stuck (rule 3)
 const SILENCE = 1000 // ms
-const LEAVE_WITHIN = 5000 // ms that the gateway has to drain us after a SIGTERM
+const LEAVE_WITHIN = 4000 // ms that the gateway has to drain us after a SIGTERM
+const END_WITHIN = 7000 // ms; if the gateway is gone too, a send waits for ever (rule 19)
 const TCP = { heartbeatInterval: 2000, heartbeatTimeout: 6000, connectTimeout: 5000 } // ms
 const range = (first, last) => Array.from({ length: last - first + 1 }, (_, n) => first + n)
 
@@ -48,7 +49,10 @@ export class Worker {
     const ended = new Promise(resolve => this.socket.events.on('end', resolve))
     this.socket.connect(this.endpoint)
     process.on('SIGINT', () => this.#leave())
-    process.on('SIGTERM', () => setTimeout(() => this.#leave(), this.#session ? LEAVE_WITHIN : 0))
+    process.on('SIGTERM', () => {
+      setTimeout(() => this.#leave(), this.#session ? LEAVE_WITHIN : 0)
+      setTimeout(() => process.exit(1), END_WITHIN)
+    })
     this.#probe()
     for await (const [message] of this.socket) {
       this.#idle = this.#silent = false

@@ -5,7 +5,8 @@ declare(strict_types=1);
 ini_set('msgpack.php_only', '0'); // MessagePack as others know it
 const SEND_AFTER = 0.001; // s; an ack that waits behind a slow handler makes us look stuck (rule 3)
 const SILENCE = 1000; // ms until we probe again: ours may wait in libzmq until something follows it
-const LEAVE_WITHIN = 5.0; // s that the gateway has to drain us after a SIGTERM
+const LEAVE_WITHIN = 4.0; // s that the gateway has to drain us after a SIGTERM
+const END_WITHIN = 7; // s; if the gateway is gone too, a send waits for ever (rule 19)
 
 final class Connection {
     public array $inf = [], $about = [], $end = []; // the last in onClose: code, reason, cause
@@ -34,7 +35,10 @@ final class Worker {
 
     public function run(): void {
         pcntl_signal(SIGINT, fn () => $this->leaveAt = 0.0);
-        pcntl_signal(SIGTERM, fn () => $this->leaveAt = min($this->leaveAt, microtime(true) + ($this->session ? LEAVE_WITHIN : 0)));
+        pcntl_signal(SIGTERM, function () {
+            $this->leaveAt = min($this->leaveAt, microtime(true) + ($this->session ? LEAVE_WITHIN : 0));
+            pcntl_alarm(END_WITHIN);
+        });
         ($poll = new ZMQPoll())->add($this->socket, ZMQ::POLL_IN);
         for ($readable = $writable = []; microtime(true) < $this->leaveAt; pcntl_signal_dispatch()) {
             try {

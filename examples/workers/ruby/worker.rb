@@ -19,7 +19,8 @@ end
 # Derive yours from it, with handlers: on_connect, on_message, on_error, on_close.
 class Worker
   SEND_AFTER = 0.001 # s; an ack that waits behind a slow handler makes us look stuck (rule 3)
-  LEAVE_WITHIN = 5.0 # s that the gateway has to drain us after a SIGTERM
+  LEAVE_WITHIN = 4.0 # s that the gateway has to drain us after a SIGTERM
+  END_WITHIN = 7.0 # s; if the gateway is gone too, a send waits for ever (rule 19)
   OPTIONS = { ZMQ::IMMEDIATE => 1, ZMQ::PROBE_ROUTER => 1, ZMQ::LINGER => 2000, ZMQ::RCVTIMEO => 1000,
               ZMQ::MAXMSGSIZE => 64 << 20, ZMQ::RCVHWM => 100, ZMQ::SNDHWM => 100 }.freeze
   TCP = { 75 => 2000, 77 => 6000, 79 => 5000 }.freeze # ms: HEARTBEAT_IVL, HEARTBEAT_TIMEOUT, CONNECT_TIMEOUT
@@ -42,7 +43,10 @@ class Worker
     unknown.each { |name, value| LibZMQ.zmq_setsockopt(@socket.socket, name, [value].pack('i'), 4) }
     @socket.connect(@endpoint)
     trap('INT') { @leave_at = 0 }
-    trap('TERM') { @leave_at = [@leave_at, now + (@session.zero? ? 0 : LEAVE_WITHIN)].min }
+    trap('TERM') do
+      @leave_at = [@leave_at, now + (@session.zero? ? 0 : LEAVE_WITHIN)].min
+      Thread.new { sleep(END_WITHIN) && exit!(1) }
+    end
     while now < @leave_at
       if @socket.recv_string(message = +'') < 0 # silence: our probe may wait in libzmq until something follows it
         @socket.send_string('', ZMQ::DONTWAIT)
