@@ -122,6 +122,9 @@ def test_a_version_that_raises_is_rolled_back(handlers: Write) -> None:
         assert "rolled back: on_message raised an exception in " in error
         assert "2 workers of the old version serve all connections" in error
         eventually(lambda: clients.ask() == {b"old"}, "the old handlers")
+        for n in (1, 2):
+            os.kill(serving.worker(n), KILL)
+        assert clients.ask() == {b"old"}, "whatever is on disk"
         victim.close()
 
 

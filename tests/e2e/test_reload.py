@@ -93,6 +93,28 @@ def test_a_rollback_brings_back_handlers_whose_files_are_gone(handlers: Write) -
         assert client.recv(TIMEOUT) == "newest"
 
 
+@pytest.mark.long
+def test_a_rollback_comes_back_to_what_served_and_not_to_what_was_refused(
+    handlers: Write,
+) -> None:
+    """The refused file was repaired, and a worker that replaced a dead one has loaded it."""
+    with (
+        serve(answers(handlers, "old"), workers=2, tracebacks=True) as serving,
+        serving.ws() as client,
+    ):
+        file = answers(handlers, "new")
+        file.write_text("import no_such_module")
+        assert ask(serving, "reload").returncode == 1
+        answers(handlers, "new")
+        os.kill(serving.worker(1), KILL)
+        serving.run.line("reloaded after all: 2 workers")
+        answers(handlers, "newest")
+        done(serving, "reload")
+        assert done(serving, "rollback") == "rolled back to version 2: 2 workers\n"
+        client.send("x")
+        assert client.recv(TIMEOUT) == "new"
+
+
 @posix
 def test_a_sighup_ignored_by_nohup_stays_ignored(handlers: Write) -> None:
     """A hangup neither ends nor reloads what nohup has started; nor does Ctrl-C end what a script

@@ -413,6 +413,9 @@ class Supervisor:
             self._children.spawn_gateway(child, variables, sockets)
             return
         self._keep_folder()
+        if self.policy.begins_version(child):
+            assert child.program is not None
+            self._children.versions.forget(child.version.number, child.program)
         child.token = os.urandom(16).hex()
         # Before the worker can send its hello: the gateway must know the token by then.
         self.control.tell(Spawned(child.n, child.token, 0))

@@ -144,7 +144,36 @@ def test_a_worse_version_is_rolled_back() -> None:
     assert trial.run.policy.workers == trial.old
     assert trial.run.exit(new, 0) == []
     assert trial.run.pass_time(1000) == []
-    assert trial.run.pool.versions.wanted == Version(1)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_after_a_trial_that_failed_a_worker_that_dies_is_followed_by_one_of_its_version(
+    is_kept: bool,
+) -> None:
+    """On disk is what has just failed."""
+    trial = Trial(is_kept=is_kept)
+    trial.begin()
+    trial.compare(GOOD, handled())
+    trial.compare(GOOD, WORSE)
+    trial.run.exit(trial.old[0], 1)
+    (spawn,) = trial.run.pass_time(5)
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child.version == Version(1, is_kept=is_kept)
+    trial.run.policy.reload(trial.run.now)
+    assert trial.run.pool.versions.wanted == Version(3), "from disk again"
+
+
+def test_a_trial_after_a_refused_reload_is_no_sign_that_its_file_loads() -> None:
+    """The canary is ready, does worse, and must not be given to all."""
+    run = up(2)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    assert isinstance(spawn, a.Spawn)
+    run.exit(spawn.child, DOES_NOT_LOAD)
+    (_, spawn) = run.do(run.policy.try_out(run.pool, PLAN, is_kept=True, now=run.now))
+    assert isinstance(spawn, a.Spawn)
+    run.do(run.policy.ready(spawn.child.n, run.now))
+    assert "the new code works" not in run.said
+    assert not any(child.outdated for child in run.policy.workers)
 
 
 def test_with_a_shield_the_gateway_is_told_so() -> None:
@@ -291,7 +320,7 @@ def test_a_version_that_does_not_load_for_all_is_given_up() -> None:
     ]  # fmt: skip
     assert drained(done) == [new.n]
     assert run.pool.outcomes.counts == {Kind.NOT_READY: 1}
-    assert run.pool.versions.wanted == Version(1)
+    assert run.pool.versions.wanted == Version(1, is_kept=True)
     assert run.policy.workers == trial.old
 
 

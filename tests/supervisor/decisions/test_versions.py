@@ -118,3 +118,21 @@ def test_a_version_that_does_not_load_any_more_is_refused() -> None:
     assert isinstance(spawn, a.Spawn)
     assert spawn.child.version == Version(3)
     be_ready(run, spawn.child)
+
+
+def test_what_a_refused_worker_has_kept_is_forgotten_before_another_one_loads() -> None:
+    """The file is right by then; a rollback must come back to what has served."""
+    run = up(2)
+    assert not run.policy.begins_version(run.policy.workers[0]), "what serves stays"
+    (spawn,) = run.do(run.policy.reload(run.now))
+    assert isinstance(spawn, a.Spawn)
+    assert run.policy.begins_version(spawn.child)
+    run.exit(spawn.child, DOES_NOT_LOAD)
+    run.exit(run.policy.workers[1], -9)
+    (spawn,) = run.pass_time(5)
+    assert isinstance(spawn, a.Spawn)
+    assert run.policy.begins_version(spawn.child)
+    (second,) = be_ready(run, spawn.child)
+    assert isinstance(second, a.Spawn)
+    assert second.child.version == Version(2)
+    assert not run.policy.begins_version(second.child), "the first one decides"

@@ -61,3 +61,13 @@ def test_versions_that_no_rollback_needs_are_removed(tmp_path: Path) -> None:
     (tmp_path / FOLDER / "note").write_text("by hand")
     VersionFolders(tmp_path)
     assert list((tmp_path / FOLDER).iterdir()) == [tmp_path / FOLDER / "note"], "a new run"
+
+
+def test_one_version_of_one_program_is_forgotten(tmp_path: Path) -> None:
+    folders = VersionFolders(tmp_path)
+    gone = load(folders, 1)
+    others = [load(folders, 2), load(folders, 1, NEWS)]
+    for _ in range(2):
+        folders.forget(1, CHAT)
+    assert not gone.exists()
+    assert all(other.exists() for other in others)

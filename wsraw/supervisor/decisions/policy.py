@@ -211,6 +211,22 @@ class Policy:
                         self._version += 1
                         pool.reload(self._version, now)
 
+    def begins_version(self, child: Child) -> bool:
+        """Whether a worker that is about to start is the first one of its version: what was kept of
+        that version by now has not worked, and is not what this worker finds on disk."""
+        program, version = child.program, child.version
+        if program is None or program.file is None or version.is_kept:
+            return False
+        return not any(
+            pool.versions.has_served(version.number)
+            for pool in self.pools.values()
+            if program in pool.programs
+        ) and not any(
+            each.alive and (each.program, each.version.number) == (program, version.number)
+            for each in self.all_children()
+            if each is not child
+        )
+
     def is_wanted(self, name: str) -> bool:
         """Whether the settings have that pool."""
         return name in self.pools and name not in self._unwanted

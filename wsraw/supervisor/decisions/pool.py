@@ -145,6 +145,8 @@ class Pool:
             child.spawn_at = now
         self.canary = Canary(plan, Version(version), children)
         self.versions.hold(is_kept=is_kept)
+        # That its workers come up shows nothing about what was refused before.
+        self._refused_at = None
 
     def _replace_all(self, now: float) -> None:
         self.is_reloading = True

@@ -66,8 +66,14 @@ class Versions:
         self.wanted = Version(self.present, is_kept or self.wanted.is_kept)
 
     def let_go(self) -> None:
-        """The trial is over."""
-        self.wanted = self._before
+        """The trial is over. On disk may be what was tried: a worker that starts goes on to load
+        the present version as it was kept, until the next reload."""
+        if not self.wanted.is_kept:
+            self.wanted = self._before
+
+    def has_served(self, number: int) -> bool:
+        """Whether all workers have had this version, or still have it."""
+        return number in self._served
 
     def reload(self, number: int) -> None:
         """Begin with a new version, from disk."""

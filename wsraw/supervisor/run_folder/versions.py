@@ -40,6 +40,10 @@ class VersionFolders:
             return f"version {number} of {program.label} was not kept; see the log for why"
         return ""
 
+    def forget(self, number: int, program: Program) -> None:
+        """Remove what was kept of that version of a program. Raises nothing."""
+        shutil.rmtree(self._place(number, program), ignore_errors=True)
+
     def keep(self, numbers: Collection[int]) -> None:
         """Remove all other versions. Raises nothing: at most they take room."""
         wanted = {str(number) for number in numbers}
