@@ -19,6 +19,7 @@ from tests.needs import signals
 from tests.running import Running, is_alive
 from wsraw.config.settings import Settings
 from wsraw.link.records import Do, Done
+from wsraw.runtime import descriptors
 from wsraw.supervisor.control.client import ask
 from wsraw.supervisor.control.link import Asked
 from wsraw.supervisor.decisions.policy import Phase
@@ -378,7 +379,10 @@ def test_more_workers_than_the_descriptors_allow_are_refused(few_files: None, st
     """Supervisor's minfds: the run says so, and the gateway is never without one."""
     run = start(count=20)
     assert run.wait() == 2
-    run.line(r"20 workers need more than \d+ open files, and 100 may be open; raise that limit")
+    found = run.line(r"20 workers need (\d+) open files, and 100 may be open; raise that limit")
+    need = int(found[1])
+    for limit, is_enough in ((need - 1, False), (need, True)):
+        assert (descriptors.reserve(limit, 20) + descriptors.LEAST <= limit) is is_enough
 
 
 def test_scaling_beyond_the_descriptors_is_refused(few_files: None, start: Start) -> None:

@@ -20,11 +20,13 @@ class OpenFiles:
     def refusal_to_begin(self, count: int) -> str:
         """Why a run cannot begin with that many workers, or ""."""
         limit = self._limit
-        if not count or descriptors.reserve(limit, count) + descriptors.LEAST <= limit:
+        need = limit
+        while count and descriptors.reserve(need, count) + descriptors.LEAST > need:
+            need += 1
+        if need == limit:
             return ""
-        need = descriptors.EACH_WORKER * count + descriptors.LEAST
         return (
-            f"{count} workers need more than {need} open files, and {limit} may be open; raise "
+            f"{count} workers need {need} open files, and {limit} may be open; raise "
             "that limit (ulimit -Hn), or start fewer"
         )
 
