@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def says(client: socket.socket, data: bytes) -> None:
 
 def program(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
+
+
+def children(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(each) for task in tasks for each in task.read_text().split()}
 
 
 def supervisor(serving: Serving) -> int:
@@ -403,12 +409,17 @@ def test_a_bug_in_it_costs_the_upgrade_and_not_the_run(tmp_path: Path) -> None:
 
 def test_a_stop_while_the_supervisor_is_replaced_is_a_stop() -> None:
     with serve(ECHO) as serving:
-        command = threading.Thread(target=ask, args=(serving, "upgrade"), daemon=True)
-        command.start()
-        serving.run.send(signal.SIGTERM)
-        assert serving.run.wait() == 0
-        command.join(TIMEOUT)
+        with ThreadPoolExecutor(1) as pool:
+            command = pool.submit(ask, serving, "upgrade")
+            # The program that is to take its place is tried out.
+            known = {serving.gateway, *serving.run.pids("worker 1")}
+            eventually(lambda: children(serving.run.process.pid) - known)
+            serving.run.send(signal.SIGTERM)
+            assert serving.run.wait() == 0
+            told = command.result(TIMEOUT)
         assert_gone(serving)
+    assert told.returncode == 1
+    assert "upgrade: the run has stopped" in told.stderr or "the run is stopping" in told.stderr
 
 
 # --- the service manager ---

@@ -14,6 +14,7 @@ import threading
 import time
 import venv
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -169,6 +170,20 @@ def test_a_new_gateway_that_is_stopped_does_not_hold_up_the_old_one() -> None:
         says(client, b"after")
         assert "upgraded" in upgrade(serving)
         says(client, b"later")
+
+
+def test_a_stop_refuses_a_new_gateway_that_is_not_ready_and_is_no_error() -> None:
+    with serve(ECHO) as serving, serving.tcp() as client, ThreadPoolExecutor(1) as pool:
+        says(client, b"before")
+        command = pool.submit(ask, serving, "upgrade")
+        serving.run.line("debug wsraw: gateway started", 2)
+        os.kill(serving.run.pids("gateway")[-1], signal.SIGSTOP)
+        serving.run.send(signal.SIGTERM)
+        assert serving.run.wait() == 0
+        told = command.result(TIMEOUT)
+        assert not [line for line in serving.run.lines if " error " in line]
+    assert told.returncode == 1
+    assert "upgrade: refused: the run is stopping" in told.stderr
 
 
 def survivors(clients: list[socket.socket]) -> int:

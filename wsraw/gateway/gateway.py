@@ -35,6 +35,7 @@ from wsraw.gateway.delivery.pools import canary
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.frozen.gateway import Parts
 from wsraw.gateway.frozen.links import Ends
+from wsraw.gateway.handover.dialog import GOES_ON
 from wsraw.gateway.handover.handover import Handover
 from wsraw.gateway.handover.pump import Pump
 from wsraw.gateway.inspection import kernel
@@ -457,7 +458,7 @@ class Gateway:
             case rec.Check():
                 self.sessions.to_supervisor.append(rec.Alive())
             case rec.Stop():
-                self.stopping.begin(record.deadline)
+                self._stop(record.deadline)
             case rec.Canary():
                 canary.change(self.registry, record)
             case rec.Relink():
@@ -469,13 +470,17 @@ class Gateway:
 
     def leave(self) -> None:
         """The supervisor wants us to stop."""
-        self.stopping.begin(self.settings.stop_timeout)
+        self._stop(self.settings.stop_timeout)
 
     def stop_orphaned(self) -> None:
         """The supervisor is gone: stop, and leave no worker behind."""
         self.is_orphaned = True
         log.error("the supervisor is gone; stopping")
-        self.stopping.begin(ORPHAN_STOP)
+        self._stop(ORPHAN_STOP)
+
+    def _stop(self, deadline: float) -> None:
+        self.stopping.begin(deadline)
+        self.handover.stop()
 
 
 def _return_to_folder() -> None:
@@ -568,7 +573,8 @@ def main(
         return EXIT_CANNOT_START
     if why:
         # Not `close`: what was built here is not ours.
-        print(f"error: {why}", file=sys.stderr, flush=True)
+        if why != GOES_ON:
+            print(f"error: {why}", file=sys.stderr, flush=True)
         return EXIT_NOT_WANTED
     if offers:
         gateway.handover.listen(adopt(offers))

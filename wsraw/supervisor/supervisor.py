@@ -392,7 +392,8 @@ class Supervisor:
         self._drop_new()
         self._leaving.upgraded(ok)
         if not ok:
-            self.log.say("error", f"the upgrade is {text}")
+            is_running = self.policy.phase is p.Phase.RUNNING
+            self.log.say("error" if is_running else "info", f"the upgrade is {text}")
             names, self._plan.reload = self._plan.reload, None
             if names is not None:
                 self._refuse_reload(names, f"the upgrade for new settings is {text}")
@@ -442,7 +443,8 @@ class Supervisor:
             self._is_reading_certificates = False
             # The next gateway reads them at its start.
             self._requests.pending.settle("reload", CERTIFICATES, True)
-            if not self.policy.upgrades.is_under_way:
+            if self._plan.awaits_figures:
+                self._plan.awaits_figures = False
                 text = "the new gateway has ended right after it took over"
                 self._requests.pending.settle(p.UPGRADE, p.UPGRADE, False, text)
         elif child.program is not None:

@@ -50,6 +50,9 @@ MOST_WORDS: Final = 64 * 1024
 
 ENDED: Final = "the new gateway has ended"
 
+GOES_ON: Final = "the old gateway goes on"
+"""Why a taker quits that is not wanted any more. The old gateway tells the reason."""
+
 NOT_KNOWN: Final = "the new gateway speaks another version of the handover"
 
 
@@ -175,7 +178,7 @@ class Taker:
             if byte == COMMIT and self.has_adopted:
                 self.over = Next.SERVE
             elif byte == ABORT:
-                self.fail("the old gateway goes on")
+                self.fail(GOES_ON)
             else:
                 self.fail(f"the old gateway says {byte!r}, which is not known here")
         return self.over or Next.WAIT

@@ -175,8 +175,8 @@ class Giving:
         self._words.close()
         self._records.close()
 
-    def abandon(self) -> None:
-        """Another offer, or the end of the run, has come before the taker was ready."""
+    def abandon(self, why: str) -> None:
+        """Another offer, or the end of the run, has come before anything was handed over."""
         self._loop.unwatch(self._words)
-        self.giver.fail("")
+        self.giver.fail(why)
         self._close()

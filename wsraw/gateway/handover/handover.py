@@ -121,16 +121,25 @@ class Handover:
                 end.close()
             return
         if self.giving is not None:
-            self.giving.abandon()
+            self.giving.abandon("")
         self.giving = Giving(self._loop, ends[0], ends[1], self._timeout)
+        if self._stopping.phases:
+            self.stop()
+
+    def stop(self) -> None:
+        """The run is stopping: refuse an offer that is not answered."""
+        if self.giving is not None:
+            why = "the run is stopping"
+            self.giving.abandon(why)
+            self.giving = None
+            self._sockets.holds_off = False
+            self._sessions.to_supervisor.append(rec.Kept(why))
 
     def advance(self, now: float) -> None:
         """Hand over, or wait a little for what cannot move just now."""
         giving = self.giving
         assert giving is not None
-        if self._stopping.phases:
-            giving.giver.fail("the run is stopping")
-        elif self._must_settle(giving, now):
+        if self._must_settle(giving, now):
             return
         self.giving = None
         self._sockets.holds_off = False

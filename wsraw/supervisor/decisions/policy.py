@@ -369,7 +369,8 @@ class Policy:
             return
         upgrades.failed = upgrades.fallen = None
         after = "the old one goes on" if fallen is None else "both are gone"
-        self._do(a.Settled(UPGRADE, False, f"refused: {failed.why}; {after}", UPGRADE))
+        text = f"{failed.why}; {after}" if self.phase is Phase.RUNNING else "the run is stopping"
+        self._do(a.Settled(UPGRADE, False, f"refused: {text}", UPGRADE))
         if fallen is not None and self.phase is Phase.RUNNING:
             if not fallen.was_asked:
                 self.gateway_restarts.counts[reason_of(self.gateway, fallen.code)] += 1

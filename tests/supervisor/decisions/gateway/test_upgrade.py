@@ -119,6 +119,14 @@ def test_a_successor_that_is_refused_is_killed() -> None:
     assert text == "refused: it has not taken over within 10 s; the old one goes on"
 
 
+def test_in_a_stop_the_stop_is_the_reason() -> None:
+    run = Run().up()
+    new = begun(run)
+    run.do(run.policy.stop(run.now))
+    assert run.do(run.policy.kept("the run is stopping", run.now)) == [kill(new)]
+    assert settled(run.exit(new)).text == "refused: the run is stopping"
+
+
 def test_one_that_has_ended_is_waited_for() -> None:
     """Its exit has the reason."""
     run = Run().up()
