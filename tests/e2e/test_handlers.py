@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from tests.deadline import eventually
-from tests.e2e.serving import TIMEOUT, receive_all, receive_exactly, serve
+from tests.e2e.serving import TIMEOUT, posix, receive_all, receive_exactly, serve
 from tests.e2e.upstream import raw_upstream
 
 Write = Callable[[str], Path]
@@ -303,6 +303,26 @@ def test_a_slow_handler_does_not_delay_the_others(handlers: Write, tmp_path: Pat
             assert quick.recv(TIMEOUT) == f"{n}"
         gate.touch()
         assert slow.recv(TIMEOUT) == "slow"
+
+
+@posix
+@pytest.mark.parametrize("kind", ["", "async "])
+def test_a_handler_that_closes_all_descriptors_ends_its_worker(handlers: Write, kind: str) -> None:
+    """By itself: a loop that cannot wait any more would turn for ever."""
+    text = f"""
+    import os
+
+    {kind}def on_message(msg, con):
+        if con.delivery == 1:
+            os.closerange(3, 256)
+        return "done"
+    """
+    with serve(handlers(text), workers=2, tracebacks=True) as serving:
+        serving.run.line("worker 2 is ready")
+        with serving.ws() as client:
+            client.send("close them")
+            assert client.recv(TIMEOUT) == "done"
+        serving.run.line(r"worker \d exited with code \d+; starting another")
 
 
 def test_a_timer_that_does_not_return_ends_its_worker_which_is_replaced(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import math
 import sys
 from collections import deque
@@ -466,7 +467,8 @@ class AsyncioShell(Shell):
 
 def run(main: Coroutine[Any, Any, None], escaped: Callable[[str, BaseException], object]) -> None:
     """Run `main` to its end in a loop of its own. SystemExit or KeyboardInterrupt of any task, and
-    loop.stop(), end asyncio's loop; they are reported, and the loop continues."""
+    loop.stop(), end asyncio's loop; they are reported, and the loop continues. Raises OSError if it
+    cannot: its descriptors were closed, as by os.closerange in a handler."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         loop = runner.get_loop()
         running = loop.create_task(main)
@@ -474,7 +476,8 @@ def run(main: Coroutine[Any, Any, None], escaped: Callable[[str, BaseException],
             try:
                 loop.run_until_complete(running)
             except BaseException as error:
-                if running.done() or loop.is_closed():
+                is_broken = isinstance(error, OSError) and error.errno == errno.EBADF
+                if running.done() or loop.is_closed() or is_broken:
                     raise
                 escaped("a task or callback of the handlers", error)
 
