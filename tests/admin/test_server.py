@@ -142,6 +142,13 @@ def test_a_body_reaches_its_page_and_has_a_limit(serve: Serve) -> None:
         assert status(served.get("/repeat", header, method="POST")) == 413
 
 
+def test_a_body_that_does_not_come_whole_asks_for_nothing(serve: Serve) -> None:
+    with serve().connect() as sock:
+        sock.sendall(b"POST /repeat?q HTTP/1.1\r\nContent-Length: 4\r\n\r\nabc")
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
+
+
 def test_an_answer_in_pieces_ends_with_its_last_one(serve: Serve) -> None:
     answer = serve().get("/pieces")
     assert answer.endswith(b"\r\n\r\none\ntwo\n")

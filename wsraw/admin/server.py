@@ -256,13 +256,17 @@ class _Handler(BaseHTTPRequestHandler):
         return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode())
 
     def _body(self, most: int) -> bytes | None:
-        """The body of the request; None if it is too long, or does not say how long it is."""
+        """The body of the request; None if it is too long, or does not say how long it is. Raises
+        OSError if the rest of it does not come: whoever has not said everything asks for nothing."""
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
             return None
         if len(length) > 10 or int(length) > most:
             return None
-        return self.rfile.read(int(length))
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            raise ConnectionError("the client has left in the middle of its request")
+        return body
 
     def _send(self, answer: Answer) -> None:
         body = answer.body
