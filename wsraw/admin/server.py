@@ -257,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, most: int) -> bytes | None:
         """The body of the request; None if it is too long, or does not say how long it is. Raises
-        OSError if the rest of it does not come: whoever has not said everything asks for nothing."""
+        OSError if the rest of it does not come: only a whole request asks for something."""
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
             return None
