@@ -7,7 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
-from wsraw.admin.page.access import own_token
+from wsraw.admin.page.access import OwnToken
 from wsraw.admin.run import Run
 from wsraw.admin.server import Server
 from wsraw.config.settings import Settings
@@ -20,7 +20,7 @@ def main(settings: Settings, shared: str, supervisor: Parent) -> int:
     # Ctrl-C reaches the whole process group; the supervisor decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
-    page_token = "" if settings.admin_token else own_token(Path(settings.run_dir))
+    page_token = None if settings.admin_token else OwnToken(Path(settings.run_dir))
     server = Server(
         adopt(shared),
         Run(settings.run_dir),

@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from wsraw.admin.answers import Answer, Pieces, Request, Route, text
+from wsraw.admin.page.access import OwnToken
 from wsraw.admin.routes import ROUTES
 from wsraw.admin.run import Run
 from wsraw.link.rules import split_host_port
@@ -65,11 +66,11 @@ class Server(ThreadingHTTPServer):
         run: Run,
         token_file: str = "",
         routes: Mapping[str, Route] = ROUTES,
-        page_token: str = "",
+        page_token: OwnToken | None = None,
         publish_token_file: str = "",
     ) -> None:
         """`token_file`: the file with the token that requests must carry; none without one.
-        `page_token`: that of the page, which needs one always. `publish_token_file`: the file with
+        `page_token`: that of the page, which always needs one. `publish_token_file`: the file with
         the token that publishing needs; without one it is refused."""
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
@@ -79,6 +80,8 @@ class Server(ThreadingHTTPServer):
         self.routes = routes
         self.token_file = token_file
         self.page_token = page_token
+        if page_token is not None:
+            page_token.keep()
         self.publish_token_file = publish_token_file
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._until: dict[socket.socket, float] = {}
@@ -140,6 +143,8 @@ class Server(ThreadingHTTPServer):
 
     def service_actions(self) -> None:
         """About twice a second: end the connections whose time is over."""
+        if self.page_token is not None:
+            self.page_token.keep()
         now = time.monotonic()
         for request, until in list(self._until.items()):
             if now > until:
@@ -204,7 +209,8 @@ class _Handler(BaseHTTPRequestHandler):
             # A browser always sends a Host; the checks of a load balancer need not.
             return text(HTTPStatus.FORBIDDEN, "ask for it by its IP address, or as localhost")
         if route.needs_token:
-            token = token or self.server.page_token
+            page_token = self.server.page_token
+            token = token or (page_token.text if page_token is not None else "")
             if not token:
                 return text(HTTPStatus.SERVICE_UNAVAILABLE, "the run has no token for the page")
         if token and not route.is_open and not self._has(token):

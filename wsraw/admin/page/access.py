@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from pathlib import Path
 
+from wsraw.runtime.printable import os_error
 from wsraw.supervisor.run_folder.folder import ADMIN_TOKEN, write_secret
 
+log = logging.getLogger("wsraw.admin")
 
-def own_token(folder: Path) -> str:
-    """The token in the run folder, made at the first call. Raises OSError."""
-    path = folder / ADMIN_TOKEN
-    try:
-        found = path.read_text("ascii").strip()
-    except FileNotFoundError:
-        found = ""
-    if not found:
-        # Another page that is open keeps its token when this process is replaced.
-        found = secrets.token_urlsafe(24)
-        write_secret(path, f"{found}\n")
-    return found
+
+class OwnToken:
+    """The token in the run folder, where `wsraw status` finds it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.text = ""
+        """Empty as long as none could be written."""
+        self._path = folder / ADMIN_TOKEN
+        self._trouble = ""
+
+    def keep(self) -> None:
+        """Read it, or write it if it is missing. To be called again and again: a disk that is full
+        may have room later, and a file that was removed must come back."""
+        try:
+            self.text = self._read() or self._write()
+            self._trouble = ""
+        except OSError as error:
+            trouble = os_error(error)
+            if trouble != self._trouble:
+                log.error("the admin page has no token: %s", trouble)
+            self._trouble = trouble
+
+    def _read(self) -> str:
+        try:
+            return self._path.read_text("ascii").strip()
+        except (FileNotFoundError, ValueError):
+            return ""
+
+    def _write(self) -> str:
+        # A page that is open keeps its token, also when this process is replaced.
+        text = self.text or secrets.token_urlsafe(24)
+        write_secret(self._path, f"{text}\n")
+        return text
