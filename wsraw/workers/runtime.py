@@ -82,6 +82,9 @@ if TYPE_CHECKING:
 MOST_SHOWN: Final = 5
 """Handlers whose stacks are logged if it is not known which one hangs."""
 
+ENDS: Final = frozenset((OnError, OnClose))
+"""Events at the end of a connection."""
+
 ALWAYS: Final = frozenset((OnClose, OnJoin, OnLeave))
 """Events whose handlers are called also after a handler has closed the connection."""
 
@@ -368,7 +371,10 @@ class Runtime:
                     con._answer(returned)
         finally:
             con._flags &= ~UNDECIDED
-            self.times.other(type(event), self.times.clock() - began)
+            if self.has_handler(con, event):
+                self.times.other(type(event), self.times.clock() - began)
+            else:
+                self.times.skipped()
 
     async def handle_async(self, event: Event) -> None:
         """Call the handler of an event in a task of its own, and await it if it is async."""
@@ -431,6 +437,11 @@ class Runtime:
             return True
         return bool(con._flags & CLOSING) and type(event) not in ALWAYS
 
+    def has_handler(self, con: Connection, event: Event) -> bool:
+        """Whether handlers are told of such an event. The end of a request is none for them: they
+        would not know its beginning."""
+        return type(event) not in ENDS or con.kind != "http"
+
     def _call(self, event: Event, con: Connection) -> Any:
         """Call the handler of an event and return its result."""
         function = self._functions[type(event)]
@@ -449,8 +460,7 @@ class Runtime:
             return function(event.group, con) if function is not None else None
         if event.about:
             con.about = event.about
-        if con.kind == "http":
-            # The end of a request is no event for handlers, who would not know its beginning.
+        if not self.has_handler(con, event):
             function = None
         if isinstance(event, OnError):
             return function(event.message, con) if function is not None else None

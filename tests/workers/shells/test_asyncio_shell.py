@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.deadline import DEADLINE
-from tests.workers.conftest import Pair, message, take_acks
-from wsraw.link.records import Drain, Event, Stats
+from tests.workers.conftest import Pair, con_id, message, take_acks
+from wsraw.link.records import Drain, Event, OnClose, OnError, OnRequest, Stats
 from wsraw.testing.memory import MemoryDealer
 from wsraw.workers.shells import asyncio_shell
 from wsraw.workers.shells.asyncio_shell import AsyncioShell
@@ -125,3 +125,22 @@ def test_each_call_takes_its_own_time(
     assert sum(each.calls for each in told) == sum(map(len, batches))
     assert sum(each.seconds for each in told) == units * UNIT
     assert sum(sum(each.slower) for each in told) == slow
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_the_end_of_a_request_is_no_call(
+    pair: Callable[..., Pair], dealer: MemoryDealer, word: str
+) -> None:
+    p = pair(f"""
+import time
+UNIT = now = 1.0
+{word} on_request(request, con): return "hello"
+{word} on_error(error_message, con): 1 / 0
+{word} on_close(con): 1 / 0
+async def on_message(msg, con): ...
+""")
+    inf = {"method": "GET", "url": "/", "Protocol": "http"}
+    asked = OnRequest(0, con_id(1), inf, about={"kind": "http"})
+    ends = [OnError(0, con_id(1), "lost"), OnClose(0, con_id(1), 1006, "", "lost")]
+    told = Driven(p, dealer).run([asked, *ends])
+    assert [(each.handler, each.calls, each.exceptions) for each in told] == [("on_request", 1, 0)]

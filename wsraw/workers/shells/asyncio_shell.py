@@ -290,7 +290,8 @@ class AsyncioShell(Shell):
                 times.done_run = 0
                 began = monotonic()
                 await self.runtime.handle_async(event)
-                self.runtime.times.called(NAMES[type(event)], monotonic() - began)
+                if self.runtime.has_handler(con, event):
+                    self.runtime.times.called(NAMES[type(event)], monotonic() - began)
         # Else its session has ended before this task began, and the event is not ours any more.
         if not self._send_due:
             self._schedule_send()
