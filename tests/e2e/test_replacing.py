@@ -422,6 +422,21 @@ def test_a_stop_while_the_supervisor_is_replaced_is_a_stop() -> None:
     assert "upgrade: the run has stopped" in told.stderr or "the run is stopping" in told.stderr
 
 
+def test_a_python_that_does_not_answer_holds_up_nothing_but_its_upgrade(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path / 'asked'}\nexec sleep 60\n")
+    python.chmod(0o700)
+    with serve(ECHO) as serving, ThreadPoolExecutor(1) as pool:
+        command = pool.submit(ask, serving, "upgrade", f"--python={python}")
+        eventually((tmp_path / "asked").exists)
+        assert "an upgrade is under way" in ask(serving, "upgrade").stderr
+        os.kill(serving.worker(1), KILL)
+        serving.run.line("worker 2 is ready")
+        assert not command.done()
+        assert "upgrade: refused: " in command.result(TIMEOUT).stderr
+        assert done(serving, "reload") == "reloaded: 1 worker\n"
+
+
 # --- the service manager ---
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import random
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -556,18 +557,42 @@ class Supervisor:
         why = self._refusal_to_upgrade()
         if why:
             return why
+        self._plan.reload = None
+        if not python:
+            return self._begin_upgrade(None, own_command())
+        # It may be slow, or hang, and the run needs us meanwhile.
+        self._leaving.is_under_way = True
+        threading.Thread(target=self._ask_python, args=(python,), daemon=True).start()
+        return ""
+
+    def _ask_python(self, python: str) -> None:
+        """In a thread: find the wsraw of another Python."""
+        found: Installation | str
         try:
-            self._plan.installation = installation_of(python) if python else None
+            found = installation_of(python)
         except ValueError as error:
-            return str(error)
+            found = str(error)
+        self.loop.call_soon_threadsafe(partial(self._handle_python, python, found))
+
+    def _handle_python(self, python: str, found: Installation | str) -> None:
+        self._leaving.is_under_way = False
+        why = found if isinstance(found, str) else self._refusal_to_upgrade()
+        if not why and isinstance(found, Installation):
+            why = self._begin_upgrade(found, command_of(python))
+        if why:
+            text = f"refused: {why}"
+            self._settle(a.Settled(p.UPGRADE, False, text, p.UPGRADE, shows_output=False))
+
+    def _begin_upgrade(self, installation: Installation | None, command: list[str]) -> str:
+        """Returns why not, or ""."""
+        self._plan.installation = installation
         try:
             self._reread_settings()
         except ValueError as error:
             return f"the settings are wrong: {error}"
-        self._plan.reload = None
         if self._reread is None or not CAN_REPLACE:
             return self._upgrade_gateway()
-        self._leaving.begin(command_of(python) if python else own_command())
+        self._leaving.begin(command)
         return ""
 
     def _refusal_to_upgrade(self) -> str:
