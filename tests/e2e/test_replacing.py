@@ -422,6 +422,19 @@ def test_a_stop_while_the_supervisor_is_replaced_is_a_stop() -> None:
     assert "upgrade: the run has stopped" in told.stderr or "the run is stopping" in told.stderr
 
 
+def test_a_python_that_is_asked_ends_with_the_run(tmp_path: Path) -> None:
+    python, asked = tmp_path / "python", tmp_path / "asked"
+    python.write_text(f"#!/bin/sh\necho $$ > {asked}.new; mv {asked}.new {asked}\nexec sleep 60\n")
+    python.chmod(0o700)
+    with serve(ECHO) as serving, ThreadPoolExecutor(1) as pool:
+        command = pool.submit(ask, serving, "upgrade", f"--python={python}")
+        eventually(asked.exists)
+        serving.run.send(signal.SIGTERM)
+        assert serving.run.wait() == 0
+        assert "upgrade: the run has stopped" in command.result(TIMEOUT).stderr
+    eventually(lambda: not is_alive(int(asked.read_text())), "the end of that program")
+
+
 def test_a_python_that_does_not_answer_holds_up_nothing_but_its_upgrade(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\ntouch {tmp_path / 'asked'}\nexec sleep 60\n")

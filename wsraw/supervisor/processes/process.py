@@ -32,6 +32,7 @@ from typing import IO, Any, Final, NamedTuple
 
 import wsraw
 from wsraw.runtime import launch
+from wsraw.supervisor.processes.answers import answer
 
 LONGEST_LINE: Final = 64 * 1024
 """Bytes of a line of output; a longer one is split."""
@@ -447,15 +448,13 @@ def installation_of(python: str) -> Installation:
         "print(os.path.dirname(wsraw.__file__))"
     )
     try:
-        done = subprocess.run(
+        done = answer(
             [python, "-P", "-c", asked],
+            LONGEST_ANSWER,
             env=environment_of_child({}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=LONGEST_ANSWER,
-            check=True,
+            stderr=subprocess.PIPE,
         )
+        done.check_returncode()
         found, package = done.stdout.splitlines()
     except subprocess.CalledProcessError as error:
         last = (error.stderr or "").strip().splitlines()[-1:] or ["it has failed"]

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Final
 
 from wsraw.runtime.printable import os_error, printable
+from wsraw.supervisor.processes.answers import answer
 from wsraw.supervisor.processes.process import CAN_HOLD
 
 CAN_REPLACE: Final = CAN_HOLD and hasattr(os, "execve")
@@ -117,18 +118,14 @@ class Trial:
 
     def _try(self, number: int) -> str:
         try:
-            done = subprocess.run(
+            done = answer(
                 self._command,
+                self._timeout,
                 env=environment({STATE: str(number), TRIAL: "1"}),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                encoding="utf-8",
                 errors="replace",
                 pass_fds=[number],
                 cwd=self._folder,
-                timeout=self._timeout,
-                check=False,
             )
         except subprocess.TimeoutExpired:
             return f"the new program was not ready within {self._timeout:g} s"
