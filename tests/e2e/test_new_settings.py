@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -210,3 +212,18 @@ def test_a_cluster_is_joined_by_a_reload(tmp_path: Path) -> None:
         second = case.serving.run.pids("agent")[-1]
         eventually(lambda: not is_alive(second), "the agent to leave")
         assert case.serving.status()["agent"] is None
+
+
+def test_settings_from_a_pipe_are_not_taken_for_an_empty_file_later(tmp_path: Path) -> None:
+    pipe = tmp_path / "settings.toml"
+    os.mkfifo(pipe)
+    writing = threading.Thread(
+        target=pipe.write_text, args=(f'workers = ["{ECHO}:2"]\n',), daemon=True
+    )
+    writing.start()
+    with serve(None, f"--config={pipe}") as serving:
+        writing.join()
+        refused = ask(serving, "reload")
+        assert refused.returncode == 1
+        assert "a pipe cannot be read again; give --config a file" in refused.stderr
+        assert [worker["runs"] for worker in serving.status()["workers"]] == ["echo.py"] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -32,11 +33,12 @@ def run(config: str | None, **values: Any) -> int:
     lists in the settings file. Numbers such as (503) and (1013) are the HTTP status or the
     WebSocket close code that the client gets; "raw: reset" means that a raw client gets a reset.
     """
-    return _run(lambda: gather(values, config or ""), unused_file(config))
+    return _run(lambda: gather(values, config or ""), unused_file(config), config or "")
 
 
-def _run(read: Callable[[], sources.Configuration], unused: str = "") -> int:
-    """`read`: to be called again when the settings may have changed."""
+def _run(read: Callable[[], sources.Configuration], unused: str = "", config: str = "") -> int:
+    """`read`: to be called again when the settings may have changed; `config`: the file, if one was
+    given."""
     from wsraw.supervisor.replacing import records, replacement
 
     told = replacement.taken()
@@ -65,6 +67,9 @@ def _run(read: Callable[[], sources.Configuration], unused: str = "") -> int:
         return found.settings
 
     def reread() -> settings_module.Settings:
+        if is_pipe(config):
+            # It would be taken for an empty file, and all settings for defaults.
+            raise ValueError(f"{config}: a pipe cannot be read again; give --config a file")
         try:
             again = read()
             check_all(again)
@@ -80,6 +85,13 @@ def _run(read: Callable[[], sources.Configuration], unused: str = "") -> int:
     except supervisor.CannotStart as error:
         by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}
         raise by_code[error.code](str(error)) from error
+
+
+def is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 @click.command(cls=GroupedCommand, params=bridge_options())
