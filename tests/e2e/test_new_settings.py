@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,10 +49,10 @@ class Case:
 
 
 @contextmanager
-def begun(tmp_path: Path, *, tracebacks: bool = False) -> Iterator[Case]:
+def begun(tmp_path: Path, *more: str, tracebacks: bool = False) -> Iterator[Case]:
     file = tmp_path / "wsraw.toml"
     file.write_text(f'workers = ["{ECHO}"]\n')
-    options = (f"--config={file}",)
+    options = (f"--config={file}", *more)
     with serve(None, *options, tracebacks=tracebacks) as serving, serving.tcp() as client:
         case = Case(serving, file, client)
         case.says(b"before")
@@ -227,3 +229,26 @@ def test_settings_from_a_pipe_are_not_taken_for_an_empty_file_later(tmp_path: Pa
         assert refused.returncode == 1
         assert "a pipe cannot be read again; give --config a file" in refused.stderr
         assert [worker["runs"] for worker in serving.status()["workers"]] == ["echo.py"] * 2
+
+
+@pytest.mark.long
+def test_a_reload_during_an_upgrade_says_which_settings_are_not_in_force(tmp_path: Path) -> None:
+    """The upgrade had read them before they were changed."""
+    patient = "--upgrade-timeout=1h"
+    with (
+        begun(tmp_path, patient, tracebacks=True) as case,
+        ThreadPoolExecutor() as threads,
+    ):
+        run = case.serving.run
+        upgrade = threads.submit(done, case.serving, "upgrade")
+        new = int(run.line(r"gateway started, pid (\d+)", 2)[1])
+        os.kill(new, signal.SIGSTOP)
+        case.file.write_text(f'workers = ["{ECHO}"]\nstop_timeout = 7\n')
+        reload = threads.submit(ask, case.serving, "reload")
+        run.line("wsraw reload: reloading default")
+        os.kill(new, signal.SIGCONT)
+        upgrade.result()
+        refused = reload.result()
+        assert refused.returncode == 1
+        assert "stop_timeout: changed during the upgrade, and not in force" in refused.stderr
+        assert "stop_timeout: at once" in done(case.serving, "reload")

@@ -748,13 +748,29 @@ class Supervisor:
         self._requests.ask_again()
         names, self._plan.reload = self._plan.reload, None
         if names is not None:
-            self._requests.pending.settle("reload", SETTINGS, True, self._plan.text)
+            why = self._changed_meanwhile()
+            self._requests.pending.settle("reload", SETTINGS, not why, why or self._plan.text)
             self._reload_workers(names)
         elif upgrading.Change(old, self.settings).needs_workers:
             self.log.say("info", "replacing the workers, for their new settings")
             self.act(self.policy.reload(now, filter(self.policy.is_wanted, self.policy.pools)))
         else:
             self._decide()
+
+    def _changed_meanwhile(self) -> str:
+        """What to tell those who have asked for a reload during an upgrade that had read the
+        settings before they were changed; "" if they were not."""
+        try:
+            change = upgrading.Change(self.settings, self._reread_settings())
+        except ValueError as error:
+            return f"the settings are wrong, and not in force: {error}"
+        names = [name for name in change.names if name != upgrading.OF_RUN]
+        if not names:
+            return ""
+        return (
+            f"{', '.join(names)}: changed during the upgrade, and not in force; run `wsraw reload` "
+            "again"
+        )
 
     def _handle_upgraded(self, data: dict[str, Any]) -> None:
         if not self._plan.awaits_figures:
