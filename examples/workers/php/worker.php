@@ -6,7 +6,7 @@ ini_set('msgpack.php_only', '0'); // MessagePack as others know it
 const SEND_AFTER = 0.001; // s; an ack that waits behind a slow handler makes us look stuck (rule 3)
 const SILENCE = 1000; // ms until we probe again: ours may wait in libzmq until something follows it
 const LEAVE_WITHIN = 4.0; // s that the gateway has to drain us after a SIGTERM
-const END_WITHIN = 7; // s; if the gateway is gone too, a send waits for ever (rule 19)
+const END_WITHIN = 7.0; // s; if the gateway is gone too, a send waits for ever (rule 19)
 
 final class Connection {
     public array $inf = [], $about = [], $end = []; // the last in onClose: code, reason, cause
@@ -17,13 +17,13 @@ final class Connection {
 final class Worker {
     public array $event = []; // commands of the handler that runs
     private array $connections = [], $ids = [], $out = []; // for open(); records for the next batch
-    private float $oldest = 0.0, $leaveAt = INF; // since when the first of $out waits
+    private float $oldest = 0.0, $leaveAt = INF, $endAt = INF; // since when the first of $out waits
     private int $session = 0, $during = 0; // the latter: the connection of the event
 
     public function __construct(private ZMQSocket $socket, private string $token) {
         $endpoint = getenv('WSRAW_ENDPOINT') ?: throw new Error('WSRAW_ENDPOINT is not set');
         $options = [ZMQ::SOCKOPT_IMMEDIATE => 1, ZMQ::SOCKOPT_PROBE_ROUTER => 1,
-            ZMQ::SOCKOPT_LINGER => 2000, ZMQ::SOCKOPT_MAXMSGSIZE => 64 << 20, ZMQ::SOCKOPT_RCVHWM => 100, ZMQ::SOCKOPT_SNDHWM => 100];
+            ZMQ::SOCKOPT_LINGER => 2000, ZMQ::SOCKOPT_SNDTIMEO => SILENCE, ZMQ::SOCKOPT_MAXMSGSIZE => 64 << 20, ZMQ::SOCKOPT_RCVHWM => 100, ZMQ::SOCKOPT_SNDHWM => 100];
         $tcp = [ZMQ::SOCKOPT_HEARTBEAT_IVL => 2000, ZMQ::SOCKOPT_HEARTBEAT_TIMEOUT => 6000, ZMQ::SOCKOPT_CONNECT_TIMEOUT => 5000];
         $options += str_starts_with($endpoint, 'tcp:') ? $tcp : [];
         foreach (['SERVERKEY', 'PUBLICKEY', 'SECRETKEY'] as $key) // for a gateway on another machine
@@ -37,7 +37,7 @@ final class Worker {
         pcntl_signal(SIGINT, fn () => $this->leaveAt = 0.0);
         pcntl_signal(SIGTERM, function () {
             $this->leaveAt = min($this->leaveAt, microtime(true) + ($this->session ? LEAVE_WITHIN : 0));
-            pcntl_alarm(END_WITHIN);
+            $this->endAt = min($this->endAt, microtime(true) + END_WITHIN);
         });
         ($poll = new ZMQPoll())->add($this->socket, ZMQ::POLL_IN);
         for ($readable = $writable = []; microtime(true) < $this->leaveAt; pcntl_signal_dispatch()) {
@@ -51,7 +51,14 @@ final class Worker {
     }
 
     private function flush(): void {
-        $this->out && $this->socket->send(msgpack_pack([$this->session, ...$this->out]));
+        $batch = msgpack_pack([$this->session, ...$this->out]);
+        for ($sent = !$this->out; !$sent && microtime(true) < $this->endAt; pcntl_signal_dispatch()) {
+            try {
+                $sent = $this->socket->send($batch);
+            } catch (ZMQSocketException $error) {
+                if ($error->getCode() !== PCNTL_EINTR) throw $error;
+            }
+        }
         $this->out = [];
     }
 
