@@ -11,6 +11,7 @@ import pytest
 from tests import authority
 from tests.deadline import COMMAND_DEADLINE
 from tests.needs import signals, unix_sockets
+from tests.ports import free_port
 from tests.running import ROOT, Running, environment, wsraw
 from wsraw.commands import scaffold
 
@@ -20,11 +21,6 @@ def service(tmp_path: Path) -> Path:
     done = wsraw("init", "a service", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     return tmp_path / "a service"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def check(folder: Path, handlers: str, *arguments: str) -> tuple[int, str]:

@@ -19,8 +19,9 @@ from websockets.sync.server import serve as ws_serve
 from tests.authority import leaf, pem
 from tests.deadline import eventually
 from tests.e2e.serving import TIMEOUT, receive_all
-from tests.e2e.test_proxies import PATH, free_port
+from tests.e2e.test_proxies import PATH
 from tests.e2e.upstream import raw_upstream, web_upstream
+from tests.ports import free_port
 from tests.running import Running
 from wsraw.gateway.admission.proxy_protocol import ProxyReader
 

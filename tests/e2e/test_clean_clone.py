@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 
 from tests.deadline import UNIT, eventually
 from tests.e2e.serving import TIMEOUT, receive_exactly
+from tests.ports import free_port
 from tests.running import ROOT
 
 pytestmark = [
@@ -50,12 +51,6 @@ def fresh_environment() -> dict[str, str]:
     """Not that of the tests: nothing of this repository may be found by accident."""
     ours = ("PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     return {name: value for name, value in os.environ.items() if name not in ours}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def test_make_run_serves_and_ctrl_c_stops_it(clone: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tests import authority
 from tests.deadline import DEADLINE, eventually
 from tests.e2e.serving import TIMEOUT, Serving, receive_exactly, serve
 from tests.needs import signals
+from tests.ports import free_port
 from tests.running import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs 127.0.0.2")
@@ -51,12 +52,6 @@ HANDLERS = """
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
@@ -223,7 +218,10 @@ def running(kind: type[Proxy], folder: Path, handlers: Path) -> Iterator[Proxy]:
     with serve(handlers, *options, listen=listen) as serving:
         proxy = kind(folder, serving)
         try:
-            eventually(lambda: is_open(proxy.web), f"{kind.program} to listen")
+            eventually(
+                lambda: is_open(proxy.web) and proxy.process.poll() is None,
+                f"{kind.program} to listen",
+            )
             yield proxy
         except BaseException:
             print((folder / "log").read_text())

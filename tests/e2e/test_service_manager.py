@@ -22,6 +22,7 @@ from tests.deadline import DEADLINE, eventually
 from tests.e2e.command_line import done
 from tests.e2e.serving import ECHO, TIMEOUT, receive_exactly, serve
 from tests.needs import signals, unix_sockets
+from tests.ports import free_port
 from tests.running import Running, command, environment
 
 pytestmark = [unix_sockets, signals]
@@ -149,12 +150,6 @@ def activated(
     finally:
         process.kill()
         process.communicate()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @activate

@@ -21,6 +21,7 @@ from tests.e2e.cluster import nats_server
 from tests.e2e.cluster.nats_server import NatsServer
 from tests.e2e.cluster.test_cluster import cluster_of, wait_for
 from tests.e2e.serving import ROOT, Serving, linux, serve
+from tests.ports import free_port
 
 pytestmark = linux
 
@@ -39,12 +40,6 @@ def options(name: str, nats: NatsServer) -> list[str]:
     left = [word for word in told if not word.startswith(("--workers=", "--listen="))]
     assert set(other) <= set(left)
     return [other.get(word, word) for word in left]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -14,12 +14,8 @@ from tests.authority import ca_file, leaf, server_context, server_file, write
 from tests.authority import pem as pem_of
 from tests.e2e.serving import ECHO, Serving, serve
 from tests.needs import HAS_SIGNALS, signals, unix_sockets
+from tests.ports import free_port
 from tests.tools.connect.driving import answering, server, told
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @pytest.mark.parametrize("scheme", ["ws", "tcp", "wss", "tls"])
