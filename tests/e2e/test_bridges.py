@@ -22,6 +22,7 @@ from tests.deadline import eventually
 from tests.e2e.serving import TIMEOUT, receive_all, receive_exactly
 from tests.e2e.upstream import raw_upstream, web_upstream
 from tests.needs import signals
+from tests.ports import free_port
 from tests.running import Running, wsraw
 
 BURST = 64 * 1024
@@ -113,8 +114,7 @@ def test_tls_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_a_target_that_is_down_and_one_that_dies() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     run = bridge("127.0.0.1:0", f"--to=tcp://127.0.0.1:{port}")
     with run:
         url = f"ws://127.0.0.1:{run.ready().port}/"

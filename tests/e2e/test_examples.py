@@ -20,6 +20,7 @@ from tests.deadline import UNIT, eventually
 from tests.e2e.serving import EXAMPLES, TIMEOUT, Serving, linux, receive_all, receive_exactly, serve
 from tests.e2e.upstream import raw_upstream, web_upstream
 from tests.needs import unix_sockets
+from tests.ports import free_port
 from wsraw.workers.embedded_threads import Worker
 
 MIB = 1 << 20
@@ -389,8 +390,7 @@ def test_raw_to_web_talks_and_ends_both_ways() -> None:
 def test_a_proxy_whose_target_is_down_closes_its_client(
     example: str, code: int, reason: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     with serve(EXAMPLES / f"{example}.py", env={"TARGET": f"127.0.0.1:{port}"}) as serving:
         with serving.ws() as client:
             with pytest.raises(ConnectionClosed) as closed:

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosedError
 from tests.deadline import eventually
 from tests.e2e.serving import TIMEOUT, posix, receive_all, receive_exactly, serve
 from tests.e2e.upstream import raw_upstream
+from tests.ports import free_port
 
 Write = Callable[[str], Path]
 
@@ -191,8 +192,7 @@ def test_the_state_of_a_connection_follows_it_to_other_workers(handlers: Write) 
 
 
 def test_a_connection_that_cannot_be_opened_reports_an_error_and_a_close(handlers: Write) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     text = """
     from wsraw import open_client_connection
 

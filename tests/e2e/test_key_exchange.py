@@ -32,6 +32,7 @@ from tests.gateway.tls.handshake_messages import (
     supported,
     vector,
 )
+from tests.ports import free_port
 
 pytestmark = [linux, pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")]
 
@@ -295,8 +296,7 @@ def shake(serving: Serving) -> bytes:
 def test_an_opened_connection_refuses_a_server_that_asks_for_an_expensive_curve(
     handlers: Callable[[str], Path], tmp_path: Path, options: str, why: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     if "{dh}" in options:
         options = options.format(dh=tmp_path / "dh.pem")
         group = ["-algorithm", "DH", "-pkeyopt", "group:ffdhe8192"]

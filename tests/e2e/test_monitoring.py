@@ -20,6 +20,7 @@ import pytest
 from tests.authority import server_file
 from tests.deadline import DEADLINE, eventually
 from tests.needs import KILL
+from tests.ports import free_port
 from tests.running import ROOT, Running, wsraw
 from wsraw.admin.metrics import METRICS
 
@@ -101,8 +102,7 @@ def ask(address: str, path: str, **query: str) -> Any:
 @contextmanager
 def scraping(folder: Path, target: str) -> Iterator[str]:
     """A Prometheus with our files, in a hurry; gives its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = "{}:{}".format(*free.getsockname())
+    address = f"127.0.0.1:{free_port()}"
     config = (FOLDER / "prometheus.yml").read_text("utf-8")
     config = config.replace("15s", "1s").replace("127.0.0.1:9100", target)
     (folder / "prometheus.yml").write_text(config, "utf-8")

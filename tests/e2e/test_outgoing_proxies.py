@@ -19,6 +19,7 @@ from tests.authority import leaf, pem
 from tests.deadline import eventually
 from tests.e2e.serving import TIMEOUT
 from tests.e2e.upstream import raw_upstream, web_upstream
+from tests.ports import free_port
 from tests.running import Running
 
 KINDS = ("http", "socks5")
@@ -113,8 +114,7 @@ def test_tls_and_websockets_through_a_proxy(kind: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_proxy_that_refuses(kind: str, login: str, error: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        dead = closed.getsockname()[1]
+    dead = free_port()
     with (
         proxy(kind, "ann:right") as port,
         bridge(
@@ -154,8 +154,7 @@ def test_proxies_that_others_have_written(program: str, tmp_path: Path) -> None:
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
     if path is None:
         pytest.skip(f"{program} is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     if program == "microsocks":
         kind, words = "socks5", [path, "-i", "127.0.0.1", "-p", str(port), "-u", "u", "-P", "pw"]
     else:

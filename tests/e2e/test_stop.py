@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from tests.e2e.serving import (
     serve,
 )
 from tests.needs import signals
+from tests.ports import free_port
 from tests.running import Running, command, environment, is_alive
 
 Write = Callable[[str], Path]
@@ -241,8 +241,7 @@ def test_a_background_job_of_a_terminal_that_stops_those_hears_signals(tmp_path:
 
 
 def test_a_killed_gateway_is_replaced_and_workers_come_back() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     with serve(ECHO, workers=2, listen=[f"127.0.0.1:{port}"]) as serving:
         run = serving.run
         workers = [serving.worker(1), serving.worker(2)]

@@ -16,6 +16,7 @@ import pytest
 from tests.authority import leaf, pem, write
 from tests.deadline import DEADLINE, eventually
 from tests.needs import signals
+from tests.ports import free_port
 from tests.running import Running, is_alive
 from wsraw.config.settings import Settings
 from wsraw.link.records import Do, Done
@@ -128,8 +129,7 @@ def test_a_killed_worker_is_replaced(start: Start) -> None:
 
 
 def test_a_killed_gateway_is_replaced_and_its_workers_stay(start: Start, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with Running("--workers", str(tmp_path / "handlers.py"), listen=[f"127.0.0.1:{port}"]) as run:
         run.ready()
         worker = run.pid("worker 1")

@@ -13,6 +13,7 @@ from types import TracebackType
 import pytest
 
 from tests.deadline import eventually
+from tests.ports import free_port
 
 
 def need() -> None:
@@ -35,13 +36,13 @@ class NatsServer:
         folder: Path,
         *options: str,
         host: str = "127.0.0.1",
-        port: int = -1,
+        port: int = 0,
         before: Sequence[str] = (),
         name: str = "nats",
     ) -> None:
         """`before`: a command that runs it."""
         self.host = host
-        self.port = port
+        self.port = port or free_port()
         self._log = folder / f"{name}.log"
         self._options = options
         self._before = before

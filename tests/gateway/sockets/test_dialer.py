@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.deadline import DEADLINE, UNIT, eventually
+from tests.ports import free_port
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.connection.dialing import dialed
@@ -77,12 +78,6 @@ def server() -> Iterator[socket.socket]:
         yield server
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def is_connected(sock: socket.socket, server: socket.socket) -> bool:
     peer = server.accept()[0]
     with peer:
@@ -123,11 +118,11 @@ def test_the_addresses_of_a_name_are_tried_one_after_another(
     dialling: Dialling, server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     addresses = [
-        (socket.AF_INET, ("127.0.0.1", closed_port())),
+        (socket.AF_INET, ("127.0.0.1", free_port())),
         (12345, ("of a family that is none", 1)),
-        (socket.AF_INET, ("127.0.0.1", closed_port())),
+        (socket.AF_INET, ("127.0.0.1", free_port())),
         (socket.AF_INET, server.getsockname()),
-        (socket.AF_INET, ("127.0.0.1", closed_port())),
+        (socket.AF_INET, ("127.0.0.1", free_port())),
     ]
     monkeypatch.setattr(resolver, "_look_up", lambda host, port, flags: addresses)
     assert is_connected(dialling.result("name:1"), server)
@@ -137,7 +132,7 @@ def test_the_addresses_of_a_name_are_tried_one_after_another(
 
 
 def test_a_refused_connection_is_reported(dialling: Dialling) -> None:
-    port = closed_port()
+    port = free_port()
     why = dialling.result(f"127.0.0.1:{port}")
     assert why == f"cannot connect to 127.0.0.1:{port}: {strerror(errno.ECONNREFUSED)}"
 
@@ -145,7 +140,7 @@ def test_a_refused_connection_is_reported(dialling: Dialling) -> None:
 def test_the_last_of_several_failures_is_reported(
     dialling: Dialling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ports = [closed_port() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     addresses = [(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
     monkeypatch.setattr(resolver, "_look_up", lambda host, port, flags: addresses)
     assert f"127.0.0.1:{ports[-1]}" in dialling.result("name:1")
@@ -249,7 +244,7 @@ def test_after_a_failed_address_the_next_one_is_tried_at_once(
     dialling: Dialling, server: socket.socket, silent: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 20 * UNIT)
-    closed = (socket.AF_INET, ("127.0.0.1", closed_port()))
+    closed = (socket.AF_INET, ("127.0.0.1", free_port()))
     give(monkeypatch, closed, closed, (socket.AF_INET, server.getsockname()), silent())
     before = dialling.loop.now
     assert is_connected(dialling.result("name:1"), server)
@@ -262,7 +257,7 @@ def test_an_address_that_answers_late_may_still_win(
     """Those behind it fail; it is not given up for that."""
     monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 0.01)
     (first, port) = silent()
-    give(monkeypatch, (first, port), (socket.AF_INET, ("127.0.0.1", closed_port())))
+    give(monkeypatch, (first, port), (socket.AF_INET, ("127.0.0.1", free_port())))
     dialling.dial("name:1", timeout=UNIT)
     dialling.wait()
     [(_, why)] = dialling.ended

@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE, eventually
+from tests.ports import free_port
 from tests.runtime.link.ends import Served, take, work
 from wsraw.link.batches import LARGEST_BATCH
 from wsraw.runtime.clock import monotonic
@@ -202,8 +203,7 @@ def test_a_full_queue_of_the_listening_socket_is_no_end(tmp_path: Path) -> None:
 
 
 def test_a_port_where_nobody_listens_is_tried_again() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     client = LinkClient(f"tcp://127.0.0.1:{port}")
     eventually(lambda: work(client) and client.why)
     assert client.fileno() == -1

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.deadline import UNIT
+from tests.ports import free_port
 from tests.tools.drill.faulty import Disconnect, Mistake, faulty, right
 from wsraw.tools.drill.drill import drill
 from wsraw.tools.drill.load.load import Load
@@ -153,8 +154,7 @@ def test_a_server_that_never_answers_ends_the_drill() -> None:
 
 
 def test_a_server_that_refuses_the_connection_ends_the_drill() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     with pytest.raises(DrillError, match="refused"):
         drill(Plan(connect=f"127.0.0.1:{port}"))
 
