@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -354,7 +355,6 @@ def test_handlers_say_once_who_comes_and_who_leaves_also_with_a_gateway(
         lines: list[str] = []
         ann = stack.enter_context(one.ws(path="/?user=ann"))
         assert ann.recv(DEADLINE) == "ann has come"
-        bob = stack.enter_context(two.ws(path="/?user=bob"))
 
         def said(text: str) -> bool:
             with suppress(TimeoutError):
@@ -362,6 +362,18 @@ def test_handlers_say_once_who_comes_and_who_leaves_also_with_a_gateway(
                     lines.append(str(ann.recv(0.1)))
             return text in lines
 
+        numbers = count()
+
+        def reaches() -> bool:
+            name = f"try{next(numbers)}"
+            with two.ws(path=f"/?user={name}"):
+                if not said(f"{name} has come"):
+                    return False
+            return eventually(lambda: said(f"{name} has left"))
+
+        # Her gateway may not have told NATS yet that it has a member.
+        eventually(reaches, "what is published elsewhere to reach ann")
+        bob = stack.enter_context(two.ws(path="/?user=bob"))
         eventually(lambda: said("bob has come"))
         cats = [stack.enter_context(three.ws(path=f"/?user=cat{n}")) for n in range(10)]
         for n in range(10):
