@@ -74,7 +74,7 @@ class Ends:
     def connections(self) -> list[Connection]:
         return self.cons
 
-    def why_not(self, con: Connection) -> str:
+    def why_unmovable(self, con: Connection) -> str:
         return ""
 
     def freeze_endpoint(self, con: Connection, clock: Clock) -> tuple[EndpointState, Any] | None:
