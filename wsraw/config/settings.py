@@ -323,7 +323,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Stop reading from a connection when more bytes than this are held for it; resume when a
     quarter of this is left."""
     pause_timeout: Seconds = 120.0
-    """Close (1013) a connection when reading from it has been paused for this long."""
+    """Close (1013) a connection when reading from it has been paused for this long. Time without a
+    ready worker does not count, nor time in which it is paused only for output that its client is
+    reading."""
     memory_limit: Size = 0
     """Maximum number of bytes held for all connections together. Above 80 %, new clients wait
     to be accepted. Above 100 %, reading stops, and the connections that hold the most are closed

@@ -53,7 +53,7 @@ DONE: Final = {
     "memory_limit": "closed one of the fullest connections (1013), or opened none for a handler",
     LEFT: "dropped the messages of a client that left before a worker knew of it",
     CROWDED: "stopped accepting clients, and reading from the fullest connections",
-    "pause_timeout": "closed a connection whose handlers are too slow (1013)",
+    "pause_timeout": "closed a connection that was paused for too long (1013)",
     "worker_wait_timeout": "closed a connection because no worker was ready (1013)",
     "origins": "refused a request of a web page (403)",
     "hosts": "refused a request (421)",

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from tests.corpus import frame
 from tests.gateway.harness import Harness, LinkedWorker, entry_of
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, OPEN, Connection
-from wsraw.link.records import Join, OnError, Publish, Send
+from wsraw.link.records import Couple, Join, OnError, Publish, Send
 
 
 def begin(**settings: Any) -> tuple[Harness, LinkedWorker, Connection]:
@@ -77,6 +80,48 @@ def test_with_write_timeout_0_a_connection_stays() -> None:
     send(linked, con)
     harness.run(10_000)
     assert con.state is OPEN
+
+
+# --- pauses ---
+
+
+@pytest.mark.parametrize("paused", ["reader", "partner"])
+def test_a_pause_for_output_does_not_count_while_its_client_reads(paused: str) -> None:
+    """So a download may take any time."""
+    harness, linked, con = begin(pause_timeout=20.0)
+    other = harness.raw()
+    linked.work()
+    linked.say(Couple(con.id, other.id), Send(con.id, bytes(3 << 20), "binary"))
+    harness.write(con, 0)
+    entry = entry_of(con if paused == "reader" else other)
+    for _ in range(20):
+        harness.run(10)
+        harness.write(con, 1000)
+        assert entry.pauses
+    harness.run(10)
+    assert (con.state, other.state) == (OPEN, OPEN)
+
+
+@pytest.mark.parametrize("paused", ["reader", "partner"])
+def test_a_pause_for_output_that_is_not_read_closes_the_connection(paused: str) -> None:
+    harness, linked, con = begin(pause_timeout=20.0, write_timeout=0.0)
+    other = harness.raw()
+    linked.work()
+    linked.say(Couple(con.id, other.id), Send(con.id, bytes(3 << 20), "binary"))
+    harness.write(con, 1000)
+    harness.run(25)
+    assert (con if paused == "reader" else other).ending.cause == "stalled"
+
+
+def test_a_pause_counts_while_handlers_are_too_slow_also_if_the_client_reads() -> None:
+    harness, linked, con = begin(pause_timeout=20.0, handler_timeout=0.0)
+    linked.say(Send(con.id, bytes(3 << 20), "binary"))
+    harness.say(con, frame(0x82, bytes(100_000)))
+    harness.turn()
+    for _ in range(3):
+        harness.write(con, 1000)
+        harness.run(10)
+    assert con.ending.cause == "stalled"
 
 
 # --- idleness ---

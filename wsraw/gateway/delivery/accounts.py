@@ -115,7 +115,7 @@ COUPLE: Final = 64
 
 
 class Flow:
-    """Accounts and pauses. The shell takes `changed` once a turn and applies `entry.pauses`."""
+    """Accounts and pauses. `Sockets` takes `changed` once a turn and applies `entry.pauses`."""
 
     def __init__(self, settings: Settings, memory_limit: int) -> None:
         self._high = self.high = settings.high_water_mark

@@ -11,7 +11,7 @@ from typing import Final
 
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.counters import CROWDED
-from wsraw.gateway.delivery.entry import Entry, entry_of
+from wsraw.gateway.delivery.entry import PAUSED_COUPLED, PAUSED_OWN, Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
 
 LOOKS: Final = 10
@@ -149,8 +149,8 @@ class Deadlines:
     # --- pause_timeout ---
 
     def _is_stalled(self, entry: Entry, now: float) -> bool:
-        if not entry.pool.workers and entry.splice is None:
-            # Nobody is there to take its events: no fault of the connection's.
+        if (not entry.pool.workers and entry.splice is None) or self._is_being_read(entry):
+            # Nobody is there to take its events, or it takes its output in its own time.
             self._registry.flow.restart_pause(entry, now)
         timeout = self._settings.pause_timeout
         if self._registry.stopping or not 0 < timeout < now - entry.paused_since:
@@ -158,6 +158,21 @@ class Deadlines:
         con = entry.con
         # If it was told already, its handler still has what it sent.
         return con.state is not CLOSED and (con.state is not CLOSING or con.intake.half_closed)
+
+    def _is_being_read(self, entry: Entry) -> bool:
+        """Whether output is the only reason of a pause, its own or that of coupled connections, and
+        their peers have taken some of it since: then write_timeout bounds it. What a handler sends
+        at once may take minutes to download."""
+        flow = self._registry.flow
+        if entry.pauses & ~(PAUSED_OWN | PAUSED_COUPLED):
+            return False
+        readers = [other for other in entry.couples or () if other.over]
+        if entry.pauses & PAUSED_OWN:
+            if entry.event_bytes > flow.low:
+                return False
+            readers.append(entry)
+        taken = (flow.unwritten.get(reader, (0, 0.0))[1] for reader in readers)
+        return all(since > entry.paused_since for since in taken)
 
     def _end_stalled(self, entry: Entry, now: float) -> None:
         if entry.pauses and self._is_stalled(entry, now):
