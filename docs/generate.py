@@ -25,12 +25,12 @@ from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway, system
 from wsraw.gateway.admission import per_address, sniffer
 from wsraw.gateway.cluster import absent, cluster
-from wsraw.gateway.delivery import outgoing, worker
+from wsraw.gateway.delivery import outgoing, read_policy, worker
 from wsraw.gateway.delivery.groups import groups
 from wsraw.gateway.frozen.groups import history
 from wsraw.gateway.remote import transport
 from wsraw.gateway.sessions import commands, links, sessions
-from wsraw.gateway.sockets import listener
+from wsraw.gateway.sockets import endpoint, listener
 from wsraw.link import batches, gateway_end, records, window, zmtp
 from wsraw.runtime import sockets
 from wsraw.runtime.link import client, connection, server
@@ -265,6 +265,7 @@ NUMBERS: Final = {
     "cluster-untaken": size(core.MOST_UNTAKEN),
     "cluster-waiting": size(core.MOST_WAITING),
     "control-unread": size(control.UNREAD_LIMIT),
+    "early-limit": size(read_policy.EARLY_LIMIT),
     "event-bytes": size(batches.EVENT_LIMIT),
     "exit-rejected": f"{shell.EXIT_REJECTED}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
@@ -277,6 +278,7 @@ NUMBERS: Final = {
     "keepalive-idle": f"{sockets.KEEPALIVE_IDLE} s",
     "kept-free": size(system.KEPT_FREE),
     "largest-window": f"{window.LARGEST_WINDOW:,}",
+    "least-read": size(endpoint.LEAST_READ),
     "leave-within": f"{shell.LEAVE_WITHIN:g} s",
     "link-accept-pause": f"{server.ACCEPT_PAUSE:g} s",
     "link-choked": size(links.CHOKED_ABOVE),
@@ -313,6 +315,7 @@ NUMBERS: Final = {
     "most-groups": f"{groups.MOST_GROUPS}",
     "session-end": f"{session_end.URGENT:g} s",
     "protocol-version": f"{records.PROTOCOL_VERSION}",
+    "read-size": size(endpoint.READ_SIZE),
     "receive-queue": f"{transport.RECEIVE_QUEUE}",
     "refusal-timeout": f"{per_address.REFUSAL_TIMEOUT:g} s",
     "refused-at-once": f"{per_address.MOST_REFUSED}",

@@ -338,7 +338,8 @@ METRICS: Final = (
     ),
     Described(
         "wsraw_events_redelivered", "counter",
-        "Events given to another worker after theirs had died: handlers see delivery > 1.",
+        "Events that another worker gets because theirs has not finished them: handlers see "
+        "delivery > 1.",
         ("pool",), _of_pools("redelivered"),
     ),
     Described(
