@@ -170,7 +170,7 @@ def test_a_batch_that_acks_what_is_not_held_is_dropped_whole(acks: list[tuple[in
     end = in_flight(3)
     batch = to_gateway(rec.Send(CON, b"x"), *(rec.Ack(*ack) for ack in acks))
     assert end.receive(batch) == []
-    assert (end.batches, end.dropped, len(end.window.in_flight)) == (0, 1, 3)
+    assert (end.dropped, len(end.window.in_flight)) == (1, 3)
 
 
 def test_a_seq_is_acked_once() -> None:
@@ -193,6 +193,17 @@ def test_a_batch_of_another_session_is_dropped_whole(session: int) -> None:
     end = in_flight(1)
     assert end.receive(to_gateway(rec.Ack(1, 1), session=session)) == []
     assert end.dropped == 1
+
+
+def test_a_dropped_batch_of_this_session_is_counted_as_its_worker_counts_it() -> None:
+    end = in_flight(1)
+    end.receive(to_gateway(rec.Ack(1, 1), session=SESSION - 1))
+    assert end.receive(to_gateway(rec.Send(CON, b"x"), rec.Ack(7, 7))) == []
+    end.receive(to_gateway(rec.Send(CON, b"x")))
+    end.refuse(0, "it is wrong")
+    said = sent(end)
+    assert said is not None
+    assert (said[-1].batch, said[-1].index) == (2, 0)
 
 
 def test_wrong_records_are_refused_by_batch_and_index() -> None:

@@ -66,6 +66,7 @@ class GatewayEnd(Generic[Owner]):
         self.instance = ""
         self.language = ""
         self.batches = 0
+        """Those that had the number of this session."""
         self.batch_acks = 0
         """Events that the last batch acks."""
         self.dropped = 0
@@ -97,10 +98,14 @@ class GatewayEnd(Generic[Owner]):
         if self.state is NEW or not session:
             # In a running session a hello says that the worker knows nothing of it any more.
             return [record for record in records if type(record) is Hello]
-        if session != self.number or not self._holds_all(records):
+        if session != self.number:
             self.dropped += 1
             return []
+        # A dropped one counts, too: the worker, which has sent it, counts it.
         self.batches += 1
+        if not self._holds_all(records):
+            self.dropped += 1
+            return []
         for index, why in wrong:
             self.refuse(index, why)
         if self._kept or not self.batch_acks:
