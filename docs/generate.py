@@ -260,6 +260,7 @@ NUMBERS: Final = {
     "bye-linger": f"{dealer.BYE_LINGER * 1000:g} ms",
     "cancel-grace": f"{sessions.CANCEL_GRACE:g} s",
     "come-back": f"{sessions.COME_BACK:g} s",
+    "cluster-answer": f"{cluster.ANSWER_WITHIN:g} s",
     "cluster-members": f"{cluster.MOST_MEMBERS:,}",
     "cluster-silent": f"{cluster.SILENT_FOR:g} s",
     "cluster-untaken": size(core.MOST_UNTAKEN),

@@ -30,6 +30,7 @@ from wsraw.gateway import counters
 from wsraw.gateway.websocket import websocket
 from wsraw.link import gateway_end
 from wsraw.link.records import (
+    HANDLERS,
     ID_EPOCH_SHIFT,
     Ack,
     Command,
@@ -386,6 +387,12 @@ def test_the_close_codes_in_the_docs_are_those_of_the_code() -> None:
         first, _, last = part.partition(" to ")
         may |= set(range(int(first), int(last or first) + 1))
     assert may == {code for code in range(5100) if websocket.close_refusal(code) is None}
+
+
+def test_the_handlers_of_stats_are_those_of_the_code() -> None:
+    told = re.search(r"`handler` is one of (.+?)\. ", " ".join(PROTOCOL.read_text("utf-8").split()))
+    assert told is not None
+    assert re.findall(r"`(\w+)`", told[1]) == list(HANDLERS)
 
 
 # --- code, run ---
