@@ -16,6 +16,7 @@ from typing import Any, Final
 from wsraw.config import pools
 from wsraw.config.checks import from_options
 from wsraw.link.records import DEFAULT_POOL
+from wsraw.testing.checks import check
 from wsraw.testing.gateway import MemoryGateway
 from wsraw.testing.memory import AdvancingLoop
 from wsraw.testing.peers import RawPeer, WebSocketPeer, client
@@ -55,10 +56,12 @@ class App:
         pool: str = DEFAULT_POOL,
         **settings: Any,
     ) -> None:
-        """Raises LoadError, ValueError for a wrong setting, and what on_start raises."""
+        """Raises LoadError, ValueError for a setting that is wrong, or that needs a real run, and
+        what on_start raises."""
         if api.installed():
             raise RuntimeError("there is an App, or a worker, in this process; close it first")
         self.settings = from_options(settings)
+        check(self.settings)
         known = pools.in_force(self.settings)
         if pool not in known:
             raise ValueError(f"pool {pool!r}: these handlers can be those of {' or '.join(known)}")
