@@ -98,6 +98,18 @@ def test_a_listener_with_its_own_certificates_ignores_the_keys_of_the_settings()
     assert tls_pairs(own) == [TlsPair((), "x", "y")]
 
 
+def test_a_listener_may_ask_its_clients_for_no_certificate() -> None:
+    """The authorities of the settings would be an error there: nobody is asked."""
+    settings = Settings(tls_cert=("a",), tls_client_ca="ca", tls_client_auth="required")
+    listen = parse_listen("h:1?tls_client_auth=none", settings)
+    assert (listen.tls_client_auth, listen.tls_client_ca) == ("none", "")
+    for text in ("h:1", "h:1?tls_client_auth=optional"):
+        assert parse_listen(text, settings).tls_client_ca == "ca"
+    for text in ("h:1?tls_client_auth=none&tls_client_ca=own", "h:1?tls_client_ca=own"):
+        with pytest.raises(ValueError, match="tls_client_ca needs tls_client_auth"):
+            parse_listen(text, Settings(tls_cert=("a",)))
+
+
 def test_certificates_are_paired_with_the_names_in_front_of_them() -> None:
     certs = ("a=b/c.pem", "Example.org,*.example.org=d.pem", "x.y=./z=.pem")
     listen = parse_listen("h:1", Settings(tls_cert=certs, tls_key=("1", "2", "3")))

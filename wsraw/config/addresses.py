@@ -134,6 +134,10 @@ def _parse_listen(text: str, settings: Settings) -> Listen:
         # A listener with certificates of its own has none of the others.
         for name in _MAY_BE_REPEATED:
             found[name] = tuple(value for each, value in given if each == name)
+    asks_nobody = "tls_client_auth" in names and found["tls_client_auth"] == "none"
+    if asks_nobody and "tls_client_ca" not in names:
+        # The authorities of the settings are for the other listeners.
+        found["tls_client_ca"] = ""
     found["tls"] = _tls_of(scheme, found["tls"], bool(found["tls_cert"]), "tls" in names)
     if "group" in found:
         found.setdefault("mode", GROUP_MODE)
