@@ -56,6 +56,26 @@ def test_bytes_above_the_rate_wait() -> None:
     assert (limit.owes, limit.setting) == (pytest.approx(1.0), "byte_rate")
 
 
+@pytest.mark.parametrize("cuts", [1, 3])
+def test_the_request_of_a_handshake_does_not_count(cuts: int) -> None:
+    """A browser with long cookies was closed (rate_action = close) before it had said a word."""
+    con, limit = rated(byte_rate=100)
+    head = UPGRADE % (b"Cookie: " + b"x" * 1000 + b"\r\n")
+    for n in range(cuts):
+        con.receive_data(head[len(head) * n // cuts : len(head) * (n + 1) // cuts], 0.0)
+    con.receive_data(frame(0x82, bytes(90)), 0.0)
+    assert not limit.overdrawn
+    con.receive_data(frame(0x82, bytes(90)), 0.0)
+    assert limit.overdrawn
+
+
+@pytest.mark.parametrize("start", [b"", UPGRADE % b""], ids=["raw", "websocket"])
+def test_what_comes_with_the_first_read_counts(start: bytes) -> None:
+    con, limit = rated(byte_rate=100)
+    con.receive_data(start + (frame(0x82, bytes(150)) if start else bytes(150)), 0.0)
+    assert limit.owes == pytest.approx(0.5)
+
+
 def test_pings_count_as_bytes() -> None:
     con, limit = rated(byte_rate=1000)
     con.receive_data(UPGRADE % b"", 0.0)

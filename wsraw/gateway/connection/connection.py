@@ -242,9 +242,16 @@ class Connection:
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
         self.keepalive.heard = now
+        if self.rate_limit is None:
+            return self.phase.receive_data(self, data, now)
+        was_open = self.state is OPEN
         events = self.phase.receive_data(self, data, now)
-        if self.rate_limit is not None:
+        if was_open:
             self._charge(self.rate_limit, len(data), events, now)
+        elif self.state is OPEN:
+            # The head of a request, which max_header_size bounds, is none of what a client sends.
+            size = sum([len(event.data) for event in events if type(event) is OnMessage])
+            self._charge(self.rate_limit, min(size, len(data)), events, now)
         return events
 
     def _charge(self, limit: RateLimit, size: int, events: list[Event], now: float) -> None:
