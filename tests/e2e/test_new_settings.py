@@ -128,12 +128,15 @@ def test_another_admin_address_is_taken_by_a_reload(tmp_path: Path) -> None:
         url = case.serving.status()["admin"]
         eventually(lambda: answers(url), "the admin process to answer")
         first = case.serving.run.pid("admin")
+        own = Path(case.serving.folder) / "admin-token"
+        assert own.exists()
         token = tmp_path / "token"
         token.write_text("secret\n")
         case.change(f'{workers}admin = "127.0.0.1:0"\nadmin_token = "{token}"\n')
         eventually(lambda: not is_alive(first), "the admin process to be replaced")
         assert case.serving.status()["admin"] == url
         eventually(lambda: answers(url), "the admin process to answer")
+        assert not own.exists(), "the link of wsraw status would have it"
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             case.file.write_text(f'{workers}admin = "127.0.0.1:{port}"\n')

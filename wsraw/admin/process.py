@@ -20,7 +20,10 @@ def main(settings: Settings, shared: str, supervisor: Parent) -> int:
     # Ctrl-C reaches the whole process group; the supervisor decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
-    page_token = None if settings.admin_token else OwnToken(Path(settings.run_dir))
+    folder = Path(settings.run_dir)
+    page_token = None if settings.admin_token else OwnToken(folder)
+    if page_token is None:
+        OwnToken.remove(folder)
     server = Server(
         adopt(shared),
         Run(settings.run_dir),

@@ -32,6 +32,14 @@ def test_a_file_that_was_removed_comes_back_with_the_same_token(tmp_path: Path) 
     assert token.text == first == kept(tmp_path)
 
 
+def test_a_token_that_opens_nothing_any_more_is_removed(tmp_path: Path) -> None:
+    first = kept(tmp_path)
+    OwnToken.remove(tmp_path)
+    OwnToken.remove(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert kept(tmp_path) != first
+
+
 def test_a_token_that_cannot_be_written_is_reported_once_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

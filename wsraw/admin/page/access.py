@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from wsraw.runtime.printable import os_error
@@ -32,6 +33,13 @@ class OwnToken:
             if trouble != self._trouble:
                 log.error("the admin page has no token: %s", trouble)
             self._trouble = trouble
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """There is a file of admin_token instead: one that is left from before, or from a run that
+        was killed, would be in the link of `wsraw status`, and opens nothing."""
+        with suppress(OSError):
+            (folder / ADMIN_TOKEN).unlink()
 
     def _read(self) -> str:
         try:
