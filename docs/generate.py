@@ -278,6 +278,7 @@ NUMBERS: Final = {
     "id-range": f"{worker.ID_RANGE}",
     "keepalive-idle": f"{sockets.KEEPALIVE_IDLE} s",
     "kept-free": size(system.KEPT_FREE),
+    "large-read": size(endpoint.LARGE_READ),
     "largest-window": f"{window.LARGEST_WINDOW:,}",
     "least-read": size(endpoint.LEAST_READ),
     "leave-within": f"{shell.LEAVE_WITHIN:g} s",

@@ -288,7 +288,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Further clients are refused (429, raw: reset). Loopback addresses and unix sockets are exempt.
     0: no limit."""
     silence_timeout: Seconds = 60.0
-    """Disconnect a client that sends nothing for this long after connecting."""
+    """Disconnect a client that sends nothing for this long after connecting. Where it must speak
+    first, handshake_timeout applies instead: on a listener that requires TLS or a PROXY header, or
+    that begins with ws://."""
     handshake_timeout: Seconds = 10.0
     """Time limit for the TLS handshake, and separately for the HTTP request headers (408)."""
     max_header_size: Annotated[int, Meta(ge=1024, extra={"unit": "size"})] = 16 * KIB
