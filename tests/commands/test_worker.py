@@ -26,6 +26,28 @@ def test_a_worker_needs_an_endpoint_and_a_token(
     assert "is `wsraw run` running there" in capsys.readouterr().err
 
 
+def test_a_worker_on_loopback_takes_the_token_of_its_run_folder(
+    handlers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    arguments = ["worker", handlers, "--run-dir", str(folder), "--connect"]
+    assert cli.main([*arguments, "tcp://127.0.0.1:1"]) == 2
+    assert f"{folder / 'token'}: No such file" in capsys.readouterr().err
+    # Beside the socket that was named is the token of that run.
+    assert cli.main([*arguments, f"ipc://{tmp_path}/link.sock"]) == 2
+    assert f"{tmp_path / 'token'}: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://192.0.2.1:7788", "tcp://gateway.example:7788"])
+def test_the_token_of_a_run_folder_is_not_sent_to_another_machine(
+    handlers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], endpoint: str
+) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    arguments = ["--run-dir", str(tmp_path), "--connect", endpoint]
+    assert cli.main(["worker", handlers, *arguments]) == 2
+    assert "no token: give --token" in capsys.readouterr().err
+
+
 def test_a_worker_started_by_hand_takes_its_run_from_the_environment(
     handlers: str,
     tmp_path: Path,

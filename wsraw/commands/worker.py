@@ -13,6 +13,7 @@ from wsraw.commands.checks import check_program
 from wsraw.commands.failures import WrongUse
 from wsraw.commands.options import OF_WORKERS, GroupedCommand, gather, setting_options
 from wsraw.config import programs
+from wsraw.config.addresses import is_loopback_endpoint
 
 
 @click.command(cls=GroupedCommand, params=setting_options(OF_WORKERS))
@@ -31,7 +32,8 @@ from wsraw.config import programs
     metavar="FOLDER",
     envvar="WSRAW_RUN_DIR",
     default="",
-    help="The run folder of a run on this machine, instead of --connect.",
+    help="The run folder of a run on this machine: where the worker finds the gateway, and the "
+    "token.",
 )
 @click.option(
     "--token",
@@ -88,7 +90,7 @@ def worker(
     code = launch.as_process_1()
     if code is not None:
         return code
-    token = token or (_token_beside(endpoint) if keys is None else "")
+    token = token or (_token_of_run(run_dir, endpoint) if keys is None else "")
     for name in ("WSRAW_ENDPOINT", "WSRAW_TOKEN", "WSRAW_POOL", "WSRAW_RUN_DIR"):
         # Programs that a handler starts must not use them.
         os.environ.pop(name, None)
@@ -107,13 +109,26 @@ def _find(run_dir: str, token: str) -> tuple[str, str]:
     from wsraw.runtime.link import place
 
     folder = Path(run_dir).absolute()
+    token = token or _read_token(folder)
     try:
-        token = token or place.token(folder)
         return place.endpoint(folder), token
     except OSError as error:
-        raise WrongUse(
-            f"{error.filename}: {error.strerror}; is `wsraw run` running there, under your user?"
-        ) from error
+        raise _not_there(error) from error
+
+
+def _read_token(folder: Path) -> str:
+    from wsraw.runtime.link import place
+
+    try:
+        return place.token(folder)
+    except OSError as error:
+        raise _not_there(error) from error
+
+
+def _not_there(error: OSError) -> WrongUse:
+    return WrongUse(
+        f"{error.filename}: {error.strerror}; is `wsraw run` running there, under your user?"
+    )
 
 
 def _check_link(endpoint: str, is_known: bool, key: str, gateway_key: str) -> None:
@@ -181,7 +196,19 @@ def _become(
     return launch.become(words)
 
 
-def _token_beside(endpoint: str) -> str:
-    if not endpoint.startswith("ipc://"):
+def _token_of_run(run_dir: str, endpoint: str) -> str:
+    """The token beside the socket of an ipc:// endpoint; for another one of this machine, that of
+    the run folder. It is never sent to another machine."""
+    if endpoint.startswith("ipc://"):
+        run_dir = os.path.dirname(endpoint.removeprefix("ipc://"))
+    elif not run_dir or not _is_loopback(endpoint):
         raise WrongUse("no token: give --token or WSRAW_TOKEN (it is in the file RUN_DIR/token)")
-    return _find(os.path.dirname(endpoint.removeprefix("ipc://")), "")[1]
+    return _read_token(Path(run_dir).absolute())
+
+
+def _is_loopback(endpoint: str) -> bool:
+    try:
+        return is_loopback_endpoint(endpoint)
+    except ValueError:
+        # The name of a host: where that leads is not known.
+        return False
