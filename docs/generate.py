@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -229,6 +230,13 @@ def stats_bounds() -> str:
     return f"{', '.join(texts)} and {last} seconds."
 
 
+def compiled() -> int:
+    """How many modules a compiled build has."""
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))
+    hooks = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+    return len(hooks["mypyc"]["include"])
+
+
 REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "packages": ("architecture.md", packages),
     "settings": ("configuration.md", settings),
@@ -265,6 +273,7 @@ NUMBERS: Final = {
     "cluster-silent": f"{cluster.SILENT_FOR:g} s",
     "cluster-untaken": size(core.MOST_UNTAKEN),
     "cluster-waiting": size(core.MOST_WAITING),
+    "compiled-modules": f"{compiled()}",
     "control-unread": size(control.UNREAD_LIMIT),
     "early-limit": size(read_policy.EARLY_LIMIT),
     "event-bytes": size(batches.EVENT_LIMIT),

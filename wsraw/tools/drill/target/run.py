@@ -133,7 +133,7 @@ class Run:
             self.kill()
         self._process.read_rest(STOP_TIMEOUT)
         self._close_log()
-        # Each process of the run holds the lock of its folder (docs/worker-protocol.md, rule 19).
+        # Supervisor and gateway hold the lock of its folder (docs/worker-protocol.md, rule 19).
         if not self._wait(lambda: not folders.is_live(self.folder), ORPHAN_TIMEOUT):
             self.failures.append("a process of the run was left at its end")
         if not keep_folder:
