@@ -26,7 +26,34 @@ def test_a_node_is_known_from_its_first_heartbeat_until_it_is_silent_for_too_lon
 def test_another_process_of_a_node_is_a_new_one() -> None:
     known = nodes()
     known.heard("a", "life", ABOUT, 0.0)
-    assert known.heard("a", "next life", ABOUT, 0.0)
+    assert known.heard("a", "next life", later(1.0), 0.0) == "renewed"
+    assert known.heard("a", "next life", later(1.0), 1.0) == ""
+
+
+def test_a_second_node_with_the_name_of_another_is_heard_once_at_most() -> None:
+    known = nodes()
+    assert known.heard("a", "life", ABOUT, 0.0) == "new"
+    assert known.heard("a", "second", later(1.0), 0.0) == "renewed", "it may be a successor"
+    assert known.heard("a", "life", ABOUT, 1.0) == "restored", "it is not: the first one lives"
+    for now in (1.0, 2.0):
+        assert known.heard("a", "second", later(1.0), now) == ""
+        assert known.heard("a", "life", ABOUT, now) == ""
+    assert known.others["a"].life == "life"
+    for now in (3.0, 4.0, 5.0):
+        known.heard("a", "second", later(1.0), now)
+    assert known.expire(2.1 + EXPIRY) == ["a"]
+    assert known.heard("a", "second", later(1.0), 6.0) == "renewed", "the first one is gone"
+
+
+def test_a_node_that_comes_back_is_the_same_one() -> None:
+    known = nodes()
+    known.heard("a", "life", ABOUT, 0.0)
+    known.expire(EXPIRY + 1.0)
+    assert known.heard("a", "life", ABOUT, 10.0) == "new"
+
+
+def later(seconds: float) -> dict[str, Any]:
+    return {**ABOUT, "began": ABOUT["began"] + seconds}  # type: ignore[operator]
 
 
 def test_a_node_that_says_goodbye_is_gone_at_once() -> None:
@@ -82,6 +109,14 @@ def test_of_two_with_one_name_the_later_one_leaves(began: float, leaves: bool) -
     known.expire(1.1 + EXPIRY)
     assert known.clash is None
     assert not known.must_leave
+
+
+def test_of_several_with_our_name_the_first_one_counts() -> None:
+    known = nodes()
+    for now in (0.0, 1.0, 2.0):
+        known.heard("me", "first", ABOUT, now)
+        known.heard("me", "last", later(50.0), now)
+        assert known.must_leave, "whichever was heard last"
 
 
 def test_our_own_heartbeat_is_no_clash() -> None:

@@ -220,6 +220,32 @@ def test_an_agent_that_begins_anew_tells_who_is_there() -> None:
     assert a.told() == ["b/2"]
 
 
+def test_a_second_node_with_the_name_of_another_takes_nobody_away() -> None:
+    """Others were told that members of the first had left, and forgot them; their logs had two
+    lines a second."""
+    bus, (a, b) = rooms("a", "b")
+    a.join(1)
+    b.join(2, 3)
+    bus.wait(RETURN + 1.0)
+    second = Room(Member(bus, "b", began=5.0))
+    second.node.core.connected(bus.now)
+    second.node.carry_out()
+    second.join(2, 7)
+    bus.wait(20.0)
+    assert a.told() == a.told("back") == []
+    assert a.knows() == {"b": [2, 3]}
+    assert a.node.news == [
+        "node b is there", "node b is there",
+        "two nodes are called b: the one that was started later keeps out",
+    ]  # fmt: skip
+    die(bus, b.node)
+    bus.wait(EXPIRY + RETURN + 1.0)
+    assert a.told() == ["b/3"], "2 is there again"
+    assert a.knows() == {"b": [2, 7]}
+    presence = a.node.core.presence
+    assert presence._known == 2
+
+
 def test_what_was_missed_is_asked_for() -> None:
     bus, (a, b) = rooms("a", "b")
     a.join(1)

@@ -262,6 +262,8 @@ class Core:
         except LinkError:
             self.counts["invalid"] += 1
             return
+        if self.nodes.keeps_out(said.node, said.life):
+            return
         if subject == self.subjects.all:
             self._take_for_all(said, now)
         elif said.node == self.nodes.name:
@@ -276,13 +278,16 @@ class Core:
 
     def _take_for_all(self, said: Envelope, now: float) -> None:
         if said.kind == "alive":
-            was_there = said.node in self.nodes.others
-            is_new = self.nodes.heard(said.node, said.life, said.options, now)
-            if is_new and was_there:
-                self.presence.renewed(said.node, now)
-            if is_new:
+            found = self.nodes.heard(said.node, said.life, said.options, now)
+            if found == "restored":
+                self.presence.restored(said.node)
+                text = f"two nodes are called {said.node}: the one that was started later keeps out"
+                self.news.append(("warning", text))
+            elif found:
+                if found == "renewed":
+                    self.presence.renewed(said.node, now)
                 self.news.append(("info", f"node {said.node} is there"))
-            if (is_new or said.options.get("new")) and said.life != self.nodes.life:
+            if (found or said.options.get("new")) and said.life != self.nodes.life:
                 # So that a new one knows all others at once.
                 self._beat()
         elif said.kind == "bye":
@@ -355,7 +360,7 @@ class Core:
                     self.wanted[subject] = False
         self.presence.tick(now, not (self._is_out or self._refusal(0)))
         if self.nodes.must_leave != self._is_out:
-            self._go_out(not self._is_out)
+            self._go_out(not self._is_out, now)
 
     def _lost_node(self, node: str, why: str, now: float) -> None:
         self.news.append(("warning", f"node {node} {why}"))
@@ -365,8 +370,9 @@ class Core:
             if not question.waiting:
                 self._end_question(ref)
 
-    def _go_out(self, out: bool) -> None:
-        """Leave the cluster as another node has our name; or come back."""
+    def _go_out(self, out: bool, now: float) -> None:
+        """Leave the cluster as another node has our name; or come back. Outside we are silent:
+        others would take us for that node."""
         self._is_out = out
         for subject in (self.subjects.own, *self._groups):
             self.wanted[subject] = not out
@@ -379,10 +385,12 @@ class Core:
             self.news.append(("error", text))
         else:
             self.news.append(("info", "the other node of that name is gone: back in the cluster"))
+            self._beat(is_new=True)
+            self.presence.connected(now)
 
     def _beat(self, is_new: bool = False) -> None:
-        if self._is_over:
-            # The others would believe that it has come back.
+        if self._is_over or self._is_out:
+            # The others would believe that it has come back, or that it is the other one.
             return
         about: dict[str, Any] = {"began": self.nodes.began, "place": self._place}
         if is_new:

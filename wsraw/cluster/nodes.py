@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 BEAT: Final = 1.0
 """Seconds between two heartbeats of a node."""
@@ -20,6 +20,12 @@ MOST_NODES: Final = 10_000
 CLASHES: Final = 2
 """Heartbeats of another process with our name that make a clash: one may be late, of the process
 before us."""
+
+
+Finding = Literal["", "new", "renewed", "restored"]
+"""What a heartbeat tells of a node: nothing; that it is there; that it is, and another process
+speaks for it than before; that the one before was of a second node with its name, which keeps
+out."""
 
 
 class Node(NamedTuple):
@@ -43,44 +49,69 @@ class Nodes:
         self.began = began
         self.others: dict[str, Node] = {}
         self.twin: Node | None = None
-        """The last one that was heard with our name."""
+        """Another one with our name; of several the one that was started first."""
         self._clashes = 0
-        self._gone: dict[str, float] = {}
-        """Those that have gone, and when."""
+        self._later: dict[str, str] = {}
+        """Name → the life of a second node with it, which is not heard."""
+        self._gone: dict[str, tuple[float, str]] = {}
+        """Those that have gone: when, and the life that was theirs."""
 
-    def heard(self, name: str, life: str, about: dict[str, Any], now: float) -> bool:
-        """A heartbeat has come; True: it is of a node that was not known."""
+    def heard(self, name: str, life: str, about: dict[str, Any], now: float) -> Finding:
+        """A heartbeat has come."""
         began, place = about.get("began"), about.get("place")
         if not isinstance(began, float) or not isinstance(place, str):
-            return False
+            return ""
         node = Node(name, life, began, place[:200], now)
         if name == self.name:
-            if life != self.life:
-                self._clashes += 1
-                self.twin = node
-            return False
-        if name not in self.others and len(self.others) >= MOST_NODES:
-            return False
+            self._heard_own(node)
+            return ""
         before = self.others.get(name)
+        if before is None:
+            if len(self.others) >= MOST_NODES:
+                return ""
+        elif self.keeps_out(name, life):
+            return ""
         self.others[name] = node
-        self._gone.pop(name, None)
-        return before is None or before.life != life
+        _, gone = self._gone.pop(name, (0.0, life))
+        if before is None:
+            return "new" if gone == life else "renewed"
+        if before.life == life:
+            return ""
+        if _is_earlier(node, before):
+            # It has not died, so that was no successor.
+            self._later[name] = before.life
+            return "restored"
+        return "renewed"
+
+    def _heard_own(self, node: Node) -> None:
+        if node.life == self.life:
+            return
+        self._clashes += 1
+        if self.twin is None or node.life == self.twin.life or _is_earlier(node, self.twin):
+            self.twin = node
+
+    def keeps_out(self, name: str, life: str) -> bool:
+        """Whether that process is of a second node with the name of one that is there. It may have
+        said something before it has noticed."""
+        return life == self._later.get(name)
 
     def left(self, name: str, life: str, now: float) -> bool:
         """A node says that it goes; True if it was known."""
         node = self.others.get(name)
         if node is None or node.life != life:
             return False
-        del self.others[name]
-        self._gone[name] = now
+        self._lose(name, now)
         return True
+
+    def _lose(self, name: str, now: float) -> None:
+        self._gone[name] = now, self.others.pop(name).life
+        self._later.pop(name, None)
 
     def expire(self, now: float) -> list[str]:
         """Forget the nodes that have been silent for too long; give their names."""
         gone = [each.name for each in self.others.values() if now - each.heard_at > EXPIRY]
         for name in gone:
-            del self.others[name]
-            self._gone[name] = now
+            self._lose(name, now)
         if self.twin is not None and now - self.twin.heard_at > EXPIRY:
             self.twin = None
             self._clashes = 0
@@ -88,7 +119,7 @@ class Nodes:
 
     def forget(self, now: float) -> list[str]:
         """The names of those that have been gone for long, once each."""
-        found = [name for name, since in self._gone.items() if now - since > KEEP]
+        found = [name for name, (since, _) in self._gone.items() if now - since > KEEP]
         for name in found:
             del self._gone[name]
         return found
@@ -103,3 +134,8 @@ class Nodes:
         """Whether another node has our name, and had it first."""
         twin = self.clash
         return twin is not None and (twin.began, twin.life) < (self.began, self.life)
+
+
+def _is_earlier(node: Node, other: Node) -> bool:
+    """Whether that process was started before another one."""
+    return (node.began, node.life) < (other.began, other.life)

@@ -192,6 +192,22 @@ class Presence:
         if before:
             self._unsure[node] = now + RETURN, before
 
+    def restored(self, node: str) -> None:
+        """That process was of a second node with the same name, which keeps out: those who were
+        there still are. They are asked for, as it may have told of its own."""
+        _, before = self._unsure.pop(node, (0.0, {}))
+        told = [group for group, nodes in self._others.items() if node in nodes]
+        for group in dict.fromkeys((*before, *told)):
+            if group not in self._own:
+                continue
+            nodes = self._others.setdefault(group, {})
+            self._known -= len(nodes.pop(node, {}))
+            members = before.get(group)
+            if members:
+                nodes[node] = members
+                self._known += len(members)
+            self.missed(group)
+
     def forget(self, node: str) -> None:
         """A node has been gone for long."""
         for group in list(self._told):
