@@ -212,7 +212,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Cancel an async handler that takes longer than this. If the handler does not end then, or is
     a plain function, kill its worker."""
     worker_wait_timeout: Seconds = 30.0
-    """Close a new connection (1013, raw: reset) that has waited this long for a worker."""
+    """Close a new connection (1013, raw: reset) that has waited this long, if its pool has no ready
+    worker. While there is one, however busy, connections wait for it."""
     max_events: Count = 0
     """Replace a worker after this many events, or up to 10 % more or fewer, so that not all are
     replaced at once. 0: never."""
