@@ -114,7 +114,9 @@ def test_a_remote_worker_needs_no_wsraw_on_its_machine(keys: Keys) -> None:
             client.send("count")
             assert client.recv(TIMEOUT) == "1"
             [shown] = serving.status()["by_hand"]
-            assert (shown["key"], shown["instance"]) == ("alice", f"alice-{process.pid}")
+            assert shown["key"] == "alice"
+            # With the time: in a container the next one has the same pid.
+            assert re.fullmatch(rf"alice-{process.pid}-\d+", shown["instance"])
 
 
 def test_the_public_half_of_a_key_is_computed(keys: Keys) -> None:
