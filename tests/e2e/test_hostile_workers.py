@@ -8,6 +8,7 @@ import os
 import random
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,11 @@ class Attacker:
         }  # fmt: skip
         return ["hello", *{**fields, **changes}.values()]
 
-    def enter(self, **changes: Any) -> tuple[zmq.Socket[bytes], int]:
+    def enter(
+        self, sock: zmq.Socket[bytes] | None = None, **changes: Any
+    ) -> tuple[zmq.Socket[bytes], int]:
         """A socket with a session, and its number."""
-        sock = self.connect()
+        sock = sock or self.connect()
         sock.send(encode([0, self.hello(**changes)]))
         while True:
             number, *records = decode_value(sock.recv())
@@ -385,6 +388,18 @@ def test_a_hostile_worker_leaves_nothing_behind(
     )
     seen = serving.status()
     assert [worker["state"] for worker in seen["workers"]] == ["ready", "ready"]
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_worker_that_polls_late_learns_why_it_is_rejected(serving: Serving, link: str) -> None:
+    """With IMMEDIATE, a poll of libzmq drops what nobody has read when a connection has ended."""
+    with Attacker(serving, link) as attacker:
+        sock, _ = attacker.enter(attacker.connect(IMMEDIATE=1))
+        sock.send(b"\xc1")
+        # Longer than the gateway takes, on most machines.
+        time.sleep(0.3)
+        assert sock.poll(1000 * DEADLINE)
+        assert "not a batch" in until_shut_out(sock)
 
 
 @pytest.mark.parametrize("link", LINKS)

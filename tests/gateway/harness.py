@@ -170,7 +170,9 @@ class Harness:
             (worker.session.identity, batch) for worker, batch in self.sessions.batches(self.now)
         ]
         out += self.sessions.replies
+        out += [(cut.identity, cut.last) for cut in self.sessions.cuts if cut.last]
         self.sessions.replies = []
+        self.sessions.cuts = []
         for identity, batch in out:
             for linked in self.linked_workers:
                 if linked.identity == identity:

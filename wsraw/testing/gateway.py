@@ -154,7 +154,9 @@ class MemoryGateway:
             (worker.session.identity, batch) for worker, batch in sessions.batches(self._app.now)
         ]
         batches += sessions.replies
+        batches += [(cut.identity, cut.last) for cut in sessions.cuts if cut.last]
         sessions.replies = []
+        sessions.cuts = []
         for identity, batch in batches:
             if dealer is not None and identity == dealer.identity:
                 dealer.put(batch)

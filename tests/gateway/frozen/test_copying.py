@@ -58,6 +58,7 @@ NONE = {
     "gateway.sessions.commands.Splices": "a protocol",
     "gateway.sessions.control.ControlLink": "each gateway has its own",
     "gateway.sessions.links.RemoteLinks": "a protocol",
+    "gateway.sessions.sessions.Cut": "it lives for a moment",
     "gateway.sessions.orphans.Orphans": "each gateway has its own",
     "gateway.sessions.reports.Reports": "each gateway has its own link to the supervisor",
     "gateway.sockets.descriptors.Descriptors": "limits of the process",

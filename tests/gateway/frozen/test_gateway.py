@@ -188,7 +188,7 @@ def test_the_agent_of_a_cluster_goes_on_if_it_is_the_same_cluster(node: str) -> 
     thawing.finish()
     if node == "elsewhere":
         assert after.agent is None
-        assert [identity for identity, _ in harness.sessions.cuts] == [agent.identity]
+        assert [cut.identity for cut in harness.sessions.cuts] == [agent.identity]
         assert list(harness.sessions.workers) == [asker.identity]
         return
     assert after.agent is harness.sessions.workers[agent.identity]

@@ -200,7 +200,11 @@ class System:
             self._to_process(worker.session.identity, data)
         for identity, data in sessions.replies:
             self._to_process(identity, data)
+        for cut in sessions.cuts:
+            if cut.last:
+                self._to_process(cut.identity, cut.last)
         sessions.replies.clear()
+        sessions.cuts.clear()
         registry.dirty.clear()
         self._check_nobody_starves()
 

@@ -513,7 +513,9 @@ def test_an_old_link_that_had_to_wait_is_read_out_for_a_new_one(
 
 
 @pytest.mark.parametrize("batch", [b"\xc1", b"\x93\x01"])
-def test_a_worker_that_sends_no_batch_is_told_why_it_is_cut_off(hall: Hall, batch: bytes) -> None:
+def test_a_worker_that_sends_no_batch_is_told_why_and_later_cut_off(
+    hall: Hall, batch: bytes
+) -> None:
     linked, worker = hall.worker()
     other, _ = hall.worker(4)
     con = in_hand(hall, linked)
@@ -522,9 +524,31 @@ def test_a_worker_that_sends_no_batch_is_told_why_it_is_cut_off(hall: Hall, batc
     assert gone(worker)
     assert [kill.n for kill in hall.sessions.to_supervisor if type(kill) is Kill] == [3]
     assert [type(record) for record in linked.heard if type(record) is Refused] == [Refused]
+    assert not linked.client.why, "libzmq would drop what is not read by then"
+    assert [event.con for event in other.events] == [con.id], "a suspect, alone"
+    assert linked.client.send(encode([worker.session.number, ["nope"]]))
+    hall.pass_time(HELLO_TIMEOUT + 0.1)
+    hall.settle()
     assert "not a batch" in linked.client.why
     assert not hall.links._links.keys() & {worker.session.identity}
-    assert [event.con for event in other.events] == [con.id], "a suspect, alone"
+
+
+def test_a_worker_that_does_not_read_gets_the_reason_in_place_of_what_waits(hall: Hall) -> None:
+    linked, worker = hall.worker(0)
+    linked.reads = False
+    hall.choke(worker)
+    hall.tell(worker, 10)
+    hall.links.send(hall.now)
+    (link,) = hall.links._server._links
+    assert link.unsent_batches(begun=False)
+    assert linked.client.send(b"\xc1")
+    hall.turn()
+    assert gone(worker)
+    [said] = link.unsent_batches(begun=False)
+    assert b"not a batch" in said
+    assert not hall.links._behind
+    linked.reads = True
+    eventually(lambda: hall.turn() or Refused in map(type, linked.heard))  # type: ignore[func-returns-value]
 
 
 def test_a_batch_above_the_limit_is_reported_with_its_size_and_its_worker(
@@ -805,7 +829,8 @@ def test_only_what_will_never_be_sent_is_taken_back(hall: Hall, is_begun: bool, 
         eventually(lambda: hall.turn() or len(linked.events) == 2)  # type: ignore[func-returns-value]
     else:
         assert parked(con) == [1, 1]
-        eventually(lambda: hall.turn() or linked.client.why)  # type: ignore[func-returns-value]
+        # One is told why by its last batch, the other one by the end of its link.
+        eventually(lambda: hall.turn() or linked.client.why or Refused in map(type, linked.heard))  # type: ignore[func-returns-value]
         assert not linked.events
 
 

@@ -250,9 +250,9 @@ def test_a_wrong_part_ends_its_session_with_an_answer_and_nothing_of_others_is_l
     linked.say_raw(*batches(event)[0])
     linked.say_raw(Send(con.id, b"wrong"), *wrong(event))
     assert is_over(linked)
-    [(identity, reply)] = harness.sessions.replies
-    _, [refused], _ = worker_decoder().decode(reply)
-    assert (identity, refused.batch) == (linked.identity, 0)
+    [cut] = harness.sessions.cuts
+    _, [refused], _ = worker_decoder().decode(cut.last)
+    assert (cut.identity, refused.batch) == (linked.identity, 0)
     assert why in refused.why
     assert [type(record) for record in harness.sessions.to_supervisor] == [Ready, Kill, Left]
     other.ack(others, commands=(Send(other_con.id, b"answer"),))
@@ -277,7 +277,7 @@ def test_more_in_parts_than_an_event_may_have_ends_the_session() -> None:
     assert 0.99 * EVENT_LIMIT < harness.registry.flow.shared < EVENT_LIMIT
     harness.receive(linked.identity, part)
     assert is_over(linked)
-    assert "268435456" in worker_decoder().decode(harness.sessions.replies[0][1])[1][0].why
+    assert "268435456" in worker_decoder().decode(harness.sessions.cuts[0].last)[1][0].why
     assert nothing_is_left(harness)
     assert not con.output.size
 

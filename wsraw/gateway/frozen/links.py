@@ -101,6 +101,7 @@ LINK: Final = Plan(
     translated="_left _socket",
     left_out={
         "is_admitted": "others are not taken over",
+        "_parting": "then it is not admitted any more",
         "_is_paused": "none is, between turns",
         "_server": ITS_OWN,
         "_state": "only open ones are taken over",

@@ -25,7 +25,7 @@ from wsraw.gateway.frozen.records import (
     WorkerState,
 )
 from wsraw.gateway.sessions.backlog import Backlog, Unapplied
-from wsraw.gateway.sessions.sessions import Loss, Sessions
+from wsraw.gateway.sessions.sessions import Cut, Loss, Sessions
 from wsraw.gateway.sessions.tokens import Tokens
 from wsraw.link.gateway_end import EVENTS, GatewayEnd
 from wsraw.link.parts import Kept, Parts
@@ -405,7 +405,7 @@ class ThawSessions:
         cluster = self._delivery.registry.groups.cluster
         for worker in self.workers:
             if worker.is_agent and (cluster is None or cluster.agent is not worker):
-                self._sessions.cuts.append((worker.session.identity, OTHER_CLUSTER))
+                self._sessions.cuts.append(Cut(worker.session.identity, OTHER_CLUSTER))
                 self._sessions.end(worker, self._clock.now)
 
     def _thaw_backlog(self, worker: Worker, state: BacklogState) -> None:

@@ -235,11 +235,14 @@ class Links:
                 self._dismiss(identity)
         if sessions.cuts:
             cuts, sessions.cuts = sessions.cuts, []
-            for identity, why in cuts:
+            for identity, why, last in cuts:
                 link = links.get(identity)
                 if link is not None:
                     self._forget(link)
-                    link.cut(why)
+                    if last:
+                        link.part(last, why)
+                    else:
+                        link.cut(why)
 
     def _dismiss(self, identity: bytes) -> None:
         """A worker has said bye. It may say hello again on its link, but not keep it for ever."""

@@ -99,6 +99,15 @@ BANNED_KEPT: Final = 1000
 """Identities whose messages are dropped unread; the oldest goes when there are more."""
 
 
+class Cut(NamedTuple):
+    """A worker on this machine that is not to be heard any more."""
+
+    identity: bytes
+    why: str
+    last: bytes = b""
+    """A batch that it is to read before its link is cut."""
+
+
 class Loss(NamedTuple):
     """A lost link."""
 
@@ -139,8 +148,8 @@ class Sessions:
         self.to_supervisor: list[FromGateway] = []
         self.replies: list[tuple[bytes, bytes]] = []
         """(identity, batch) for those who have no session."""
-        self.cuts: list[tuple[bytes, str]] = []
-        """(identity, why) of those on this machine that are not to be heard any more."""
+        self.cuts: list[Cut] = []
+        """Links to be cut."""
         self.left: list[bytes] = []
         """Identities of those that have said bye."""
         self.unsent: Callable[[bytes], Iterable[bytes]] = lambda identity: ()
@@ -362,13 +371,15 @@ class Sessions:
         session, why = worker.session, why[:LONGEST_WHY]
         of = of or (STRANGERS if session.state is NEW else WORKERS)
         self._registry.counters.say("error", "%s was rejected: %s", worker.name, why, of=of)
-        self.replies.append((session.identity, refusal(why, session.number)))
+        said = refusal(why, session.number)
+        if session.state is NEW or worker.remote is not None:
+            self.replies.append((session.identity, said))
+        else:
+            self._cut(worker, why, said)
         self._banned[session.identity] = None
         if len(self._banned) > BANNED_KEPT:
             del self._banned[next(iter(self._banned))]
         self._kill(worker, why)
-        if session.state is not NEW:
-            self._cut(worker, why)
         if worker.remote is not None:
             # It may do so again and again, to have innocent events taken for poison.
             self.link_lost(worker, now)
@@ -413,11 +424,11 @@ class Sessions:
         self._cut(worker, why)
         self.end(worker, now, died=True)
 
-    def _cut(self, worker: Worker, why: str) -> None:
+    def _cut(self, worker: Worker, why: str, last: bytes = b"") -> None:
         """Let its link be cut, and what waits there not be sent; its session is about to end."""
         session = worker.session
         session.take_back(self.unsent(session.identity))
-        self.cuts.append((session.identity, why))
+        self.cuts.append(Cut(session.identity, why, last))
 
     def withdraw(self, worker: Worker) -> None:
         """Give a worker nothing new: its link has ended, and what it has sent is being applied."""

@@ -93,6 +93,7 @@ class Link:
     __slots__ = (
         "_is_paused",
         "_left",
+        "_parting",
         "_server",
         "_socket",
         "_state",
@@ -121,6 +122,8 @@ class Link:
         """What the loop waits for: reading, writing."""
         self._left: list[Batch] = []
         """Batches that were received and are not handed out yet."""
+        self._parting = ""
+        """Why it is to end, if it was told to leave."""
 
     @property
     def ended(self) -> bool:
@@ -153,6 +156,16 @@ class Link:
         if self.is_admitted and self._state is _OPEN:
             self.is_admitted = False
             self._server._silent.add(self)
+
+    def part(self, batch: bytes, why: str) -> None:
+        """Send a last batch in place of what is unsent, and let the peer close. One that does not
+        is cut off, for that reason, as late as one that was never admitted: libzmq drops what
+        nobody has read yet when a connection ends. What it sends meanwhile is received."""
+        if self._state is _OPEN:
+            self._socket.drop()
+            self.send(batch)
+            self._parting = why
+            self.dismiss()
 
     def _start(self) -> None:
         """Greet. Raises OSError if the loop cannot watch the socket."""
@@ -315,6 +328,7 @@ class Link:
     def _refuse(self, why: str) -> None:
         """A stranger that is not wanted any more. In its handshake it is not told why: libzmq never
         connects again after an ERROR there, and the next time it may be welcome."""
+        why = self._parting or why
         if self.is_ready:
             self._socket.fail(why)
         else:
