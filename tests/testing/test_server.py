@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,8 +16,10 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
 from tests.running import environment, is_alive
+from wsraw import cli
+from wsraw.config import options
 from wsraw.testing import Server
-from wsraw.testing.server import StalledClient
+from wsraw.testing.server import StalledClient, _options
 
 TIMEOUT = DEADLINE
 HANDLERS = """
@@ -52,6 +55,26 @@ def test_a_test_server_serves_clients(server: Server) -> None:
         assert sock.recv(100) == b"raw"
     server.wait_for_line("came raw")
     assert "came websocket" in server.log
+
+
+def test_a_test_server_takes_every_setting_under_its_own_name() -> None:
+    known = {name for each in cli.commands()["run"].params for name in each.opts}
+    for each in options.options():
+        (option,) = _options({each.name: "x"})
+        assert option.partition("=")[0] in known
+
+
+def test_a_bridge_can_be_tested() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        place = f"tcp://127.0.0.1:{target.getsockname()[1]}"
+        with (
+            Server(bridges=[f"/vnc={place}"], timeout=TIMEOUT) as server,
+            server.connect("/vnc") as client,
+        ):
+            client.send(b"hello")
+            sock, _ = target.accept()
+            with sock:
+                assert sock.recv(100) == b"hello"
 
 
 @pytest.mark.parametrize("k", [1, 40, 10_000])

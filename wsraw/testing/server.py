@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
+from wsraw.config.options import options as all_options
 from wsraw.gateway.connection.connection import CLOSED
 from wsraw.gateway.connection.dialing import dialed
 from wsraw.link.open_options import check
@@ -359,9 +360,10 @@ class _SplitSocket(socket.socket):
 
 def _options(settings: dict[str, Any]) -> list[str]:
     """Settings as options of the command line."""
+    flags = {each.name: each.flag for each in all_options()}
     found = []
     for name, value in settings.items():
-        option = {"pools": "pool", "routes": "route"}.get(name, name.replace("_", "-"))
+        option = flags.get(name, name.replace("_", "-"))
         if isinstance(value, bool):
             found.append(f"--{option}" if value else f"--no-{option}")
         elif isinstance(value, list | tuple):
