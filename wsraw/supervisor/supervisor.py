@@ -87,9 +87,6 @@ from wsraw.supervisor.service_manager.notifier import Notifier, ServiceState
 from wsraw.supervisor.service_manager.passed_sockets import PassedSocketError, PassedSockets
 from wsraw.version import VERSION
 
-shared_log = logging.getLogger("wsraw.supervisor")
-"""Writes to the log of a run, too; with tracebacks."""
-
 LOOK_AT_MEMORY: Final = 5.0
 """Seconds between two checks of the workers' memory, with `max_memory`."""
 
