@@ -62,7 +62,7 @@ FILTERS: Final = (
     ),
     click.option("--worker", type=int, metavar="N", help="Only connections of this worker."),
     click.option("--slow", is_flag=True, help="Only clients that do not read what is sent."),
-    click.option("--paused", is_flag=True, help="Only connections that are not read from."),
+    click.option("--paused", is_flag=True, help="Only connections from which reading is paused."),
     click.option(
         "--idle",
         callback=_time,
@@ -361,10 +361,10 @@ def trace(
     """Show events, commands and frames of a connection, live.
 
     The trace ends when the connection has ended, or with Ctrl-C. With an address, a network or a
-    path (/rooms/{room}), it shows a connection that is open, or the next one that comes.
+    path (/rooms/{room}), it shows an open connection that matches, or the next one that does.
 
-    Payloads are shown, even if they contain secrets. Of a request, only the path and headers
-    without secrets are shown.
+    Payloads are shown, even if they contain secrets. Of an HTTP request, the path is shown without
+    its query, and of the headers only those that hold no secrets.
     """
     options: dict[str, Any] = {"bytes": most_bytes, "new": new, "connections": connections}
     if which.isascii() and which.isdigit():

@@ -140,7 +140,7 @@ def top(interval: float, count: int | None, as_json: bool, run_dir: str) -> int:
     "seconds",
     metavar="TIME",
     default="",
-    help="How long to try them, as in --for 10m. Default: the setting canary_time.",
+    help="How long to try the new handlers, as in --for 10m. Default: the setting canary_time.",
 )
 @click.option(
     "--shield/--no-shield",
@@ -160,8 +160,8 @@ def reload(
     settings and certificates take effect, too; if a setting needs a new gateway, the new gateway
     takes over all connections first, as with `wsraw upgrade`.
 
-    With --canary, the command waits until the trial has ended. With --for, it then waits at most
-    --timeout for the answer; without --for, as long as it takes.
+    With --canary, the command waits until the trial has ended: with --for, at most the times of
+    --for and --timeout together; without --for, as long as it takes.
     """
     pools = (pool,) if pool else ()
     if canary is None:
@@ -237,7 +237,7 @@ def upgrade(python: str, run_dir: str, timeout: float) -> None:
 @run_dir_option
 @timeout_option(120.0)
 def scale(workers: str, run_dir: str, timeout: float) -> None:
-    """Change the number of workers to N.
+    """Change the number of workers.
 
     Workers that are no longer needed finish their events before they end.
 

@@ -22,13 +22,14 @@ from wsraw.commands.failures import WrongUse
     help="Name of the key's owner. The log shows it, and the files are NAME.key and NAME.pub.",
 )
 def keygen(folder: str, name: str) -> None:
-    """Generate a key pair for the worker link.
+    """Generate a key pair for links to other machines.
 
     Write NAME.key and NAME.pub to FOLDER (default: the current one). Make a pair for the gateway,
     and one for each worker on another machine.
 
-    NAME.key is secret: keep it on its machine. Give NAME.pub to the other side: the gateway accepts
-    the workers in --worker-keys, and a worker accepts the gateway in --gateway-key.
+    NAME.key is secret: keep it on its machine. Copy NAME.pub to the other side. The gateway reads
+    the workers' public keys from --worker-keys, and a worker reads the gateway's from
+    --gateway-key.
     """
     from wsraw.runtime.keys import KeyFileError
 

@@ -96,7 +96,7 @@ def is_pipe(path: str) -> bool:
 
 @click.command(cls=GroupedCommand, params=bridge_options())
 def bridge(**values: Any) -> int:
-    """Connect clients to a server, without workers.
+    """Forward clients to another server, without workers.
 
     \b
     wsraw bridge --listen ws://127.0.0.1:6080 --to tcp://127.0.0.1:5900

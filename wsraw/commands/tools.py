@@ -71,8 +71,8 @@ _SECONDS = click.FloatRange(min=0)
 @click.option(
     "--binary",
     is_flag=True,
-    help="The data is bytes: send it in binary frames, without line ends, and write binary frames "
-    "as they are if stdout is not a terminal.",
+    help="Send the input as bytes, in binary frames, without added line ends. If stdout is not a "
+    "terminal, write received binary frames as they are.",
 )
 @click.option("--crlf", is_flag=True, help="Over TCP, end lines with CR LF.")
 @click.option(
@@ -103,7 +103,7 @@ _SECONDS = click.FloatRange(min=0)
     type=_SECONDS,
     metavar="SECONDS",
     default=0.0,
-    help="Send a WebSocket ping at this interval, and end if it is not answered before the next. "
+    help="Send a WebSocket ping at this interval, and end if one is not answered before the next. "
     "Default: never.",
 )
 @click.option(
@@ -237,7 +237,7 @@ def connect(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
-    """Check that faults lose no messages and no clients.
+    """Cause faults, and check that no message or client is lost.
 
     The drill starts a run of its own, serves clients, and kills, suspends and replaces workers
     meanwhile. It checks that no message is lost, duplicated or reordered, and that no client is
@@ -270,7 +270,7 @@ def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
 @click.option(
     "--remote",
     is_flag=True,
-    help="Play the gateway of another machine: over tcp://, with keys (CURVE).",
+    help="Act as a gateway on another machine: over tcp://, with keys (CURVE).",
 )
 @click.option(
     "--rules", metavar="NAME[,NAME…]", default="", help="Check only these rules. Default: all."

@@ -32,16 +32,16 @@ from wsraw.config.addresses import is_loopback_endpoint
     metavar="FOLDER",
     envvar="WSRAW_RUN_DIR",
     default="",
-    help="The run folder of a run on this machine: where the worker finds the gateway, and the "
-    "token.",
+    help="The run folder of a run on this machine. The worker finds the gateway's address and the "
+    "token in it.",
 )
 @click.option(
     "--token",
     metavar="SECRET",
     envvar="WSRAW_TOKEN",
     default="",
-    help="The secret that admits workers. Default: WSRAW_TOKEN, or the file token in --run-dir, or "
-    "in DIR of an ipc:// endpoint.",
+    help="The secret that admits workers. Default: WSRAW_TOKEN, or the content of the file `token` "
+    "in --run-dir, or in DIR of an ipc:// endpoint.",
 )
 @click.option(
     "--pool",
@@ -76,7 +76,7 @@ def worker(
 ) -> int:
     """Run one worker by hand, on this machine or another.
 
-    The worker runs the handlers in FILE, or is a COMMAND in another language.
+    FILE is a handlers file. COMMAND starts a worker in another language.
     """
     is_known = bool(run_dir) and not endpoint
     if is_known:

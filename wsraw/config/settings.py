@@ -97,25 +97,26 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """What counts as a message on a raw side. chunk: whatever arrives at once. line: each line.
     length: each message comes after its length, in four bytes."""
     type: Literal["text", "binary"] | None = None
-    """The type of the messages that a WebSocket gets from a raw side. Default: text for lines, else
-    binary."""
+    """The type of the messages that a WebSocket gets from a raw side. Default: text for lines,
+    otherwise binary."""
     subprotocols: tuple[str, ...] = ("binary",)
     """If the target is raw: the subprotocols that are accepted from a WebSocket client. If the
     client is raw: those that are offered to a WebSocket target."""
     verify: bool = True
-    """Whether a target with TLS must have a certificate for its name that this system trusts."""
+    """Whether a target with TLS must have a certificate for its name, from an authority that this
+    system trusts."""
     server_name: str = ""
     """The name that the certificate of a target with TLS must have, if it is not the name of the
     host."""
     proxy: str | None = None
     """Overrides the setting `connect_proxy`; empty: no proxy."""
     pass_headers: tuple[str, ...] = ("all",)
-    """Which headers of the client's request a WebSocket target gets: all, none or their names.
-    Host, headers of the connection itself, and headers about the client's address are never passed
-    on."""
+    """Which headers of the client's request a WebSocket target gets: all, none, or the names of
+    those that it gets. Host, headers of the connection itself, and headers about the client's
+    address are never passed on."""
     pass_host: bool | None = None
-    """Whether a WebSocket target gets the Host header of the client's request, instead of its own
-    name. Default: true, except for wss://."""
+    """Whether a WebSocket target gets the Host header of the client's request, instead of the
+    target's own name. Default: true, except for wss://."""
     set_headers: tuple[str, ...] = ()
     """Headers for a WebSocket target, as NAME: VALUE. They replace headers of the same name. NAME:
     without a value removes a header."""
@@ -178,11 +179,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     no route go to the default pool, which `workers` defines. Without a default pool they are
     refused (404, raw: reset). [[routes]] in the settings file has more options."""
     bridges: tuple[BridgeSettings, ...] = ()
-    """Connect clients to a server, without workers: TARGET, such as tcp://127.0.0.1:5900, or
-    PATH=TARGET. May be repeated. [[bridges]] in the settings file has more options."""
+    """Forward clients to another server, without workers: TARGET, such as tcp://127.0.0.1:5900, or
+    PATH=TARGET for requests with this path. May be repeated. [[bridges]] in the settings file has
+    more options."""
     dispatch: Dispatch = "any"
-    """Whether a connection may change workers. any: while idle, it may move to a less busy worker,
-    with its state. sticky: it stays with its worker as long as that worker lives."""
+    """Whether a connection may change workers. any: between two events, it may move to a less busy
+    worker, with its state. sticky: it stays with its worker as long as that worker lives."""
     concurrency: PositiveCount = 100
     """Maximum number of events that a worker with async handlers handles at the same time. A worker
     with plain handlers handles one at a time."""
@@ -194,9 +196,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     first of them that a client offers is selected."""
     history: tuple[HistorySettings, ...] = ()
     """Groups whose last messages the gateway keeps for clients that reconnect: GROUPS=MESSAGES or
-    GROUPS=MESSAGES,TIME, such as room.*=100,5m. May be repeated; the first match counts. All
-    histories together take at most a quarter of memory_limit. [[history]] in the settings file has
-    the same options."""
+    GROUPS=MESSAGES,TIME. For example, room.*=100,5m keeps the last 100 messages of each group that
+    begins with room., for 5 minutes. May be repeated; the first match counts. All histories
+    together take at most a quarter of memory_limit. [[history]] in the settings file has the same
+    options."""
     presence: tuple[str, ...] = ()
     """Groups for which on_join and on_leave are called: a name, or a pattern such as room.*, where
     * stands for any text. May be repeated."""
@@ -213,20 +216,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     a plain function, kill its worker."""
     worker_wait_timeout: Seconds = 30.0
     """Close a new connection (1013, raw: reset) that has waited this long, if its pool has no ready
-    worker. While there is one, however busy, connections wait for it."""
+    worker. As long as the pool has a ready worker, however busy, connections wait."""
     max_events: Count = 0
-    """Replace a worker after this many events, or up to 10 % more or fewer, so that not all are
-    replaced at once. 0: never."""
+    """Replace a worker after about this many events: up to 10 % more or fewer, at random, so that
+    not all workers are replaced at once. 0: never."""
     max_memory: Size = 0
-    """Replace a worker that uses more memory (RSS) than this (Linux, Windows). 0: never."""
+    """Replace a worker that uses more memory (RSS) than this, on Linux and Windows. 0: never."""
     reload: bool = False
     """Reload when the handlers file, or a *.py file in its folder or a subfolder, changes. For a
     module in a package, the folder that contains the package is watched."""
     listen: tuple[str, ...] = ("127.0.0.1:8000",)
-    """Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH; fd:NUMBER or fd:NAME is a socket
-    that a service manager passes. May be repeated. A prefix fixes the protocol:
-    raw:// or ws://; with TLS, tls:// or wss://. Settings for this listener alone follow a ?, as in
-    HOST:PORT?plain_http=health. They are first_byte_timeout, plain_http, proxy_protocol and the tls
+    """Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH, or, for a socket that a service
+    manager passes, fd:NUMBER or fd:NAME. May be repeated. A prefix fixes the protocol: raw:// or
+    ws://; with TLS, tls:// or wss://. Some settings can be set for one listener, after a ?, as in
+    HOST:PORT?plain_http=health: first_byte_timeout, plain_http, proxy_protocol and the tls
     settings."""
     reuse_port: bool = False
     """Let several runs listen on the same addresses (Linux: SO_REUSEPORT); the kernel distributes
@@ -248,8 +251,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether listeners without a prefix use TLS. required: always. optional: the first byte of
     each connection decides. off: never. auto: required if tls_cert is set, otherwise off."""
     tls_cert: PathTexts = ()
-    """File with a certificate and its chain (PEM). May be repeated: the first one is the default;
-    each further one names the servers that it is for: example.org,*.example.org=FILE."""
+    """File with a certificate and its chain (PEM). May be repeated. The first one is the default;
+    each further one begins with the server names that it is for, as in
+    example.org,*.example.org=FILE."""
     tls_key: PathTexts = ()
     """File with the private key (PEM, not encrypted) of a tls_cert. May be repeated, in the order
     of tls_cert. Not needed if the tls_cert files contain the keys."""
@@ -264,7 +268,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Who accepts WebSocket clients. gateway: the gateway, immediately. handlers: the handshake
     waits for on_connect, which may reject it with an HTTP status."""
     verdict_timeout: Seconds = 10.0
-    """Answer 503 when on_connect takes longer than this to decide."""
+    """With verdict = handlers, answer 503 when on_connect takes longer than this to decide."""
     origins: tuple[str, ...] = ("same-origin",)
     """Origins of web pages that may connect: https://example.org, https://*.example.org, file://,
     same-origin, null or any. May be repeated. Other origins get 403. Clients that send no Origin
@@ -289,45 +293,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Further clients are refused (429, raw: reset). Loopback addresses and unix sockets are exempt.
     0: no limit."""
     silence_timeout: Seconds = 60.0
-    """Disconnect a client that sends nothing for this long after connecting. Where it must speak
-    first, handshake_timeout applies instead: on a listener that requires TLS or a PROXY header, or
-    that begins with ws://."""
+    """Disconnect a client that sends nothing for this long after connecting. handshake_timeout
+    applies instead on listeners where the client must send first: those that require TLS or a PROXY
+    header, or that begin with ws://."""
     handshake_timeout: Seconds = 10.0
     """Time limit for the TLS handshake, and separately for the HTTP request headers (408)."""
     max_header_size: Annotated[int, Meta(ge=1024, extra={"unit": "size"})] = 16 * KIB
     """Maximum size of the HTTP request line and headers (431)."""
     max_message_size: Annotated[Bytes, Meta(le=LARGEST_MESSAGE)] = MIB
-    """Maximum size of a WebSocket message after decompression (1009), of the body of a request
-    (413), and of a line or message in a raw connection with framing (bridges and splices); at most
-    63MiB, and 15MiB with worker_listen."""
+    """Maximum size of a WebSocket message after decompression (1009), and of the body of a request
+    (413). In bridges and splices with framing, also of a line or message of the raw side. At most
+    63MiB, or 15MiB with worker_listen."""
     message_rate: Annotated[float, Meta(ge=0)] = 0.0
-    """Messages per second that a client may send on average. Each WebSocket frame counts (pings
-    too), or each read from a raw connection. 0: no limit."""
+    """Messages per second that a client may send on average. On a WebSocket, each frame counts,
+    pings too; on a raw connection, each read. 0: no limit."""
     byte_rate: Size = 0
     """Bytes per second that a client may send on average. 0: no limit."""
     rate_burst: Seconds = 1.0
-    """After a silence, a client may send at once what message_rate and byte_rate allow in this
-    time."""
+    """How much a client may send at once after a silence: as much as message_rate and byte_rate
+    allow in this time."""
     rate_action: Literal["pause", "close"] = "pause"
     """What happens to a client that exceeds message_rate or byte_rate. pause: the gateway reads
     from it more slowly. close: it is closed (1008)."""
     idle_timeout: Seconds = 0.0
-    """Close (1001) a client that has neither sent nor received data for this long, or up to a fifth
-    longer. Pings do not count. 0: never."""
+    """Close (1001) a client that has neither sent nor received data for this long. The close may
+    come up to a fifth of this time later. Pings do not count. 0: never."""
     write_timeout: Seconds = 60.0
     """Close (1008) a client that reads nothing for this long while output waits for it."""
     output_limit: Bytes = 4 * MIB
     """Maximum number of bytes of output that may wait for one client."""
     overflow: Literal["close", "drop-newest", "drop-oldest"] = "close"
-    """What happens when a client reaches output_limit. close: it is closed (1008). drop-newest,
-    drop-oldest: published messages for it are dropped. Messages sent to one client are never
-    dropped."""
+    """What happens when more than output_limit waits for a client. close: it is closed (1008).
+    drop-newest: further published messages are dropped for it. drop-oldest: the published messages
+    that have waited longest are dropped. Messages sent to one client are never dropped."""
     high_water_mark: Bytes = 256 * KIB
-    """Stop reading from a connection when more bytes than this are held for it; resume when a
-    quarter of this is left."""
+    """Stop reading from a connection when more bytes than this are held for it (events that are not
+    handled yet, and output that waits); resume when a quarter of this is left."""
     pause_timeout: Seconds = 120.0
-    """Close (1013) a connection when reading from it has been paused for this long. Time without a
-    ready worker does not count, nor time in which it is paused only for output that its client is
+    """Close (1013) a connection when reading from it has been paused for this long. The time does
+    not count while there is no ready worker, or while the only reason is output that the client is
     reading."""
     memory_limit: Size = 0
     """Maximum number of bytes held for all connections together. Above 80 %, new clients wait
@@ -363,7 +367,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Log messages of this severity and above. What handlers print is always logged."""
     log_format: Literal["text", "json"] = "text"
-    """How the log is written. text: lines to read. json: one JSON object a line."""
+    """How the log is written. text: lines for people. json: one JSON object per line."""
     log_rate: Size = MIB
     """Bytes per second that each process may log on average; 10 seconds' worth may come at once.
     Further lines are left out, and a line says how many. 0: no limit."""
@@ -378,10 +382,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     canary_percent: Annotated[int, msgspec.Meta(ge=1, le=99)] = 10
     """Percentage of the connections with which `wsraw reload --canary` tries new handlers."""
     canary_time: Seconds = 60.0
-    """How long new handlers are tried before all workers get them."""
+    """How long `wsraw reload --canary` tries new handlers before all workers get them. 0: --for is
+    required."""
     canary_shield: bool = False
-    """If a new handler raises an exception during the trial, give its event to an old worker
-    instead of closing the connection. That event is then handled twice."""
+    """If a new handler raises an exception during the trial of `wsraw reload --canary`, give its
+    event to an old worker instead of closing the connection. That event is then handled twice."""
     gateway_timeout: Seconds = 60.0
     """Kill and restart a gateway, or the admin process, that has not answered the supervisor for
     this long. 0: never."""
@@ -401,11 +406,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the admin page (/), metrics (/metrics) and health checks (/healthz, /readyz) are
     served over HTTP: HOST:PORT, as in 127.0.0.1:9100. Default: nowhere."""
     admin_token: PathText = ""
-    """File with a secret that requests to `admin` must carry: Authorization: Bearer SECRET. Health
-    checks need none. Required if other machines can reach the address."""
+    """File with a secret that requests to `admin` must carry in the header Authorization: Bearer
+    SECRET. Health checks need none. Required if other machines can reach the address."""
     publish_token: PathText = ""
-    """File with a secret that POST /publish on `admin` must carry: Authorization: Bearer SECRET. It
-    allows publishing and nothing else. Default: publishing over HTTP is refused."""
+    """File with a secret that POST /publish on `admin` must carry in the header Authorization:
+    Bearer SECRET. The secret allows publishing and nothing else. Default: publishing over HTTP is
+    refused."""
     worker_listen: tuple[str, ...] = ()
     """Where workers on other machines connect: tcp://ADDRESS:PORT. May be repeated. Needs link_key
     and worker_keys, except on loopback addresses."""
