@@ -58,7 +58,7 @@ FILTERS: Final = (
     click.option(
         "--state",
         metavar="[sniffing|connecting|open|closing|closed]",
-        help="Only connections in this state.",
+        help="Only connections in this state. sniffing: the protocol is not known yet.",
     ),
     click.option("--worker", type=int, metavar="N", help="Only connections of this worker."),
     click.option("--slow", is_flag=True, help="Only clients that do not read what is sent."),

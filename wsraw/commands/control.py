@@ -160,8 +160,8 @@ def reload(
     settings and certificates take effect, too; if a setting needs a new gateway, the new gateway
     takes over all connections first, as with `wsraw upgrade`.
 
-    With --canary, the command waits until the trial has ended: with --for, at most the times of
-    --for and --timeout together; without --for, as long as it takes.
+    With --canary, the command waits until the trial has ended. If --for is given too, it waits at
+    most for the time of --for plus --timeout.
     """
     pools = (pool,) if pool else ()
     if canary is None:

@@ -104,7 +104,7 @@ def bridge(**values: Any) -> int:
 
     The gateway itself forwards between WebSocket and raw clients and servers: as websockify does,
     and also in the other direction. The other options are those of `wsraw run`. For several
-    targets, give a file of tokens, or use [[bridges]] in the settings file of `wsraw run`.
+    targets, give --tokens, or use [[bridges]] in the settings file of `wsraw run`.
     """
     return _run(lambda: gather_bridge(values))
 
@@ -112,7 +112,8 @@ def bridge(**values: Any) -> int:
 SECRETS = click.Option(
     ["--secrets"],
     is_flag=True,
-    help="Show user and password in URLs, queries of targets and values of set_headers, too.",
+    help="Show what is hidden by default: user names and passwords in URLs, query strings of "
+    "bridges' targets, and values of set_headers.",
 )
 
 

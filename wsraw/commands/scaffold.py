@@ -119,7 +119,7 @@ def check(config: str | None, **values: Any) -> None:
     The options are those of `wsraw run`. No clients are served. Each handlers file is loaded as a
     worker loads it, in a process of its own and within start_timeout; on_start is not called. Each
     port is opened for a moment; a port that your own run is using is not a problem. wsraw connects
-    to each target of a bridge.
+    to the target of each bridge.
 
     Exit code 0: a run could start. 1: it could not, or a function looks like a misspelt handler. 2:
     the settings are wrong.

@@ -76,7 +76,7 @@ def worker(
 ) -> int:
     """Run one worker by hand, on this machine or another.
 
-    FILE is a handlers file. COMMAND starts a worker in another language.
+    The worker runs the handlers in FILE. COMMAND is a worker in another language.
     """
     is_known = bool(run_dir) and not endpoint
     if is_known:

@@ -111,9 +111,9 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     proxy: str | None = None
     """Overrides the setting `connect_proxy`; empty: no proxy."""
     pass_headers: tuple[str, ...] = ("all",)
-    """Which headers of the client's request a WebSocket target gets: all, none, or the names of
-    those that it gets. Host, headers of the connection itself, and headers about the client's
-    address are never passed on."""
+    """Which headers of the client's request a WebSocket target gets: all, none, or a list of names.
+    Host, headers of the connection itself, and headers about the client's address are never passed
+    on."""
     pass_host: bool | None = None
     """Whether a WebSocket target gets the Host header of the client's request, instead of the
     target's own name. Default: true, except for wss://."""
@@ -196,8 +196,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     first of them that a client offers is selected."""
     history: tuple[HistorySettings, ...] = ()
     """Groups whose last messages the gateway keeps for clients that reconnect: GROUPS=MESSAGES or
-    GROUPS=MESSAGES,TIME. For example, room.*=100,5m keeps the last 100 messages of each group that
-    begins with room., for 5 minutes. May be repeated; the first match counts. All histories
+    GROUPS=MESSAGES,TIME. For example, room.*=100,5m keeps the last 100 messages of each group whose
+    name begins with room., for 5 minutes. May be repeated; the first match counts. All histories
     together take at most a quarter of memory_limit. [[history]] in the settings file has the same
     options."""
     presence: tuple[str, ...] = ()
@@ -425,8 +425,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     without an answer."""
     cluster: tuple[str, ...] = ()
     """NATS server that connects this gateway with others, so that groups, users and references of
-    connections work across all of them: nats://HOST:4222, or tls://HOST:4222. May be repeated for
-    the servers of one NATS cluster. Needs `pip install 'wsraw[cluster]'`. Default: no cluster."""
+    connections (con.ref) work across all of them: nats://HOST:4222, or tls://HOST:4222. May be
+    repeated for the servers of one NATS cluster. Needs `pip install 'wsraw[cluster]'`. Default: no
+    cluster."""
     cluster_name: str = "wsraw"
     """Name of the cluster. Gateways with different cluster names share nothing, even on the same
     NATS server."""
