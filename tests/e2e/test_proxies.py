@@ -90,7 +90,7 @@ class Proxy:
             text, count = re.subn(rf"(?<=[: ]){said}\b", str(here), text)
             assert count or said not in text
         text = re.sub(r"/etc/ssl/example\.org\.\w+", self.pem, text)
-        return re.sub(r"\b(?:1h|60s)\b", f"{IDLE:g}s", text)
+        return re.sub(r"\b1h\b", f"{IDLE:g}s", text)
 
     def spawn(self, *words: str | Path) -> subprocess.Popen[bytes]:
         self.log = open(self.folder / "log", "wb")  # noqa: SIM115
