@@ -9,7 +9,17 @@ from tests.gateway.harness import HANDSHAKE, Harness, LinkedWorker, entry_of
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.counters import LEFT
 from wsraw.gateway.delivery.dispatcher import LEFT_BEHIND, SERVED, SHUNNED_FOR
-from wsraw.link.records import Attach, Close, Detach, Drain, OnClose, OnConnect, OnMessage, Welcome
+from wsraw.link.records import (
+    Attach,
+    Close,
+    Detach,
+    Drain,
+    OnClose,
+    OnConnect,
+    OnMessage,
+    Send,
+    Welcome,
+)
 from wsraw.link.states import LinkState
 from wsraw.link.window import FIRST_WINDOW, LARGEST_WINDOW, LATE_AFTER
 
@@ -510,6 +520,98 @@ def test_any_dispatch_gives_a_new_connection_to_the_worker_with_the_least_outsta
     harness.raw(b"", protocol="raw")
     harness.turn()
     assert (len(old.events), len(late.events)) == (1, 1)
+
+
+# --- messages in fragments ---
+
+
+def amid_a_message(harness: Harness, linked: LinkedWorker) -> Connection:
+    """A connection to which that worker has sent the first fragment of a message, in answer to the
+    first of one from there."""
+    con = harness.websocket()
+    harness.turn()
+    for other in harness.linked_workers:
+        other.ack()
+    harness.registry.dispatcher.detach(entry_of(con))
+    harness.registry.dispatcher.hold(entry_of(con), linked.worker)
+    harness.say(con, frame(0x01, b"one"))
+    harness.turn()
+    answer(linked, con, b"one", False)
+    harness.write(con)
+    return con
+
+
+def answer(linked: LinkedWorker, con: Connection, data: bytes, final: bool) -> None:
+    assert data_of(linked, con) == [data]
+    linked.ack(commands=(Send(con.id, data, "text", final),))
+
+
+@pytest.mark.parametrize("others", [1, 2], ids=["it has room", "it is full"])
+def test_a_message_in_fragments_is_finished_by_the_worker_that_has_begun_it(others: int) -> None:
+    """What another one sent would wait for the rest of the message, which never comes."""
+    harness = Harness()
+    late, idle = harness.worker(), harness.worker()
+    busy = established_at(harness, late)
+    con = amid_a_message(harness, late)
+    set_window(late, 2)
+    for data in (b"takes long", b"longer")[:others]:
+        harness.say(busy, data)
+    harness.turn()
+    harness.now += LATE_AFTER * 1.1
+    harness.say(con, frame(0x80, b"two"))
+    harness.turn()
+    assert data_of(idle) == []
+    late.ack(*[event for event in late.events if event.con == busy.id])
+    harness.turn()
+    answer(late, con, b"two", True)
+    assert harness.write(con).endswith(b"two")
+
+
+def test_a_worker_that_is_to_leave_finishes_its_messages_first() -> None:
+    harness = Harness()
+    old = harness.worker()
+    con, idle = amid_a_message(harness, old), established_at(harness, old)
+    new = harness.worker()
+    harness.sessions.drain(old.worker, 8.0)
+    harness.say(con, frame(0x80, b"two"))
+    harness.say(idle, b"else")
+    harness.turn()
+    assert data_of(new) == [b"else"], "all others move"
+    assert old.take(Drain) == []
+    answer(old, con, b"two", True)
+    harness.run(1.0)
+    assert [round(each.deadline) for each in old.take(Drain)] == [7]
+    harness.say(con, frame(0x81, b"three"))
+    harness.turn()
+    assert data_of(new) == [b"else", b"three"]
+    assert harness.write(con).endswith(b"two")
+
+
+def test_a_message_that_its_client_does_not_go_on_with_holds_no_worker_up() -> None:
+    harness = Harness()
+    old = harness.worker()
+    con = amid_a_message(harness, old)
+    harness.worker()
+    harness.sessions.drain(old.worker, 8.0)
+    harness.run(4.0)
+    assert old.take(Drain) == []
+    harness.run(2.0)
+    [told] = old.take(Drain)
+    assert 2.0 <= told.deadline < 4.0
+    old.link.bye()
+    old.flush()
+    assert con.ending.cause == "worker-died"
+
+
+def test_a_worker_that_dies_before_it_is_told_to_leave_is_forgotten() -> None:
+    harness = Harness()
+    old = harness.worker()
+    amid_a_message(harness, old)
+    harness.sessions.drain(old.worker, 8.0)
+    harness.sessions.end(old.worker, harness.now, died=True)
+    harness.run(10.0)
+    assert old.take(Drain) == []
+    assert not harness.registry.dispatcher.leaving
 
 
 # --- drain ---

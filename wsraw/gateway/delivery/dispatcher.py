@@ -24,7 +24,7 @@ from wsraw.gateway.delivery.accounts import Flow, size_of
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Pool, Queue, Worker, held_size
 from wsraw.gateway.delivery.suspects import Suspects
 from wsraw.link.records import Ack, Attach, Detach, Event, OnClose, OnConnect, OnMessage, OnRequest
-from wsraw.link.states import GONE
+from wsraw.link.states import GONE, READY
 from wsraw.link.window import InFlight
 
 SHUNNED_FOR: Final = 10.0
@@ -104,6 +104,9 @@ class Dispatcher:
         """Workers to which something is to be sent at the end of the turn."""
         self.failed: list[tuple[Entry, BaseException]] = []
         """Connections that are to be ended because of a bug of ours."""
+        self.leaving: dict[Worker, tuple[float, float]] = {}
+        """Workers that are to be told to leave: since when, and how many seconds they have from
+        then."""
         self.ending: Callable[[Entry], object] = _nothing_to_end
         """Called with a connection that is in groups, before its on_close is dispatched."""
         self.left_behind = 0
@@ -183,6 +186,10 @@ class Dispatcher:
         """The worker for a connection with nothing in flight; None if it must wait."""
         pool = entry.pool
         last = entry.holder
+        if last is not None and entry.fragment is last and last.session.state is READY:
+            # The rest of a fragmented message may come with this event: from the worker that has
+            # begun it, also if it is to leave then.
+            return last if last.window.has_room(size) else None
         alone = len(pool.workers) == 1
         if last is not None and not last.is_withdrawn:
             sticky = pool.sticky or entry.inherited
@@ -382,7 +389,11 @@ class Dispatcher:
         pool = entry.pool
         if not entry.in_flight and entry.parked[0][0] in self.suspects:
             queue = pool.suspects
-        elif holder is not None and ready and (entry.in_flight or pool.sticky or entry.inherited):
+        elif (
+            holder is not None
+            and ready
+            and (entry.in_flight or pool.sticky or entry.inherited or entry.fragment is holder)
+        ):
             queue = holder.bound
         elif entry.heard:
             queue = pool.waiting
@@ -410,6 +421,8 @@ class Dispatcher:
             self._serve_suspects(pool, now)
         if pool.orphaned:
             self._reassign(pool, now)
+        if self.leaving:
+            self._drain_finished(now)
         pool.is_behind = False
         share = SERVED // len(workers) + 1 if workers else 0
         for worker in workers:
@@ -568,13 +581,26 @@ class Dispatcher:
         self.with_output.add(worker)
 
     def drain(self, pool: Pool, worker: Worker, deadline: float) -> None:
-        """Give a worker no new events; its connections move when their last events are acked."""
-        worker.session.drain(deadline)
-        self.withdraw(pool, worker)
-        self.with_output.add(worker)
+        """Let a worker finish and leave. First it goes on with messages that it sends in fragments,
+        as its clients send them: for half of the time at most."""
+        if worker.session.state is READY and worker not in self.leaving:
+            self.withdraw(pool, worker)
+            self.leaving[worker] = self._flow.now, deadline
+            self._drain_finished(self._flow.now)
+
+    def _drain_finished(self, now: float) -> None:
+        for worker, (since, deadline) in list(self.leaving.items()):
+            is_amid = any(entry.fragment is entry.holder is worker for entry in worker.ties)
+            if worker.session.state is not READY:
+                del self.leaving[worker]
+            elif not is_amid or now - since > deadline / 2:
+                del self.leaving[worker]
+                worker.session.drain(max(0.0, since + deadline - now))
+                self.with_output.add(worker)
 
     def withdraw(self, pool: Pool, worker: Worker) -> None:
-        """Give a worker nothing new, whatever it acks, without telling it."""
+        """Give a worker nothing new, whatever it acks, without telling it: its connections move
+        when their last events are acked, and no message to them is unfinished."""
         worker.is_withdrawn = True
         if worker in pool.workers:
             pool.workers.remove(worker)

@@ -181,7 +181,7 @@ DISPATCHER: Final = Plan(
         ("poisoned", "unrepeated", "unwanted", "blamed", "failed", "failed_workers"), OF_A_TURN
     )
     | {"_flow": ITS_OWN, "left_behind": COUNTED, "spliced": ITS_OWN, "bridged": ITS_OWN}
-    | {"ending": ITS_OWN},
+    | {"ending": ITS_OWN, "leaving": "the supervisor names them again"},
 )
 SUSPECTS: Final = Plan(
     Suspects,

@@ -7,7 +7,7 @@ import pytest
 from tests.corpus import frame
 from tests.gateway.delivery.test_dispatcher import established
 from tests.gateway.harness import Harness, LinkedWorker, entry_of
-from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.connection.connection import CLOSING, Connection
 from wsraw.gateway.delivery.dispatcher import REASSIGNED
 from wsraw.gateway.delivery.pools import canary
 from wsraw.link import records as rec
@@ -295,6 +295,46 @@ def test_what_is_given_back_after_the_end_goes_to_the_others_too() -> None:
     assert [event.delivery for event in trial.old.work() if event.con == con.id] == [2]
     check_books(trial.harness)
     assert not trial.harness.registry.flow.total
+
+
+def begin_message(trial: Trial, con: Connection, linked: LinkedWorker) -> None:
+    """Let a worker answer the first fragment of a message with the first one of its own."""
+    trial.harness.say(con, frame(0x01, b"one"))
+    trial.harness.turn()
+    linked.ack(commands=(rec.Send(con.id, b"one", "text", False),))
+
+
+def test_a_connection_moves_when_the_message_to_it_is_finished() -> None:
+    trial = Trial(0)
+    con = trial.harness.websocket()
+    trial.harness.turn()
+    trial.old.ack()
+    begin_message(trial, con, trial.old)
+    new = trial.begin(1.0)
+    trial.harness.say(con, frame(0x80, b"two"))
+    trial.harness.turn()
+    assert not new.events
+    trial.old.ack(commands=(rec.Send(con.id, b"two", "text", True),))
+    trial.harness.turn()
+    trial.harness.say(con, frame(0x81, b"three"))
+    trial.harness.turn()
+    assert [event.data for event in new.events] == [b"three"]
+
+
+def test_an_event_that_is_given_back_amid_a_message_closes_its_connection() -> None:
+    """No other worker can go on with what was sent of it."""
+    trial = Trial(0)
+    new = trial.begin(1.0, shield=True)
+    con = trial.harness.websocket()
+    trial.harness.turn()
+    new.ack()
+    begin_message(trial, con, new)
+    trial.harness.say(con, frame(0x80, b"two"))
+    trial.harness.turn()
+    new.give_back(new.events[0])
+    trial.harness.turn()
+    assert (con.state, con.ending.cause) == (CLOSING, "handler")
+    check_books(trial.harness)
 
 
 def test_only_workers_with_a_shield_may_give_back_and_only_what_they_have() -> None:

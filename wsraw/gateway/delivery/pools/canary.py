@@ -68,6 +68,9 @@ def give_back(registry: Registry, worker: Worker, seq: int) -> Entry | str:
     pool.totals.given_back += 1
     if not entry.gone:
         _move(registry.dispatcher, entry, registry.pool(pool.name))
+        if entry.fragment is worker:
+            # What it has sent of a message stays sent, and no other worker can go on with it.
+            registry.outgoing.cut_short(entry, registry.flow.now)
     return entry
 
 
@@ -121,7 +124,7 @@ def advance(dispatcher: Dispatcher, pool: Pool, canary: Canary) -> None:
         entry = unseen.popleft()
         if entry.gone or entry.pool is not pool or entry.inherited or not canary.takes(entry.id):
             continue
-        if entry.in_flight:
+        if entry.in_flight or entry.fragment is not None:
             unseen.append(entry)
         elif entry.queue is not pool.suspects:
             # What has killed a worker is not the fault of the new handlers.
