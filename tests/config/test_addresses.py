@@ -51,7 +51,7 @@ from wsraw.config.settings import Settings
         ),
     ],
 )
-def test_listeners_are_read(text: str, expected: Listen) -> None:
+def test_a_listener_is_parsed_with_all_its_options(text: str, expected: Listen) -> None:
     listen = parse_listen(text)
     for field in Listen.__struct_fields__:
         assert getattr(listen, field) == (text if field == "name" else getattr(expected, field))

@@ -39,7 +39,9 @@ def test_handlers_files_are_read(text: str, file: str, count: int) -> None:
         ("python worker.py:2", ("python", "worker.py"), 2),
     ],
 )
-def test_commands_are_read(text: str, words: tuple[str, ...], count: int) -> None:
+def test_a_command_is_split_into_words_and_a_count(
+    text: str, words: tuple[str, ...], count: int
+) -> None:
     program, number = programs.parse(text)
     assert (program.file, program.words, number) == (None, words, count)
     assert program.is_foreign

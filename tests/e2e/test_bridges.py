@@ -43,7 +43,7 @@ def bridge(listen: str, *arguments: str) -> Running:
     return Running(*arguments, listen=[listen], subcommand="bridge")
 
 
-def test_a_websocket_client_and_a_raw_server() -> None:
+def test_a_websocket_client_reaches_a_raw_server() -> None:
     """Bursts both ways, byte for byte, as a remote desktop makes them."""
     with (
         raw_upstream(echo) as upstream,
@@ -62,7 +62,7 @@ def test_a_websocket_client_and_a_raw_server() -> None:
         assert upstream.came == 1
 
 
-def test_a_raw_client_and_a_websocket_server() -> None:
+def test_a_raw_client_reaches_a_websocket_server() -> None:
     with (
         web_upstream(web_echo) as upstream,
         bridge(

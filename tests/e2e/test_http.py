@@ -120,7 +120,7 @@ def test_a_client_library_keeps_one_connection_for_many_requests(run: Running) -
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
-def test_curl_is_served(run: Running) -> None:
+def test_requests_of_curl_are_answered(run: Running) -> None:
     url = f"http://127.0.0.1:{run.port}"
     done = subprocess.run(
         ["curl", "-sS", "-i", "--http1.0", f"{url}/one", "-d", "@-", "-H", "Expect: 100-continue"],

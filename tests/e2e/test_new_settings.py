@@ -156,7 +156,7 @@ def test_another_admin_address_is_taken_by_a_reload(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_what_only_the_supervisor_knows(tmp_path: Path) -> None:
+def test_settings_of_the_supervisor_change_at_once(tmp_path: Path) -> None:
     workers = f'workers = ["{ECHO}"]\n'
     with begun(tmp_path) as case:
         gateway = case.serving.gateway

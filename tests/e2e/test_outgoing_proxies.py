@@ -113,7 +113,9 @@ def test_tls_and_websockets_through_a_proxy(kind: str, tmp_path: Path) -> None:
         ("socks5", "ann:right@", "the target refused"),
     ],
 )
-def test_a_proxy_that_refuses(kind: str, login: str, error: str) -> None:
+def test_a_proxy_that_refuses_is_logged_without_the_password(
+    kind: str, login: str, error: str
+) -> None:
     dead = free_port()
     with (
         proxy(kind, "ann:right") as port,
@@ -150,7 +152,7 @@ def test_a_proxy_that_says_nothing_holds_up_nobody() -> None:
 
 
 @pytest.mark.parametrize("program", ["microsocks", "tinyproxy"])
-def test_proxies_that_others_have_written(program: str, tmp_path: Path) -> None:
+def test_proxies_that_others_have_written_reach_the_target(program: str, tmp_path: Path) -> None:
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
     if path is None:
         pytest.skip(f"{program} is not installed")

@@ -100,7 +100,7 @@ def test_under_load_nothing_is_lost_doubled_or_out_of_order() -> None:
         assert serving.status()["gateway"]["restarts"] == 0
 
 
-def test_a_signal_upgrades() -> None:
+def test_a_signal_starts_an_upgrade() -> None:
     with serve(ECHO) as serving, serving.tcp() as client:
         says(client, b"before")
         serving.run.send(signal.SIGUSR2)
@@ -428,7 +428,7 @@ def another_python(folder: Path) -> Path:
 
 
 @pytest.mark.long
-def test_an_upgrade_to_another_virtual_environment(tmp_path: Path) -> None:
+def test_a_run_is_upgraded_to_another_virtual_environment(tmp_path: Path) -> None:
     python = another_python(tmp_path / "venv")
     with serve(ECHO) as serving, serving.tcp() as client:
         says(client, b"before")

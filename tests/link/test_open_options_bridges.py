@@ -19,7 +19,7 @@ def test_other_lines_are_wrong(line: str) -> None:
         read_tokens(f"a: b:1\n{line}\n")
 
 
-def test_what_a_bridge_opens() -> None:
+def test_a_bridge_opens_its_target_with_its_own_options() -> None:
     raw = check(open_of(BridgeSettings(to="h:1"), "tcp://h:1", ["binary"]))
     assert (raw.kind, raw.subprotocols, raw.couple) == ("raw", (), 0)
     bridge = BridgeSettings(to="x", verify=False, server_name="example.org")

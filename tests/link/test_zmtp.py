@@ -190,7 +190,7 @@ def test_the_client_says_ready_first_and_the_server_answers() -> None:
         GREETING[:32] + b"\x01" * 32,
     ],
 )
-def test_greetings_that_are_good(greeting: bytes) -> None:
+def test_good_greetings_are_accepted(greeting: bytes) -> None:
     heard = check_every_cut("server", greeting + ready(b"DEALER") + frame(b"x"))
     assert heard.messages == [b"x"]
 
@@ -203,7 +203,7 @@ def test_greetings_that_are_good(greeting: bytes) -> None:
         prop(b"Socket-Type", b"DEALER") + prop(b"X-" + b"n" * 253, b"") + prop(b"a", b"v" * 4000),
     ],
 )
-def test_metadata_that_are_good(metadata: bytes) -> None:
+def test_good_metadata_are_accepted(metadata: bytes) -> None:
     data = GREETING + command(b"READY", metadata)
     heard = hear(server(), single_bytes(data))
     assert heard.is_ready

@@ -278,7 +278,7 @@ def test_messages_of_all_sizes_pass_and_come_back(meet: Meet, end: str, transpor
 @pytest.mark.long
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("end", ENDS)
-def test_a_hundred_thousand_messages_of_up_to_the_limit(
+def test_a_hundred_thousand_messages_of_up_to_the_limit_pass_and_come_back(
     meet: Meet, end: str, transport: str
 ) -> None:
     echo(meet.pair(end, transport), count=100_000, largest=LARGEST)

@@ -15,7 +15,7 @@ def changed(old: Settings | None = None, **values: Any) -> upgrading.Change:
     return upgrading.Change(old, replaced(old, **values))
 
 
-def test_how_each_setting_takes_effect() -> None:
+def test_the_answer_says_how_each_setting_takes_effect() -> None:
     change = changed(
         max_message_size=5000,
         handler_timeout=9.0,
@@ -52,7 +52,7 @@ def test_how_each_setting_takes_effect() -> None:
         ({"pools": (PoolSettings(name="chat"),)}, True, False),
     ],
 )
-def test_what_a_change_needs(
+def test_a_changed_setting_replaces_only_the_processes_that_use_it(
     values: dict[str, Any], needs_gateway: bool, needs_workers: bool
 ) -> None:
     change = changed(**values)

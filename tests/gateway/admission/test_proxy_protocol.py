@@ -179,7 +179,7 @@ def test_a_header_may_be_cut_anywhere(data: bytes, cuts: list[int], optional: bo
 
 @given(st.one_of(st.binary(), st.binary().map(lambda b: SIGNATURE + b),
                  st.binary().map(lambda b: b"PROXY " + b)), st.booleans())  # fmt: skip
-def test_no_bytes_raise(data: bytes, optional: bool) -> None:
+def test_any_bytes_are_received_without_an_exception(data: bytes, optional: bool) -> None:
     reader = read(data, optional=optional)
     reader.receive_eof()
     assert reader.state in ("done", "wrong")

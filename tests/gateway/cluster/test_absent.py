@@ -106,7 +106,7 @@ def test_handlers_that_have_not_asked_hear_nothing() -> None:
     assert not node.harness.registry.entries
 
 
-def test_no_more_wait_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_events_of_absent_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(absent, "MOST_ABSENT", 3)
     node = Node()
     node.harness.worker(events=BOTH)

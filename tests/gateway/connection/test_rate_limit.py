@@ -121,7 +121,7 @@ def test_a_connection_that_has_ended_is_not_delayed() -> None:
 # --- the bucket ---
 
 
-def test_a_burst_then_the_rate() -> None:
+def test_a_bucket_gives_a_burst_and_then_the_rate() -> None:
     bucket = Bucket(10.0, 20.0, 0.0)
     assert [bucket.take(1, 0.0) for _ in range(20)] == [0.0] * 20
     assert bucket.take(1, 0.0) == pytest.approx(0.1)

@@ -76,7 +76,7 @@ lives = st.lists(
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_nobody_notices(name: str) -> None:
+def test_neither_client_nor_handler_notices_that_a_connection_was_moved(name: str) -> None:
     @settings(max_examples=150, deadline=None)
     @given(lives, st.integers(0, 9))
     def live(steps: list[Any], seed: int) -> None:

@@ -295,7 +295,7 @@ def _in_the_middle_of_a_block(moved: Moved) -> Connection:
     return moved.connect(UPGRADE % OFFER, frame(0x42, packed[:7001]))
 
 
-def test_why_it_is_not_at_rest() -> None:
+def test_a_gateway_says_why_it_is_not_at_rest() -> None:
     moved = Moved()
     assert moved.parts.why_not() == ""
     moved.harness.sessions.replies.append((b"x", b""))

@@ -104,7 +104,9 @@ def test_the_end_of_the_sender_is_noticed(
     assert receiver.ended
 
 
-def test_a_taker_that_is_gone(ends: tuple[Sender, Receiver, socket.socket, socket.socket]) -> None:
+def test_sending_to_a_taker_that_is_gone_raises(
+    ends: tuple[Sender, Receiver, socket.socket, socket.socket],
+) -> None:
     sender, _, _, theirs = ends
     theirs.close()
     sender.put(RECORD, b"hello")

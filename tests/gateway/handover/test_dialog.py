@@ -290,7 +290,7 @@ def test_an_end_after_the_commit_gives_all_back() -> None:
     assert giver.why == "the new gateway has ended"
 
 
-def test_words_that_come_byte_by_byte() -> None:
+def test_words_that_come_byte_by_byte_are_understood() -> None:
     giver = Giver(5.0)
     data = word(READY, {"version": 1})
     for index in range(len(data) - 1):
@@ -299,7 +299,7 @@ def test_words_that_come_byte_by_byte() -> None:
     assert giver.said == {"version": 1}
 
 
-def test_live_right_behind_adopted() -> None:
+def test_a_taker_that_says_live_right_behind_adopted_has_taken_over() -> None:
     """Both in one read: the commit is said in vain, and the next call tells the end."""
     giver = Giver(5.0)
     giver.receive(word(READY), 0.0)

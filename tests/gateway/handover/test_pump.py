@@ -162,7 +162,7 @@ def _ignore(call: object) -> None:
 
 
 @pytest.mark.parametrize("is_silent", [False, True])
-def test_a_client_that_is_cut_off(is_silent: bool) -> None:
+def test_a_client_that_is_cut_off_ends_its_connection(is_silent: bool) -> None:
     """Without close_notify: an error of a raw connection, the plain end of a WebSocket."""
     side = Side(is_silent=is_silent).begin()
     socket.socket.shutdown(side.client, socket.SHUT_WR)
@@ -175,7 +175,7 @@ def test_a_client_that_is_cut_off(is_silent: bool) -> None:
     side.close()
 
 
-def test_a_client_that_resets(side: Side) -> None:
+def test_a_client_that_resets_is_reported_as_reset(side: Side) -> None:
     side.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     socket.socket.close(side.client)
     with pytest.raises(OSError, match=r"[Rr]eset"):

@@ -36,7 +36,7 @@ def test_all_options_must_fit() -> None:
     assert not fits(harness, raw, kind="raw", state="closing")
 
 
-def test_a_kind_and_a_state_fit() -> None:
+def test_connections_are_filtered_by_kind_and_state() -> None:
     harness = Harness()
     silent, raw, web = harness.raw(b""), harness.raw(), harness.websocket()
     for con, kind, state in [

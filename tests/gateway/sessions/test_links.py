@@ -335,7 +335,7 @@ def test_a_worker_may_say_hello_again_after_a_bye(hall: Hall) -> None:
     in_hand(hall, linked)
 
 
-def test_those_that_have_said_bye_are_few(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_that_have_said_bye_are_bounded(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process could begin session after session, each on a link of its own."""
     monkeypatch.setattr(hall.links._server._silent, "_most", 2)
     for _ in range(4):

@@ -104,13 +104,13 @@ def test_an_http_proxy_connects_to_the_target(cut: int, status: bytes) -> None:
     assert (said.done, said.error, rest) == (True, "", FIRST)
 
 
-def test_connect_with_a_login_and_ipv6() -> None:
+def test_connect_carries_a_login_and_an_ipv6_address() -> None:
     said = handshake_with(Proxy("http", "p", 1, "ann", "p:w"), Target("::1", 443, ""))
     assert said.output.startswith(b"CONNECT [::1]:443 HTTP/1.1\r\n")
     assert b"\r\nProxy-Authorization: Basic YW5uOnA6dw==\r\n" in said.output
 
 
-def test_how_a_proxy_is_written() -> None:
+def test_the_url_of_a_proxy_is_read_or_refused_with_a_reason() -> None:
     assert parse_proxy("socks5://a%40b:c%3Ad@h") == Proxy("socks5", "h", 1080, "a@b", "c:d")
     assert parse_proxy("socks5h://h:1") == Proxy("socks5", "h", 1)
     assert parse_proxy("http://[::1]:3128/").shown == "http://[::1]:3128"

@@ -72,7 +72,7 @@ def test_no_connection_is_dialed_while_memory_is_full(served: SocketHarness) -> 
     assert served.harness.registry.counters.counts == {"memory_limit": 1}
 
 
-def test_close_frees_everything(served: SocketHarness) -> None:
+def test_close_frees_listeners_and_clients(served: SocketHarness) -> None:
     client = served.connect()
     served.sockets.close()
     assert served.sockets.listeners == []

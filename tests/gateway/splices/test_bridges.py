@@ -115,7 +115,7 @@ def test_a_target_that_is_a_websocket_may_refuse() -> None:
     assert said.endswith(b"\r\n\r\nno")
 
 
-def test_a_target_that_is_no_websocket_at_all() -> None:
+def test_a_target_that_is_not_a_websocket_becomes_a_502() -> None:
     for said in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"SSH-2.0-x\r\n"):
         harness = bridge("ws://h:1/")
         con = harness.raw(HANDSHAKE)

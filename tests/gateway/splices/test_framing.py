@@ -84,7 +84,7 @@ def test_a_message_has_at_most_the_limit(size: int) -> None:
             fed("length", [counted[:4]])
 
 
-def test_what_is_left_at_the_end() -> None:
+def test_an_unfinished_line_counts_at_the_end() -> None:
     assert last("line", bytearray(b"half")) == b"half"
     assert last("line", bytearray(b"")) is None
     assert last("chunk", bytearray(b"")) is None
@@ -106,7 +106,9 @@ def test_what_is_left_at_the_end() -> None:
         (7, "", "framing '7' is not one of"),
     ],
 )
-def test_which_framings_there_are(framing: object, type_: object, why: str) -> None:
+def test_a_framing_is_accepted_or_refused_with_a_reason(
+    framing: object, type_: object, why: str
+) -> None:
     assert (why in framing_problem(framing, type_)) and bool(why) == bool(
         framing_problem(framing, type_)
     )

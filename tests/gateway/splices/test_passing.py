@@ -108,7 +108,7 @@ def test_a_raw_target_gets_no_request() -> None:
 # --- headers ---
 
 
-def test_what_is_passed_on() -> None:
+def test_a_target_gets_headers_of_the_client_and_of_the_forwarding() -> None:
     assert headers(client()) == {
         "host": "chat.example",
         "origin": "https://chat.example",
@@ -127,7 +127,7 @@ def test_the_host_of_wss_is_its_own() -> None:
     assert headers(client(), pass_host=False)["host"] == "h:1"
 
 
-def test_which_headers_are_passed_on() -> None:
+def test_only_headers_that_are_named_are_passed_on() -> None:
     off = {"send_forwarded": "off"}
     assert headers(client(), pass_headers=("none",), **off) == {"host": "chat.example"}
     named = headers(client(), pass_headers=("x-app", "Forwarded", "Upgrade"), **off)
@@ -141,7 +141,7 @@ def test_a_login_of_the_target_is_not_replaced_by_the_client() -> None:
     assert headers(client(), "ws://h:1/a@b")["authorization"] == "Bearer x"
 
 
-def test_headers_that_are_set() -> None:
+def test_headers_that_are_set_replace_those_of_the_client() -> None:
     keys = {"set_headers": ("x-app:  other ", "Cookie:", "Host: x.example", "New: a: b")}
     found = headers(client(), **keys)
     assert (found["x-app"], found["host"], found["new"]) == ("other", "x.example", "a: b")
@@ -169,7 +169,7 @@ def test_a_target_gets_a_forwarded_header(peer: str, about: dict[str, Any], told
 
 
 @pytest.mark.parametrize("peer", ["unknown", "unix", "unix:/tmp/x", ""])
-def test_an_address_that_is_not_known(peer: str) -> None:
+def test_an_unknown_address_is_not_passed_on(peer: str) -> None:
     assert "x-forwarded-for" not in headers(client(peer=peer))
     assert client_of({"peer": peer}) == (None, 0)
 
@@ -193,7 +193,7 @@ def test_headers_beside_the_101() -> None:
 
 
 @pytest.mark.parametrize("status", [100, 101, 200, 299, 304, 407, 600])
-def test_responses_that_are_none_for_a_client(status: int) -> None:
+def test_responses_that_no_client_may_get_are_not_passed_on(status: int) -> None:
     assert refused(1, Response(status, [])) is None
     assert refused(1, None) is None
 

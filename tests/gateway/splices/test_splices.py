@@ -681,7 +681,7 @@ def test_parts_of_messages_count_in_the_memory_of_all(
     assert registry.flow.accounted < before + 10_000
 
 
-def test_splices_that_cannot_be() -> None:
+def test_impossible_splices_are_refused() -> None:
     pair = Pair(("raw", "raw"))
     worker, client = pair.worker, pair.client.con.id
     third = worker.link.new_id()

@@ -139,7 +139,9 @@ def test_a_client_hello_has_a_longest_size() -> None:
 
 @given(st.binary(max_size=200), st.integers(0, 400), st.binary(max_size=3))
 @example(b"", 0, b"\x16")
-def test_no_bytes_of_a_client_raise(data: bytes, at: int, change: bytes) -> None:
+def test_any_bytes_of_a_client_are_received_without_an_exception(
+    data: bytes, at: int, change: bytes
+) -> None:
     read(data)
     read(b"\x16\3\1" + vector(data, 2))
     read(records(b"\1" + vector(data, 3)))
@@ -238,7 +240,9 @@ def test_bytes_that_are_not_a_server_hello_are_refused(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 400), st.binary(max_size=3))
-def test_no_bytes_of_a_server_raise(data: bytes, at: int, change: bytes) -> None:
+def test_any_bytes_of_a_server_are_received_without_an_exception(
+    data: bytes, at: int, change: bytes
+) -> None:
     heard(data)
     heard(b"\x16\3\3" + vector(data, 2))
     heard(records(b"\2" + vector(data, 3)))

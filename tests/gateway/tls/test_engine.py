@@ -142,7 +142,7 @@ def test_an_invalid_server_name_raises() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=300), st.booleans())
-def test_no_bytes_raise(data: bytes, stands: bool) -> None:
+def test_any_bytes_are_received_without_an_exception(data: bytes, stands: bool) -> None:
     pair = Pair()
     if stands:
         pair.shake()

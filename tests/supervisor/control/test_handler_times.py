@@ -51,6 +51,6 @@ def test_a_summary_has_the_mean() -> None:
     assert with_summary(figures(0, 0.0, 1, ZEROS))["mean"] is None
 
 
-def test_what_was_added_is_a_difference() -> None:
+def test_the_times_since_an_earlier_report_are_a_difference() -> None:
     before, now = figures(4, 1.0, 2, slower(_10=4)), figures(9, 1.5, 2, slower(_10=4, _2=3))
     assert since(before, now) == figures(5, 0.5, 0, slower(_2=3))

@@ -119,7 +119,7 @@ def test_few_good_versions_are_rolled_back() -> None:
     assert wrong <= 3 * CHANCE * trials
 
 
-def test_times_are_compared() -> None:
+def test_a_version_whose_handlers_take_longer_is_slow() -> None:
     old, new = handled(1000, 0, 2.0), handled(100, 0, 0.5)
     found = slower(old, new)
     assert found == (

@@ -508,7 +508,7 @@ def test_a_child_whose_thread_cannot_start_is_reported_as_not_started(
     eventually(lambda: process.stdout.closed)
 
 
-def test_the_wsraw_of_another_python() -> None:
+def test_the_wsraw_of_a_python_is_found() -> None:
     found = installation_of(sys.executable)
     assert found.python == sys.executable
     assert found.package == str(ROOT / "wsraw")
@@ -516,7 +516,7 @@ def test_the_wsraw_of_another_python() -> None:
 
 
 @signals
-def test_a_python_without_wsraw(tmp_path: Path) -> None:
+def test_a_python_without_wsraw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give the python of a virtual environment"):
         installation_of(str(tmp_path / "python"))
     bare = tmp_path / "bare"

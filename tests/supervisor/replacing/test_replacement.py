@@ -56,7 +56,7 @@ def test_without_a_predecessor_nothing_is_taken() -> None:
     assert replacement.taken() is None
 
 
-def test_what_cannot_be_become_changes_nothing() -> None:
+def test_a_replacement_that_cannot_be_executed_changes_nothing() -> None:
     reader, writer = os.pipe()
     try:
         error = replacement.become(

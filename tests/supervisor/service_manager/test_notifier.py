@@ -79,7 +79,7 @@ def test_the_status_is_told_when_it_changes(manager: Manager, log: list[str]) ->
     assert manager.heard() == ["READY=1", "STATUS=4 of 4", "STATUS=3 of 4"]
 
 
-def test_a_start_and_a_stop_ask_for_more_time_again_and_again(
+def test_a_long_start_or_stop_asks_for_more_time_again_and_again(
     manager: Manager, log: list[str]
 ) -> None:
     told = notifier(manager, log)

@@ -136,7 +136,7 @@ def test_a_client_that_does_not_read_is_counted(tmp_path: Path) -> None:
         )
 
 
-def test_a_reader_that_leaves_ends_it(echo: Serving) -> None:
+def test_a_reader_that_leaves_ends_the_session(echo: Serving) -> None:
     with subprocess.Popen(
         command("top", "--json", "--interval=0.1", "--run-dir", str(echo.folder)),
         env=environment(),

@@ -42,7 +42,7 @@ def busy(workers: int = 2) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def test_a_run_on_a_usual_terminal() -> None:
+def test_a_run_is_shown_on_a_usual_terminal() -> None:
     assert view(busy(), 80) == [
         "12:00:03   pid 40   up 1.0 min   ws://127.0.0.1:8000   tcp://127.0.0.1:8000",
         "",
@@ -64,7 +64,7 @@ def test_a_run_on_a_usual_terminal() -> None:
     ]
 
 
-def test_a_run_on_a_narrow_terminal() -> None:
+def test_a_run_is_shown_on_a_narrow_terminal() -> None:
     assert view(busy(), 40) == [
         "12:00:03   pid 40   up 1.0 min",
         "  ws://127.0.0.1:8000",

@@ -38,7 +38,7 @@ def told(seen: list[Any]) -> list[Any]:
     ]
 
 
-def test_who_joins_and_leaves_by_command_is_told_once() -> None:
+def test_a_join_and_a_leave_by_command_are_told_once() -> None:
     harness, linked = begin(*BOTH)
     con = harness.raw()
     linked.work()

@@ -65,7 +65,7 @@ def test_an_old_one_that_was_killed_is_no_death_if_the_new_one_serves() -> None:
     assert new.restarts == 0
 
 
-def test_both_gateways_are_killed() -> None:
+def test_an_upgrade_fails_if_both_gateways_are_killed() -> None:
     """What a gateway's death is without an upgrade."""
     run = Run().up()
     old, new = run.gateway, begun(run)
@@ -155,7 +155,7 @@ def test_a_pump_lives_as_long_as_it_may() -> None:
     assert "its TLS connections are lost" in run.said
 
 
-def test_one_at_a_time() -> None:
+def test_a_second_upgrade_is_refused_while_one_is_under_way() -> None:
     run = Run().up()
     begun(run)
     assert run.policy.refusal_to_upgrade() == "an upgrade is under way"
@@ -173,7 +173,7 @@ def test_a_gateway_that_is_not_up_is_not_upgraded() -> None:
     assert run.policy.refusal_to_upgrade() == "the run is stopping"
 
 
-def test_not_during_a_canary() -> None:
+def test_an_upgrade_is_refused_during_a_canary() -> None:
     run = Run(workers=2).up()
     run.pool.canary = Canary(Plan(0.1, 60.0), FIRST, [])
     assert "a canary is under way" in run.policy.refusal_to_upgrade()
