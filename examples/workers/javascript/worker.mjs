@@ -125,7 +125,7 @@ export class Worker {
     } catch (error) {
       console.error(`error: ${tag} raised`, error)
       con.state = state
-      const isAsked = tag === 'on_connect' && rest[0] // whom nobody has judged must not come in
+      const isAsked = tag === 'on_connect' && rest[0] // only a client that a handler has accepted may come in
       this.#event = [isAsked ? ['reject', id, 500] : ['close', id, 1011]]
     }
     if (tag === 'on_close') this.#connections.delete(id)

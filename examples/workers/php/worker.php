@@ -113,7 +113,7 @@ final class Worker {
         } catch (Throwable $error) {
             fwrite(STDERR, "error: $tag raised: $error\n");
             $con->state = $before;
-            $isAsked = $tag === 'on_connect' && !empty($rest[1]); // whom nobody has judged must not come in
+            $isAsked = $tag === 'on_connect' && !empty($rest[1]); // only a client that a handler has accepted may come in
             $this->event = [$isAsked ? ['reject', $id, 500] : ['close', $id, 1011]];
         }
         if ($tag === 'on_close') unset($this->connections[$id]);

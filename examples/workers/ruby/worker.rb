@@ -126,7 +126,7 @@ class Worker
     rescue StandardError => e
       warn "error: #{tag} raised: #{e.full_message(highlight: false)}"
       con.state = before
-      asked = tag == 'on_connect' && rest[0] # whom nobody has judged must not come in
+      asked = tag == 'on_connect' && rest[0] # only a client that a handler has accepted may come in
       @event = [asked ? ['reject', id, 500] : ['close', id, 1011]]
     end
     @connections.delete(id) if tag == 'on_close'

@@ -67,7 +67,11 @@ class IdRange:
 
 
 class WorkerOf(Generic[Owner]):
-    """Whoever speaks over one link; it has a session once its hello was good."""
+    """Whoever speaks over one link; it has a session once its hello was good.
+
+    It has more than 20 attributes because each event takes its way through most of them: parts
+    would cost look-ups.
+    """
 
     def __init__(
         self, identity: bytes, decoder: Decoder, now: float, remote: RemoteWorker | None = None
@@ -133,7 +137,11 @@ class WorkerOf(Generic[Owner]):
 
 
 class PoolOf(Generic[Owner]):
-    """Workers that run the same handlers, and the connections that wait for any of them."""
+    """Workers that run the same handlers, and the connections that wait for any of them.
+
+    It has more than 20 attributes because each turn looks at most of them: parts would cost
+    look-ups.
+    """
 
     def __init__(self, name: str, settings: Settings, *, stays: bool = True) -> None:
         self.name = name

@@ -67,7 +67,10 @@ NEVER: Final = Death()
 
 
 class Child(Lean, eq=False):
-    """A slot of the run: the gateway, or one worker. `n` is the number of its present process."""
+    """A slot of the run: the gateway, or one worker. `n` is the number of its present process.
+
+    Its attributes, more than 20, are plain facts; policy.py and pool.py decide from them.
+    """
 
     program: Program | None
     """None for what is not a worker, and has no pool either."""

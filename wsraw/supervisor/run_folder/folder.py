@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from wsraw.link.rules import split_host_port
 from wsraw.runtime import private
 from wsraw.runtime.link import place
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH
@@ -443,13 +444,15 @@ def has_supervisor(path: Path) -> bool:
 
 def _is_listening(address: str) -> bool:
     """Whether somebody listens at that port of this machine."""
-    host, _, port = address.rpartition(":")
+    host, port = split_host_port(address) or ("", None)
+    if port is None:
+        return False
     try:
         # On Windows it takes 2 s to be refused.
-        socket.create_connection((host, int(port)), REFUSED_WITHIN).close()
+        socket.create_connection((host, port), REFUSED_WITHIN).close()
     except TimeoutError:
         return True  # Its queue is full.
-    except (OSError, ValueError):
+    except OSError:
         return False
     return True
 

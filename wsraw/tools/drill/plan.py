@@ -15,7 +15,7 @@ class DrillError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Times are seconds; an interval of 0 means never."""
+    """The options of a drill, one attribute each. Times are seconds; an interval of 0: never."""
 
     connect: str = ""
     """HOST:PORT of a run that is up; empty: start one."""

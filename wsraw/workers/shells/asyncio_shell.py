@@ -52,7 +52,11 @@ class _Times:
 
 
 class AsyncioShell(Shell):
-    """Callbacks of one loop: readable → events → tasks → send."""
+    """Callbacks of one loop: readable → events → tasks → send.
+
+    With those of `Shell` it has more than 20 attributes, because each turn looks at most of them:
+    parts would cost look-ups.
+    """
 
     def __init__(
         self, runtime: Runtime, dealer: Dealer, stopper: Stopper, concurrency: int

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, READ_IN_PLACE
+from wsraw.link.rules import split_host_port
 from wsraw.runtime.bell import Bell
 from wsraw.workers.shells.dealer import BYE_LINGER, LinkKeys
 
@@ -209,7 +210,7 @@ class RemoteDealer:
         """Close a forked child's copy of the connection, so that the gateway sees the worker's end.
         libzmq cannot do it, as its threads do not exist in the child."""
         scheme, _, place = self.endpoint.partition("://")
-        host, _, port = place.rpartition(":")
+        address = split_host_port(place)
         for descriptor in _descriptors():
             peer = _peer(descriptor)
             if isinstance(peer, str):
@@ -217,8 +218,8 @@ class RemoteDealer:
             else:
                 # With the option IPV6, IPv4 addresses are mapped. Host names are not looked up;
                 # there the heartbeat tells of the end.
-                address = str(peer[0]).removeprefix("::ffff:")
-                found = scheme == "tcp" and (address, str(peer[1])) == (host.strip("[]"), port)
+                host = str(peer[0]).removeprefix("::ffff:")
+                found = scheme == "tcp" and (host, peer[1]) == address
             if found:
                 os.close(descriptor)
 
