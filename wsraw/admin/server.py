@@ -157,7 +157,7 @@ class Server(ThreadingHTTPServer):
 
 
 def _end(request: socket.socket) -> None:
-    """Its thread finds the end, and closes it."""
+    """Shut a connection down; its thread finds the end, and closes it."""
     with suppress(OSError):
         request.shutdown(socket.SHUT_RDWR)
 
@@ -312,7 +312,7 @@ class _Handler(BaseHTTPRequestHandler):
         log.debug("%s: %s", self.address_string(), printable(told))
 
     def handle_one_request(self) -> None:
-        """As ever, but a bug of ours costs this request alone, and is logged."""
+        """Handle a request. A bug of ours costs this request alone, and is logged."""
         try:
             super().handle_one_request()
         except OSError:

@@ -102,7 +102,7 @@ def _check_groups(settings: Settings) -> None:
 
 
 def _check_admin(settings: Settings) -> None:
-    """Whoever reaches it sees what the run does."""
+    """Check `admin`: whoever can reach that address sees what the run does."""
     if not settings.admin:
         for name in ("admin_token", "publish_token"):
             if getattr(settings, name):

@@ -109,7 +109,7 @@ class Option(msgspec.Struct, frozen=True):
 
     @property
     def meaning(self) -> str:
-        """Its docstring."""
+        """The docstring of the setting."""
         return _meanings(self.of).get(self.name, "")
 
 

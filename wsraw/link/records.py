@@ -565,7 +565,7 @@ class Spawned(Record, tag="spawned"):
 
 
 class Exited(Record, tag="exited"):
-    """That worker process has ended; `reason` says why in words."""
+    """A worker process has ended; `reason` says why in words."""
 
     n: int
     reason: str

@@ -157,7 +157,7 @@ class Peer:
         return memoryview(part)[self._filled : self._size]
 
     def received(self, count: int) -> Batch | None:
-        """So many bytes were put where `rest` said; the message, once all of it is there."""
+        """Count bytes that were put where `rest` said; returns the message once all is there."""
         self._filled += count
         if self._filled == self._size:
             return self._finish()
@@ -218,7 +218,7 @@ class Peer:
         return at
 
     def _receive(self, data: bytes, at: int, messages: list[Batch]) -> list[Batch]:
-        """As `receive_data`, for everything that may come."""
+        """Do as `receive_data`, for everything that may come."""
         if self.why:
             return messages
         try:

@@ -182,7 +182,7 @@ elif sys.platform == "win32":
             super().__init__(_wait)
 
     def failed(socks: Iterable[socket.socket]) -> list[socket.socket]:
-        """Those that have an error. SO_ERROR says nothing of a reset there, WSAPoll does."""
+        """Sockets that have an error. SO_ERROR says nothing of a reset there, WSAPoll does."""
         asked = list(socks)
         polls = (_Poll * len(asked))()
         for sock, poll in zip(asked, polls, strict=True):
@@ -199,7 +199,7 @@ else:
 if sys.platform != "win32":
 
     def failed(socks: Iterable[socket.socket]) -> list[socket.socket]:
-        """Those that have an error; also those that are closed."""
+        """Sockets that have an error or are closed."""
         return [
             sock
             for sock in socks

@@ -102,7 +102,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 class _AdvisedError(OSError):
-    """Its text says what to do."""
+    """An error whose text says what to do."""
 
 
 def _bind_unix(listen: Listen) -> socket.socket:

@@ -25,7 +25,7 @@ Bound = list[tuple[socket.socket, Listen]]
 
 
 class Listeners:
-    """Those of the gateway, and of its successor in an upgrade."""
+    """The listeners of the gateway, and of its successor in an upgrade."""
 
     def __init__(
         self, settings: Settings, passed: PassedSockets, log: Log, record: RunRecord | None

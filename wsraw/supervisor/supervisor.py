@@ -514,7 +514,7 @@ class Supervisor:
         return CAN_UPGRADE and HAS_UNIX
 
     def _reread_settings(self) -> Settings:
-        """As they are now. Raises ValueError, with advice."""
+        """The settings as they are now. Raises ValueError, with advice."""
         if self._reread is None:
             return self.settings
         with suppress(OSError):

@@ -346,7 +346,7 @@ def _watch_stdin(stopper: Stopper, supervisor: Parent) -> None:
 
 
 def _leave(stopper: Stopper) -> None:
-    """As at SIGTERM, which ends a process at once that has no handler for it yet."""
+    """End as at SIGTERM, which ends a process at once that has no handler for it yet."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         os._exit(EXIT_TERMINATED)
     stopper.leave()

@@ -100,7 +100,7 @@ class Asked(Generic[T]):
         self._end()
 
     def fail(self, error: Exception) -> None:
-        """No answer will come."""
+        """Fail the question: no answer will come."""
         self._error = error
         self._end()
 

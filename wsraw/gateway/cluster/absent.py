@@ -53,7 +53,7 @@ class Absent:
         registry.groups.tell(entry, kind(0, entry.id, group), registry.flow.now)
 
     def tick(self) -> None:
-        """Once a second: forget those whose handlers have returned."""
+        """Once a second, forget members whose handlers have returned."""
         for entry in list(self.entries):
             if entry.gone or not (entry.parked or entry.in_flight):
                 del self.entries[entry]

@@ -116,7 +116,7 @@ class Cluster:
         self._registry.dispatcher.with_output.add(agent)
 
     def end(self, agent: Worker) -> None:
-        """Its session is over."""
+        """The session of the agent is over."""
         if agent is not self.agent:
             return
         self.agent = None

@@ -597,7 +597,7 @@ class Phase:
         return False
 
     def shut(self, con: Connection) -> None:
-        """Only an open raw connection can."""
+        """Tell the peer that nothing more comes: only an open raw connection can."""
 
     def written(self, con: Connection, now: float) -> list[Event]:
         """In CLOSING: some output was written."""

@@ -38,7 +38,7 @@ def dialed(
 
 
 class _Dialing(Connecting):
-    """Until TCP is connected, and a WebSocket's handshake complete."""
+    """The phase until TCP is connected, and a WebSocket's handshake complete."""
 
     __slots__ = ("_is_connected", "_opening")
 

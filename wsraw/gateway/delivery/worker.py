@@ -214,7 +214,7 @@ class CanaryOf(Generic[Owner]):
 
     @property
     def title(self) -> str:
-        """Its name in reports, which no pool can have."""
+        """The name of the canary in reports, which no pool can have."""
         return f"{self.own.name}/canary"
 
     def takes(self, con: int) -> bool:

@@ -100,7 +100,8 @@ class Frames:
         self._numbers: dict[int, int] = {}
 
     def number(self, frame: Framed) -> tuple[int, bool]:
-        """Its number, and whether that was told before. While this lives, no frame is freed."""
+        """The number of a frame, and whether that was told before. While this object lives, no
+        frame is freed."""
         known = self._numbers.get(id(frame))
         if known is not None:
             return known, True

@@ -159,7 +159,7 @@ class Ends:
     def freeze_endpoint(
         self, con: Connection, clock: Clock
     ) -> tuple[EndpointState, socket.socket] | None:
-        """None for a connection that has no socket."""
+        """The state of an endpoint; None for a connection that has no socket."""
         endpoint = con.endpoint
         if not isinstance(endpoint, Endpoint) or endpoint not in self._sockets.endpoints:
             return None
@@ -186,7 +186,7 @@ class Ends:
         return self._links.dying.get(worker)
 
     def freeze_link(self, worker: Worker) -> tuple[LinkState, socket.socket] | None:
-        """None for a worker without a link of this machine."""
+        """The state of a link; None for a worker that has no link on this machine."""
         link = self._links._links.get(worker.session.identity)
         if link is None or link.ended or not link.is_admitted:
             return None
@@ -246,7 +246,7 @@ class Ends:
             sockets.loop.call_at(when, partial(sockets._resume, entry))
 
     def _expect_tls(self, endpoint: Endpoint) -> None:
-        """Its first bytes decide, as its listener has it now."""
+        """Let the first bytes of a client decide, as its listener has it now."""
         name = endpoint.con.about.get("listener")
         if all(name != listener.listen.name for listener in self._sockets.listeners):
             endpoint.lost("its listener was removed before it had said anything")
@@ -279,7 +279,7 @@ class Ends:
         server._read_later(link)
 
     def thaw_dying(self, worker: Worker, fault: str) -> None:
-        """Its link has ended, and its last batches are being applied."""
+        """Restore a worker whose link has ended, and whose last batches are being applied."""
         self._links.dying[worker] = fault
 
     def exited(self, worker: Worker) -> None:

@@ -199,7 +199,7 @@ class ClientState(State):
 
 
 class AcceptingState(State, tag="accepting"):
-    """Not known yet what it speaks: the bytes so far, to be looked at again."""
+    """A client of unknown protocol: its bytes so far, to be looked at again."""
 
     listen: Listen
     client: ClientState

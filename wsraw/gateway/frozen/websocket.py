@@ -108,7 +108,7 @@ WEBSOCKET: Final = Plan(
 
 
 class UnmovableError(Exception):
-    """It cannot be frozen now; says why."""
+    """A WebSocket cannot be frozen now; the text says why."""
 
 
 # --- to a record ---

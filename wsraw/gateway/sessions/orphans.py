@@ -14,7 +14,7 @@ from contextlib import suppress
 
 
 class Orphans:
-    """By the supervisor's number."""
+    """Processes that the supervisor has started, by its numbers for them."""
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
@@ -44,7 +44,7 @@ class Orphans:
         return list(self._pids.items())
 
     def discard(self, n: int) -> None:
-        """Its exit was reported."""
+        """Forget a process whose exit was reported."""
         self._pids.pop(n, None)
         descriptor = self._descriptors.pop(n, None)
         if descriptor is not None:

@@ -307,7 +307,7 @@ class Sessions:
             registry.groups.cluster.begin(worker)
 
     def _of_instance(self, instance: str) -> list[Worker]:
-        """Those that have a session; whoever says hello has none yet."""
+        """Workers of that instance with a session; one that says hello has none yet."""
         sessions = [(worker, worker.session) for worker in self.workers.values()]
         return [each for each, it in sessions if it.number and it.instance == instance]
 
@@ -410,7 +410,7 @@ class Sessions:
                 self._settle_loss(next(iter(self._lost)))
 
     def _settle_loss(self, instance: str) -> None:
-        """It has not come back: it has died."""
+        """Count a worker that has not come back as dead."""
         loss = self._lost.pop(instance)
         if not loss.is_counted:
             self._registry.dispatcher.suspects.confirm(loss.events)

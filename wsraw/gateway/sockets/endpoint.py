@@ -227,7 +227,7 @@ class Endpoint:
             self.update_reading()
 
     def _check_error(self) -> None:
-        """Not reading, and yet called: an error, or the peer has hung up.
+        """Look why the endpoint is called while it does not read: an error, or a hang-up.
 
         A hang-up is reported again and again, by a unix socket as soon as its peer has closed,
         whatever waits to be read. So the socket is not watched until we read or write again.

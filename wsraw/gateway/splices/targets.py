@@ -36,7 +36,7 @@ FREED: Final = 1000
 
 
 class NoTargetError(LookupError):
-    """There is none for this client; with the HTTP status for it."""
+    """No target exists for this client; `status` is the HTTP status for it."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)

@@ -325,7 +325,7 @@ def _write_out(socket: LinkSocket, until: float) -> bool:
 
 
 def _wait(descriptor: int, until: float, *, to_write: bool) -> bool:
-    """Until it is ready, in the way that works for every number of a descriptor."""
+    """Wait until a descriptor is ready, in the way that works for every number of one."""
     seconds = max(0.0, until - monotonic())
     if hasattr(select, "poll"):
         poll = select.poll()

@@ -100,7 +100,7 @@ class _Frame:
         """Whether a part of it was sent: nothing else can follow before its end."""
 
     def sent(self, count: int) -> None:
-        """So many bytes of it were sent, but not all."""
+        """Count bytes of the frame that were sent; not all were."""
         self.is_begun = True
         self.size -= count
         if count >= len(self.pieces[0]):

@@ -145,7 +145,7 @@ class Link:
         return self._socket.peer.is_ready
 
     def admit(self, limit: int = LARGEST_BATCH) -> None:
-        """Its first batch was good: it stays, and may send batches of up to `limit` bytes."""
+        """Let a link stay whose first batch was good, with batches of up to `limit` bytes."""
         self.is_admitted = True
         self._socket.peer.limit = limit
         self._server._forget_stranger(self)
@@ -413,7 +413,7 @@ class _Waiting:
         self._arm()
 
     def refuse_if_late(self, link: Link) -> None:
-        """It was read, and has not got on."""
+        """Refuse a link that was read and has not got on."""
         if link in self._late:
             self._refuse(link, f"it took longer than {self._seconds:g} s")
 

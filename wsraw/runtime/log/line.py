@@ -79,7 +79,7 @@ class Subject(NamedTuple):
         return f"connection {self.connection}{peer}"
 
     def extra(self) -> dict[str, object]:
-        """As the `extra` of `logging`."""
+        """Values for the `extra` of `logging`."""
         return {"connection": self.connection, "peer": self.peer}
 
 
@@ -139,7 +139,7 @@ class _Fields:
         self._room = EXTRA_BYTES
 
     def take(self, values: Mapping[Any, Any], depth: int = EXTRA_DEPTH) -> dict[str, Any]:
-        """As many as there is room for."""
+        """Take as many values as there is room for."""
         found: dict[str, Any] = {}
         for key, value in values.items():
             if self._room <= 0:

@@ -46,7 +46,7 @@ class Canaries:
         self._run.control.tell(Status(REF, samples=False))
 
     def compare(self, report: dict[str, Any]) -> None:
-        """That is what the gateway has answered."""
+        """Compare old and new workers by what the gateway has answered."""
         policy, now = self._run.policy, self._run.loop.now
         reports = {each["name"]: each for each in report["pools"]}
         for pool in policy.canaries:

@@ -160,7 +160,7 @@ class _Conversation:
 
 
 def _wait(client: LinkClient, seconds: float) -> None:
-    """Until the client has something to do, so many seconds at most."""
+    """Wait until the client has something to do, so many seconds at most."""
     with selectors.DefaultSelector() as selector:
         if client.fileno() >= 0:
             write = selectors.EVENT_WRITE if client.wants_write else 0
@@ -171,7 +171,7 @@ def _wait(client: LinkClient, seconds: float) -> None:
 
 
 def wait_until_gone(folder: Path, timeout: float = 0.0) -> None:
-    """Until nothing of the run is left. Raises TimeoutError."""
+    """Wait until nothing of the run is left. Raises TimeoutError."""
     until = time.monotonic() + timeout if timeout else float("inf")
     while folders.is_live(folder):
         if time.monotonic() >= until:

@@ -71,7 +71,7 @@ class Forwarded(Generic[W]):
             self._answer(who, Done(ref, page.ok, page.text, page.data, page.more))
 
     def leave(self, who: W) -> None:
-        """Whoever it was that asked has gone."""
+        """Forget the requests of a client that has gone."""
         for number in [n for n, (each, _) in self._asked.items() if each == who]:
             self._forget(number)
             self._tell(Enough(number))

@@ -95,7 +95,7 @@ class Canary:
         )
 
     def begin(self, now: float) -> None:
-        """Its workers have their share."""
+        """Begin the trial: the workers of the canary have their share."""
         self.stage = Stage.ON_TRIAL
         self.began = now
 

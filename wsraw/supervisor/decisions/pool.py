@@ -389,7 +389,7 @@ class Pool:
         self._do(a.Settled(a.CANARY, False, text, self.name, shows_output))
 
     def _dismiss(self, canary: Canary, now: float) -> None:
-        """Its workers are like the others for the gateway, and leave."""
+        """End a canary: for the gateway its workers are like the others, and leave."""
         self.canary = None
         self._do(a.Tell(rec.Canary(self.name, [])))
         for child in canary.children:

@@ -144,7 +144,7 @@ class Restarts:
         return self._forget(at)
 
     def prove(self, child: Child) -> bool:
-        """This child works. True if that ends a crash loop."""
+        """Note that a child works. True if that ends a crash loop."""
         child.is_proved = True
         child.early_deaths = 0
         return self._forget(child.spawned_at)

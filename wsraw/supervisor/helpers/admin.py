@@ -70,7 +70,7 @@ _NOT_CONNECTED: Final = (errno.ENOTCONN, errno.EAGAIN, errno.EPIPE)
 
 
 class Admin(Helper):
-    """Its socket, which stays bound while it is replaced, and its process."""
+    """The admin process, and its socket, which stays bound while the process is replaced."""
 
     def __init__(self, sock: socket.socket, children: Children, loop: Loop, log: Log) -> None:
         super().__init__("admin", children, loop, log)

@@ -17,7 +17,7 @@ from wsraw.supervisor.replacing.records import HelperRecord
 
 
 class Agent(Helper):
-    """Its process, which is started when the gateway can be reached."""
+    """The process of the agent, which is started when the gateway can be reached."""
 
     def __init__(self, children: Children, loop: Loop, log: Log) -> None:
         super().__init__("agent", children, loop, log)

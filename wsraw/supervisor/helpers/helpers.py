@@ -22,7 +22,7 @@ from wsraw.supervisor.upgrading import OF_ADMIN, OF_AGENT
 
 
 class Helpers:
-    """Those of a run. `tell` tells the gateway who the agent is."""
+    """The helpers of a run. `tell` tells the gateway who the agent is."""
 
     def __init__(
         self, children: Children, loop: Loop, log: Log, tell: Callable[[Spawned], object]

@@ -253,7 +253,7 @@ class Process:
         return Held(pid, stdin, stdout, self._hears, self._rest, self._is_killed)
 
     def _number(self, stream: IO[bytes] | None) -> int:
-        """Its descriptor. One that is closed, as its other end was, gets a stand-in."""
+        """The descriptor of a pipe. One that is closed, as its other end was, gets a stand-in."""
         assert stream is not None
         if not stream.closed:
             return stream.fileno()
@@ -437,7 +437,7 @@ class Installation(NamedTuple):
 
 
 def own_installation() -> Installation:
-    """This wsraw, also where `-m` would not find it."""
+    """The installation of this wsraw, also where `-m` would not find it."""
     return Installation(_python(), os.path.dirname(wsraw.__file__), path())
 
 

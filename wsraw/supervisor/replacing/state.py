@@ -35,7 +35,7 @@ class Freezing:
         self.children: list[Child] = []
 
     def number(self, child: Child | None) -> int:
-        """Its number in the list; -1 for none."""
+        """The number of a child in the list; -1 for none."""
         if child is None:
             return -1
         if child not in self.children:

@@ -101,7 +101,7 @@ class Folder:
 
     @classmethod
     def adopted(cls, record: FolderRecord, say: Callable[[Level, str], object]) -> Folder:
-        """That of the program before us, with its lock."""
+        """The folder of the program before us, with its lock."""
         self = cls.__new__(cls)
         self.path = Path(record.path)
         self._is_ours, self._say = record.is_ours, say

@@ -122,7 +122,7 @@ class Keeper:
         self._is_relinking = False
 
     def unlinked(self) -> None:
-        """That gateway has gone."""
+        """Stop waiting for a gateway that has gone to restore the link."""
         self._is_relinking = False
 
     def expected_link(self) -> str:

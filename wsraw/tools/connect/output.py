@@ -35,7 +35,7 @@ class Output(Protocol):
         """Show what the user of a terminal should know: help, mistakes."""
 
     def failed(self, text: str) -> None:
-        """There was no connection."""
+        """Called if there was no connection."""
 
     def ended(self, ended: Ended) -> None: ...
 

@@ -76,7 +76,7 @@ class _Source:
         self.at = _now()
 
     def _slow_clients(self, gateway: Figures) -> list[Figures]:
-        """Those with the most output waiting, as `wsraw connections --slow --json` shows them."""
+        """Connections with the most output waiting, as in `wsraw connections --slow --json`."""
         if not gateway["answers"] or not gateway["unwritten"]:
             return []
         try:

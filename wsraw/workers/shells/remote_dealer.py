@@ -158,7 +158,7 @@ class RemoteDealer:
         return False
 
     def flush(self, seconds: float) -> None:
-        """As above."""
+        """Do nothing: libzmq writes in a thread of its own."""
 
     def _look_again(self, loop: AbstractEventLoop, sent: bool) -> None:
         """After a send, as the descriptors are edge-triggered: it may have consumed the edge of an

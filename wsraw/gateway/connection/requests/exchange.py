@@ -63,7 +63,7 @@ class Progress(NamedTuple):
 
 
 class _Blank:
-    """So many bytes of a body that was sent; h11 asks for no more than their number."""
+    """Stands for the bytes of a body that were sent; h11 asks only for their number."""
 
     def __init__(self, size: int) -> None:
         self._size = size

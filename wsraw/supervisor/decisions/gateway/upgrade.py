@@ -65,7 +65,7 @@ class Upgrade:
         return self.successor is not None or self.failed is not None
 
     def children(self) -> list[Child]:
-        """Those that may have a process."""
+        """The gateways that may have a process."""
         return [*self.leaving, *([self.successor] if self.successor is not None else [])]
 
     def begin(self, old: Child, now: float) -> Child:
