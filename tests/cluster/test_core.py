@@ -27,7 +27,7 @@ class Member:
         self.groups: dict[str, list[int]] = {}
         self.subscribed: set[str] = set()
         self.news: list[str] = []
-        nodes = Nodes(name, f"life of {name} {began}", began)
+        nodes = Nodes(name, f"instance of {name} {began}", began)
         self.core = Core("c", nodes, f"host of {name}", lambda size: self.why, self.deliver)
         bus.members.append(self)
         self.carry_out()
@@ -434,17 +434,17 @@ def test_what_is_not_understood_is_counted_and_changes_nothing() -> None:
         encode(["other", "b", "l", "k"]),
     ):
         a.core.heard("c.group.g", data, 0.0)
-    wrong = Envelope("b", "life", "open", 1, 1)
+    wrong = Envelope("b", "instance", "open", 1, 1)
     a.core.heard("c.node.a", encode(wrong), 0.0)
     assert a.core.counts["invalid"] == 6
     strange = [
-        ("c.all", Envelope("b", "life", "answer", options={"ref": []})),
-        ("c.node.a", Envelope("b", "life", "answer", options={"ref": {}})),
-        ("c.node.a", Envelope("b", "life", "answer")),
-        ("c.all", Envelope("nobody", "life", "ask", options={"ref": 1})),
-        ("c.all", Envelope("b", "life", "alive", options={"began": 1.0, "place": b""})),
-        ("c.group.unknown", Envelope("b", "life", "publish", 1, 1)),
-        ("c.group.g", Envelope("a", "life", "publish", 1, 1)),
+        ("c.all", Envelope("b", "instance", "answer", options={"ref": []})),
+        ("c.node.a", Envelope("b", "instance", "answer", options={"ref": {}})),
+        ("c.node.a", Envelope("b", "instance", "answer")),
+        ("c.all", Envelope("nobody", "instance", "ask", options={"ref": 1})),
+        ("c.all", Envelope("b", "instance", "alive", options={"began": 1.0, "place": b""})),
+        ("c.group.unknown", Envelope("b", "instance", "publish", 1, 1)),
+        ("c.group.g", Envelope("a", "instance", "publish", 1, 1)),
     ]
     for subject, said in strange:
         a.core.heard(subject, encode(said), 0.0)

@@ -20,7 +20,7 @@ def test_a_forgotten_subject_begins_a_new_stream() -> None:
 
 
 def test_whoever_begins_to_listen_has_missed_nothing() -> None:
-    assert Heard().take("n", "life", 1, 1000) == 0
+    assert Heard().take("n", "instance", 1, 1000) == 0
 
 
 @given(st.lists(st.integers(1, 30), min_size=1))
@@ -28,7 +28,7 @@ def test_what_is_taken_is_in_order_and_gaps_are_counted(seqs: list[int]) -> None
     heard = Heard()
     taken, missed = [], 0
     for seq in seqs:
-        more = heard.take("n", "life", 1, seq)
+        more = heard.take("n", "instance", 1, seq)
         if more is not None:
             taken.append(seq)
             missed += more
@@ -38,16 +38,16 @@ def test_what_is_taken_is_in_order_and_gaps_are_counted(seqs: list[int]) -> None
 
 def test_another_process_or_stream_of_the_node_begins_anew() -> None:
     heard = Heard()
-    heard.take("n", "life", 1, 100)
-    assert heard.take("n", "next life", 1, 1) == 0
-    assert heard.take("n", "next life", 2, 1) == 0
-    assert heard.take("n", "next life", 2, 1) is None
-    assert heard.take("m", "next life", 2, 1) == 0
+    heard.take("n", "instance", 1, 100)
+    assert heard.take("n", "next instance", 1, 1) == 0
+    assert heard.take("n", "next instance", 2, 1) == 0
+    assert heard.take("n", "next instance", 2, 1) is None
+    assert heard.take("m", "next instance", 2, 1) == 0
 
 
 def test_a_node_that_is_forgotten_begins_anew() -> None:
     heard = Heard()
-    heard.take("n", "life", 1, 100)
+    heard.take("n", "instance", 1, 100)
     heard.forget("n")
     heard.forget("unknown")
-    assert heard.take("n", "life", 1, 50) == 0
+    assert heard.take("n", "instance", 1, 50) == 0

@@ -40,8 +40,8 @@ class Agent:
 
     def __init__(self, settings: Settings, endpoint: str, token: str) -> None:
         """Raises OSError for an invalid endpoint."""
-        life = secrets.token_hex(8)
-        nodes = Nodes(settings.node, life, time.time())
+        instance = secrets.token_hex(8)
+        nodes = Nodes(settings.node, instance, time.time())
         place = f"{socket.gethostname()}, process {os.getpid()}"
         servers = Servers(
             settings.cluster,
@@ -50,7 +50,7 @@ class Agent:
             settings.cluster_ca,
         )
         self._link = WorkerEnd(
-            pool=PUSHING_POOL, token=token, instance=life, language=language(), window=1
+            pool=PUSHING_POOL, token=token, instance=instance, language=language(), window=1
         )
         self._dealer = LocalDealer(endpoint, Bell())
         self._core = Core(settings.cluster_name, nodes, place, self._refusal, self._deliver)

@@ -190,7 +190,7 @@ class Core:
         if why:
             self.counts[why] += 1
             return
-        said.node, said.life = self.nodes.name, self.nodes.life
+        said.node, said.instance = self.nodes.name, self.nodes.instance
         said.stream, said.seq = self._numbers.next(subject)
         self.to_bus.append((subject, encode(said)))
         self.counts["sent"] += 1
@@ -199,7 +199,7 @@ class Core:
         """Say what is not counted, as it is said again, or somebody waits for it."""
         nodes = self.nodes
         if not self._refusal(0):
-            said = Envelope(nodes.name, nodes.life, kind, name=name, options=options)
+            said = Envelope(nodes.name, nodes.instance, kind, name=name, options=options)
             self.to_bus.append((subject, encode(said)))
 
     def _say_presence(self, group: str, options: dict[str, Any]) -> None:
@@ -209,7 +209,7 @@ class Core:
             self.presence.missed(group)
             return
         stream, seq = self._numbers.next(f"{subject} presence")
-        said = Envelope(nodes.name, nodes.life, "presence", stream, seq, options=options)
+        said = Envelope(nodes.name, nodes.instance, "presence", stream, seq, options=options)
         self.to_bus.append((subject, encode(said)))
 
     def _answer_presence(self, node: str, group: str, options: dict[str, Any]) -> None:
@@ -262,7 +262,7 @@ class Core:
         except LinkError:
             self.counts["invalid"] += 1
             return
-        if self.nodes.keeps_out(said.node, said.life):
+        if self.nodes.keeps_out(said.node, said.instance):
             return
         if subject == self.subjects.all:
             self._take_for_all(said, now)
@@ -278,7 +278,7 @@ class Core:
 
     def _take_for_all(self, said: Envelope, now: float) -> None:
         if said.kind == "alive":
-            found = self.nodes.heard(said.node, said.life, said.options, now)
+            found = self.nodes.heard(said.node, said.instance, said.options, now)
             if found == "restored":
                 self.presence.restored(said.node)
                 text = f"two nodes are called {said.node}: the one that was started later keeps out"
@@ -287,11 +287,11 @@ class Core:
                 if found == "renewed":
                     self.presence.renewed(said.node, now)
                 self.news.append(("info", f"node {said.node} is there"))
-            if (found or said.options.get("new")) and said.life != self.nodes.life:
+            if (found or said.options.get("new")) and said.instance != self.nodes.instance:
                 # So that a new one knows all others at once.
                 self._beat()
         elif said.kind == "bye":
-            if self.nodes.left(said.node, said.life, now):
+            if self.nodes.left(said.node, said.instance, now):
                 self._lost_node(said.node, "has left", now)
         elif said.kind == "ask" and said.node in self.nodes.others and not self._is_out:
             options = {"ref": said.options.get("ref"), "to": said.node}
@@ -309,7 +309,7 @@ class Core:
         if heard is None:
             # Unsubscribed, and still under way.
             return
-        missed = heard.take(said.node, said.life, said.stream, said.seq)
+        missed = heard.take(said.node, said.instance, said.stream, said.seq)
         if missed is None:
             self.counts["repeated"] += 1
             return
@@ -329,7 +329,7 @@ class Core:
     def _take_presence(self, subject: str, said: Envelope) -> None:
         kind, name = self._groups[subject]
         heard = self._heard_presence.setdefault(subject, Heard())
-        missed = heard.take(said.node, said.life, said.stream, said.seq)
+        missed = heard.take(said.node, said.instance, said.stream, said.seq)
         if kind != "publish" or missed is None:
             return
         if missed and name in self.presence:

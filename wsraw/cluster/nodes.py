@@ -32,7 +32,7 @@ class Node(NamedTuple):
     """Another node, by its last heartbeat."""
 
     name: str
-    life: str
+    instance: str
     began: float
     """When its agent was started, in seconds since 1970."""
     place: str
@@ -43,25 +43,25 @@ class Node(NamedTuple):
 class Nodes:
     """All nodes but this one."""
 
-    def __init__(self, name: str, life: str, began: float) -> None:
+    def __init__(self, name: str, instance: str, began: float) -> None:
         self.name = name
-        self.life = life
+        self.instance = instance
         self.began = began
         self.others: dict[str, Node] = {}
         self.twin: Node | None = None
         """Another one with our name; of several the one that was started first."""
         self._clashes = 0
         self._later: dict[str, str] = {}
-        """Name → the life of a second node with it, which is not heard."""
+        """Name → the instance of a second node with it, which is not heard."""
         self._gone: dict[str, tuple[float, str]] = {}
-        """Those that have gone: when, and the life that was theirs."""
+        """Those that have gone: when, and the instance that was theirs."""
 
-    def heard(self, name: str, life: str, about: dict[str, Any], now: float) -> Finding:
+    def heard(self, name: str, instance: str, about: dict[str, Any], now: float) -> Finding:
         """A heartbeat has come."""
         began, place = about.get("began"), about.get("place")
         if not isinstance(began, float) or not isinstance(place, str):
             return ""
-        node = Node(name, life, began, place[:200], now)
+        node = Node(name, instance, began, place[:200], now)
         if name == self.name:
             self._heard_own(node)
             return ""
@@ -69,42 +69,42 @@ class Nodes:
         if before is None:
             if len(self.others) >= MOST_NODES:
                 return ""
-        elif self.keeps_out(name, life):
+        elif self.keeps_out(name, instance):
             return ""
         self.others[name] = node
-        _, gone = self._gone.pop(name, (0.0, life))
+        _, gone = self._gone.pop(name, (0.0, instance))
         if before is None:
-            return "new" if gone == life else "renewed"
-        if before.life == life:
+            return "new" if gone == instance else "renewed"
+        if before.instance == instance:
             return ""
         if _is_earlier(node, before):
             # It has not died, so that was no successor.
-            self._later[name] = before.life
+            self._later[name] = before.instance
             return "restored"
         return "renewed"
 
     def _heard_own(self, node: Node) -> None:
-        if node.life == self.life:
+        if node.instance == self.instance:
             return
         self._clashes += 1
-        if self.twin is None or node.life == self.twin.life or _is_earlier(node, self.twin):
+        if self.twin is None or node.instance == self.twin.instance or _is_earlier(node, self.twin):
             self.twin = node
 
-    def keeps_out(self, name: str, life: str) -> bool:
+    def keeps_out(self, name: str, instance: str) -> bool:
         """Whether that process is of a second node with the name of one that is there. It may have
         said something before it has noticed."""
-        return life == self._later.get(name)
+        return instance == self._later.get(name)
 
-    def left(self, name: str, life: str, now: float) -> bool:
+    def left(self, name: str, instance: str, now: float) -> bool:
         """A node says that it goes; True if it was known."""
         node = self.others.get(name)
-        if node is None or node.life != life:
+        if node is None or node.instance != instance:
             return False
         self._lose(name, now)
         return True
 
     def _lose(self, name: str, now: float) -> None:
-        self._gone[name] = now, self.others.pop(name).life
+        self._gone[name] = now, self.others.pop(name).instance
         self._later.pop(name, None)
 
     def expire(self, now: float) -> list[str]:
@@ -133,9 +133,9 @@ class Nodes:
     def must_leave(self) -> bool:
         """Whether another node has our name, and had it first."""
         twin = self.clash
-        return twin is not None and (twin.began, twin.life) < (self.began, self.life)
+        return twin is not None and (twin.began, twin.instance) < (self.began, self.instance)
 
 
 def _is_earlier(node: Node, other: Node) -> bool:
     """Whether that process was started before another one."""
-    return (node.began, node.life) < (other.began, other.life)
+    return (node.began, node.instance) < (other.began, other.instance)

@@ -43,19 +43,19 @@ class Heard:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, int, int]] = {}
-        """Node → its life, its stream, and the last number."""
+        """Node → its instance, its stream, and the last number."""
 
-    def take(self, node: str, life: str, stream: int, seq: int) -> int | None:
+    def take(self, node: str, instance: str, stream: int, seq: int) -> int | None:
         """How many were missed before this one; None: it has come already, or too late."""
         known = self._last.get(node)
-        if known is None or known[:2] != (life, stream):
+        if known is None or known[:2] != (instance, stream):
             # Whoever begins to listen has missed nothing. Nor can be said what was lost at the end
             # of another stream.
-            self._last[node] = life, stream, seq
+            self._last[node] = instance, stream, seq
             return 0
         if seq <= known[2]:
             return None
-        self._last[node] = life, stream, seq
+        self._last[node] = instance, stream, seq
         return seq - known[2] - 1
 
     def forget(self, node: str) -> None:

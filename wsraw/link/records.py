@@ -765,12 +765,12 @@ FromGateway: TypeAlias = (
 
 
 class Envelope(Record, tag="wsraw1"):
-    """What one node of a cluster says to others. `life` tells one process of the node from the
+    """What one node of a cluster says to others. `instance` tells one process of the node from the
     next. `seq` counts, from 1, what the node has said in `stream`, which is all of one subject; 0:
     it is not counted. The other fields are those of `relay`."""
 
     node: str
-    life: str
+    instance: str
     kind: str
     stream: int = 0
     seq: int = 0

@@ -125,7 +125,7 @@ class Links:
         self._server.take_over(sock, path)
 
     def open(self) -> None:
-        """Begin to read: from now on a hello can be judged."""
+        """Begin to read: from now on a hello can be answered."""
         if self.is_open:
             return
         self.is_open = True
