@@ -10,10 +10,18 @@ import errno
 import os
 import socket
 import stat
+import struct
 import sys
 from typing import Final
 
 from wsraw.config.addresses import Listen
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+_SO_NWRITE: Final = 0x1024
+"""Of macOS, which Python does not name."""
 
 BACKLOG: Final = 4096
 """Connections that wait to be accepted; the kernel has a limit of its own (somaxconn)."""
@@ -251,6 +259,21 @@ def printable(address: object) -> str:
     return "unix:" + "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in address
     )
+
+
+def undelivered(sock: socket.socket) -> int | None:
+    """How many bytes the kernel has taken that the peer's has not acknowledged yet; None if this
+    system does not tell."""
+    try:
+        if sys.platform == "linux":
+            size = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+            return int(struct.unpack("i", size)[0])
+        if sys.platform == "darwin":
+            return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+    except OSError:
+        # It is closed, or of a kind that does not count.
+        pass
+    return None
 
 
 def tune(sock: socket.socket, *, inherited: bool = False) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.corpus import UPGRADE
+from tests.corpus import UPGRADE, frame
 from tests.deadline import eventually
 from tests.gateway.harness import HANDSHAKE, entry_of
 from tests.gateway.socket_harness import SocketHarness
-from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.connection.connection import CLOSED, OPEN, Connection
+from wsraw.gateway.connection.keepalive import FEW
 from wsraw.gateway.delivery.entry import PAUSED_COUPLED, PAUSED_OWN
 from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.sockets.endpoint import LARGE_READ, LEAST_READ, READ_SIZE
@@ -26,7 +27,7 @@ from wsraw.gateway.websocket.frames import MOST_FRAMES
 from wsraw.link.batches import LARGEST_BATCH
 from wsraw.link.records import Close, OnClose, OnConnect, OnError, OnMessage, Open, Record, Send
 from wsraw.runtime.selector import Selector
-from wsraw.runtime.sockets import KEEPALIVE_IDLE, tune
+from wsraw.runtime.sockets import KEEPALIVE_IDLE, tune, undelivered
 
 MUCH = 16_000_000
 """Bytes that no kernel takes for a reader that does not read."""
@@ -591,6 +592,49 @@ def test_a_ping_goes_out_and_its_answer_keeps_the_connection(serve: Serve) -> No
     assert receive(served, client, 2, STEP) == b"\x89\x00"
     rest = receive_all(served, client, STEP)
     assert rest[2:4] == (1011).to_bytes(2), "the last ping was not answered"
+
+
+TELLS = sys.platform in ("linux", "darwin")
+"""Whether the system says what a peer's system has acknowledged."""
+
+
+@pytest.mark.skipif(not TELLS, reason="this system does not say what the peer has taken")
+@pytest.mark.parametrize("reads", [True, False], ids=["it reads", "it does not"])
+def test_a_ping_behind_much_output_waits_for_a_client_that_reads(serve: Serve, reads: bool) -> None:
+    """All is in the kernel, which takes it long before the client does."""
+    size = 512 * 1024
+    served = serve(ping_interval=5.0, ping_timeout=5.0)
+    served.handle = lambda event: (
+        (Send(event.con, bytes(size), "binary"),) if type(event) is OnMessage else ()
+    )
+    client = served.connect(buffer=4096)
+    client.send(HANDSHAKE + frame(0x82, b"go"))
+    sock, con = served.endpoint.sock, served.con
+    left = served.until(lambda: con.output.size == 0 and undelivered(sock)) or 0
+    assert left > size // 2, "it is in the kernel"
+
+    def reads_on() -> bool:
+        try:
+            client.recv(8192)
+        except BlockingIOError:
+            pass
+        return (undelivered(sock) or 0) < left
+
+    for n in range(60):
+        served.turn(STEP)
+        if reads and n % 10 == 0:
+            left = undelivered(sock) or 0
+            eventually(reads_on)
+    assert (con.state is OPEN) is reads
+    if reads:
+        assert con.keepalive.awaits_pong
+        assert (undelivered(sock) or 0) > FEW
+        # When all is delivered, the ping has its time.
+        left = 1
+        eventually(reads_on)
+        for _ in range(60):
+            served.turn(STEP)
+    assert con.ending.cause == "ping-timeout"
 
 
 def test_a_client_that_has_left_leaves_no_timer(serve: Serve) -> None:

@@ -10,17 +10,25 @@ EARLY: Final = 1 / 32
 comes, a moment after our ping; to wait for that moment again would be a second timer a ping."""
 
 
+FEW: Final = 16 * 1024
+"""Bytes that any peer which is there takes within a ping_timeout."""
+
+
 class Keepalive:
     """When `handle_timeout` of a connection is due, when its peer was heard, when it was pinged."""
 
     __slots__ = (
+        "_ahead",
+        "_delivered_then",
         "_ping_sent",
         "deadline",
+        "delivered",
         "heard",
         "holds_pongs",
         "opened_at",
         "ping_unwritten",
         "timeout",
+        "undelivered",
     )
 
     def __init__(self) -> None:
@@ -36,6 +44,12 @@ class Keepalive:
         """Bytes of output up to the end of our last ping."""
         self.holds_pongs = False
         """Pongs wait until less output does."""
+        self.delivered = self.undelivered = 0
+        """Bytes of all output that the peer's system has acknowledged, and that ours still has: as
+        of now, when a deadline is due. Both stay 0 where the system does not tell."""
+        self._ahead = self._delivered_then = 0
+        """Bytes up to the end of our last ping that were not delivered when that was last looked
+        at, and how many were."""
 
     def arm(self, timeout: float, now: float) -> None:
         """Set the deadline; 0 seconds switch it off."""
@@ -52,7 +66,13 @@ class Keepalive:
         return self.heard < self._ping_sent
 
     def is_overdue(self, timeout: float, now: float) -> bool:
-        """Whether the answer to our last ping is; if not, wait on."""
+        """Whether the answer to our last ping is; if not, wait on. A ping may lie behind megabytes
+        in the kernel: while the peer takes these, it is not dead."""
+        delivered = self.delivered - self._delivered_then
+        if self._ahead > FEW and delivered > 0 and now >= self._ping_sent + timeout:
+            self._ahead -= delivered
+            self._delivered_then = self.delivered
+            self._ping_sent = now
         self.deadline = self._ping_sent + timeout
         return now >= self.deadline
 
@@ -61,10 +81,17 @@ class Keepalive:
         self.deadline = self.heard + interval
         return now >= self.deadline - EARLY * interval
 
+    def look(self, taken: int, undelivered: int | None) -> None:
+        """Note how far the peer is: of the bytes that the kernel has taken it still has some."""
+        if undelivered is not None:
+            self.delivered, self.undelivered = taken - undelivered, undelivered
+
     def pinged(self, unwritten: int, interval: float, timeout: float, now: float) -> None:
         """A ping is the end of so many bytes of output."""
         self._ping_sent = now
         self.ping_unwritten = unwritten
+        self._ahead = unwritten + self.undelivered
+        self._delivered_then = self.delivered
         self.deadline = now + min(interval, timeout or math.inf)
 
     def written(self, size: int, now: float) -> None:

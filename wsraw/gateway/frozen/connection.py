@@ -60,8 +60,9 @@ INTAKE: Final = Plan(Intake, IntakeState, copied="unparsed has_more parsed pause
 KEEPALIVE: Final = Plan(
     Keepalive,
     KeepaliveState,
-    copied="timeout holds_pongs",
+    copied="timeout holds_pongs _ahead _delivered_then",
     translated="deadline heard opened_at _ping_sent ping_unwritten",
+    left_out=dict.fromkeys(("delivered", "undelivered"), "asked of the kernel"),
 )
 BUCKET: Final = Plan(
     Bucket,
@@ -150,6 +151,8 @@ def _freeze_keepalive(keepalive: Keepalive, encrypted: int, clock: Clock) -> Kee
         clock.since(keepalive._ping_sent),
         max(0, keepalive.ping_unwritten - encrypted),
         keepalive.holds_pongs,
+        keepalive._ahead,
+        keepalive._delivered_then,
     )
 
 
@@ -285,6 +288,8 @@ class Thaw:
         keepalive._ping_sent = clock.at(state.ping_sent)
         keepalive.ping_unwritten = state.ping_unwritten
         keepalive.holds_pongs = state.holds_pongs
+        keepalive._ahead = state.ahead
+        keepalive._delivered_then = state.delivered_then
 
     def _thaw_output(self, state: OutputState, output: Output) -> None:
         OUTPUT.thaw(state, output)

@@ -178,6 +178,8 @@ class KeepaliveState(State):
     ping_sent: float
     ping_unwritten: int
     holds_pongs: bool
+    ahead: int = 0
+    delivered_then: int = 0
 
 
 class RateState(State):

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
-from wsraw.gateway.delivery.entry import Entry
+from wsraw.gateway.delivery.entry import Entry, entry_of
 from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sockets.transport import MOST_OVERHEAD, PlainTransport, Transport
@@ -23,7 +23,7 @@ from wsraw.gateway.tls.handshake_queue import HandshakeQueue
 from wsraw.gateway.totals import UNKNOWN
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.runtime.selector import READ, WRITE
-from wsraw.runtime.sockets import strerror
+from wsraw.runtime.sockets import strerror, undelivered
 
 READ_SIZE: Final = 64 * 1024
 """Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
@@ -394,6 +394,9 @@ class Endpoint:
             shared.ended.append(self)
             return
         if con.keepalive.deadline <= now:
+            entry = entry_of(con)
+            if entry is not None:
+                con.keepalive.look(entry.taken, undelivered(self.sock))
             events = con.handle_timeout(now)
             if events:
                 shared.registry.take(con, events, now)
