@@ -1,1 +1,1 @@
-"""I/O. The client sockets: nothing else reads, writes or closes one."""
+"""I/O. Client sockets: only the pumps of an upgrade (gateway/handover/) read or write one, too."""
