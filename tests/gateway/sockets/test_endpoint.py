@@ -25,7 +25,18 @@ from wsraw.gateway.sockets.endpoint import LARGE_READ, LEAST_READ, READ_SIZE
 from wsraw.gateway.sockets.transport import PlainTransport
 from wsraw.gateway.websocket.frames import MOST_FRAMES
 from wsraw.link.batches import LARGEST_BATCH
-from wsraw.link.records import Close, OnClose, OnConnect, OnError, OnMessage, Open, Record, Send
+from wsraw.link.records import (
+    Close,
+    Join,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Open,
+    Publish,
+    Record,
+    Send,
+)
 from wsraw.runtime.selector import Selector
 from wsraw.runtime.sockets import KEEPALIVE_IDLE, tune, undelivered
 
@@ -457,6 +468,23 @@ def test_a_client_that_stops_reading_the_last_bytes_is_cut_off(serve: Serve) -> 
     served.until(lambda: not served.sockets.endpoints, STEP / 4)
     with pytest.raises(ConnectionResetError):
         receive_all(served, client)
+
+
+def test_published_last_bytes_count_until_the_socket_is_closed(serve: Serve) -> None:
+    """Also if something still refers to the connection then."""
+    served = serve(close_timeout=2.0, output_limit=MUCH)
+    served.handle = lambda event: (
+        (Join(event.con, "g"), Publish("g", bytes(MUCH)), Close(event.con))
+        if type(event) is OnMessage
+        else ()
+    )
+    client = served.connect(buffer=8192)
+    client.send(b"go")
+    registry, con = served.harness.registry, served.con
+    served.until(lambda: con.state is CLOSED and not registry.entries)
+    assert registry.flow.shared > MUCH
+    served.until(lambda: not served.sockets.endpoints, STEP / 4)
+    assert registry.flow.shared == 0
 
 
 def test_an_abort_resets_the_socket(serve: Serve) -> None:
