@@ -113,6 +113,7 @@ class Gateway:
             Bridges(self.registry, self.sessions.splices, settings, self.loop.call_later)
         self.deadlines = Deadlines(self.registry)
         self.sockets = Sockets(self.loop, self.registry, settings, descriptors)
+        self.deadlines.undelivered = self.sockets.undelivered
         self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)
         self.inspection = Inspection(
             self.registry, kernel.look, self.loop.clock, time.time, self._tell_supervisor

@@ -50,6 +50,32 @@ def test_a_little_output_now_and_then_is_progress() -> None:
     assert con.state is OPEN
 
 
+def test_output_that_comes_on_in_the_kernel_is_progress() -> None:
+    """The kernel takes no more before a third of its buffer is free."""
+    harness, linked, con = begin(write_timeout=60.0)
+    left = 2_000_000
+    harness.deadlines.undelivered = lambda con: left
+    send(linked, con, bytes(1000))
+    for _ in range(20):
+        harness.run(10)
+        left -= 20_000
+    assert con.state is OPEN
+    harness.run(61)
+    assert con.ending.cause == "write-timeout"
+
+
+def test_output_that_stays_in_the_kernel_is_no_progress() -> None:
+    harness, linked, con = begin(write_timeout=60.0)
+    harness.deadlines.undelivered = lambda con: 2_000_000
+    send(linked, con, bytes(1000))
+    harness.run(59)
+    assert con.state is OPEN
+    harness.run(3)
+    assert con.ending.cause == "write-timeout"
+    harness.run(1)
+    assert not harness.deadlines._delivered
+
+
 def test_the_write_timeout_begins_anew_when_all_output_was_written() -> None:
     harness, linked, con = begin(write_timeout=60.0)
     for _ in range(5):

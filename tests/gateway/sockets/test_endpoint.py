@@ -622,47 +622,94 @@ def test_a_ping_goes_out_and_its_answer_keeps_the_connection(serve: Serve) -> No
     assert rest[2:4] == (1011).to_bytes(2), "the last ping was not answered"
 
 
-TELLS = sys.platform in ("linux", "darwin")
-"""Whether the system says what a peer's system has acknowledged."""
+class SlowReader:
+    """A client to which the kernel has more than half of what it was sent."""
+
+    SIZE = 512 * 1024
+
+    def __init__(self, served: SocketHarness, begin: bytes, *after: type[Record]) -> None:
+        self.served = served
+        self.left = 0
+
+        def handle(event: Any) -> tuple[Record, ...]:
+            if type(event) is not OnMessage:
+                return ()
+            return Send(event.con, bytes(self.SIZE), "binary"), *[each(event.con) for each in after]
+
+        served.handle = handle
+        self.client = served.connect(buffer=4096)
+        self.client.send(begin)
+        self.endpoint = served.endpoint
+        self.con = self.endpoint.con
+        served.until(self.has)
+
+    def has(self) -> bool:
+        return not self.con.output.size and self.waiting() > self.SIZE // 2
+
+    def waiting(self) -> int:
+        return undelivered(self.endpoint.sock) or 0
+
+    def read_some(self) -> None:
+        """Until the kernel knows of it."""
+        before = self.waiting()
+
+        def read() -> bool:
+            try:
+                self.client.recv(8192)
+            except BlockingIOError:
+                pass
+            return self.waiting() < before
+
+        eventually(read)
+
+    def pass_time(self, seconds: float, *, reads: bool = False) -> None:
+        for n in range(int(seconds / STEP)):
+            self.served.turn(STEP)
+            if reads and n % 10 == 0:
+                self.read_some()
 
 
-@pytest.mark.skipif(not TELLS, reason="this system does not say what the peer has taken")
+tells = pytest.mark.skipif(
+    sys.platform not in ("linux", "darwin"), reason="this system does not say what a peer has taken"
+)
+
+
+@tells
 @pytest.mark.parametrize("reads", [True, False], ids=["it reads", "it does not"])
 def test_a_ping_behind_much_output_waits_for_a_client_that_reads(serve: Serve, reads: bool) -> None:
     """All is in the kernel, which takes it long before the client does."""
-    size = 512 * 1024
     served = serve(ping_interval=5.0, ping_timeout=5.0)
-    served.handle = lambda event: (
-        (Send(event.con, bytes(size), "binary"),) if type(event) is OnMessage else ()
-    )
-    client = served.connect(buffer=4096)
-    client.send(HANDSHAKE + frame(0x82, b"go"))
-    sock, con = served.endpoint.sock, served.con
-    left = served.until(lambda: con.output.size == 0 and undelivered(sock)) or 0
-    assert left > size // 2, "it is in the kernel"
-
-    def reads_on() -> bool:
-        try:
-            client.recv(8192)
-        except BlockingIOError:
-            pass
-        return (undelivered(sock) or 0) < left
-
-    for n in range(60):
-        served.turn(STEP)
-        if reads and n % 10 == 0:
-            left = undelivered(sock) or 0
-            eventually(reads_on)
-    assert (con.state is OPEN) is reads
+    slow = SlowReader(served, HANDSHAKE + frame(0x82, b"go"))
+    slow.pass_time(24, reads=reads)
+    assert (slow.con.state is OPEN) is reads
     if reads:
-        assert con.keepalive.awaits_pong
-        assert (undelivered(sock) or 0) > FEW
-        # When all is delivered, the ping has its time.
-        left = 1
-        eventually(reads_on)
-        for _ in range(60):
-            served.turn(STEP)
-    assert con.ending.cause == "ping-timeout"
+        assert slow.con.keepalive.awaits_pong
+        assert slow.waiting() > FEW
+        while slow.waiting():
+            slow.read_some()
+        # Now the ping is there, and has its time.
+        slow.pass_time(24)
+    assert slow.con.ending.cause == "ping-timeout"
+
+
+@tells
+@pytest.mark.parametrize("protocol", ["websocket", "raw"])
+@pytest.mark.parametrize("reads", [True, False], ids=["it reads", "it does not"])
+def test_what_was_sent_before_a_close_reaches_a_client_that_reads(
+    serve: Serve, protocol: str, reads: bool
+) -> None:
+    served = serve(close_timeout=5.0, ping_interval=0.0)
+    begin = HANDSHAKE + frame(0x82, b"go") if protocol == "websocket" else b"\0go"
+    slow = SlowReader(served, begin, Close)
+    slow.pass_time(24, reads=reads)
+    assert bool(served.sockets.endpoints) is reads
+    if reads:
+        # All of it, up to the close frame, or to EOF.
+        slow.client.setblocking(True)
+        rest = b""
+        while not rest.endswith(b"\x88\x02\x03\xe8") and (data := slow.client.recv(1 << 20)):
+            rest = rest[-10:] + data
+        assert bool(data) is (protocol == "websocket")
 
 
 def test_a_client_that_has_left_leaves_no_timer(serve: Serve) -> None:

@@ -81,10 +81,12 @@ class Keepalive:
         self.deadline = self.heard + interval
         return now >= self.deadline - EARLY * interval
 
-    def look(self, taken: int, undelivered: int | None) -> None:
-        """Note how far the peer is: of the bytes that the kernel has taken it still has some."""
-        if undelivered is not None:
-            self.delivered, self.undelivered = taken - undelivered, undelivered
+    def look(self, taken: int, undelivered: int) -> bool:
+        """Note how far the peer is: of the bytes that the kernel has taken it still has some.
+        Whether it has come on since the last look, and more than a few are left."""
+        before, self.delivered = self.delivered, taken - undelivered
+        self.undelivered = undelivered
+        return undelivered > FEW and self.delivered > before
 
     def pinged(self, unwritten: int, interval: float, timeout: float, now: float) -> None:
         """A ping is the end of so many bytes of output."""

@@ -30,6 +30,12 @@ class Deadlines:
         self._settings = registry.settings
         self._look_at = 0.0
         """When idle connections are looked for again."""
+        self.undelivered: Callable[[Connection], int | None] = lambda con: None
+        """Gives how many bytes of a connection's output the kernel has and its peer's has not, if
+        this system tells."""
+        self._delivered: dict[Entry, int] = {}
+        """How many bytes the peers of connections had that may soon be late: whose output the
+        kernel has not taken for half of write_timeout."""
         self.late: deque[tuple[Callable[[Entry, float], None], Entry]] = deque()
         """Connections whose time is up, and what is done about it in this turn or the next ones
         (`end_late`)."""
@@ -111,11 +117,28 @@ class Deadlines:
             is_request = con.kind == "http"
             if taken != known or (con.state is CONNECTING and not is_request):
                 unwritten[entry] = (taken, now)
-            elif 0 < timeout <= now - since and (
+                self._delivered.pop(entry, None)
+            elif now - since < timeout / 2 or not timeout:
+                continue
+            elif self._is_coming_on(entry):
+                # The kernel takes more when a third of its buffer is free: megabytes.
+                unwritten[entry] = (taken, now)
+            elif now - since >= timeout and (
                 con.state is OPEN or con.intake.half_closed or is_request
             ):
                 late.append(entry)
+        for entry in [each for each in self._delivered if each not in unwritten]:
+            del self._delivered[entry]
         return late
+
+    def _is_coming_on(self, entry: Entry) -> bool:
+        left = self.undelivered(entry.con)
+        if left is None:
+            return False
+        delivered = entry.taken - left
+        before = self._delivered.get(entry, delivered)
+        self._delivered[entry] = delivered
+        return delivered > before
 
     def _end_slow(self, entry: Entry, now: float) -> None:
         if entry in self._registry.flow.unwritten:

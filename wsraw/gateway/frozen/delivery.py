@@ -215,6 +215,8 @@ DEADLINES: Final = Plan(
     left_out={
         "_registry": ITS_OWN,
         "_settings": ITS_OWN,
+        "undelivered": ITS_OWN,
+        "_delivered": "looked at anew",
         "late": "those whose time is up are found again",
     },
 )

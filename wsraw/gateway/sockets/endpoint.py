@@ -391,16 +391,26 @@ class Endpoint:
         self._timer = None
         self._timer_at = math.inf
         if self.lingering:
-            shared.ended.append(self)
+            if self._is_taking():
+                self._linger()
+            else:
+                shared.ended.append(self)
             return
         if con.keepalive.deadline <= now:
-            entry = entry_of(con)
-            if entry is not None:
-                con.keepalive.look(entry.taken, undelivered(self.sock))
-            events = con.handle_timeout(now)
+            if self._is_taking() and con.state is CLOSING:
+                con.keepalive.arm(con.keepalive.timeout, now)
+                events = []
+            else:
+                events = con.handle_timeout(now)
             if events:
                 shared.registry.take(con, events, now)
         shared.dirty[con] = None
+
+    def _is_taking(self) -> bool:
+        """Whether the peer has taken some of what the kernel has for it, since this was last looked
+        at: it is slow and not gone, and what was sent before a close is still on its way."""
+        entry, left = entry_of(self.con), undelivered(self.sock)
+        return entry is not None and left is not None and self.con.keepalive.look(entry.taken, left)
 
     # --- the end ---
 

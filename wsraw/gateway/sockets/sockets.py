@@ -33,7 +33,7 @@ from wsraw.gateway.tls.server_contexts import ServerContexts
 from wsraw.runtime.log.line import Subject
 from wsraw.runtime.loop import Loop
 from wsraw.runtime.printable import without_secrets
-from wsraw.runtime.sockets import INHERITED, printable, tune
+from wsraw.runtime.sockets import INHERITED, printable, tune, undelivered
 
 WRITE_BUDGET: Final = 512
 """Connections that are written to in a turn, in the order in which they became dirty."""
@@ -420,6 +420,12 @@ class Sockets:
                     self.shared.dirty[endpoint.con] = None
                 except Exception as error:
                     endpoint.handle_fault(error)
+
+    @staticmethod
+    def undelivered(con: Connection) -> int | None:
+        """How many bytes of a connection's output the kernel has and its peer's has not."""
+        endpoint = con.endpoint
+        return undelivered(endpoint.sock) if isinstance(endpoint, Endpoint) else None
 
     def unwritten(self) -> bool:
         """Whether a connection has not ended, or has output left."""
