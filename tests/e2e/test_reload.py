@@ -16,7 +16,19 @@ from tests.authority import server_file
 from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, until_ready, while_serving
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
-from tests.e2e.serving import ECHO, TIMEOUT, Serving, assert_gone, linux, posix, serve
+from tests.e2e.serving import (
+    ECHO,
+    TIMEOUT,
+    UPGRADE,
+    Serving,
+    assert_gone,
+    frame,
+    linux,
+    posix,
+    read_frame,
+    read_head,
+    serve,
+)
 from tests.needs import KILL, signals
 from tests.running import is_alive
 
@@ -305,6 +317,22 @@ def test_a_handler_may_finish_before_its_worker_is_replaced(
         serving.run.line("reloaded: 1 worker")
         client.send("y")
         assert client.recv(TIMEOUT) == str(serving.worker(2))
+
+
+@signals
+def test_a_message_in_fragments_is_answered_across_a_reload() -> None:
+    with serve(ECHO) as serving, serving.tcp() as sock:
+        sock.sendall(UPGRADE)
+        read_head(sock)
+        sock.sendall(frame(1, b"one", final=False))
+        assert read_frame(sock) == (0x01, b"one")
+        serving.run.send(signal.SIGHUP)
+        eventually(lambda: "draining" in [each["state"] for each in serving.status()["workers"]])
+        sock.sendall(frame(0, b"two"))
+        assert read_frame(sock) == (0x80, b"two")
+        serving.run.line("reloaded: 1 worker")
+        sock.sendall(frame(1, b"three"))
+        assert read_frame(sock) == (0x81, b"three")
 
 
 def test_a_handler_that_does_not_finish_is_killed_at_the_deadline(handlers: Write) -> None:
