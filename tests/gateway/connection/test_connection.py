@@ -315,6 +315,18 @@ def test_a_close_that_the_peer_does_not_answer_ends_in_time(how: str) -> None:
     assert events == [OnClose(0, 7, 1006, "", "going-away")]
 
 
+@pytest.mark.parametrize("for_a_limit", [True, False])
+def test_only_a_close_for_a_limit_takes_from_the_system_what_was_sent(for_a_limit: bool) -> None:
+    con = websocket()
+    if for_a_limit:
+        con.close_now(1008, "", "write-timeout", "reads nothing", 0.0)
+    else:
+        con.close(1000, "", "handler", 0.0)
+    flush(con)
+    assert [type(event) for event in con.handle_timeout(10.0)] == [OnClose]
+    assert con.output.reset is for_a_limit
+
+
 def test_with_close_timeout_0_a_close_waits_without_end() -> None:
     con = websocket(close_timeout=0)
     con.close(1000, "", "handler", 0.0)

@@ -253,7 +253,10 @@ class _Closing(Phase):
         return con.end(1006, "", con.ending.cause)
 
     def handle_timeout(self, con: Connection, now: float) -> list[Event]:
-        con.cut()
+        # The system may need longer to bring a slow reader the last of its output, which a reset
+        # would take away. A client that is closed for a limit gets no such time.
+        if con.output.size or con.ending.is_told:
+            con.cut()
         return con.end(1006, "", con.ending.cause)
 
     def written(self, con: Connection, now: float) -> list[Event]:
