@@ -397,12 +397,11 @@ class Endpoint:
                 shared.ended.append(self)
             return
         if con.keepalive.deadline <= now:
-            if self._is_taking() and con.state is CLOSING:
+            # Looked at for a ping, too: its time depends on it.
+            is_taking = self._is_taking()
+            if is_taking and con.state is CLOSING:
                 con.keepalive.arm(con.keepalive.timeout, now)
-                events = []
-            else:
-                events = con.handle_timeout(now)
-            if events:
+            elif events := con.handle_timeout(now):
                 shared.registry.take(con, events, now)
         shared.dirty[con] = None
 
