@@ -330,8 +330,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Stop reading from a connection when more bytes than this are held for it (events that are not
     handled yet, and output that waits); resume when a quarter of this is left."""
     pause_timeout: Seconds = 120.0
-    """Close (1013) a connection when reading from it has been paused for this long. The time does
-    not count while there is no ready worker, or while the only reason is output that the client is
+    """Close (1013) a connection when reading from it has been paused for this long. Time without a
+    ready worker does not count, nor time in which the only reason is output that the client is
     reading."""
     memory_limit: Size = 0
     """Maximum number of bytes held for all connections together. Above 80 %, new clients wait
