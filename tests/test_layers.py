@@ -463,7 +463,6 @@ NO_MIRROR = {
         "e2e/cluster/test_cluster.py",
     ),
     "gateway.connection.phases": "gateway/connection/test_connection.py",
-    "gateway.connection.requests.exchange": "gateway/connection/requests/test_phases.py",
     "gateway.delivery.entry": "gateway/delivery/test_accounts.py",
     "gateway.frozen.delivery": "gateway/frozen/test_gateway.py",
     "gateway.frozen.phases": "gateway/frozen/test_connection.py",

@@ -46,10 +46,12 @@ class Progress(NamedTuple):
     head: bytes
     max_body: int
     front: bytes
-    """Before the body: of one in chunks, the line of a chunk as long as all that has come."""
+    """Before the body: of one in chunks, the chunks that are complete, as one, and the line of the
+    next chunk."""
     body: bytes
+    """What has come of the body; of one in chunks, of the chunk that is not complete."""
     back: bytes
-    """Behind it: of one in chunks, what has come of the end."""
+    """Behind it: of one in chunks, its end."""
     rest: bytes
     """What has come and is not read."""
     is_complete: bool
@@ -78,6 +80,7 @@ class Exchange:
     def __init__(self, head: bytes, max_body: int) -> None:
         """Read a complete head. Raises RequestError."""
         self._head = head
+        self._is_chunked = False
         self._response: h11.Response | None = None
         self._sent = 0
         if _FOLDED.search(head):
@@ -90,6 +93,10 @@ class Exchange:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=most)
         self._max_body = max_body
         self._body = bytearray()
+        self._in_chunk = 0
+        """Bytes of the body since the last complete chunk, of a body in chunks."""
+        self._around = b""
+        """What was read beside the body since then: the end of that chunk, the next one's line."""
         self._without_body = False
         self.is_complete = False
         """The request is, with its body."""
@@ -113,6 +120,7 @@ class Exchange:
 
     def _check(self) -> None:
         lengths, codings = self.values["content-length"], self.values["transfer-encoding"]
+        self._is_chunked = bool(codings)
         if codings and (lengths or self.version == "1.0"):
             raise RequestError(400, "Transfer-Encoding contradicts the rest of the head")
         if self.method == "CONNECT":
@@ -147,10 +155,11 @@ class Exchange:
         self.has_more = True
 
     def _next(self, data: bytes) -> object:
+        unread = self._h11.trailing_data[0] + data if self._is_chunked else b""
         try:
             if data:
                 self._h11.receive_data(data)
-            return self._h11.next_event()
+            event = self._h11.next_event()
         except h11.RemoteProtocolError as error:
             # Its words quote the client, and its hint 431 is about the line of a chunk: heads are
             # measured before.
@@ -159,6 +168,21 @@ class Exchange:
             if " Host: header" in str(error):
                 raise RequestError(400, "exactly one Host header is needed") from error
             raise RequestError(400, "the request is not valid HTTP/1.1") from error
+        if self._is_chunked:
+            self._follow_chunks(event, unread)
+        return event
+
+    def _follow_chunks(self, event: object, unread: bytes) -> None:
+        """Keep what another gateway needs to go on within a chunk: h11 tells where chunks end, not
+        how long they are."""
+        read = unread[: len(unread) - len(self._h11.trailing_data[0])]
+        if not isinstance(event, h11.Data):
+            self._around += read
+        elif event.chunk_end:
+            self._around, self._in_chunk = b"", 0
+        else:
+            self._around += read[: len(read) - len(event.data)]
+            self._in_chunk += len(event.data)
 
     @property
     def unfinished(self) -> int:
@@ -261,13 +285,13 @@ class Exchange:
     @property
     def progress(self) -> Progress:
         """How far it has come."""
-        front, back = self._frame()
+        front, body, back = self._replayed()
         response = self._response
         return Progress(
             self._head,
             self._max_body,
             front,
-            bytes(self._body),
+            body,
             back,
             b"" if self.is_complete else self._h11.trailing_data[0],
             self.is_complete,
@@ -279,24 +303,16 @@ class Exchange:
             self._sent,
         )
 
-    def _frame(self) -> tuple[bytes, bytes]:
-        """What stands around the body, as if all of it had come in one chunk."""
-        if not self.values["transfer-encoding"]:
-            return b"", b""
+    def _replayed(self) -> tuple[bytes, bytes, bytes]:
+        """What brings a new exchange as far with the body, as `front`, `body` and `back`."""
+        body = bytes(self._body)
+        if not self._is_chunked:
+            return b"", body, b""
         if self.is_complete:
-            return b"", b"0\r\n\r\n"
-        # h11 does not say it in another way.
-        reader: Any = self._h11._reader
-        left: int = reader._bytes_in_chunk
-        missing: bytes = reader._bytes_to_discard
-        size = len(self._body)
-        if not size + left:
-            return b"", b"0\r\n" if reader._reading_trailer else b""
-        front = b"%x\r\n" % (size + left)
-        if left:
-            return front, b""
-        end = b"\r\n"[: 2 - len(missing)]
-        return front, end + (b"0\r\n" if reader._reading_trailer else b"")
+            return b"", body, b"0\r\n\r\n"
+        done = len(body) - self._in_chunk
+        front = b"%x\r\n%b" % (done, body[:done]) if done else b""
+        return front + self._around, body[done:], b""
 
     @classmethod
     def again(cls, progress: Progress) -> Exchange:
