@@ -147,6 +147,12 @@ def test_a_setting_in_backticks_exists() -> None:
 DEFAULT = r"`(?:--)?([\w-]+)` \((\d+(?:\.\d+)?(?: (?:s|KiB|MiB))?)[);]"
 
 
+def test_every_setting_has_a_reason_to_change_it() -> None:
+    table = CONFIGURATION.read_text("utf-8").split("| change it when |")[1].split("\n\n")[0]
+    named = re.findall(r"^\| \[`(\w+)`\]\(#(\w+)\) \| \S", table, re.M)
+    assert named == [(option.name, option.name) for option in options.options()]
+
+
 def test_defaults_in_the_text_are_those_of_the_settings() -> None:
     """Where one stands in brackets behind the name: `handler_timeout` (30 s)."""
     found = 0
