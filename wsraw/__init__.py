@@ -1,7 +1,7 @@
 """wsraw: WebSocket and raw TCP clients on one port, their handlers in worker processes.
 
-These are the names that a handlers file imports; docs/handlers.md explains them. They are loaded
-when they are asked for, as the gateway and the supervisor have no use for them.
+These are the names that a handlers file imports; docs/handlers.md explains them. Each is loaded
+when it is first used, because the gateway and the supervisor do not need them.
 """
 
 from __future__ import annotations

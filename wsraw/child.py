@@ -23,18 +23,18 @@ def main() -> int:
     parent = int(os.environ.pop("WSRAW_PARENT"))
     lock = os.environ.pop("WSRAW_LOCK", "")
     if lock and sys.platform != "win32":
-        # The gateway holds the lock; programs that it starts must not.
+        # The gateway holds the lock; programs that it starts must not inherit it.
         os.set_inheritable(int(lock), False)
     supervisor = Parent(0)
     line = supervisor.line()
     if line is None:
-        # It has ended.
+        # The supervisor has ended.
         return 1
     settings = settings_module.from_json(line.decode())
     kind, *rest = sys.argv[1:]
     if kind in ("gateway", "worker", "admin", "agent"):
         _log_to_supervisor(settings.log_level)
-        # An abort makes a process that hangs log its stack.
+        # SIGABRT makes a process that hangs log its stack.
         faulthandler.enable()
     if kind == "gateway":
         from wsraw.gateway import gateway
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def _log_to_supervisor(level: str) -> None:
-    """Set up the logger of wsraw, which goes on working whatever a handlers file configures."""
+    """Set up wsraw's logger so that it works whatever logging a handlers file configures."""
     handler = logging.StreamHandler()
     handler.setFormatter(ToSupervisor())
     ours = logging.getLogger("wsraw")

@@ -1,4 +1,4 @@
-"""The command line: the commands of commands/, each imported when it is asked for."""
+"""The command line: the commands of commands/, each imported when it is used."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare_output() -> None:
-    """Let no character that a handler, a client or a path brings end a command."""
+    """Let no character of a handler, a client or a path end a command with an encoding error."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            # Started without any (pythonw, `2>&-`): nobody reads.
+            # The process was started without an output (pythonw, `2>&-`): nobody reads it.
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            # On Windows a pipe or a file would have the code page of the system, which has few
-            # characters, and no reader could tell which.
+            # On Windows a pipe or a file would use the system's code page, which has few
+            # characters, and which no reader could know.
             is_set = stream.isatty() or bool(os.environ.get("PYTHONIOENCODING"))
             encoding = None if is_set or sys.platform != "win32" else "utf-8"
             errors = "backslashreplace" if stream.errors == "strict" else stream.errors
@@ -87,7 +87,8 @@ class _Output(io.FileIO):
 
 
 def _with_broken_pipes(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """The same stream, but of a terminal, with the exception that everybody handles."""
+    """A stream that raises BrokenPipeError, which callers handle, when its reader has left; a
+    terminal stays as it is."""
     if stream.isatty():
         return stream
     output = io.BufferedWriter(_Output(stream.fileno(), "wb", closefd=False))
@@ -116,8 +117,8 @@ def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -
 
 
 class _Commands(click.Group):
-    """The commands, which its help shows under headings. Each is imported when it is asked for:
-    `wsraw status` need not wait for what `wsraw run` imports."""
+    """The commands, shown in the help under headings. Each is imported when it is used: `wsraw
+    status` need not load what `wsraw run` imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for commands in COMMANDS.values() for name in commands]

@@ -23,11 +23,12 @@ class Request(NamedTuple):
     body: bytes
     run: Run
     has_left: Callable[[float], bool]
-    """Waits at most so many seconds; True as soon as the client has left."""
+    """Wait at most this many seconds; True as soon as the client has left."""
 
 
 class Pieces(Protocol):
-    """A body that is sent piece by piece. `close` is called whether it came to its end or not."""
+    """A body that is sent piece by piece. `close` is called in any case, also if not all of it was
+    sent."""
 
     def __iter__(self) -> Iterator[bytes]: ...
 
@@ -35,7 +36,7 @@ class Pieces(Protocol):
 
 
 class Answer(NamedTuple):
-    """What is answered. A body in pieces is sent until it ends."""
+    """A response. A body in pieces is sent until it ends."""
 
     status: HTTPStatus
     body: bytes | Pieces
@@ -45,9 +46,9 @@ class Answer(NamedTuple):
 
 
 class Route(NamedTuple):
-    """What is at a path. `is_open`: without the token, too. `needs_token`: with a token alone, also
-    if the setting admin_token is not set. `is_publishing`: with the token of the setting
-    publish_token, and no other one."""
+    """What the admin address serves at a path. `is_open`: no token is needed. `needs_token`: a
+    token is needed even if the setting admin_token is not set. `is_publishing`: the token of the
+    setting publish_token is needed, and no other one is accepted."""
 
     answer: Callable[[Request], Answer]
     methods: tuple[str, ...] = ("GET", "HEAD")
@@ -58,5 +59,5 @@ class Route(NamedTuple):
 
 
 def text(status: HTTPStatus, *lines: str) -> Answer:
-    """An answer of these lines."""
+    """A plain-text answer of these lines."""
     return Answer(status, "".join(f"{line}\n" for line in lines).encode())

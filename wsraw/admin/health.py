@@ -8,9 +8,9 @@ from wsraw.supervisor.status import problems
 
 
 def not_ready(data: dict[str, Any]) -> list[str]:
-    """Why the run should get no new clients now; empty: it should."""
+    """Why the run should get no new clients now; empty if it should."""
     gateway = data["gateway"]
-    # In a crash loop of some workers the others still serve.
+    # While some workers are in a crash loop, the others still serve clients.
     found = problems(data, with_loops=False)
     if gateway["crowded"]:
         found.append("the gateway holds too much memory to accept clients")

@@ -22,23 +22,23 @@ from wsraw.link.records import HANDLER_BOUNDS
 
 Data = dict[str, Any]
 Value = tuple[tuple[str, ...], Any]
-"""Label values, and a number; of a histogram its buckets, their sum, and nothing else."""
+"""Label values, and a number or a Histogram."""
 
 TURN_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Those of the gateway's loop, in seconds; a test compares them."""
+"""Bounds of the turn histogram, in seconds: those of the gateway's loop, as a test checks."""
 
 
 class Histogram(NamedTuple):
-    """How often a value was not larger than each bound, and the sum of all."""
+    """How many values were not larger than each bound, and the sum of all values."""
 
     bounds: tuple[float, ...]
     total: int
     seconds: float
     larger: Sequence[int]
-    """How often it was larger than each bound, and not larger than the next one."""
+    """For each bound, how many values were larger than it and not larger than the next one."""
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Cumulative, as Prometheus wants them."""
+        """The buckets, cumulative as Prometheus expects them."""
         found, below = [], self.total - sum(self.larger)
         for bound, more in zip(self.bounds, self.larger, strict=True):
             found.append((repr(bound), below))
@@ -154,7 +154,7 @@ def _restarts(data: Data) -> Iterator[Value]:
 
 
 def _handlers(data: Data) -> Iterator[tuple[tuple[str, ...], Data]]:
-    """Pool and handler, and what the calls of that handler have come to."""
+    """Pool and handler as label values, with the figures of that handler's calls."""
     for pool in _pools(data):
         for handler, figures in (pool["handlers"] or {}).items():
             yield (pool["name"], handler), figures
@@ -511,7 +511,7 @@ def families(data: Data) -> Iterator[Metric]:
 
 
 class _Collector:
-    """What a registry of the library asks."""
+    """The collector that a registry of prometheus_client asks for metrics."""
 
     def __init__(self, data: Data) -> None:
         self._data = data

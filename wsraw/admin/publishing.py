@@ -19,7 +19,7 @@ from wsraw.link.records import GROUP_LIMIT
 JSON: Final = "application/json"
 
 MOST_DATA: Final = 1024 * 1024
-"""Bytes of a message: what the gateway takes."""
+"""Bytes of a message: as many as the gateway accepts."""
 
 MOST_BODY: Final = 2 * 1024 * 1024
 """Bytes of a request: a megabyte of data, which base64 makes a third longer."""
@@ -31,10 +31,10 @@ EXAMPLE: Final = '{"group": "room", "data": "hello"}'
 MOST_EXCLUDED: Final = 10_000
 
 MOST_AT_ONCE: Final = 100
-"""Messages in a request: the gateway is asked for one after the other."""
+"""Messages in a request: they are given to the gateway one after the other."""
 
 Asked = tuple[str, dict[str, Any]]
-"""What the gateway is asked, and its options."""
+"""A request to the gateway, and its options."""
 
 
 def publish(request: Request) -> Answer:
@@ -59,8 +59,8 @@ def publish(request: Request) -> Answer:
 
 
 def read_all(body: bytes) -> Asked | list[Asked]:
-    """What the gateway is asked, for one message or for each of a list. Raises ValueError that says
-    what to write."""
+    """The requests to the gateway for one message or for each of a list. Raises ValueError, which
+    says what to write."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -138,7 +138,7 @@ def _sized(data: bytes, binary: bool) -> dict[str, Any]:
 
 
 def _check_text(name: str, value: str) -> None:
-    """Raises ValueError for what UTF-8 cannot hold: JSON can contain half a surrogate pair."""
+    """Raises ValueError for text that UTF-8 cannot hold: JSON can contain half a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -40,7 +40,7 @@ def _readyz(request: Request) -> Answer:
 
 
 def _page(request: Request) -> Answer:
-    """The page without any data, which its script asks for."""
+    """The page, without any data: its script asks for that."""
     found = document()
     headers = (
         ("Content-Security-Policy", found.policy),

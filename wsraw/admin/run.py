@@ -12,14 +12,15 @@ from wsraw.link.records import Done
 from wsraw.supervisor.control import client
 
 ANSWER_WITHIN: Final = 5.0
-"""Seconds. The supervisor waits a second for the gateway; more than that it only takes if it was
+"""Seconds. The supervisor waits one second for the gateway; it takes longer itself only if it was
 stopped."""
 
 FRESH_FOR: Final = 0.25
-"""Seconds for which figures are used again: several that ask at once cost the run one request."""
+"""Seconds for which figures are reused: several clients that ask at once cost the run one
+request."""
 
 PAGE_FRESH_FOR: Final = 0.75
-"""The same for pages, which ask once a second: less than that, so that each gets new ones."""
+"""Seconds for which pages reuse figures. A page asks once a second, so it always gets new ones."""
 
 
 class NoAnswerError(Exception):
@@ -38,11 +39,11 @@ class _Shared:
         self._failed_at = 0.0
 
     def get(self) -> tuple[float, dict[str, Any]]:
-        """The answer, and the time of the clock at which it came. Raises NoAnswerError."""
+        """The answer, and the clock's time at which it came. Raises NoAnswerError."""
         began = time.monotonic()
         with self._lock:
             if self._failed_at > began:
-                # While this one waited: another attempt of its own would take as long again.
+                # The attempt failed while this thread waited: another one would take as long again.
                 raise NoAnswerError(self._failure)
             if self._answer is None or time.monotonic() - self._answer[0] > self._fresh_for:
                 self._answer = None
@@ -79,7 +80,8 @@ class Run:
         return found
 
     def connections(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Connections that fit, as `rows`, and how many do, as `matched`. Raises NoAnswerError."""
+        """Connections that match, as `rows`, and how many there are, as `matched`. Raises
+        NoAnswerError."""
         rows: list[Any] = []
         for done in self._pages("connections", options):
             if not done.ok:
@@ -88,17 +90,18 @@ class Run:
         return {"rows": rows, "matched": done.data["matched"]}
 
     def log(self, after: int) -> list[tuple[int, str, str]]:
-        """Lines of the log after that number: number, level, text. Raises NoAnswerError."""
+        """Lines of the log after the one with this number: number, level, text. Raises
+        NoAnswerError."""
         done = self.ask("log", (str(after),), ANSWER_WITHIN)
         return [tuple(line) for line in done.data] if done.ok else []
 
     def ask_gateway(self, what: str, options: dict[str, Any]) -> Done:
-        """A request that has one answer. Raises NoAnswerError."""
+        """Send the gateway a request that has one answer. Raises NoAnswerError."""
         (done,) = self._pages(what, options)
         return done
 
     def ask(self, what: str, args: Sequence[str], timeout: float) -> Done:
-        """A request to the supervisor. Raises NoAnswerError."""
+        """Send the supervisor a request. Raises NoAnswerError."""
         try:
             return client.ask(self._folder, what, args, timeout)
         except (client.NoRunError, client.RefusedError, TimeoutError) as error:

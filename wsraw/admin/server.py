@@ -1,4 +1,4 @@
-"""I/O. The HTTP server of the admin address. Few, short connections; whatever comes, it goes on."""
+"""I/O. The HTTP server of the admin address: few, short connections. No request can stop it."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ from wsraw.runtime.printable import printable, shown_url
 log = logging.getLogger("wsraw.admin")
 
 MOST_CONNECTIONS: Final = 32
-"""Connections at the same time. For a further one, the one whose request is overdue for the longest
-time is closed; if all have sent theirs, it is answered with 503."""
+"""Connections at the same time. To make room for a further one, the connection whose request has
+been overdue for longest is closed. If all have sent their requests, the new one is answered with
+503."""
 
 MAKE_ROOM: Final = 0.5
-"""Seconds that a new connection waits for the thread of one that was closed for it."""
+"""Seconds that a new connection waits until the thread of a closed one is free."""
 
 SILENT_FOR: Final = 10.0
 """Seconds that a client may neither send nor read anything."""
 
 LONGEST_REQUEST: Final = 30.0
-"""Seconds from the accept to the end of the answer, but for one that goes on piece by piece: a
-client that sends a byte now and then must not keep a thread."""
+"""Seconds from the accept to the end of the answer, except for an answer in pieces: a client that
+sends a byte now and then must not keep a thread."""
 
 KEPT_FOR_READER: Final = 32 * 1024
-"""Bytes of an answer in pieces that the kernel may keep, about twice, for one who does not read."""
+"""Bytes of an answer in pieces that the kernel keeps for a slow reader, roughly doubled by it."""
 
 THROWN_AWAY: Final = 64 * 1024
-"""Bytes read at a time from a client that sends more than a request."""
+"""Bytes read at a time from a client that sends more than a request; they are discarded."""
 
 NO_TOKEN: Final = "it needs the header Authorization: Bearer TOKEN"
 
@@ -85,17 +86,17 @@ class Server(ThreadingHTTPServer):
         self.publish_token_file = publish_token_file
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._until: dict[socket.socket, float] = {}
-        """The open connections that must end in time, and when."""
+        """The open connections that must end in time, and when they must."""
         self._unheard: dict[socket.socket, None] = {}
-        """Those whose request has not come, the oldest first."""
+        """The connections whose request has not come, the oldest first."""
 
     def token(self) -> str:
-        """The token that requests must carry, read anew so that it can be changed; "" without one.
-        Raises OSError."""
+        """The token that requests must carry, read again each time so that it can be changed; "" if
+        none is required. Raises OSError."""
         return read_token(self.token_file) if self.token_file else ""
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own, if there may be one more."""
+        """Serve a connection in a thread of its own, if one is free."""
         if not (self._free.acquire(blocking=False) or self._make_room()):
             request.setblocking(False)
             with suppress(OSError):
@@ -117,10 +118,10 @@ class Server(ThreadingHTTPServer):
             self._release(request)
 
     def _make_room(self) -> bool:
-        """Close a connection that says nothing, so that those who hold connections open cannot keep
-        health checks out. False if there is none."""
+        """Close a connection that has sent no request, so that clients that hold connections open
+        cannot keep health checks out. False if there is none."""
         for request in list(self._unheard):
-            # Its thread may have heard it just now.
+            # Its thread may have received the request just now.
             if self._unheard.pop(request, self) is not self:
                 _end(request)
                 return self._free.acquire(timeout=MAKE_ROOM)
@@ -136,8 +137,8 @@ class Server(ThreadingHTTPServer):
         self._unheard.pop(request, None)
 
     def keep(self, request: socket.socket) -> None:
-        """Let the answer on this connection take as long as it likes, while it is read: with a
-        small buffer it does not take minutes to notice that the reader is gone."""
+        """Let the answer on this connection take as long as it needs, while the client reads it. A
+        small buffer makes it quickly noticeable that the client is gone."""
         self._until.pop(request, None)
         request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KEPT_FOR_READER)
 
@@ -152,12 +153,12 @@ class Server(ThreadingHTTPServer):
                 _end(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has left, or was too slow, is no error."""
+        """Ignore clients that have left or were too slow."""
         log.debug("a connection of the admin address has failed", exc_info=True)
 
 
 def _end(request: socket.socket) -> None:
-    """Shut a connection down; its thread finds the end, and closes it."""
+    """Shut a connection down; its thread notices the end and closes it."""
     with suppress(OSError):
         request.shutdown(socket.SHUT_RDWR)
 
@@ -205,8 +206,9 @@ class _Handler(BaseHTTPRequestHandler):
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "the token of the run cannot be read")
         host = self.headers.get("Host")
         if not token and host is not None and not _is_address(host):
-            # A web page can make a browser ask this address by a name of its own (DNS rebinding).
-            # A browser always sends a Host; the checks of a load balancer need not.
+            # A web page can make a browser send requests to this address under a name of its own
+            # (DNS rebinding). A browser always sends a Host; health checks of a load balancer need
+            # not.
             return text(HTTPStatus.FORBIDDEN, "ask for it by its IP address, or as localhost")
         if route.needs_token:
             page_token = self.server.page_token
@@ -218,7 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._pass_on(route, url.query)
 
     def _publishing(self, route: Route, query: str) -> Answer:
-        """With a token of its own: whoever may publish may not see and change the run."""
+        """Check the token of publish_token: whoever may publish may not necessarily see and change
+        the run."""
         path = self.server.publish_token_file
         if not path:
             why = "publishing over HTTP is off: set publish_token, the name of a file with a secret"
@@ -243,8 +246,8 @@ class _Handler(BaseHTTPRequestHandler):
         return route.answer(Request(self.command, query, headers, body, run, has_left))
 
     def _has_left(self, within: float) -> bool:
-        """Whether the client closes the connection in so many seconds. What it sends beyond its
-        request is thrown away: each connection has one answer."""
+        """Whether the client closes the connection within this many seconds. What it sends after
+        its request is discarded: each connection has one answer."""
         until = time.monotonic() + within
         with selectors.DefaultSelector() as selector, suppress(OSError):
             selector.register(self.connection, selectors.EVENT_READ)
@@ -262,8 +265,8 @@ class _Handler(BaseHTTPRequestHandler):
         return scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode())
 
     def _body(self, most: int) -> bytes | None:
-        """The body of the request; None if it is too long, or does not say how long it is. Raises
-        OSError if the rest of it does not come: only a whole request asks for something."""
+        """The body of the request; None if it is too long, or its length is not given. Raises
+        OSError if the rest of it does not come: incomplete requests are not carried out."""
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
             return None
@@ -287,7 +290,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(body, bytes):
             self.send_header("Content-Length", str(len(body)))
         if answer.status is HTTPStatus.UNAUTHORIZED:
-            # A browser does not ask for it by itself: the page does.
+            # Browsers show no login dialog for Bearer: the page asks for the token.
             self.send_header("WWW-Authenticate", "Bearer")
         self.end_headers()
         if self.command == "HEAD":
@@ -303,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
             for piece in pieces:
                 self.wfile.write(piece)
         except OSError:
-            # Whoever has read it has closed the page.
+            # The reader has closed the page.
             pass
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -312,7 +315,7 @@ class _Handler(BaseHTTPRequestHandler):
         log.debug("%s: %s", self.address_string(), printable(told))
 
     def handle_one_request(self) -> None:
-        """Handle a request. A bug of ours costs this request alone, and is logged."""
+        """Handle a request. A bug in wsraw costs this request alone, and is logged."""
         try:
             super().handle_one_request()
         except OSError:
@@ -333,7 +336,7 @@ def _is_address(host: str) -> bool:
 
 
 def read_token(path: str) -> str:
-    """The token in a file: its first line. Raises OSError, with advice if there is none."""
+    """The token in a file: its first line. Raises OSError, with advice if the line is empty."""
     with open(path, encoding="utf-8", errors="replace") as file:
         token = file.readline(4096).strip()
     if not token:

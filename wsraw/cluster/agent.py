@@ -56,9 +56,9 @@ class Agent:
         self._core = Core(settings.cluster_name, nodes, place, self._refusal, self._deliver)
         self._bus = Bus(servers, self._heard, self._connected, self._core.all_subjects)
         self._unsent: bytes | None = None
-        """A batch that the gateway has not taken."""
+        """A batch that the gateway has not accepted yet."""
         self._untaken = 0
-        """Bytes that wait for it."""
+        """Bytes of records that wait for the gateway."""
         self._flush_due = False
         self._figures_at = 0.0
         self._over: asyncio.Event
@@ -73,7 +73,7 @@ class Agent:
         clock = self._loop.create_task(self._watch_clock())
         over = self._loop.create_task(self._over.wait())
         try:
-            # A fault of ours in one of them ends the process: another one is started.
+            # A bug in one of these tasks ends the process: the supervisor starts another one.
             done, _ = await asyncio.wait({bus, clock, over}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -99,7 +99,7 @@ class Agent:
             for record in self._link.receive(batch):
                 self._take(record, now)
             if before and self._link.session != before:
-                # It does not know us any more: its groups come anew.
+                # The gateway does not know us any more: it sends its groups again.
                 self._core.lost(now)
         else:
             self._loop.call_soon(self._handle_readable)
@@ -127,7 +127,8 @@ class Agent:
         self._dealer.reconnect()
 
     def _deliver(self, relay: Relay) -> bool:
-        """Give the gateway a record, with all others of this turn; False if it cannot take it."""
+        """Queue a record for the gateway, to be sent with all others of this turn; False if too
+        much waits."""
         size = len(relay.data) + RECORD_COST
         if self._untaken and self._untaken + size > MOST_UNTAKEN:
             return False
@@ -169,7 +170,7 @@ class Agent:
         self._carry_out()
 
     def _carry_out(self) -> None:
-        """Do what the core has decided."""
+        """Carry out what the core has decided."""
         core, bus = self._core, self._bus
         if core.wanted:
             wanted, core.wanted = core.wanted, {}
@@ -204,5 +205,5 @@ class Agent:
 
 
 def language() -> str:
-    """For the gateway's log."""
+    """For the gateway's log: the language of this program."""
     return f"python/{platform.python_version()} agent"

@@ -1,7 +1,7 @@
 """I/O. The connection to NATS, by nats-py: subscriptions, and messages both ways.
 
-Nothing here waits for NATS. What it cannot take now is refused, so that the caller counts it: while
-it is not connected, and while too much waits for a slow server.
+Nothing here waits for NATS. While it is not connected, or too much waits for a slow server,
+messages are refused, and the caller counts them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wsraw.runtime.clock import monotonic
 log = logging.getLogger("wsraw.cluster")
 
 PING_INTERVAL: Final = 1
-"""Seconds between two pings to the server (nats-py takes whole ones)."""
+"""Seconds between two pings to the server (nats-py accepts whole numbers only)."""
 
 MOST_PINGS: Final = 2
 """Pings without an answer after which the connection is given up: three seconds."""
@@ -45,7 +45,7 @@ class Servers(NamedTuple):
 
     urls: tuple[str, ...]
     name: str
-    """Ours, in NATS's monitoring."""
+    """This gateway's name in NATS's monitoring."""
     credentials: str = ""
     """File with a JWT and a seed; "" for none."""
     ca: str = ""
@@ -53,22 +53,22 @@ class Servers(NamedTuple):
 
 
 class _Sink(asyncio.Future[Any]):
-    """Takes the messages of all subscriptions: a node may have ten thousands of them, and with a
-    callback each would have a task. As the `future` of `subscribe` it gets each message; one of
-    nats-py's own would be done with the first."""
+    """A future that gets the messages of all subscriptions. With a callback, nats-py would run a
+    task for each subscription, and a node may have tens of thousands. nats-py's own future would be
+    done after the first message."""
 
     def __init__(self, received: Callable[[str, bytes], object]) -> None:
         super().__init__()
         self._received = received
 
     def set_result(self, result: Any) -> None:
-        """A message has come."""
+        """Hand on a message."""
         self._received(result.subject, result.data)
 
 
 class Bus:
-    """The connection, which is made again for ever. `received` gets each message, `connected` is
-    called whenever there is a connection again."""
+    """The connection, which is made again whenever it is lost. `received` gets each message,
+    `connected` is called whenever there is a connection again."""
 
     def __init__(
         self,
@@ -77,9 +77,9 @@ class Bus:
         connected: Callable[[], object],
         subjects: Callable[[], list[str]],
     ) -> None:
-        """`subjects`: gives those to subscribe in a new client."""
+        """`subjects`: gives the subjects to subscribe after a new client has connected."""
         self.why = ""
-        """Why it is not connected, as far as known."""
+        """Why the connection is down, as far as known."""
         self._servers = servers
         self._received = received
         self._connected = connected
@@ -87,11 +87,11 @@ class Bus:
         self._client: Client | None = None
         self._subscribed: dict[str, Any] = {}
         self._out: deque[tuple[str, bytes] | tuple[str, bool]] = deque()
-        """Messages, and subjects to be subscribed or not, in order."""
+        """Messages to send, and subjects to subscribe to or unsubscribe from, in order."""
         self._waiting = 0
-        """Bytes among them."""
+        """Bytes of the messages in `_out`."""
         self._later: dict[str, bool] = {}
-        """Subjects to be subscribed or not, once there is a connection."""
+        """Subjects to subscribe to or unsubscribe from once there is a connection."""
         self._wake = asyncio.Event()
         self._closed = asyncio.Event()
         self._sink: _Sink
@@ -107,7 +107,7 @@ class Bus:
 
     @property
     def server(self) -> str:
-        """The server that we are connected to."""
+        """The server to which we are connected."""
         url = self._client.connected_url if self._client is not None else None
         return f"{url.hostname}:{url.port}" if url is not None and self.is_connected else ""
 
@@ -127,20 +127,20 @@ class Bus:
         return "not_sent" if self._waiting + client.pending_data_size > MOST_WAITING else ""
 
     def publish(self, subject: str, data: bytes) -> None:
-        """Send a message; `refusal` was asked before."""
+        """Send a message. The caller has asked `refusal` before."""
         self._out.append((subject, data))
         self._waiting += len(data)
         self._wake.set()
 
     def subscribe(self, subject: str, on: bool) -> None:
-        """Listen to a subject, or not any more."""
+        """Subscribe to a subject, or unsubscribe from it."""
         if self.is_connected:
             self._out.append((subject, on))
             self._wake.set()
         elif on is (subject in self._subscribed):
             self._later.pop(subject, None)
         else:
-            # Not handed to nats-py now, which keeps each command until it is connected.
+            # Not handed to nats-py now, which keeps all commands until it is connected.
             self._later[subject] = on
 
     # --- the connection ---
@@ -155,7 +155,7 @@ class Bus:
             await asyncio.sleep(RETRY)
 
     async def _serve(self) -> None:
-        """One client of nats-py, which connects again by itself, until it gives up."""
+        """Run one client of nats-py, which reconnects by itself, until it gives up."""
         client = self._client = Client()
         self._sink = _Sink(self._received)
         self._no_queue = asyncio.Queue()
@@ -202,7 +202,7 @@ class Bus:
             await client.close()
 
     async def _write(self, client: Client) -> None:
-        """Hand over what is to be sent, in order."""
+        """Hand what is to be sent to nats-py, in order."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -214,13 +214,15 @@ class Bus:
                 self._waiting -= len(what)
                 if client.is_connected:
                     await client.publish(subject, what)
-                # Else it is lost, as what NATS had not read is: those who listen will miss it.
+                # Otherwise the message is lost, like what NATS had not read: subscribers will count
+                # it as missed.
 
     async def _listen(self, client: Client, subject: str, on: bool) -> None:
         if on and subject not in self._subscribed:
             found = await client.subscribe(subject, future=self._sink)
-            # With a future, nothing comes into it; one each would be nine tenths of the memory. If
-            # nats-py calls it something else one day, this changes nothing.
+            # With a future, nothing is ever put into the queue; one for each subscription would be
+            # nine tenths of the memory. If nats-py renames the attribute one day, only the memory
+            # is lost.
             found._pending_queue = self._no_queue
             self._subscribed[subject] = found
         elif not on and subject in self._subscribed:
@@ -255,7 +257,7 @@ class Bus:
         self._say("warning", f"NATS: {self.why}", self.why)
 
     def _say(self, level: str, text: str, key: str) -> None:
-        """Log it, unless it was logged a moment ago."""
+        """Log a text, unless it was logged a moment ago."""
         now = monotonic()
         if now - self._said.get(key, -SAY_EVERY) >= SAY_EVERY:
             if len(self._said) > 100:

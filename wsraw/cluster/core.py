@@ -29,16 +29,16 @@ LINGER: Final = 1.0
 """Seconds for which a group without members is still listened to: its members may come back."""
 
 ANSWER_WITHIN: Final = 1.0
-"""Seconds that other nodes have for an answer; then those that have come are given."""
+"""Seconds that other nodes have for an answer; then the answers that have come are used."""
 
 MOST_QUESTIONS: Final = 1000
-"""Questions of this gateway at a time."""
+"""Questions of this gateway that may be open at a time."""
 
 MOST_UNTAKEN: Final = 8 * 1024 * 1024
-"""Bytes that may wait for a gateway that does not read; what NATS brings beyond that is dropped."""
+"""Bytes that may wait for a gateway that does not read; further data from NATS is dropped."""
 
 MOST_WAITING: Final = 8 * 1024 * 1024
-"""Bytes that may wait for NATS; what comes beyond that is not sent."""
+"""Bytes that may wait for NATS; further data is not sent."""
 
 COUNTS: Final = (
     "sent",
@@ -50,15 +50,16 @@ COUNTS: Final = (
     "undelivered",
     "invalid",
 )
-"""What is counted. `sent`: messages handed to NATS. `received`: those of other nodes that were
-given to the gateway. `not_sent`: those for other nodes that NATS was not there for, or too slow.
-`too_large`: those above NATS's limit. `missed`: those that did not come. `repeated`: those that
-came twice, or too late, and were dropped. `undelivered`: those that the gateway was not there for,
-or too slow. `invalid`: what was not understood."""
+"""What is counted. `sent`: messages handed to NATS. `received`: messages of other nodes that were
+given to the gateway. `not_sent`: messages for other nodes, while NATS was unreachable or too slow.
+`too_large`: messages above NATS's limit. `missed`: messages of other nodes that did not arrive.
+`repeated`: messages that came twice or too late, and were dropped. `undelivered`: messages of other
+nodes, while the gateway was unreachable or too slow. `invalid`: messages that were not
+understood."""
 
 
 class Question:
-    """What this gateway has asked the others."""
+    """A question of this gateway to the other nodes."""
 
     __slots__ = ("answers", "until", "waiting")
 
@@ -79,7 +80,7 @@ class Core:
         refusal: Callable[[int], str],
         deliver: Callable[[Relay], bool],
     ) -> None:
-        """`refusal`: why so many bytes cannot be sent over NATS now, as the name of a counter, or
+        """`refusal`: why this many bytes cannot be sent over NATS now, as the name of a counter, or
         "". `deliver`: gives the gateway a record, if it can take it. `place`: this machine and
         process, for people."""
         self.nodes = nodes
@@ -88,7 +89,7 @@ class Core:
         self.to_bus: list[tuple[str, bytes]] = []
         """(subject, data) to be published."""
         self.wanted: dict[str, bool] = {}
-        """Subjects that are to be subscribed (True) or not any more, in order."""
+        """Subjects to subscribe to (True) or to unsubscribe from (False), in order."""
         self.news: list[tuple[str, str]] = []
         """(level, text) for the log."""
         self._place = place
@@ -98,11 +99,11 @@ class Core:
         self._groups: dict[str, tuple[str, str]] = {}
         """Subject → what comes there, and for whom: (publish, GROUP) or (user, USER)."""
         self._heard: dict[str, Heard] = {self.subjects.own: Heard()}
-        """By subject."""
+        """Subject → the numbers that were heard there."""
         self._heard_presence: dict[str, Heard] = {}
-        """The same of who is there."""
+        """Subject → the numbers of presence that were heard there."""
         self._leaving: dict[str, float] = {}
-        """Subjects without members here, and until when they are listened to."""
+        """Subjects without members here, and until when they are still listened to."""
         self._questions: dict[int, Question] = {}
         self.presence = Presence(
             nodes.name,
@@ -115,16 +116,16 @@ class Core:
         self._is_out = False
         """Whether another node has our name."""
         self._is_over = False
-        """This node has said that it goes."""
+        """This node has left the cluster for good."""
         self.wanted[self.subjects.all] = self.wanted[self.subjects.own] = True
 
     @property
     def subscriptions(self) -> int:
-        """How many groups and users are listened to."""
+        """How many groups and users this node listens to."""
         return len(self._groups)
 
     def all_subjects(self) -> list[str]:
-        """All that are to be subscribed now, for a new connection to NATS."""
+        """All subjects to subscribe to after a new connection to NATS."""
         if self._is_out:
             return [self.subjects.all]
         return [self.subjects.all, self.subjects.own, *self._groups]
@@ -132,7 +133,7 @@ class Core:
     # --- the gateway's records ---
 
     def receive(self, record: Record, now: float) -> None:
-        """A notice of the gateway."""
+        """Handle a notice of the gateway."""
         if isinstance(record, Watch):
             self._watch(record.kind, record.name, record.on, now)
         elif isinstance(record, Relay):
@@ -147,7 +148,7 @@ class Core:
                 node, _, number = record.name.partition("/")
                 subject = self.subjects.of_node(node)
                 if node not in self.nodes.others:
-                    # Nobody would hear it; and a node may be called anything in a reference.
+                    # No node would hear it; and a reference may contain any name as its node.
                     self.counts["not_sent"] += 1
                     return
                 said = Envelope("", "", record.kind, 0, 0, number, record.data, record.type)
@@ -161,7 +162,7 @@ class Core:
                 self._answer(record)
 
     def lost(self, now: float) -> None:
-        """The gateway is gone, and with it all members."""
+        """The gateway is gone, and with it all its members."""
         self.presence.lost()
         for subject in self._groups:
             self._leaving.setdefault(subject, now + LINGER)
@@ -185,7 +186,7 @@ class Core:
                 self.wanted[subject] = True
 
     def _say(self, subject: str, said: Envelope) -> None:
-        """Publish what is counted and kept in order."""
+        """Publish a message that is counted and kept in order."""
         why = "not_sent" if self._is_out else self._refusal(len(said.data))
         if why:
             self.counts[why] += 1
@@ -196,14 +197,16 @@ class Core:
         self.counts["sent"] += 1
 
     def _tell(self, subject: str, kind: str, name: str = "", **options: Any) -> None:
-        """Say what is not counted, as it is said again, or somebody waits for it."""
+        """Publish a message that is not counted, because it is repeated anyway or its answer has a
+        deadline."""
         nodes = self.nodes
         if not self._refusal(0):
             said = Envelope(nodes.name, nodes.instance, kind, name=name, options=options)
             self.to_bus.append((subject, encode(said)))
 
     def _say_presence(self, group: str, options: dict[str, Any]) -> None:
-        """Say who is in a group: numbered apart, and in no counter, as it is said again."""
+        """Publish who is in a group. These messages have numbers of their own and are not counted,
+        because they are repeated when one is missed."""
         subject, nodes = self.subjects.of_group(group), self.nodes
         if self._is_out or self._refusal(0):
             self.presence.missed(group)
@@ -227,7 +230,7 @@ class Core:
         self._tell(self.subjects.all, "ask", ask.name, ref=ref, what=ask.type)
 
     def _answer(self, answer: Relay) -> None:
-        """The gateway says what another node has asked."""
+        """Send another node the gateway's answer to its question."""
         to, ref = answer.options.get("to"), answer.options.get("ref")
         if to in self.nodes.others:
             value = answer.options.get("value")
@@ -250,13 +253,13 @@ class Core:
     # --- messages of NATS ---
 
     def connected(self, now: float) -> None:
-        """NATS is there, or there again."""
+        """NATS is connected, for the first time or again."""
         self._beat_at = now
         self._beat(is_new=True)
         self.presence.connected(now)
 
     def heard(self, subject: str, data: bytes, now: float) -> None:
-        """A message has come. It may be anything."""
+        """Handle a message, whose content may be anything."""
         try:
             said = decode_envelope(data)
         except LinkError:
@@ -267,7 +270,7 @@ class Core:
         if subject == self.subjects.all:
             self._take_for_all(said, now)
         elif said.node == self.nodes.name:
-            # Our own, sent before a reconnect; or that of a node with our name.
+            # Our own message, sent before a reconnect; or one of a node with our name.
             pass
         elif said.seq:
             self._take_counted(subject, said)
@@ -288,7 +291,7 @@ class Core:
                     self.presence.renewed(said.node, now)
                 self.news.append(("info", f"node {said.node} is there"))
             if (found or said.options.get("new")) and said.instance != self.nodes.instance:
-                # So that a new one knows all others at once.
+                # So that a new node knows all others at once.
                 self._beat()
         elif said.kind == "bye":
             if self.nodes.left(said.node, said.instance, now):
@@ -298,7 +301,7 @@ class Core:
             what = said.options.get("what")
             asked = Relay("ask", said.name, type=str(what), options=options)
             if not self._deliver(asked):
-                # Without a gateway there is nobody here.
+                # Without a gateway, nobody is connected here.
                 self._answer(Relay("answer", "", options={**options, "value": None}))
 
     def _take_counted(self, subject: str, said: Envelope) -> None:
@@ -307,7 +310,7 @@ class Core:
             return
         heard = self._heard.get(subject)
         if heard is None:
-            # Unsubscribed, and still under way.
+            # Unsubscribed, while this message was on its way.
             return
         missed = heard.take(said.node, said.instance, said.stream, said.seq)
         if missed is None:
@@ -371,8 +374,8 @@ class Core:
                 self._end_question(ref)
 
     def _go_out(self, out: bool, now: float) -> None:
-        """Leave the cluster as another node has our name; or come back. Outside we are silent:
-        others would take us for that node."""
+        """Leave the cluster because another node has our name, or come back. Outside the cluster
+        nothing is sent: others would take us for that node."""
         self._is_out = out
         for subject in (self.subjects.own, *self._groups):
             self.wanted[subject] = not out
@@ -390,7 +393,8 @@ class Core:
 
     def _beat(self, is_new: bool = False) -> None:
         if self._is_over or self._is_out:
-            # The others would believe that it has come back, or that it is the other one.
+            # A heartbeat would make the others believe that this node is back, or that it is the
+            # other one.
             return
         about: dict[str, Any] = {"began": self.nodes.began, "place": self._place}
         if is_new:
@@ -398,13 +402,13 @@ class Core:
         self._tell(self.subjects.all, "alive", **about)
 
     def bye(self) -> None:
-        """Say that this node goes."""
+        """Tell the others that this node leaves."""
         if not self._is_out:
             self._tell(self.subjects.all, "bye")
         self._is_over = True
 
     def figures(self, state: str, server: str, why: str) -> dict[str, Any]:
-        """For the gateway's status."""
+        """Counters and nodes, for the gateway's status."""
         return {
             "state": "name in use" if self._is_out else state,
             "server": server,

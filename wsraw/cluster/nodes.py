@@ -11,21 +11,22 @@ EXPIRY: Final = 3.5
 """Seconds after the last heartbeat of a node after which it is gone."""
 
 KEEP: Final = 600.0
-"""Seconds for which the numbers of a node that is gone are kept: if it comes back, what was lost
-meanwhile is counted."""
+"""Seconds for which the numbers of a node that is gone are kept: if it comes back, the messages
+that were lost meanwhile are counted."""
 
 MOST_NODES: Final = 10_000
-"""Nodes that are known at a time: further ones are not seen. Bad input must not fill our memory."""
+"""Nodes that are known at a time; further ones are ignored, so that bad input cannot fill the
+memory."""
 
 CLASHES: Final = 2
-"""Heartbeats of another process with our name that make a clash: one may be late, of the process
-before us."""
+"""Heartbeats with our name from another process that count as a clash: a single one may be a late
+heartbeat of the process before us."""
 
 
 Finding = Literal["", "new", "renewed", "restored"]
-"""What a heartbeat tells of a node: nothing; that it is there; that it is, and another process
-speaks for it than before; that the one before was of a second node with its name, which keeps
-out."""
+"""What a heartbeat tells about a node. "": nothing new. new: the node is there. renewed: it is
+there, and another process speaks for it than before. restored: it is there, and the process heard
+before belonged to a second node with the same name, which now stays out."""
 
 
 class Node(NamedTuple):
@@ -49,15 +50,15 @@ class Nodes:
         self.began = began
         self.others: dict[str, Node] = {}
         self.twin: Node | None = None
-        """Another one with our name; of several the one that was started first."""
+        """Another node with our name; if there are several, the one that was started first."""
         self._clashes = 0
         self._later: dict[str, str] = {}
-        """Name → the instance of a second node with it, which is not heard."""
+        """Name → the instance of a second node with that name, which is ignored."""
         self._gone: dict[str, tuple[float, str]] = {}
-        """Those that have gone: when, and the instance that was theirs."""
+        """The nodes that have gone: when, and their last instance."""
 
     def heard(self, name: str, instance: str, about: dict[str, Any], now: float) -> Finding:
-        """A heartbeat has come."""
+        """Handle a heartbeat."""
         began, place = about.get("began"), about.get("place")
         if not isinstance(began, float) or not isinstance(place, str):
             return ""
@@ -78,7 +79,7 @@ class Nodes:
         if before.instance == instance:
             return ""
         if _is_earlier(node, before):
-            # It has not died, so that was no successor.
+            # The process with this name still lives, so the one heard before was not its successor.
             self._later[name] = before.instance
             return "restored"
         return "renewed"
@@ -91,12 +92,12 @@ class Nodes:
             self.twin = node
 
     def keeps_out(self, name: str, instance: str) -> bool:
-        """Whether that process is of a second node with the name of one that is there. It may have
-        said something before it has noticed."""
+        """Whether a process belongs to a second node with the name of a node that is there. It may
+        have sent something before it noticed."""
         return instance == self._later.get(name)
 
     def left(self, name: str, instance: str, now: float) -> bool:
-        """A node says that it goes; True if it was known."""
+        """A node announces that it leaves; True if it was known."""
         node = self.others.get(name)
         if node is None or node.instance != instance:
             return False
@@ -108,7 +109,7 @@ class Nodes:
         self._later.pop(name, None)
 
     def expire(self, now: float) -> list[str]:
-        """Forget the nodes that have been silent for too long; give their names."""
+        """Forget the nodes that have been silent for too long; return their names."""
         gone = [each.name for each in self.others.values() if now - each.heard_at > EXPIRY]
         for name in gone:
             self._lose(name, now)
@@ -118,7 +119,7 @@ class Nodes:
         return gone
 
     def forget(self, now: float) -> list[str]:
-        """The names of those that have been gone for long, once each."""
+        """The names of the nodes that have been gone for long, once each."""
         found = [name for name, (since, _) in self._gone.items() if now - since > KEEP]
         for name in found:
             del self._gone[name]
@@ -126,7 +127,7 @@ class Nodes:
 
     @property
     def clash(self) -> Node | None:
-        """The node that has our name, if that is certain."""
+        """The other node that has our name, if that is certain."""
         return self.twin if self._clashes >= CLASHES else None
 
     @property
@@ -137,5 +138,5 @@ class Nodes:
 
 
 def _is_earlier(node: Node, other: Node) -> bool:
-    """Whether that process was started before another one."""
+    """Whether one process was started before another one."""
     return (node.began, node.instance) < (other.began, other.instance)

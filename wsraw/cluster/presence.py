@@ -23,28 +23,28 @@ CHUNK: Final = 200
 """Members in one message."""
 
 REFRESHED: Final = 200
-"""Groups of which all is told anew in a tick."""
+"""Groups whose members are all sent again in a tick."""
 
 GRACE: Final = 0.75
-"""Seconds after a node is found gone until handlers are told, and after NATS is back. With the time
-that finding it takes this is below 5 s, and above what we need to notice that it is NATS that is
-gone: then nothing is known of any node."""
+"""Seconds that handlers are told late after a node is found gone, and after NATS is back. Together
+with the time to find a node gone this is below 5 s. It is also longer than it takes to notice that
+NATS is gone, as then nothing is known about any node."""
 
 RETURN: Final = 4.5
 """Seconds that other nodes have to come back after NATS was away."""
 
 MOST_MEMBERS: Final = 1_000_000
-"""Members of other nodes that are known; further ones are not."""
+"""Members of other nodes that are remembered; further ones are ignored."""
 
 Member = tuple[str, str]
-"""Its user, and its pool."""
+"""A member's user, and its pool."""
 
 Members = dict[int, Member]
 
 
 class Presence:
-    """What one node knows. `say` publishes to the nodes with members of a group, `answer` tells one
-    node, `deliver` gives the gateway a record if it can take it."""
+    """What one node knows about members. `say` publishes to the nodes with members of a group,
+    `answer` tells one node, `deliver` gives the gateway a record if it can take it."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Presence:
         deliver: Callable[[Relay], bool],
         is_there: Callable[[str], bool],
     ) -> None:
-        """`name`: this node's; `is_there`: whether another one is alive."""
+        """`name`: this node's name. `is_there`: whether another node is alive."""
         self._name = name
         self._say = say
         self._answer = answer
@@ -64,14 +64,16 @@ class Presence:
         self._others: dict[str, dict[str, Members]] = {}
         """Group → node → its members."""
         self._told: dict[str, dict[str, Members]] = {}
-        """The same of those whom handlers were told to have left, as their nodes were gone."""
+        """Group → node → its members that handlers were told have left, because the node is
+        gone."""
         self._refresh: dict[str, None] = {}
         self._gone: dict[str, float] = {}
-        """Nodes that are gone, and until when that is not certain."""
+        """Nodes that are gone, and when that becomes certain."""
         self._unsure: dict[str, tuple[float, dict[str, Members]]] = {}
-        """Nodes whose agent has begun anew, until when it may say that these are still there."""
+        """Nodes whose agent was started again: until when it may confirm members, and which of them
+        it has not confirmed."""
         self._certain_at = 0.0
-        """When it is known which nodes are there."""
+        """When it becomes known which nodes are there."""
         self._known = 0
 
     def __contains__(self, group: str) -> bool:
@@ -80,7 +82,7 @@ class Presence:
     # --- this node ---
 
     def receive(self, group: str, options: dict[str, Any]) -> None:
-        """The gateway tells of its own members."""
+        """Handle what the gateway tells about its own members."""
         joined, left = options.get("in", ()), options.get("out", ())
         is_all = options.get("all")
         if is_all and not group:
@@ -111,7 +113,7 @@ class Presence:
             self._forget(group)
 
     def _forget(self, group: str) -> None:
-        """Nobody here is in the group any more: we do not hear of it."""
+        """Forget a group that has no members here any more: its messages do not reach us."""
         del self._own[group]
         self._told.pop(group, None)
         for members in self._others.pop(group, {}).values():
@@ -125,26 +127,26 @@ class Presence:
             self._say(group, options)
 
     def lost(self) -> None:
-        """The gateway is gone, and its members with it: others have their handlers told."""
+        """The gateway is gone, and its members with it: other nodes tell their handlers."""
         for group in list(self._own):
             self._say(group, {"all": True, "dead": True})
             self._forget(group)
 
     def connected(self, now: float) -> None:
-        """NATS is there, or there again: tell all, and ask for all."""
+        """NATS is connected, for the first time or again: send all members, and ask for all."""
         self._certain_at = now + RETURN
         self._refresh.update(dict.fromkeys(self._own))
 
     # --- other nodes ---
 
     def missed(self, group: str) -> None:
-        """Something of the group did not come, or could not be said: all of it is said again, also
-        that nobody is there."""
+        """A message about the group was missed, or could not be sent: send all members again, even
+        if there are none."""
         if len(self._refresh) < MOST_MEMBERS:
             self._refresh[group] = None
 
     def heard(self, group: str, node: str, options: dict[str, Any]) -> None:
-        """Another node tells of its members. It may be anything."""
+        """Handle what another node tells about its members, which may be anything."""
         own = self._own.get(group)
         if own is None:
             return
@@ -178,11 +180,11 @@ class Presence:
     # --- nodes that go, and come back ---
 
     def gone(self, node: str, now: float) -> None:
-        """A node has left, or was not heard for too long."""
+        """A node has left, or has been silent for too long."""
         self._gone[node] = now + GRACE
 
     def renewed(self, node: str, now: float) -> None:
-        """Another process speaks for a node: it tells anew who is there, if its gateway lives."""
+        """Another process speaks for a node: if its gateway lives, it sends its members again."""
         before = {}
         for group, nodes in self._others.items():
             members = nodes.pop(node, None)
@@ -193,8 +195,9 @@ class Presence:
             self._unsure[node] = now + RETURN, before
 
     def restored(self, node: str) -> None:
-        """That process was of a second node with the same name, which keeps out: those who were
-        there still are. They are asked for, as it may have told of its own."""
+        """The process heard before belonged to a second node with the same name, which now stays
+        out: the members before it are still there. The node is asked for its members, as the other
+        one may have sent its own."""
         _, before = self._unsure.pop(node, (0.0, {}))
         told = [group for group, nodes in self._others.items() if node in nodes]
         for group in dict.fromkeys((*before, *told)):
@@ -209,7 +212,7 @@ class Presence:
             self.missed(group)
 
     def forget(self, node: str) -> None:
-        """A node has been gone for long."""
+        """Forget a node that has been gone for long."""
         for group in list(self._told):
             self._told[group].pop(node, None)
             if not self._told[group]:
@@ -218,7 +221,7 @@ class Presence:
     def tick(self, now: float, is_connected: bool) -> None:
         """To be called several times a second."""
         if not is_connected:
-            # It may be us whom nobody hears.
+            # Perhaps only we are cut off.
             self._certain_at = now + RETURN
             return
         for group in list(islice(self._refresh, REFRESHED)):
@@ -261,7 +264,7 @@ class Presence:
         self._tell("back", group, node, back)
 
     def _tell(self, kind: str, group: str, node: str, members: Members) -> None:
-        """Have the handlers here told, unless another node does."""
+        """Have the handlers here told, unless another node does it."""
         others = (each for each in self._others.get(group, ()) if each != node)
         if any(each < self._name for each in others if self._is_there(each)):
             return
@@ -272,7 +275,7 @@ class Presence:
 
 
 def _chunks(members: Members) -> Iterator[dict[str, Any]]:
-    """Options that tell of all members, in messages that are not too large."""
+    """Options that list all members, split into messages that are not too large."""
     listed = [[con, user, pool] for con, (user, pool) in members.items()]
     for at in range(0, max(1, len(listed)), CHUNK):
         options: dict[str, Any] = {"in": listed[at : at + CHUNK]}

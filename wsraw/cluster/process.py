@@ -13,11 +13,11 @@ from wsraw.runtime.launch import Parent
 
 
 def main(settings: Settings, endpoint: str, token: str, supervisor: Parent) -> int:
-    """Work until the gateway or the end of the supervisor ends it. Returns the exit code."""
+    """Run the agent until the gateway or the supervisor ends it. Returns the exit code."""
     # Ctrl-C reaches the whole process group; the supervisor decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
-    # Not the default one of Windows, which cannot watch the link.
+    # The default loop of Windows cannot watch the link.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         runner.run(_run(settings, endpoint, token))
     return 0

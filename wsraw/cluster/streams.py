@@ -1,9 +1,9 @@
-"""Sans-I/O. Numbers on what nodes say to each other: so nothing is taken twice, or late, and what
-was lost is counted.
+"""Sans-I/O. Numbers on the messages between nodes: so no message is taken twice or too late, and
+lost ones are counted.
 
-All that one process of a node says on one subject is a stream, and numbered from 1. Who listens to
-the subject knows the last number of each node. A gap is counted as missed. What is not newer than
-the last one is dropped: it was counted as missed before, or has come already.
+All messages of one process of a node on one subject are a stream, numbered from 1. A node that
+listens to the subject knows the last number of each sender. A gap counts as missed. A message that
+is not newer than the last one is dropped: it was counted as missed before, or has come already.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Final
 
 MOST_STREAMS: Final = 100_000
-"""Subjects whose last number a node keeps. For one that was forgotten, a new stream begins: then a
-gap between the two is not noticed."""
+"""Subjects whose last number a node keeps. If one was forgotten, a new stream begins, and a gap
+between the two streams is not noticed."""
 
 
 class Numbers:
-    """Of what this node says."""
+    """The numbers of what this node sends."""
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self._most = most
@@ -25,7 +25,7 @@ class Numbers:
         self._streams = 0
 
     def next(self, subject: str) -> tuple[int, int]:
-        """The stream and the number of what is said next."""
+        """The stream and the number of the next message."""
         known = self._last.get(subject)
         if known is None:
             if len(self._last) >= self._most:
@@ -37,7 +37,7 @@ class Numbers:
 
 
 class Heard:
-    """Of what other nodes have said on one subject."""
+    """The numbers of what other nodes have sent on one subject."""
 
     __slots__ = ("_last",)
 
@@ -46,11 +46,12 @@ class Heard:
         """Node → its instance, its stream, and the last number."""
 
     def take(self, node: str, instance: str, stream: int, seq: int) -> int | None:
-        """How many were missed before this one; None: it has come already, or too late."""
+        """How many messages were missed before this one; None if it came already, or comes too
+        late."""
         known = self._last.get(node)
         if known is None or known[:2] != (instance, stream):
-            # Whoever begins to listen has missed nothing. Nor can be said what was lost at the end
-            # of another stream.
+            # A node that begins to listen has missed nothing. How much was lost at the end of
+            # another stream is not known.
             self._last[node] = instance, stream, seq
             return 0
         if seq <= known[2]:
@@ -59,5 +60,5 @@ class Heard:
         return seq - known[2] - 1
 
     def forget(self, node: str) -> None:
-        """A node has gone."""
+        """Forget a node that has gone."""
         self._last.pop(node, None)

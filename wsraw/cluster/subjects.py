@@ -2,8 +2,8 @@
 
 A subject is tokens with dots between them, and wildcards are tokens, too (`*`, `>`). A group may
 have any name, so what is not a plain character is written as its UTF-8 bytes: `room.7` becomes
-`room=2E7`. A long name is replaced by its hash, as a NATS server cuts off who sends a line of more
-than 4 KiB.
+`room=2E7`. A long name is replaced by its hash, because a NATS server disconnects clients that send
+a line of more than 4 KiB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LONGEST: Final = 200
 """Characters of an encoded name; a longer one is hashed."""
 
 HASHED: Final = "=="
-"""In front of a hash; `=` in an encoded name has two hexadecimal digits behind it."""
+"""The prefix of a hash. In an encoded name, `=` is always followed by two hexadecimal digits."""
 
 _SIMPLE: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -24,8 +24,8 @@ _PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 
 
 def encode(name: str) -> str:
-    """A name as one token of a subject. Different names give different tokens (of long ones, so
-    far as their SHA-256 differs)."""
+    """A name as one token of a subject. Different names have different tokens (as far as the
+    SHA-256 of long names differs)."""
     if _SIMPLE.fullmatch(name):
         return name
     data = name.encode("utf-8", "surrogatepass")
@@ -43,18 +43,18 @@ class Subjects:
         self._users = f"{cluster}.user."
         self._nodes = f"{cluster}.node."
         self.all = f"{cluster}.all"
-        """For every node."""
+        """The subject for all nodes."""
         self.own = self.of_node(node)
-        """For this one."""
+        """The subject for this node."""
 
     def of_group(self, group: str) -> str:
-        """Of what is published to a group."""
+        """The subject for what is published to a group."""
         return self._groups + encode(group)
 
     def of_user(self, user: str) -> str:
-        """Of what is sent to a user."""
+        """The subject for what is sent to a user."""
         return self._users + encode(user)
 
     def of_node(self, node: str) -> str:
-        """Of what is for one node."""
+        """The subject for what is sent to one node."""
         return self._nodes + node

@@ -1,1 +1,1 @@
-"""The commands of `wsraw`, one module a group. Each imports what it needs when it is called."""
+"""The commands of `wsraw`, one module a group. Each imports what it needs when it runs."""

@@ -1,5 +1,5 @@
-"""What commands check before they start anything: here one line of the terminal names a mistake;
-in a run it would be a crash loop, or a line of a child's log."""
+"""Checks that commands make before they start anything: here a mistake is one line in the terminal;
+in a run it would be a crash loop, or a line in a child's log."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from wsraw.link.open_options import check, is_local, open_of, parse_target, read
 from wsraw.link.records import DEFAULT_POOL
 
 SETTINGS_FILE: Final = "wsraw.toml"
-"""As `wsraw init` names it."""
+"""The name under which `wsraw init` writes the settings file."""
 
 
 def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
-    """Whether the programs, and the files that settings name, are there; returns what each pool
-    runs. Raises WrongUse."""
+    """Check that the programs, and the files that settings name, exist; return what each pool runs.
+    Raises WrongUse."""
     try:
         in_pools = pools.entries(found.settings, os.path.isfile)
     except ValueError as error:
-        # Of what can only be said when the files are looked at.
+        # The message is about something that only a look at the files can show.
         raise WrongUse(str(error)) from error
     for name, entries in in_pools.items():
         for entry in entries:
@@ -49,14 +49,14 @@ def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
 
 
 def unused_file(config: str | None) -> str:
-    """A warning if there is a settings file here that the command was not given; else ""."""
+    """A warning if this folder has a settings file that the command was not given; else ""."""
     if config or not os.path.isfile(SETTINGS_FILE):
         return ""
     return f"{SETTINGS_FILE} in this folder is not used; add --config {SETTINGS_FILE}"
 
 
 def check_program(program: Program, where: str = "--workers ") -> None:
-    """Whether the file or the command is there. Raises WrongUse."""
+    """Check that the file or the command exists. Raises WrongUse."""
     if program.module:
         return
     if program.file is not None or os.path.isdir(program.name):
@@ -90,7 +90,7 @@ def _check_file(file: str) -> None:
 
 
 def check_admin_token(settings: Settings) -> None:
-    """Whether the file with the token of the admin address can be read. Raises WrongUse."""
+    """Check that the token file of the admin address can be read. Raises WrongUse."""
     if not settings.admin_token:
         return
     try:
@@ -103,8 +103,8 @@ def check_admin_token(settings: Settings) -> None:
 
 
 def check_cluster(settings: Settings) -> None:
-    """Whether the agent of a cluster could start: its library, and the files that it reads. Raises
-    WrongUse."""
+    """Check that the agent of a cluster could start: that its library and the files that it reads
+    are there. Raises WrongUse."""
     if not settings.cluster:
         return
     if importlib.util.find_spec("nats") is None:
@@ -122,7 +122,7 @@ def check_cluster(settings: Settings) -> None:
 
 
 def check_keys(settings: Settings) -> None:
-    """Whether the key files of the link can be used. Raises WrongUse."""
+    """Check that the key files of the link can be used. Raises WrongUse."""
     if not settings.link_key:
         return
     from wsraw.runtime import keys
@@ -140,11 +140,11 @@ TRY_FOR: Final = 3.0
 """Seconds within which a target of a bridge must take a connection."""
 
 MOST_TRIED: Final = 20
-"""Targets of a file of tokens that are tried."""
+"""Targets of a token file that are tried."""
 
 
 def targets_of(bridge: BridgeSettings) -> list[str]:
-    """The targets of a bridge. Raises WrongUse for a file of tokens that cannot be used."""
+    """The targets of a bridge. Raises WrongUse for a token file that cannot be used."""
     if bridge.to:
         return [bridge.to]
     where = f"bridges: {bridge.tokens}: "
@@ -163,8 +163,8 @@ def targets_of(bridge: BridgeSettings) -> list[str]:
 
 
 def try_target(target: str) -> str:
-    """Connect to a target and close again; why that was not possible, or nothing. Of TLS and of a
-    WebSocket nothing is tried."""
+    """Connect to a target and close again; return why that failed, or "". No TLS or WebSocket
+    handshake is tried."""
     found = parse_target(target)
     try:
         if found.path:
@@ -179,8 +179,9 @@ def try_target(target: str) -> str:
 
 
 def try_targets(bridge: BridgeSettings, proxy: str) -> list[tuple[str, str]]:
-    """The targets of a bridge, at most MOST_TRIED, each with what `try_target` says; those that are
-    reached through a proxy are left out. `proxy` is the setting connect_proxy. Raises WrongUse."""
+    """Try at most MOST_TRIED targets of a bridge; return each with the result of `try_target`.
+    Targets that are reached through a proxy are left out. `proxy` is the setting connect_proxy.
+    Raises WrongUse."""
     through = proxy if bridge.proxy is None else bridge.proxy
     targets = [
         target

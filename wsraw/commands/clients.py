@@ -1,4 +1,4 @@
-"""Commands about connections: list them, look at one, close, send to and trace them."""
+"""Commands about connections: list, show, close, send to and trace them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MOST_READ: Final = 1024 * 1024
 """Bytes that can be sent at once."""
 
 ON_A_SCREEN: Final = 100
-"""Connections that a terminal is shown, unless it asks for more."""
+"""Connections that are listed on a terminal, unless an option asks for more."""
 
 
 class NotDone(Failed):
-    """The run has not done it; `data` says more."""
+    """The run has refused a request; `data` says more."""
 
     def __init__(self, text: str, data: Any) -> None:
         super().__init__(text)
@@ -85,7 +85,7 @@ def _is_given(value: object) -> bool:
 
 
 def pages(run_dir: str, what: str, options: dict[str, Any], timeout: float) -> Iterator[Any]:
-    """The answers of the gateway, `Done`s. Options that were not given are left out."""
+    """The answers of the gateway, each a `Done`. Options that were not given are left out."""
     from wsraw.supervisor.control import client
 
     given = {name: value for name, value in options.items() if _is_given(value)}
@@ -235,7 +235,7 @@ def _number(text: str) -> int:
 
 
 def _show_chosen(con_id: int | None, run_dir: str, timeout: float, options: Any) -> None:
-    """What `kick` would close."""
+    """List the connections that `kick` would close."""
     from wsraw.supervisor.connections import table
 
     if con_id is not None:
@@ -257,7 +257,7 @@ def _connections(count: int) -> str:
 
 
 def data_options(command: F) -> F:
-    """Add what says what is sent."""
+    """Add the options that say what is sent."""
     command = click.option(
         "--binary", is_flag=True, help="Send a binary message. Default: a text message."
     )(command)
@@ -266,7 +266,7 @@ def data_options(command: F) -> F:
 
 
 def _read(data: str | None, file: str | None, binary: bool) -> bytes:
-    """What is to be sent: an argument, a file, or for `-` what the standard input has."""
+    """The data to send: an argument, a file, or for `-` the standard input."""
     if (data is None) == (file is None):
         raise WrongUse("give DATA, - for the standard input, or --file")
     if file is not None:

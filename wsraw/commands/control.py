@@ -37,7 +37,7 @@ def timeout_option(seconds: float) -> Callable[[F], F]:
 
 
 def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float, options: Any = None) -> Any:
-    """The answer of the run, a `Done`."""
+    """Send the run a request; return its answer, a `Done`."""
     from wsraw.supervisor.control import client
 
     try:
@@ -69,13 +69,13 @@ def status(run_dir: str, timeout: float, as_json: bool) -> int:
     done = _ask(run_dir, "status", (), timeout)
     show(json.dumps(done.data) if as_json else table(done.data))
     if done.data.get("admin") and sys.stdout.isatty() and not as_json:
-        # Not for a pipe: it has a secret.
+        # Not into a pipe: the link contains a secret.
         show(f"admin page: {_admin_link(done.data)}")
     return 1 if done.data["problems"] else 0
 
 
 def _admin_link(data: dict[str, Any]) -> str:
-    """The URL of the admin page, with its token if that is one of the run's own."""
+    """The URL of the admin page, with its token if the run has made it itself."""
     from wsraw.supervisor.run_folder.folder import ADMIN_TOKEN
 
     try:
@@ -227,7 +227,7 @@ def upgrade(python: str, run_dir: str, timeout: float) -> None:
     gateway takes over all connections, after a short pause. If it cannot, the old gateway
     continues, and the exit code is 1.
     """
-    # The run may have another current folder.
+    # The current folder of the run may be another one.
     args = (os.path.abspath(python),) if python else ()
     show(_ask(run_dir, "upgrade", args, timeout).text)
 

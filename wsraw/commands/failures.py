@@ -1,4 +1,4 @@
-"""How a command ends that does not succeed: one line that says what to do, and an exit code."""
+"""How a command that fails ends: with one line that says what to do, and an exit code."""
 
 from __future__ import annotations
 

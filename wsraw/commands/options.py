@@ -16,10 +16,10 @@ from wsraw.config import sources
 from wsraw.config.options import Option
 
 OF_WORKERS: Final = ("concurrency", "on_exception", "log_level", "log_format")
-"""The settings of a worker that is started by hand."""
+"""The settings that apply to a worker that is started by hand."""
 
 _FILE: Final = re.compile(r"\.(?:py|toml)(?::\d+)?$")
-"""The end of an argument that is a handlers file, or a settings file."""
+"""Ends an argument that is a handlers file or a settings file."""
 
 _METAVARS: Final = {
     "listen": "ADDRESS",
@@ -55,8 +55,8 @@ _METAVARS_OF_KINDS: Final = {"count": "N", "number": "N", "size": "SIZE", "time"
 
 
 class GroupedCommand(click.Command):
-    """A command whose help shows the settings under the headings that the docs have, too. Of one
-    without arguments it says which option an argument lacks."""
+    """A command whose help shows the settings under the same headings as the docs. If it takes no
+    arguments and gets a file as one, it says which option is missing."""
 
     allow_extra_args = True
 
@@ -105,14 +105,14 @@ def setting_options(names: Container[str] = ()) -> list[click.Parameter]:
 
 
 class _Option(click.Option):
-    """An option whose help is read when somebody asks for it."""
+    """An option whose help text is built only when it is shown."""
 
     def __init__(self, names: list[str], *, told: Callable[[], str], **values: Any) -> None:
         super().__init__(names, **values)
         self._told = told
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Names and help."""
+        """The names and the help text."""
         self.help = self._told()
         return super().get_help_record(ctx)
 
@@ -125,8 +125,8 @@ def _meaning_and_default(option: Option) -> str:
 
 @cache
 def _click_option(option: Option) -> click.Parameter:
-    """Click reads a text, or a switch, and no more: sources.py checks values wherever they come
-    from. What was not given is None or empty."""
+    """The option for click, which reads a text or a switch, and no more: sources.py checks values
+    wherever they come from. An option that was not given is None or empty."""
     is_switch = option.kind == "switch"
     metavar = _METAVARS.get(option.name) or _METAVARS_OF_KINDS.get(option.kind)
     if option.choices:
@@ -142,7 +142,7 @@ def _click_option(option: Option) -> click.Parameter:
 
 
 def gather(values: dict[str, Any], config: str | None = None) -> sources.Configuration:
-    """The settings in force. `values` are those of the command line. Raises WrongUse."""
+    """The settings in force. `values` are the options of the command line. Raises WrongUse."""
     given = {name: value for name, value in values.items() if value not in (None, ())}
     try:
         return sources.gather(given, os.environ if config is not None else {}, config or "")
@@ -210,7 +210,7 @@ def gather_bridge(values: dict[str, Any]) -> sources.Configuration:
 
 
 _BRIDGE_ERROR: Final = re.compile(r"--bridge: table 1: (?:(\w+): )?")
-"""Of the settings, where there may be several bridges."""
+"""Begins an error about the only bridge: the settings number their bridges."""
 
 
 def _flag(found: re.Match[str]) -> str:

@@ -37,8 +37,8 @@ def run(config: str | None, **values: Any) -> int:
 
 
 def _run(read: Callable[[], sources.Configuration], unused: str = "", config: str = "") -> int:
-    """`read`: to be called again when the settings may have changed; `config`: the file, if one was
-    given."""
+    """`read`: reads the settings, also again when they may have changed. `config`: the settings
+    file, if one was given."""
     from wsraw.supervisor.replacing import records, replacement
 
     told = replacement.taken()
@@ -68,7 +68,8 @@ def _run(read: Callable[[], sources.Configuration], unused: str = "", config: st
 
     def reread() -> settings_module.Settings:
         if is_pipe(config):
-            # It would be taken for an empty file, and all settings for defaults.
+            # A pipe that was read once would look like an empty file, and all settings would have
+            # their defaults.
             raise ValueError(f"{config}: a pipe cannot be read again; give --config a file")
         try:
             again = read()

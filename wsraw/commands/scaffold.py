@@ -82,7 +82,7 @@ def _unit(text: str, place: Path, user: str) -> str:
     return text.format(
         command=" ".join(map(_quoted, words)),
         config=_quoted(str(place / "wsraw.toml")),
-        # This one takes the rest of the line as it is.
+        # WorkingDirectory takes the rest of the line as it is, without quotes.
         folder=str(place).replace("%", "%%"),
         user=_user_lines(user),
     )
@@ -104,7 +104,7 @@ DynamicUser=yes"""
 
 
 def _quoted(word: str) -> str:
-    """A word of a command in a unit (systemd.service(5), "Command lines")."""
+    """A word of a command in a systemd unit (systemd.service(5), "Command lines")."""
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{word}"' if " " in word or word != word.strip("'") else word
 
@@ -144,7 +144,7 @@ def check(config: str | None, **values: Any) -> None:
 
 
 class _Report:
-    """Prints what is found, and counts the problems."""
+    """Prints what the checks find, and counts the problems."""
 
     def __init__(self) -> None:
         self.problems = 0
@@ -215,7 +215,7 @@ def _check_listeners(settings: Settings, report: _Report) -> None:
 
 
 def _check_address(listen: Listen, name: str, taken: _Taken, report: _Report) -> None:
-    """Listen there for a moment."""
+    """Listen on an address for a moment."""
     from wsraw.runtime import sockets
 
     try:
@@ -244,7 +244,8 @@ def _place(listen: Listen) -> str:
 
 
 class _Taken:
-    """Where the runs of this user listen, as far as they answer; asked for when it is needed."""
+    """The addresses on which this user's runs listen, as far as the runs answer. They are asked
+    when this is first needed."""
 
     def __init__(self, run_dir: str) -> None:
         self._run_dir = run_dir
@@ -269,8 +270,8 @@ class _Taken:
 def _child(
     settings: Settings, timeout: float, *arguments: str
 ) -> tuple[int, dict[str, Any] | None, str]:
-    """Run a process of wsraw's own until its end; returns its exit code, what it reports, and its
-    other output. Raises TimeoutExpired."""
+    """Run a process of wsraw until it ends; return its exit code, its report, and its other output.
+    Raises TimeoutExpired."""
     from wsraw.config.settings import to_json
     from wsraw.supervisor.processes.process import (
         environment_of_child,
@@ -280,7 +281,8 @@ def _child(
 
     variables = {**own_variables(), "WSRAW_PARENT": str(os.getpid())}
     with tempfile.TemporaryFile() as report, tempfile.TemporaryFile() as output:
-        # Files, as a program that the handlers start may outlive them and keep a pipe open.
+        # Files instead of pipes: a program that the handlers start may outlive the process and keep
+        # a pipe open.
         process = subprocess.Popen(
             own_command(*arguments),
             env=environment_of_child(variables),
@@ -304,7 +306,7 @@ def _child(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """With what it has started."""
+    """Kill a process, with all that it has started."""
     if hasattr(signal, "SIGKILL"):
         os.killpg(process.pid, signal.SIGKILL)
     else:

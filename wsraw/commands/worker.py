@@ -92,7 +92,7 @@ def worker(
         return code
     token = token or (_token_of_run(run_dir, endpoint) if keys is None else "")
     for name in ("WSRAW_ENDPOINT", "WSRAW_TOKEN", "WSRAW_POOL", "WSRAW_RUN_DIR"):
-        # Programs that a handler starts must not use them.
+        # Programs that a handler starts must not use these variables.
         os.environ.pop(name, None)
     if found.file is None:
         return _become(found.words, endpoint, token, pool, keys)
@@ -105,7 +105,7 @@ def worker(
 
 
 def _find(run_dir: str, token: str) -> tuple[str, str]:
-    """Endpoint and token of the run in that folder; a token that was given stays."""
+    """Endpoint and token of the run in that folder. A token that was given is kept."""
     from wsraw.runtime.link import place
 
     folder = Path(run_dir).absolute()
@@ -163,7 +163,8 @@ def _read_keys(key: str, gateway_key: str) -> tuple[str, str]:
 
 
 def _keys_of_environment(is_known: bool, endpoint: str) -> tuple[str, str] | None:
-    """The keys as a worker in another language gets them; a handler's programs do not."""
+    """The keys in the variables that a worker in another language gets. They are removed, so that a
+    handler's programs do not get them."""
     secret, gateway, _ = (
         os.environ.pop(f"WSRAW_CURVE_{name}KEY", "") for name in ("SECRET", "SERVER", "PUBLIC")
     )
@@ -197,8 +198,8 @@ def _become(
 
 
 def _token_of_run(run_dir: str, endpoint: str) -> str:
-    """The token beside the socket of an ipc:// endpoint; for another one of this machine, that of
-    the run folder. It is never sent to another machine."""
+    """The token in the folder of an ipc:// endpoint; for another endpoint on this machine, the
+    token in the run folder. A token is never sent to another machine."""
     if endpoint.startswith("ipc://"):
         run_dir = os.path.dirname(endpoint.removeprefix("ipc://"))
     elif not run_dir or not _is_loopback(endpoint):
@@ -210,5 +211,5 @@ def _is_loopback(endpoint: str) -> bool:
     try:
         return is_loopback_endpoint(endpoint)
     except ValueError:
-        # The name of a host: where that leads is not known.
+        # A host name: where it leads is not known.
         return False

@@ -20,7 +20,7 @@ from wsraw.link.rules import split_host_port
 Address: TypeAlias = IPv4Address | IPv6Address
 
 UNIX: Final = "unix"
-"""Stands for the address of a peer on a unix socket, which has none."""
+"""Stands for the address of a peer on a unix socket, because it has none."""
 
 
 # --- listeners ---
@@ -30,7 +30,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """One listener, as `parse_listen` reads it."""
 
     name: str
-    """The text of the setting; `con.listener`."""
+    """The text of the setting; also `con.listener`."""
     host: str = ""
     port: int = 0
     path: str = ""
@@ -39,7 +39,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """Number or name of a socket that a service manager passes; then host, port and path are
     unused."""
     mode: int | None = None
-    """Permissions of the socket's file; None: those of the umask."""
+    """Permissions of the socket's file; None: as the umask says."""
     group: str = ""
     """Name or number of the group of the socket's file; empty: the group of the process."""
     protocol: Literal["any", "raw", "websocket"] = "any"
@@ -59,10 +59,10 @@ class TlsPair(NamedTuple):
     """A certificate of a listener."""
 
     names: tuple[str, ...]
-    """The server names that it is for; none: all others."""
+    """The server names that it is for; none: all names that no other certificate is for."""
     cert: str
     key: str
-    """Empty: the key is in the file of the certificate."""
+    """The file of the key; empty: the key is in the file of the certificate."""
 
 
 _PROTOCOLS: Final = {
@@ -91,7 +91,7 @@ OF_LISTENER: Final = (
 OF_UNIX: Final = ("mode", "group")
 """Options of a unix socket; they are not settings."""
 GROUP_MODE: Final = 0o660
-"""Permissions of a socket with a group: its members must be allowed to write, to connect."""
+"""Permissions of a socket with a group: its members need the write permission to connect."""
 FIRST_PASSED: Final = 3
 """The first descriptor that a service manager passes: 0 to 2 are stdin, stdout and stderr."""
 _DESCRIPTOR: Final = re.compile(r"[0-9]{1,9}|[!-~]{1,255}", re.ASCII)
@@ -131,12 +131,12 @@ def _parse_listen(text: str, settings: Settings) -> Listen:
             raise ValueError(f"{name!r} is not an option; write one of {', '.join(known)}")
         found[name] = _option_value(name, value)
     if "tls_cert" in names:
-        # A listener with certificates of its own has none of the others.
+        # A listener with certificates of its own uses none of the settings.
         for name in _MAY_BE_REPEATED:
             found[name] = tuple(value for each, value in given if each == name)
     asks_nobody = "tls_client_auth" in names and found["tls_client_auth"] == "none"
     if asks_nobody and "tls_client_ca" not in names:
-        # The authorities of the settings are for the other listeners.
+        # The client authorities of the settings are for the other listeners.
         found["tls_client_ca"] = ""
     found["tls"] = _tls_of(scheme, found["tls"], bool(found["tls_cert"]), "tls" in names)
     if "group" in found:
@@ -192,7 +192,8 @@ def _option_value(name: str, text: str) -> Any:
 
 
 def _tls_of(scheme: str, tls: str, has_cert: bool, is_own: bool) -> str:
-    """A prefix decides; only an option of the listener itself overrides it."""
+    """Whether a listener uses TLS. A prefix decides; only an option of the listener itself
+    overrides it."""
     if scheme and not is_own:
         return "required" if scheme in _WITH_TLS else "off"
     if scheme in _WITH_TLS and tls == "off":
@@ -221,7 +222,8 @@ _NAMES: Final = re.compile(r"(?:(?:\*\.)?[\w.-]+)(?:,(?:\*\.)?[\w.-]+)*")
 
 
 def split_certificate(text: str) -> tuple[str, str]:
-    """The server names and the file of a tls_cert; a file alone may have a = in its name."""
+    """The server names and the file of a tls_cert value; the name of a file alone may contain a
+    =."""
     names, equals, file = text.partition("=")
     return (names, file) if equals and _NAMES.fullmatch(names) else ("", text)
 
@@ -258,7 +260,7 @@ def parse_admin(text: str) -> Listen:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address of that name."""
+    """Whether only this machine can reach an address with this host."""
     address = parse_address(host)
     return address.is_loopback if address is not None else host.lower() == "localhost"
 
@@ -320,7 +322,7 @@ class Networks:
                 raise ValueError(f"{text!r}: {_advice(text, error)}") from error
 
     def __contains__(self, address: Address | str | None) -> bool:
-        """Whether an address, or the word `unix`, is among them."""
+        """Whether an address, or the word `unix`, is among the trusted ones."""
         if isinstance(address, str):
             return self._unix and address == UNIX
         return address is not None and any(

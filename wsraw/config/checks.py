@@ -24,20 +24,21 @@ from wsraw.config.units import show_size
 from wsraw.link.open_options import parse_proxy
 
 LEAST_MEMORY: Final = MIB
-"""Bytes. A number without its unit (512 for 512MiB) would refuse all clients."""
+"""Bytes. A number whose unit was forgotten (512 for 512MiB) would refuse all clients."""
 
 LEAST_GATEWAY_TIMEOUT: Final = 1.0
-"""Seconds. A busy machine takes milliseconds for an answer, and each late one ends all clients."""
+"""Seconds. On a busy machine an answer takes milliseconds, but one that is too late disconnects all
+clients."""
 
 NODE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What a node, or a cluster, may be called: it is part of a subject of NATS, and of a reference."""
+"""What a node or a cluster may be named: the name is part of a NATS subject and of references."""
 
 ONE_READ: Final = 64 * KIB
 """Most bytes read from a connection in a turn."""
 
 
 def from_options(values: Mapping[str, Any]) -> Settings:
-    """Settings from values by name, checked. Raises ValueError, as `check` does."""
+    """Settings from values by name, checked. Raises ValueError like `check`."""
     settings = Settings(**{name: options.read(name, value) for name, value in values.items()})
     check(settings)
     return settings
@@ -102,7 +103,7 @@ def _check_groups(settings: Settings) -> None:
 
 
 def _check_admin(settings: Settings) -> None:
-    """Check `admin`: whoever can reach that address sees what the run does."""
+    """Check `admin`: all who can reach that address see what the run does."""
     if not settings.admin:
         for name in ("admin_token", "publish_token"):
             if getattr(settings, name):
@@ -116,8 +117,8 @@ def _check_admin(settings: Settings) -> None:
 
 
 def _check_link(settings: Settings) -> None:
-    """Whoever connects to the link can act as every handler: on a network it needs keys. Batches
-    are shorter there."""
+    """Check the link: whoever connects to it can act as any handler, so on a network it needs keys.
+    Batches from a network are also smaller."""
     for text in settings.worker_listen:
         if is_loopback_endpoint(text) or settings.link_key:
             continue
@@ -161,7 +162,7 @@ def _check_cluster(settings: Settings) -> None:
 
 
 def check_nats(url: str) -> None:
-    """Whether this is the address of a NATS server. Raises ValueError."""
+    """Check the URL of a NATS server. Raises ValueError."""
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("nats", "tls") and parts.hostname and parts.port

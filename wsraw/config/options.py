@@ -42,7 +42,7 @@ SECTIONS: Final = {
     "worker_listen": "Workers on other machines",
     "cluster": "Several gateways",
 }
-"""The headings in `--help` and in the docs, by the first setting of each."""
+"""The headings in `--help` and in the docs, each by its first setting."""
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "pools": PoolSettings,
@@ -50,7 +50,7 @@ TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "bridges": BridgeSettings,
     "history": HistorySettings,
 }
-"""Settings that are tables, and the keys that each of these may have."""
+"""Settings that are tables, and the struct with the keys of each."""
 
 _FLAGS: Final = {"pools": "pool", "routes": "route", "bridges": "bridge"}
 """Names on the command line that differ from those of the settings."""
@@ -86,8 +86,8 @@ _SWITCHES: Final = {
 }
 
 LARGEST: Final = 1e15
-"""Of any number. Of seconds, clocks overflow long before 1e308; of bytes, the calls that take them
-at 2**63."""
+"""The largest number of any setting. Clocks overflow long before 1e308 seconds, and system calls at
+2**63 bytes."""
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class Option(msgspec.Struct, frozen=True):
     default: Any
     of: type[msgspec.Struct]
     minimum: int = 0
-    """Of a count, a number or a size."""
+    """The smallest value of a count, a number or a size."""
     maximum: int | None = None
     choices: tuple[str, ...] = ()
     is_path: bool = False
@@ -141,8 +141,8 @@ def _of(struct: type[msgspec.Struct]) -> dict[str, Option]:
 
 @cache
 def _meanings(struct: type) -> dict[str, str]:
-    """The docstrings of a struct's fields, which only its source has; none without the source. To
-    read it takes longer than all the rest, and only who asks for help needs it."""
+    """The docstrings of a struct's fields, which only its source has; empty if there is no source.
+    Reading the source takes longer than all else here, so only the help does it."""
     import ast
     import inspect
 
@@ -201,7 +201,8 @@ def _option(
 
 
 def read(name: str, value: Any) -> Any:
-    """The value of a setting, checked by itself. Raises ValueError that begins with the name."""
+    """The value of a setting, checked without the others. Raises ValueError that begins with the
+    name."""
     known = _of(Settings).get(name)
     if known is None:
         raise ValueError(f"{name}: there is no such setting{did_you_mean(name)}")
@@ -218,7 +219,7 @@ def _read(known: Option, value: Any) -> Any:
         shown = "" if isinstance(value, dict) else f" {value!r}:"
         raise ValueError(f"{known.name}:{shown} {_advice(known)}") from error
     for text in found if isinstance(found, tuple) else (found,):
-        # TOML can write it; no path or name may have it.
+        # TOML can contain a NUL character; no path or name may.
         if isinstance(text, str) and "\0" in text:
             raise ValueError(f"{known.name}: {text!r}: it contains a null character")
     return found
@@ -295,7 +296,7 @@ def _read_table(name: str, number: int, item: Any) -> Any:
 
 
 def nearest(name: str, cutoff: float = 0.6, among: Iterable[str] = ()) -> str | None:
-    """The setting that was probably meant, if one is that similar (0 to 1)."""
+    """The setting that was probably meant, if one is similar enough (from 0 to 1)."""
     near = re.sub(r"[^a-z0-9]", "_", name.lower())
     found = get_close_matches(near, tuple(among) or tuple(_of(Settings)), 1, cutoff)
     return found[0] if found else None
@@ -329,13 +330,13 @@ def toml(option: Option, value: Any) -> str:
         return f"[{', '.join(map(_inline, value))}]"
     if option.kind == "time" or (option.kind == "size" and as_text(option, value) != str(value)):
         value = as_text(option, value)
-    # JSON escapes as TOML does, but for one character.
+    # JSON escapes characters like TOML, with one exception.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def without_secrets(value: Any, key: str = "") -> Any:
-    """A value for people who may see the settings, and not the passwords in them: those of URLs,
-    the queries of targets, and the headers for these."""
+    """A value without the passwords in it, for people who may see the settings only: those in URLs,
+    in the queries of targets, and in headers for targets."""
     if isinstance(value, tuple):
         return tuple(without_secrets(each, key) for each in value)
     if isinstance(value, msgspec.Struct):
@@ -350,7 +351,7 @@ def without_secrets(value: Any, key: str = "") -> Any:
 
 
 _TARGET: Final = re.compile(r"(?<=://)([^/?#]*@)?([^?#]*)(\?.*)?", re.DOTALL)
-"""Of a target that is right: user and password, where it leads, and the query."""
+"""A valid target: user and password, where it leads, and the query."""
 
 
 def _hidden(target: re.Match[str]) -> str:

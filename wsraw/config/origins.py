@@ -62,9 +62,9 @@ class Origins:
         self._programs.add(text)
 
     def allow(self, origin: str | None, hosts: Iterable[str], cross_site: bool = False) -> bool:
-        """Whether a page of that origin may connect to these hosts: the Host header, and the host
-        that a trusted proxy reports. `cross_site`: the browser sent `Sec-Fetch-Site: cross-site`,
-        which matters if there is no origin."""
+        """Whether a page of this origin may connect to one of these hosts: the Host header, and the
+        host that a trusted proxy reports. `cross_site`: the browser sent `Sec-Fetch-Site:
+        cross-site`, which matters if there is no Origin."""
         if self._any:
             return True
         if origin is None:
@@ -116,14 +116,16 @@ class Hosts:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """`*.example.org` matches every name below example.org, and not example.org itself."""
+    """Whether a name matches: `*.example.org` is every name below example.org, and not example.org
+    itself."""
     if pattern.startswith("*."):
         return name.endswith(pattern[1:]) and len(name) >= len(pattern)
     return pattern == name
 
 
 def _is_same(page: tuple[str, str, int], host: str) -> bool:
-    """Schemes are not compared: behind a proxy that terminates TLS the original one is unknown.
+    """Whether a page comes from the host that it connects to. Schemes are not compared: behind a
+    proxy that terminates TLS the original one is unknown.
 
     A page of this machine may connect to any port of it: that is how pages are developed, and
     cookies do not depend on the port anyway (RFC 6265, section 8.5).
@@ -145,7 +147,7 @@ def _is_loopback(name: str) -> bool:
 
 
 def _parse_page(text: str) -> tuple[str, str, int] | None:
-    """Scheme, host and port."""
+    """Scheme, host and port of an origin."""
     found = _PAGE.fullmatch(text)
     host = found and _parse_host(found[2])
     if not found or not host:

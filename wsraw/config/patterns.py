@@ -29,7 +29,7 @@ _WRONG_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\.\.\.)?\}")
-"""Where a value is written into the path of a bridge's target."""
+"""Stands for a value in the path of a bridge's target."""
 
 
 def split(target: str) -> list[str] | None:
@@ -62,9 +62,9 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         self._steps: list[tuple[str, bool]] = []
-        """For each segment its text or name, and whether it is a name."""
+        """For each segment, its text or its parameter's name, and whether it is a parameter."""
         self._rest: str | None = None
-        """The name of `{name...}`."""
+        """The name of the parameter in `{name...}`."""
         if not text.startswith("/"):
             raise ValueError(f"{text!r}: a path begins with /, as in /rooms/{{room}}")
         if "?" in text:
@@ -102,12 +102,13 @@ class Pattern:
 
     @property
     def names(self) -> list[str]:
-        """The names of its parameters."""
+        """The names of the parameters."""
         names = [name for name, is_name in self._steps if is_name]
         return [*names, self._rest] if self._rest is not None else names
 
     def match(self, segments: list[str]) -> dict[str, str] | None:
-        """The values of its names, or None if it does not match. `segments` come from `split`."""
+        """The values of the parameters, or None if the path does not match. `segments` come from
+        `split`."""
         steps = self._steps
         surplus = len(segments) - len(steps)
         if surplus < 0 or (surplus > 0) != (self._rest is not None):
@@ -143,7 +144,7 @@ class GroupPattern:
         self._least = len(text) - len(star)
 
     def matches(self, group: str) -> bool:
-        """Whether it is for a group."""
+        """Whether the setting is for this group."""
         if self._is_name:
             return group == self._begin
         return (

@@ -43,7 +43,7 @@ from wsraw.link.rules import NAME, OF_REQUESTS, framing_problem, header_problem
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _KINDS: Final = ("any", "websocket", "raw", "http")
 _OWN: Final = ("dispatch", "delivery", "verdict", "subprotocols")
-"""Settings that a pool may override: they belong to the handlers, which differ by pool."""
+"""Settings that a pool may override, because they depend on its handlers."""
 
 
 # --- their short forms ---
@@ -79,7 +79,7 @@ def parse_bridge(text: str) -> BridgeSettings:
 
 
 def named(bridges: tuple[BridgeSettings, ...]) -> tuple[BridgeSettings, ...]:
-    """The same bridges, each with a name."""
+    """The bridges, each with a name: bridges without one get their number."""
     return tuple(
         bridge if bridge.name else replaced(bridge, name=str(number))
         for number, bridge in enumerate(bridges, 1)
@@ -106,7 +106,8 @@ def shown(route: RouteSettings) -> str:
 
 
 def in_force(settings: Settings) -> dict[str, Settings]:
-    """Each pool's name, and the settings of the run with its overrides; `default` first."""
+    """The name of each pool, and the settings of the run with the pool's overrides; `default`
+    first."""
     found = {DEFAULT_POOL: settings} if has_default(settings) else {}
     if settings.static:
         found[STATIC_POOL] = replaced(settings, delivery="at-least-once", dispatch="any")
@@ -125,12 +126,12 @@ def in_force(settings: Settings) -> dict[str, Settings]:
 
 
 def has_default(settings: Settings) -> bool:
-    """Whether there is a pool `default`."""
+    """Whether there is a `default` pool."""
     return bool(settings.workers) or not (settings.pools or settings.bridges)
 
 
 def fallback(settings: Settings) -> str | None:
-    """The pool of clients that match no route; None: they are rejected."""
+    """The pool of clients that match no route; None: such clients are rejected."""
     if has_default(settings):
         return DEFAULT_POOL
     if not settings.routes and len(settings.pools) == 1:
@@ -141,9 +142,10 @@ def fallback(settings: Settings) -> str | None:
 def entries(
     settings: Settings, is_file: Callable[[str], bool] | None = None
 ) -> dict[str, tuple[Entry, ...]]:
-    """The programs to start for each pool; none for one whose workers are started by hand.
+    """The programs to start for each pool; none for a pool whose workers are started by hand.
+    `is_file` is the one of `programs.parse`.
 
-    `is_file` is that of `programs.parse`. Raises ValueError that begins with a setting's name.
+    Raises ValueError that begins with the name of a setting.
     """
     look = {"is_file": is_file} if is_file is not None else {}
     found: dict[str, tuple[Entry, ...]] = {}
@@ -185,7 +187,8 @@ def check(settings: Settings) -> None:
 
 
 def check_subprotocols(where: str, names: Sequence[str]) -> None:
-    """Raises ValueError for what no client can offer, such as two names in one text."""
+    """Raises ValueError for subprotocols that no client can offer, such as two names in one
+    text."""
     for name in names:
         if not NAME.fullmatch(name):
             raise ValueError(
@@ -211,7 +214,7 @@ def _check_name(name: str, earlier: set[str]) -> None:
 
 
 def known_pools(pools: Sequence[str]) -> str:
-    """Which pools there are, for a message about one that there is not."""
+    """The known pools, for a message about an unknown one."""
     if len(pools) == 1:
         return f"the only one is {pools[0]}"
     return f"there are {', '.join(pools) or 'none'}"
@@ -244,7 +247,7 @@ def _check_route(settings: Settings, known: Sequence[str], route: RouteSettings)
     kind = "websocket" if of_websocket else route.kind
     for text in matching:
         protocol = parse_listen(text, settings).protocol
-        # A listener for WebSockets alone has requests, too.
+        # A listener for WebSockets alone gets HTTP requests, too.
         if kind == "http" and protocol == "websocket":
             continue
         if "any" not in (kind, protocol) and kind != protocol:
@@ -298,14 +301,14 @@ def _check_bridges(settings: Settings) -> None:
 
 
 def _is_loop(settings: Settings, bridge: BridgeSettings) -> bool:
-    """Whether the target of the first bridge is a listener whose clients come to it: each client
-    would open another one. Only where that is certain; names may lead back, too."""
+    """Whether clients of a bridge's target come back to that bridge, so that each connection would
+    open another one. Only certain loops are found: names may lead back, too."""
     if not bridge.to or bridge.proxy or bridge.host or bridge.listener:
         return False
     try:
         target = parse_target(bridge.to)
     except ValueError:
-        # `check_open` says why.
+        # `check_open` reports it.
         return False
     kind = "websocket" if is_websocket_target(bridge.to) else "raw"
     if bridge.kind not in ("any", kind):
@@ -330,7 +333,7 @@ def _is_loop(settings: Settings, bridge: BridgeSettings) -> bool:
 
 
 def _check_passing(bridge: BridgeSettings, where: str) -> None:
-    """Whether what a bridge passes on can reach its target."""
+    """Check that the target of a bridge can use what the bridge passes on."""
     try:
         header_names = set_headers(bridge, {})
         why = header_problem(header_names.items(), OF_REQUESTS)

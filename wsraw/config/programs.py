@@ -18,17 +18,18 @@ from typing import Final, NamedTuple
 from wsraw.link.rules import hide_logins
 
 NONE: Final = "none"
-"""Instead of entries: start no workers."""
+"""In place of all entries: start no workers."""
 
 INIT: Final = "__init__.py"
 """The file that makes a folder a package."""
 
 KEPT: Final = "kept:"
-"""In front of the folder of a version from which a worker loads its handlers; without it the worker
-keeps there what it loads."""
+"""Prefix of the folder of a version from which a worker loads its handlers. Without the prefix, the
+worker saves there the files that it loads."""
 
 LOADED: Final = "loaded"
-"""A file in the folder of a version: a worker has loaded it, so all that this takes is there."""
+"""A file in the folder of a version. It says that a worker has loaded the version, so that all
+files it needs are there."""
 
 MOST: Final = 1000
 """Processes of a run."""
@@ -50,7 +51,7 @@ class Program(NamedTuple):
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it is a command."""
+        """Whether a worker runs a command in another language."""
         return bool(self.words)
 
 
@@ -111,9 +112,9 @@ class Place(NamedTuple):
     """Where Python imports a file from."""
 
     folder: PurePath
-    """What is on sys.path: the folder of the file, or the one that its package is in."""
+    """The folder on sys.path: the one of the file, or the one that contains its package."""
     module: str
-    """Its name within a package, such as `chat.handlers`; empty if it is in none."""
+    """The name within a package, such as `chat.handlers`; empty if the file is in no package."""
 
 
 def place(file: PurePath, is_file: Callable[[str], bool]) -> Place:
@@ -128,13 +129,13 @@ def place(file: PurePath, is_file: Callable[[str], bool]) -> Place:
 
 
 def is_module(name: str) -> bool:
-    """Whether a name can be that of a module in a package."""
+    """Whether a text can be the name of a module in a package."""
     return "." in name and all(part.isidentifier() for part in name.split("."))
 
 
 def _module_file(name: str, is_file: Callable[[str], bool]) -> str:
-    """The file of a module in a package; empty if it is not one. Raises ValueError for a folder
-    that is not a package."""
+    """The file of a module in a package; empty if the name is not one. Raises ValueError for a
+    folder that is not a package."""
     if not is_module(name):
         return ""
     path = PurePath(*name.split("."))
@@ -180,7 +181,7 @@ def parse_all(texts: Iterable[str], is_file: Callable[[str], bool] = _never) -> 
 
 
 def is_handlers_file(name: str, is_file: Callable[[str], bool]) -> bool:
-    """Whether the whole name, with its white space, is that of a Python file."""
+    """Whether the whole text, with its white space, is the name of a Python file."""
     return name.endswith(".py") and (len(name.split()) == 1 or is_file(name))
 
 
@@ -188,14 +189,14 @@ def split(command: str) -> tuple[str, ...]:
     """The words of a command, with the quotes of this platform. Raises ValueError."""
     if sys.platform != "win32":
         return tuple(shlex.split(command))
-    # Backslashes separate paths there, and only double quotes quote.
+    # There, backslashes separate paths, and only double quotes quote.
     if command.count('"') % 2:
         raise ValueError("No closing quotation")
     return tuple(word.replace('"', "") for word in re.findall(r'(?:"[^"]*"|[^\s"])+', command))
 
 
 def find(programs: Sequence[Program], name: str) -> Program | None:
-    """The program with that name, or with a word that no other one has, such as `echo.mjs` of
+    """The program with that name, or with a word that no other program has, such as `echo.mjs` of
     `node src/echo.mjs`. None if there is none, or more than one."""
     for program in programs:
         if name in (program.name, program.label):

@@ -56,9 +56,9 @@ class SettingsFile:
         self._lines = text.split("\n")
 
     def where(self, message: str) -> str:
-        """The path, with the line of what a message is about. It begins with the name of a setting
-        and, for one of several tables, its number and key. If there is no single such line, the
-        path alone."""
+        """The path, with the line that a message is about. The message begins with the name of a
+        setting and, for one of several tables, its number and key. If there is not exactly one such
+        line, the path alone."""
         named = _SUBJECT.match(message)
         line = self._find(named[1], int(named[2] or 0), named[3] or "") if named else 0
         return f"{self.path}:{line}" if line else self.path
@@ -85,7 +85,8 @@ _ASSIGNED: Final = re.compile(r"""\s*["']?([\w-]+)["']?\s*=""")
 
 
 def gather(given: Mapping[str, Any], environ: Mapping[str, str], path: str = "") -> Configuration:
-    """The settings in force. `given` are values of the command line, `path` is the file, if any.
+    """The settings in force. `given` are the options of the command line, `path` is the settings
+    file, if any.
 
     Raises ConfigurationError.
     """
@@ -131,22 +132,22 @@ def show(configuration: Configuration, folder: str, secrets: bool = False) -> st
 
 
 def check_tls_files(configuration: Configuration) -> None:
-    """Raises ConfigurationError for the first TLS file that cannot be read. The gateway checks what
-    is in them."""
+    """Check that the TLS files can be read. Raises ConfigurationError for the first one that cannot
+    be. The gateway checks their content."""
     settings = configuration.settings
     for text in settings.listen:
         listen = parse_listen(text, settings)
         for name, file in _tls_files(listen) if listen.tls != "off" else ():
             try:
                 if os.path.exists(file) and not os.path.isfile(file):
-                    # A FIFO would not even open, and /dev/zero has no end.
+                    # Opening a FIFO would block, and reading /dev/zero would not end.
                     raise OSError(0, "it is not a regular file")
                 with open(file, "rb"):
                     continue
             except OSError as error:
                 message = f"{name}: {file}: {error.strerror or error}"
             if getattr(listen, name) != getattr(settings, name):
-                # It is an option of that listener.
+                # The file is an option of that listener.
                 name, message = "listen", f"listen: {text!r}: {message}"
             source = configuration.sources.get(name, name)
             raise ConfigurationError(_blame(source, name, message, configuration.file))
@@ -224,7 +225,7 @@ def _anchored(option: Option, value: Any, folder: PurePath) -> Any:
 
 
 def _anchored_program(text: str, folder: PurePath) -> str:
-    """A command stays as it is: which of its words are paths is not known."""
+    """A command stays as it is, because it is not known which of its words are paths."""
 
     def is_file(name: str) -> bool:
         return Path(folder, name).is_file()
@@ -235,7 +236,7 @@ def _anchored_program(text: str, folder: PurePath) -> str:
         return text
     if program.file is None:
         return text
-    # Quotes are not needed any more: the whole name is that of a file.
+    # Quotes are not needed any more: the whole text is the name of a file.
     return str(folder / (program.file + text.removeprefix(program.name)))
 
 
@@ -269,7 +270,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     known = {option.name for option in options_module.options()}
     found = {}
     for variable, text in environ.items():
-        # Windows has variables in capitals only; elsewhere case matters.
+        # Windows has variables in capitals only; on other systems case matters.
         name = variable.removeprefix(PREFIX).lower()
         if not variable.startswith(PREFIX) or not text:
             continue
@@ -295,8 +296,8 @@ def _read(source: str, name: str, value: Any, file: SettingsFile | None = None) 
 
 
 def _blame(source: str, name: str, message: str, file: SettingsFile | None) -> str:
-    """The message, which begins with the name of a setting, with its source before it: a variable
-    or an option instead of the name, a file and its line beside it."""
+    """The message, which begins with the name of a setting, with the source of the value: a
+    variable or an option replaces the name, a file and its line precede it."""
     if source.startswith((PREFIX, "--")):
         return source + message.removeprefix(name)
     if file is not None and source == file.path:
@@ -305,8 +306,8 @@ def _blame(source: str, name: str, message: str, file: SettingsFile | None) -> s
 
 
 def _located(message: str, sources: Mapping[str, str], file: SettingsFile | None) -> str:
-    """A message about settings that do not fit together, with the source of the first of them that
-    is not at its default."""
+    """A message about settings that contradict each other, with the source of the first of them
+    that is not at its default."""
     for word in re.findall(r"[a-z_]+", message):
         if word in sources and message.startswith(word):
             return _blame(sources[word], word, message, file)

@@ -52,7 +52,7 @@ def parse_time(text: str) -> float:
     factor = _TIMES.get(found[2]) if found else None
     if found is None or factor is None:
         raise ValueError(f"{text!r} is not a length of time; {TIME_HINT}")
-    # Divided, not multiplied, where that is exact: 100ms is 0.1.
+    # Divided instead of multiplied, where that is exact: 100ms is 0.1.
     return float(found[1]) / 1000 if found[2] == "ms" else float(found[1]) * factor
 
 

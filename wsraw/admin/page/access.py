@@ -14,17 +14,17 @@ log = logging.getLogger("wsraw.admin")
 
 
 class OwnToken:
-    """The token in the run folder, where `wsraw status` finds it."""
+    """The token of the page in a file of the run folder, where `wsraw status` finds it."""
 
     def __init__(self, folder: Path) -> None:
         self.text = ""
-        """Empty as long as none could be written."""
+        """The token; empty as long as none could be written."""
         self._path = folder / ADMIN_TOKEN
         self._trouble = ""
 
     def keep(self) -> None:
-        """Read it, or write it if it is missing. To be called again and again: a disk that is full
-        may have room later, and a file that was removed must come back."""
+        """Read the token, or write a new one if the file is missing. To be called repeatedly: a
+        full disk may have room later, and a removed file must come back."""
         try:
             self.text = self._read() or self._write()
             self._trouble = ""
@@ -36,8 +36,9 @@ class OwnToken:
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """There is a file of admin_token instead: one that is left from before, or from a run that
-        was killed, would be in the link of `wsraw status`, and opens nothing."""
+        """Remove the file, because admin_token names another one. A token that is left from before,
+        or from a run that was killed, would be in the link that `wsraw status` shows, and not be
+        accepted."""
         with suppress(OSError):
             (folder / ADMIN_TOKEN).unlink()
 
@@ -48,7 +49,7 @@ class OwnToken:
             return ""
 
     def _write(self) -> str:
-        # A page that is open keeps its token, also when this process is replaced.
+        # A page that is open keeps its token, even when this process is replaced.
         text = self.text or secrets.token_urlsafe(24)
         write_secret(self._path, f"{text}\n")
         return text

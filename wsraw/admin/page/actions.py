@@ -21,7 +21,7 @@ KICKED: Final = "disconnected by an operator"
 
 
 def connection(request: Request) -> Answer:
-    """All that is known of a connection."""
+    """All that is known about a connection."""
     number = parse_qs(request.query).get("id", [""])[-1]
     if not (number.isascii() and number.isdigit() and len(number) < 20):
         return text(HTTPStatus.BAD_REQUEST, "write ?id=NUMBER")
@@ -66,8 +66,8 @@ def _body(request: Request) -> dict[str, Any] | Answer:
     """The JSON object of a request that may change something; else the answer."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     origin = headers.get("origin")
-    # The token protects already: no page of another site knows it. This tells such a page apart
-    # from one with a wrong token.
+    # Only the token protects against pages of other sites, which do not know it. This check tells
+    # such a page apart from one with a wrong token.
     if origin is not None and origin.partition("://")[2] != headers.get("host", ""):
         return text(HTTPStatus.FORBIDDEN, "pages of another origin may not do this")
     if headers.get("content-type", "").partition(";")[0].strip() != JSON:
@@ -91,7 +91,7 @@ def _told(run: Run, what: str, options: dict[str, Any], said: str = "") -> Answe
 
 
 def _done(run: Run, what: str, args: list[str]) -> Answer:
-    """What the supervisor answers. It takes long, so it is an answer in pieces."""
+    """What the supervisor answers, in pieces, because it may take long."""
 
     def pieces() -> Generator[bytes]:
         try:

@@ -17,8 +17,8 @@ class Document(NamedTuple):
 
     body: bytes
     policy: str
-    """Its Content-Security-Policy: nothing of the page may be from elsewhere, and no text that
-    finds its way into it can become a script."""
+    """The Content-Security-Policy: the page may load nothing from other servers, and no text that
+    gets into it can become a script."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""I/O. What keeps the page up to date: server-sent events, for as long as it is looked at."""
+"""I/O. Server-sent events that keep the page up to date while it is open."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ CONNECTIONS_EVERY: Final = 2.0
 """Seconds between two lists of connections."""
 
 SHARE: Final = 20
-"""A list that took the gateway long, as it has many connections, comes so many times as rarely."""
+"""An interval between two lists is at least this many times as long as the gateway took for the
+last one."""
 
 MOST_ROWS: Final = 50
 MOST_STREAMS: Final = 8
-"""Pages that are looked at at the same time; each takes a thread."""
+"""Pages that may be open at the same time; each takes a thread."""
 
 _streams = threading.BoundedSemaphore(MOST_STREAMS)
 
@@ -97,5 +98,5 @@ def _events(
 
 
 def event(kind: str, data: Any) -> bytes:
-    """One event. JSON has no line breaks of its own."""
+    """One event, as text. JSON as it is written here has no line breaks."""
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()

@@ -1,1 +1,1 @@
-"""Sans-I/O. Which clients may connect, and which pool they belong to."""
+"""Sans-I/O. Which clients may connect, and which pool serves them."""

@@ -1,6 +1,6 @@
 """Sans-I/O. The client's address as proxies in front of the gateway tell it in HTTP headers.
 
-Anybody can write these headers; only what our own proxies have added can be believed. Each proxy
+Any client can send these headers; only what our own proxies have added can be believed. Each proxy
 appends the address that *it* was connected from. So the header is read from right to left, as long
 as the address is that of a trusted proxy: the first one that is not is the client. Whatever is to
 the left of that was made up by the client.
@@ -32,13 +32,14 @@ class Forwarded(NamedTuple):
     """What the headers say about the client."""
 
     address: Address | None
-    """None if a proxy hides it (`unknown`, `_name`)."""
+    """The client's address; None if a proxy hides it (`unknown`, `_name`)."""
     peer: str
-    """The address as text, with a port if one is known."""
+    """The client's address as text, with a port if one is known."""
     scheme: str = ""
-    """`http` or `https`: how the client has connected to the first of our proxies."""
+    """`http` or `https`: the scheme with which the client has connected to the first of our
+    proxies."""
     host: str = ""
-    """The Host of its request there."""
+    """The Host of the request that the client sent to that proxy."""
 
 
 def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Forwarded | None:
@@ -62,7 +63,8 @@ def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Forwarded | N
     hosts = _split(headers.get("x-forwarded-host", ""))
     if found is None and not protos and not hosts:
         return None
-    # If there are as many as addresses, each has one. Otherwise the last proxy has set its own.
+    # If there are as many values as addresses, each address has one. Otherwise the last proxy has
+    # set its own.
     scheme = protos[place if len(protos) == len(hops) else 0].lower() if protos else ""
     host = hosts[place if len(hosts) == len(hops) else 0] if hosts else ""
     scheme = {"ws": "http", "wss": "https", "http": "http", "https": "https"}.get(scheme, "")
@@ -89,8 +91,8 @@ def forwarded(headers: dict[str, str], trusted: Networks) -> Forwarded | None:
 def _split(value: str) -> list[str]:
     """The elements of a list header, the last first; commas within quotes do not separate.
 
-    Read from the right, because what our proxies have added is complete: a quote that a client has
-    opened and not closed must not swallow it.
+    The header is read from the right, because what our proxies have added is complete: it must not
+    become part of a quote that a client has opened and not closed.
     """
     parts: list[str] = []
     end = len(value)
@@ -101,7 +103,7 @@ def _split(value: str) -> list[str]:
             first = index
             while first and value[first - 1] == "\\":
                 first -= 1
-            # After an odd number of backslashes it is a quote inside of quotes.
+            # After an odd number of backslashes, this is an escaped quote inside a quoted string.
             if (index - first) % 2 == 0:
                 quoted = not quoted
         elif char == "," and not quoted:
@@ -116,7 +118,8 @@ def _split(value: str) -> list[str]:
 
 
 def _parse_element(element: str) -> dict[str, str] | None:
-    """The pairs of one `forwarded-element`, names in lower case; None if it is malformed."""
+    """The pairs of one `forwarded-element`, names in lower case; None if the element is
+    malformed."""
     pairs: dict[str, str] = {}
     at = 0
     while at < len(element):

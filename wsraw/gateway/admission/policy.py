@@ -1,5 +1,5 @@
-"""Sans-I/O. Which clients are accepted, and into which pool: the settings say, and what they refuse
-is counted.
+"""Sans-I/O. Which clients are accepted, and into which pool. The settings decide, and refusals are
+counted under the setting.
 
 There is one policy for a gateway. It decides by facts about a client: its address (from the socket,
 or from a trusted proxy), and for HTTP the Host and the Origin of its request.
@@ -32,14 +32,14 @@ class Client:
         self, about: dict[str, Any], address: Address | str | None, address_key: bytes | None = None
     ) -> None:
         self.about = about
-        """As handlers see it: peer, proxy, scheme, listener."""
+        """The facts that handlers see: peer, proxy, scheme, listener."""
         self.address = address
         """An IP address, `unix`, or None for a client whose address a proxy hides."""
         self.address_key = address_key
-        """What it counts as for max_connections_per_address; None: not at all."""
+        """The key under which max_connections_per_address counts it; None: it is not counted."""
 
     def identify(self, address: Address | None, peer: str) -> None:
-        """A trusted proxy says which client is behind it."""
+        """Replace the address by the one of the client behind a trusted proxy."""
         self.address = address
         self.about.setdefault("proxy", self.about.get("peer", ""))
         self.about["peer"] = peer
@@ -51,11 +51,12 @@ class Refusal(NamedTuple):
     status: int
     text: str
     limit: str = ""
-    """The limit that was reached, if that is the reason; it is counted when the client has gone."""
+    """The limit that was reached, if it is the reason; it is counted when the client has gone."""
 
 
 class AdmissionPolicy:
-    """The settings origins, hosts, trusted_proxies, proxy_protocol, forwarded and routes."""
+    """Decides by the settings origins, hosts, trusted_proxies, proxy_protocol, forwarded and
+    routes."""
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._counters = counters
@@ -71,7 +72,8 @@ class AdmissionPolicy:
         return address in self._trusted
 
     def refuses_at_once(self, listen: Listen, address: Address | str | None) -> bool:
-        """Whether the listener is for trusted proxies alone, and this peer is not one."""
+        """Whether a peer may not even send a byte, because the listener is for trusted proxies
+        alone."""
         return listen.proxy_protocol == "required" and not self.trusts(address)
 
     def check_handshake(
@@ -82,8 +84,8 @@ class AdmissionPolicy:
         offered: Sequence[str],
         now: float,
     ) -> Found | Refusal:
-        """The pool of a WebSocket client, or why it is refused, by the head of its request and the
-        subprotocols that it offers."""
+        """The pool of a WebSocket client, or why it is refused, from the head of its request and
+        the subprotocols that it offers."""
         headers = {name.lower(): value for name, value in inf.items()}
         told = self._read_client(client, headers)
         if told and told.scheme:
@@ -107,7 +109,7 @@ class AdmissionPolicy:
         return found
 
     def _identify(self, client: Client, told: Forwarded | None) -> Refusal | None:
-        """A trusted proxy has told who its client is: that one counts."""
+        """If a trusted proxy has reported its client, check that client's limits."""
         if told is None or not told.peer:
             return None
         client.identify(told.address, told.peer)
@@ -139,7 +141,7 @@ class AdmissionPolicy:
     def check_request(
         self, client: Client, headers: dict[str, str], now: float, may_link: bool = False
     ) -> Refusal | None:
-        """Why an HTTP request that is not a handshake is refused for its Origin, or None; `headers`
+        """Why the Origin of an HTTP request that is not a handshake is refused, or None; `headers`
         has lower-case names. Any web page can make a browser send such a request, with a body that
         a raw handler would take for its client's data. `may_link`: pages of other sites may link
         here, as anywhere in the web."""
@@ -151,13 +153,13 @@ class AdmissionPolicy:
         return self._check_origin(client, headers, hosts, now)
 
     def check_host(self, client: Client, headers: dict[str, str], now: float) -> Refusal | None:
-        """The same for the Host of a request that handlers would get: with DNS rebinding a page of
-        another site has our origin. A client that names no Host is not a browser."""
+        """Why the Host of a request for handlers is refused, or None: with DNS rebinding, a page of
+        another site has our origin. A client that sends no Host is not a browser."""
         hosts = _hosts_of(headers, self._read_client(client, headers))
         return self._check_host(client, hosts, now) if hosts[-1] else None
 
     def route_raw(self, client: Client, listen: Listen, now: float) -> Found | None:
-        """The pool of a raw client, or None: there is none for it."""
+        """The pool of a raw client, or None if no route leads to one."""
         found = self._routes.raw(listen)
         if found is None:
             why = f"no route for raw clients of {listen.name}"
@@ -166,7 +168,7 @@ class AdmissionPolicy:
 
     def claim_place(self, client: Client) -> str:
         """Count a client that a trusted proxy has identified, or return the limit that forbids one
-        more of its address."""
+        more connection from its address."""
         limits = self.address_limits
         key = address_key(client.address)
         limit = limits.refusal(key, 0)
@@ -177,7 +179,8 @@ class AdmissionPolicy:
         return limit
 
     def refuse(self, setting: str, about: dict[str, Any], why: str, now: float) -> None:
-        """Count a refusal under the setting that is the reason, and log it now and then."""
+        """Count a refusal under the setting that is its reason, and log it unless that happened a
+        moment ago."""
         self._counters.hit(setting, now, Subject(peer=about.get("peer", "")), why)
 
     def _check_host(self, client: Client, hosts: list[str], now: float) -> Refusal | None:
@@ -204,13 +207,13 @@ class AdmissionPolicy:
         return Refusal(403, f"{told}see the server's setting origins")
 
     def _read_client(self, client: Client, headers: dict[str, str]) -> Forwarded | None:
-        """What headers say about the client; None unless they are of a trusted proxy."""
+        """The client according to the headers; None unless a trusted proxy has sent them."""
         if self._read is None or not self.trusts(client.address):
             return None
         return self._read(headers, self._trusted)
 
 
 def _hosts_of(headers: dict[str, str], told: Forwarded | None) -> list[str]:
-    """The Host of the request, and last the one that a trusted proxy was asked for, if it says."""
+    """The Host of the request, and last the host that a trusted proxy reports, if it does."""
     asked = headers.get("host", "")
     return [asked, told.host] if told and told.host else [asked]

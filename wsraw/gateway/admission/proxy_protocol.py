@@ -40,7 +40,7 @@ _CLIENT_SSL: Final = 0x01
 
 
 class ProxyReader:
-    """Reads one header, however its bytes are split. Nothing that is sent makes it raise."""
+    """Reads one header, however its bytes are split. No input makes it raise."""
 
     __slots__ = (
         "_buffer",
@@ -56,20 +56,23 @@ class ProxyReader:
     )
 
     def __init__(self, optional: bool = False, trusted: bool = True) -> None:
-        """With `optional` a peer may send none; one that is not `trusted` must not send one."""
+        """`optional`: the peer may send no header. A peer that is not `trusted` must not send
+        one."""
         self._buffer = bytearray()
         self._optional = optional
         self._trusted = trusted
         self.state: Literal["reading", "done", "wrong"] = "reading"
         self.rest = b""
-        """The bytes behind the header; all bytes where there was none, and it is `optional`."""
+        """The bytes behind the header; all bytes if there was none, and the header is
+        `optional`."""
         self.error = ""
         self.found = False
         """A header has begun: its signature is complete."""
         self.address: Address | None = None
-        """The client's; None if the proxy itself is the client, or does not know it."""
+        """The client's address; None if the proxy itself is the client, or does not know the
+        address."""
         self.peer = ""
-        """The same with its port, as text; empty if it is not known."""
+        """The client's address with its port, as text; empty if it is not known."""
         self.tls = False
         """The client has connected to the proxy with TLS."""
 
@@ -78,7 +81,7 @@ class ProxyReader:
         return bool(self._buffer)
 
     def receive_data(self, data: bytes) -> None:
-        """Add bytes; `state` tells the result."""
+        """Add bytes; `state` has the result."""
         buffer = self._buffer
         buffer += data
         if SIGNATURE.startswith(buffer[: len(SIGNATURE)]):

@@ -1,5 +1,4 @@
-"""Sans-I/O. Which pool a client belongs to, or which bridge: decided once, before its connection is
-open."""
+"""Sans-I/O. Which pool or bridge serves a client: decided once, before its connection is open."""
 
 from __future__ import annotations
 
@@ -14,22 +13,22 @@ from wsraw.link.records import STATIC_POOL
 
 
 class Found(NamedTuple):
-    """The pool of a client."""
+    """A pool that may serve a client."""
 
     pool: str
     settings: Settings
-    """The run's settings, with the pool's own in place of them."""
+    """The run's settings, with the overrides of the pool."""
     params: dict[str, str]
     """The values of the parameters in the path."""
     subprotocol: str = ""
-    """The one to agree on; empty: one of the setting `subprotocols`."""
+    """The subprotocol that the route selects; empty: the setting `subprotocols` decides."""
 
 
 _NONE: Final[dict[str, str]] = {}
 
 
 class _Rule:
-    """One route, ready to be matched."""
+    """One route, prepared for matching."""
 
     __slots__ = ("_host", "_path", "_route", "_settings", "for_raw", "for_request", "for_websocket")
 
@@ -67,7 +66,7 @@ class _Rule:
 
 
 class Routes:
-    """The settings `pools` and `routes`, ready to be matched."""
+    """The settings `pools` and `routes`, prepared for matching."""
 
     def __init__(self, settings: Settings) -> None:
         in_force = pools.in_force(settings)
@@ -82,7 +81,7 @@ class Routes:
         self._static = Found(STATIC_POOL, static, _NONE) if static is not None else None
 
     def raw(self, listen: Listen) -> Found | None:
-        """The pool of a raw client of that listener, or None."""
+        """The pool of a raw client of this listener, or None."""
         found = (rule.match(listen.name, None, "", ()) for rule in self._for_raw)
         return next(filter(None, found), self._rest)
 
@@ -98,8 +97,8 @@ class Routes:
     def websocket(
         self, listen: Listen, target: str, host: str, offered: Sequence[str]
     ) -> Found | None:
-        """The pool of a WebSocket client by its request's target and Host and by the subprotocols
-        that it offers, or None."""
+        """The pool of a WebSocket client, or None, from the target and Host of its request and the
+        subprotocols that it offers."""
         segments = patterns.split(target) if self._for_websocket else None
         found = (rule.match(listen.name, segments, host, offered) for rule in self._for_websocket)
         return next(filter(None, found), self._rest)

@@ -4,8 +4,8 @@
   methods are those of common servers: waiting for the end of any word would delay raw clients. A
   listener for WebSockets alone has no raw clients, and takes any word in capitals for a method.
 - Behind the method, the first line decides: if it is not ``METHOD target HTTP/1.x`` when it ends,
-  the connection is raw. If it does not end within MAX_LINE, the connection is raw if it cannot
-  become such a line; else it is a request, and too big: a web page can choose the target.
+  the connection is raw. If the line does not end within MAX_LINE, the connection is raw if the line
+  cannot become a valid one; else it is a request, and too big: a web page can choose the target.
 - Once that line is valid, the connection is HTTP and cannot become raw by accident: a handler must
   not get half a request, with its cookies, as data. The complete head says whether it asks for
   an upgrade to ``websocket``; only a GET can.
@@ -22,13 +22,13 @@ from enum import Enum
 from typing import Final
 
 MAX_LINE: Final = 8 * 1024
-"""Bytes of a line, its end included; nginx and Apache allow as much."""
+"""Bytes of a line, including its end; nginx and Apache allow as much."""
 
 MAX_HEAD: Final = 16 * 1024
-"""Bytes of the whole head, where no other bound is given; Apache and Node have the same."""
+"""Bytes of the whole head, if no other bound is given; Apache and Node have the same."""
 
 MAX_HEADERS: Final = 100
-"""Headers in it; Apache's bound."""
+"""Headers in the head; the bound is Apache's."""
 
 METHODS: Final = (
     b"GET ",
@@ -45,16 +45,16 @@ METHODS: Final = (
 _FIRST: Final = frozenset(method[0] for method in METHODS)
 
 _ANY_METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}(?: .*)?", re.DOTALL)
-"""How a request begins where raw clients are not expected."""
+"""The beginning of a request on a listener without raw clients."""
 _LONGEST_METHOD: Final = 33
 
-# The target may hold bytes that no URL may: such a request is wrong HTTP, and still not raw data.
+# The target may hold bytes that no URL may: such a request is invalid HTTP, but still not raw data.
 _REQUEST_LINE: Final = re.compile(rb"[A-Z-]+ [\x21-\x7e\x80-\xff]+ HTTP/1\.[0-9]\r?\n")
 
 _BEGUN_LINE: Final = re.compile(
     rb"[A-Z-]+ [\x21-\x7e\x80-\xff]+(?: (?:HTTP/1\.[0-9]\r?|HTTP/1\.?|HTTP/?|HTT|HT|H)?)?"
 )
-"""A line that has no end yet, and can become one of these."""
+"""An incomplete line that can still become a request line."""
 
 # A lone LF ends a line too (RFC 9112, section 2.2).
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
@@ -62,7 +62,7 @@ _UPGRADE: Final = re.compile(rb"\nupgrade:([^\n]*)", re.IGNORECASE)
 
 
 def speaks_http(start: bytes) -> bool | None:
-    """Whether the first bytes of a connection are a method of HTTP; None if they can still become
+    """Whether the first bytes of a connection are an HTTP method; None if they can still become
     one."""
     if start and start[0] not in _FIRST:
         return False
@@ -75,7 +75,7 @@ def speaks_http(start: bytes) -> bool | None:
 
 
 class Finding(Enum):
-    """What the bytes so far say."""
+    """What the bytes so far are."""
 
     UNKNOWN = "unknown"
     """The bytes can still become anything."""
@@ -85,10 +85,10 @@ class Finding(Enum):
     WEBSOCKET = "websocket"
     """The head is complete and asks for an upgrade to websocket."""
     PLAIN_HTTP = "plain http"
-    """The head is complete and does not."""
+    """The head is complete and does not ask for an upgrade."""
     TOO_BIG = "too big"
-    """HTTP, but the head does not end within its bound, or a line of a handshake, or it has too
-    many headers."""
+    """HTTP, but the head, or a line of a handshake, exceeds its bound, or there are too many
+    headers."""
 
 
 class Sniffer:
@@ -110,11 +110,11 @@ class Sniffer:
         """All bytes so far, to be replayed."""
         self.finding = Finding.UNKNOWN
         self.head_size = 0
-        """Where the head ends in `buffer`, once it is complete."""
+        """The size of the head in `buffer`, once it is complete."""
         self._seen = 0
 
     def receive_data(self, data: bytes) -> Finding:
-        """Add bytes; the finding is the same for any cut of the same bytes."""
+        """Add bytes; the finding does not depend on how they are split."""
         self.buffer += data
         if self.finding is Finding.UNKNOWN:
             self._check_line()
@@ -148,7 +148,7 @@ class Sniffer:
         end = _HEAD_END.search(buffer, self._seen, self._max_head)
         if end is not None:
             self.head_size = end.end()
-            # Lines, without the first one and the empty one.
+            # The lines, without the first one and the empty one.
             if buffer.count(b"\n", 0, self.head_size) - 2 > MAX_HEADERS:
                 self.finding = Finding.TOO_BIG
                 return
@@ -160,11 +160,11 @@ class Sniffer:
                     self.finding = Finding.WEBSOCKET
             if self.finding is Finding.WEBSOCKET and self.head_size > MAX_LINE:
                 lines = bytes(buffer[: self.head_size]).split(b"\n")
-                # As if each ended with CRLF.
+                # As if each line ended with CRLF.
                 if any(len(line.rstrip(b"\r")) + 2 > MAX_LINE for line in lines):
                     self.finding = Finding.TOO_BIG
         elif len(buffer) >= self._max_head:
             self.finding = Finding.TOO_BIG
         else:
-            # An end can begin with the last two bytes that are here.
+            # The end of the head can begin with the last two bytes received.
             self._seen = max(self._seen, len(buffer) - 2)

@@ -1,1 +1,1 @@
-"""Sans-I/O. What the other gateways of a cluster have to do with this one."""
+"""Sans-I/O. How this gateway works together with the others of a cluster."""

@@ -1,8 +1,8 @@
-"""Sans-I/O. Members of groups whose gateway is gone: handlers here are told that they have left.
+"""Sans-I/O. Members of groups whose gateway is gone: handlers here are told that these have left.
 
-Such a member has no connection here, and events are of connections. So it gets one that is closed,
-for as long as its on_leave takes: with that, all that is promised for events holds for this one,
-too. The gateway that is gone may come back, as after a cut cable; then on_join says so.
+Such a member has no connection here, and events are of connections. So it gets a closed one for as
+long as its on_leave takes: then all that is promised for events holds for its on_leave, too. The
+gateway that is gone may come back, as after a cut cable; then on_join says so.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from wsraw.gateway.delivery.registry import Registry
 from wsraw.link.records import GROUP_LIMIT, OnJoin, OnLeave
 
 MOST_ABSENT: Final = 10_000
-"""Events of such members that wait for their handlers; further ones are dropped."""
+"""Events of such members that may wait for their handlers; further ones are dropped."""
 
 
 class Absent:
-    """The members that handlers are being told of."""
+    """The absent members of whom handlers are being told."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self.entries: dict[Entry, None] = {}
         self.dropped = 0
-        """Members of whom no handler was told, as too many waited."""
+        """Absent members of whom no handler was told, because too many waited."""
 
     def tell(self, kind: type[OnJoin | OnLeave], group: str, members: object) -> None:
-        """Members of a group have gone, or are there again. What comes may be anything."""
+        """Tell handlers that members of a group have gone, or are back. The data may be
+        anything."""
         if not isinstance(members, list) or not 0 < len(group) <= GROUP_LIMIT:
             return
         for member in members:
@@ -53,7 +54,7 @@ class Absent:
         registry.groups.tell(entry, kind(0, entry.id, group), registry.flow.now)
 
     def tick(self) -> None:
-        """Once a second, forget members whose handlers have returned."""
+        """Once a second: forget members whose handlers have returned."""
         for entry in list(self.entries):
             if entry.gone or not (entry.parked or entry.in_flight):
                 del self.entries[entry]

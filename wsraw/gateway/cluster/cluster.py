@@ -1,9 +1,9 @@
-"""Sans-I/O. This gateway's part in a cluster: what its agent is told, and what comes from there.
+"""Sans-I/O. This gateway's part in a cluster: what its agent is told, and what comes from it.
 
 The agent is a process beside the gateway, which speaks NATS (wsraw/cluster/). Here it has a session
-like a worker's, with a token of its own. Nothing waits for it: what it cannot be told at once is
-counted as not sent. What it brings from other nodes is applied like a worker's commands, a share a
-turn; while much of it waits, its link is not read.
+like a worker's, with a token of its own. Nothing waits for it: what it cannot take at once is
+counted as not sent. What the agent brings from other nodes is applied like a worker's commands, a
+share in each turn; while much of that waits, its link is not read.
 """
 
 from __future__ import annotations
@@ -39,23 +39,24 @@ from wsraw.link.records import (
 from wsraw.link.states import GONE
 
 MOST_QUEUED: Final = 8 * 1024 * 1024
-"""Bytes for the agent in one turn; one message may always go."""
+"""Bytes for the agent in one turn; one message is always allowed."""
 
 MOST_QUESTIONS: Final = 1000
-"""Questions to the cluster at a time; others are answered with what is known here."""
+"""Questions to the cluster at a time; further ones are answered with what is known here."""
 
 ANSWER_WITHIN: Final = 3.0
-"""Seconds; then a question is answered with what is known here. The agent gives up earlier."""
+"""Seconds after which a question is answered with what is known here. The agent gives up
+earlier."""
 
 MOST_MEMBERS: Final = MOST_OWED
 """Members of a group that one node names."""
 
 SILENT_FOR: Final = 15.0
-"""Seconds without a word of the agent after which it is killed. It speaks once a second."""
+"""Seconds without a message from the agent after which it is killed. It sends one each second."""
 
 
 class Question:
-    """A query of a worker that other nodes are asked, too."""
+    """A worker's query that is passed on to other nodes, too."""
 
     __slots__ = ("answer", "query", "until", "worker")
 
@@ -78,21 +79,21 @@ class Cluster:
         self._registry = registry
         self._tell_supervisor = tell_supervisor
         self._not_sent = 0
-        """Messages for other nodes that the agent was not told of."""
+        """Messages for other nodes that the agent could not take."""
         self._queued = 0
         self._queued_at = 0.0
-        """Bytes for the agent in the turn of that time."""
+        """Bytes that were queued for the agent in the turn of that time."""
         self._questions: dict[int, Question] = {}
         self._next = 1
         self._figures: dict[str, Any] = {}
-        """What the agent has said last; what agents before it have counted is in `_before`."""
+        """The figures that the agent has sent last; those of earlier agents are in `_before`."""
         self._before: dict[str, int] = {}
         self._heard_at = 0.0
         self._is_killed = False
-        """Whether the supervisor was asked to end the present agent."""
+        """Whether the supervisor was asked to kill the present agent."""
         self.absent = Absent(registry)
         self._is_behind = False
-        """The agent could not be told who has joined and left: it is told of all members."""
+        """The agent could not be told who has joined and left: it will be sent all members."""
         groups = registry.groups
         groups.cluster = self
         groups.relay = self.pass_on
@@ -104,7 +105,7 @@ class Cluster:
     # --- the agent ---
 
     def begin(self, agent: Worker) -> None:
-        """The agent has said hello."""
+        """The agent has sent its hello."""
         self.agent = agent
         self._heard_at = self._registry.flow.now
         self._is_killed = False
@@ -116,7 +117,7 @@ class Cluster:
         self._registry.dispatcher.with_output.add(agent)
 
     def end(self, agent: Worker) -> None:
-        """The session of the agent is over."""
+        """The session of the agent has ended."""
         if agent is not self.agent:
             return
         self.agent = None
@@ -127,7 +128,7 @@ class Cluster:
             self._answer(ref, {})
 
     def tick(self, now: float) -> None:
-        """Once a second: end questions that get no answer, and an agent that says nothing."""
+        """Once a second: end questions that get no answer, and have a silent agent killed."""
         for ref, question in list(self._questions.items()):
             if now > question.until:
                 self._answer(ref, {})
@@ -154,7 +155,7 @@ class Cluster:
             self._is_behind = True
 
     def _tell_members(self, agent: Worker) -> None:
-        """Tell the agent of all members of groups with presence."""
+        """Tell the agent about all members of groups with presence."""
         self._is_behind = False
         groups = self._registry.groups
         if groups.presence_watcher is None:
@@ -171,7 +172,7 @@ class Cluster:
         self._registry.dispatcher.with_output.add(agent)
 
     def _tell(self, relay: Relay) -> bool:
-        """Tell the agent, if it can take it now."""
+        """Send the agent a record, if it can take it now."""
         agent, now = self.agent, self._registry.flow.now
         if agent is None or agent.window.choked:
             return False
@@ -186,7 +187,7 @@ class Cluster:
     # --- to other nodes ---
 
     def pass_on(self, message: Publish | SendToUser) -> None:
-        """Tell other nodes of what was published here."""
+        """Tell other nodes what was published here."""
         if isinstance(message, Publish):
             relay = Relay("publish", message.group, message.data, message.type)
         else:
@@ -195,8 +196,8 @@ class Cluster:
             self._not_sent += 1
 
     def reach(self, command: SendRef | CloseRef) -> Send | Close | str | None:
-        """The command for a connection of this gateway; for one of another node it is passed on,
-        and None returned. Or why it is refused."""
+        """The command for a connection of this gateway, or why it is refused. A command for a
+        connection of another node is passed on, and the result is None."""
         node, _, number = command.ref.partition("/")
         con = parse_number(number)
         if not node or con is None:
@@ -217,11 +218,11 @@ class Cluster:
         return None
 
     def kick(self, ref: str, code: int, reason: str) -> str:
-        """Have another node close a connection for an operator; give why it cannot be told."""
+        """Have another node close a connection for an operator; return why that is not possible."""
         return self._kick("kick", ref, code, reason)
 
     def kick_user(self, user: str, code: int, reason: str) -> str:
-        """The same for all connections of a user at other nodes."""
+        """Have the other nodes close all connections of a user; return why that is not possible."""
         return self._kick("kick_user", user, code, reason)
 
     def _kick(self, kind: str, name: str, code: int, reason: str) -> str:
@@ -233,8 +234,7 @@ class Cluster:
     # --- from other nodes ---
 
     def receive(self, relay: Relay) -> Publish | SendToUser | Send | Close | None:
-        """What is to be done here for another node; all of it may be wrong, as it came over a
-        network."""
+        """Carry out what another node asks for. It may be anything, as it came over a network."""
         self._heard_at = self._registry.flow.now
         if relay.kind == "publish":
             return Publish(relay.name, relay.data, relay.type)
@@ -276,14 +276,14 @@ class Cluster:
         return None
 
     def take_figures(self, figures: Figures) -> None:
-        """The agent's counters."""
+        """Take the agent's counters."""
         self._heard_at = self._registry.flow.now
         self._figures = figures.data
 
     # --- questions ---
 
     def ask(self, worker: Worker, query: Query, answer: Answer) -> Answer | None:
-        """Ask the other nodes, too; None: the worker gets the answer later."""
+        """Ask the other nodes, too. None: the worker gets the answer later."""
         if len(self._questions) >= MOST_QUESTIONS or not self._figures.get("nodes"):
             return answer
         ref, now = self._next, self._registry.flow.now
@@ -294,7 +294,7 @@ class Cluster:
         return None
 
     def _answer(self, ref: int, answers: dict[Any, Any]) -> None:
-        """Give a worker its answer, with those of other nodes, by node."""
+        """Answer a worker's query, with the answers of other nodes by node."""
         question = self._questions.pop(ref, None)
         if question is None or question.worker.session.state is GONE:
             return
@@ -312,7 +312,7 @@ class Cluster:
         self._registry.dispatcher.with_output.add(question.worker)
 
     def _answer_node(self, ask: Relay) -> None:
-        """Say to another node what is known here."""
+        """Tell another node what is known here."""
         groups = self._registry.groups
         value: Any = None
         if ask.type == "count":
@@ -349,10 +349,10 @@ class Cluster:
 
 
 def _named(entry: Entry) -> list[Any]:
-    """A member, as other nodes know it."""
+    """A member as other nodes know it."""
     return [entry.id, entry.user, entry.pool.name]
 
 
 def parse_number(text: str) -> int | None:
-    """The id of a connection; None if it is none."""
+    """The id of a connection; None if the text is not one."""
     return int(text) if len(text) < 20 and text.isascii() and text.isdigit() else None

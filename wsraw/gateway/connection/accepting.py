@@ -1,7 +1,7 @@
-"""Sans-I/O. An accepted connection, from its first byte until it is known what it is.
+"""Sans-I/O. An accepted connection, from its first byte until it is known what the client speaks.
 
-In layers: the PROXY header of a trusted proxy, where the listener wants one; then TLS, in the
-endpoint; then the first bytes say whether it is raw or a WebSocket.
+There are layers: first the PROXY header of a trusted proxy, if the listener wants one; then TLS, in
+the endpoint; then the first bytes show whether the connection is raw or a WebSocket.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def accepted(
     address: Address | str | None = None,
     address_key: bytes | None = None,
 ) -> Connection:
-    """A connection that a listener has accepted, from that address (or `unix`), which counts as
-    `address_key`; its `first_events` come next."""
+    """A connection that a listener has accepted, from this address (or `unix`), which is counted as
+    `address_key`. Its `first_events` come next."""
     policy = policy or AdmissionPolicy(settings, Counters())
     phase = _Accepting(listen, settings, policy, Client(about, address, address_key))
     con = Connection(con_id, settings, about, phase, opened=False)
@@ -54,14 +54,14 @@ def accepted(
 def refused(
     con_id: int, settings: Settings, about: dict[str, Any], answer: bytes, now: float
 ) -> Connection:
-    """A connection above a limit: it gets the answer if it speaks HTTP, else a reset."""
+    """A connection above a limit: it gets the answer if it speaks HTTP, otherwise a reset."""
     con = Connection(con_id, settings, about, _OverLimit(answer), opened=False)
     con.keepalive.arm(REFUSAL_TIMEOUT, now)
     return con
 
 
 class _Accepting(Phase):
-    """Holds the first bytes until they say enough."""
+    """Holds the first bytes until they show what the client speaks."""
 
     __slots__ = ("_awaits_tls", "_client", "_in_tls", "_listen", "_policy", "_proxy", "_sniffer")
 
@@ -85,8 +85,8 @@ class _Accepting(Phase):
 
     @property
     def _must_speak(self) -> bool:
-        """Whether a client that says nothing is to blame: its listener is not for raw clients, or
-        a header or TLS comes first."""
+        """Whether a silent client breaks a rule: its listener is not for raw clients, or a PROXY
+        header or TLS must come first."""
         return (
             self._only_websocket
             or self._in_tls
@@ -102,7 +102,7 @@ class _Accepting(Phase):
         con.keepalive.arm(timeout, now)
 
     def first_events(self, con: Connection, now: float) -> list[Event]:
-        """The events before anything has come, or behind the PROXY header."""
+        """The events before any byte has come, or after the PROXY header."""
         if self._listen.protocol == "raw" and self._proxy is None and not self._awaits_tls:
             return self._become_raw(con, b"", now)
         return []
@@ -153,7 +153,8 @@ class _Accepting(Phase):
 
     def _turn_away(self, con: Connection, limit: str, now: float) -> list[Event]:
         if self._listen.protocol == "raw" or self._awaits_tls:
-            # It cannot be told, or not without a handshake that costs more than it is worth.
+            # The peer cannot be told why, or only after a handshake that costs more than it is
+            # worth.
             return _reset(con, 1006, limit)
         con.phase = _OverLimit(OVER_LIMIT)
         con.ending = Ending(limit=limit)
@@ -171,7 +172,8 @@ class _Accepting(Phase):
             events, rest = self.receive_header(con, data, now)
             return events + con.phase.receive_data(con, rest, now) if rest else events
         if self._awaits_tls:
-            # What was no PROXY header has ended before it was known whether it is TLS.
+            # The stream has ended before it was known whether the bytes that are no PROXY header
+            # are TLS.
             return _reset(con, 1002)
         sniffer = self._sniffer
         if not sniffer.buffer:
@@ -191,7 +193,7 @@ class _Accepting(Phase):
         return self._become_raw(con, bytes(sniffer.buffer), now)
 
     def _take_request(self, con: Connection, now: float) -> list[Event]:
-        """A request that is not a WebSocket's."""
+        """Handle a request that is not a WebSocket's."""
         sniffer, listen = self._sniffer, self._listen
         head = bytes(sniffer.buffer[: sniffer.head_size])
         fields = fields_of(head)
@@ -214,8 +216,8 @@ class _Accepting(Phase):
     def _pass_request(
         self, con: Connection, head: bytes, fields: dict[str, str], now: float
     ) -> list[Event]:
-        """A request for handlers. Behind a proxy each one has a client of its own."""
-        # Few gateways need it.
+        """Pass a request to handlers. Behind a proxy each request has a client of its own."""
+        # Imported here because few gateways need it.
         from wsraw.gateway.connection.requests.exchange import Exchange, RequestError
 
         before, settings = self._client, con.settings
@@ -308,7 +310,7 @@ class _Accepting(Phase):
         return self._become_raw(con, bytes(self._sniffer.buffer), now)
 
     def _end_without_header(self, con: Connection, reader: ProxyReader, now: float) -> list[Event]:
-        """No more of a PROXY header will come."""
+        """The stream has ended within a PROXY header."""
         if not reader.begun:
             # Connected and closed without a byte: a port scan or a health check.
             self._proxy = None
@@ -324,7 +326,8 @@ class _Accepting(Phase):
 
 
 class _NextRequest(_Accepting):
-    """What comes on a connection behind a request: another one, or a WebSocket, but no raw data."""
+    """What follows a request on its connection: another request, or a WebSocket, but no raw
+    data."""
 
     __slots__ = ("_begun",)
 
@@ -380,7 +383,7 @@ def _following(
     now: float,
     begun: bytes,
 ) -> Connection:
-    """The connection that goes on with the socket of a request."""
+    """The connection that continues on the socket of a request."""
     about = dict(client.about)
     again = Client(about, client.address, client.address_key)
     phase = _NextRequest(listen, settings, policy, again, begun)
@@ -391,7 +394,7 @@ def _following(
 
 
 class _OverLimit(Phase):
-    """A client above a limit. Whether it gets an answer or a reset depends on its first bytes."""
+    """A client above a limit. Its first bytes decide whether it gets an answer or a reset."""
 
     __slots__ = ("_answer", "_seen")
 
@@ -423,7 +426,7 @@ def _reset(con: Connection, code: int, limit: str = "") -> list[Event]:
 
 
 def _assign(con: Connection, found: Found) -> None:
-    """The connection belongs to a pool."""
+    """Assign the connection to a pool."""
     con.pool = found.pool
     con.settings = found.settings
     if found.params:

@@ -1,8 +1,8 @@
 """Sans-I/O. One connection, accepted or opened, raw or WebSocket.
 
-Bytes, EOF and time in, events out; what handlers want in, bytes out. What it does with them depends
-on its phase: accepting.py and verdict.py until an accepted connection is open, dialing.py until an
-opened one is, phases.py from then on. Its states are in states.py.
+Bytes, EOF and time in, events out; commands of handlers in, bytes out. What a connection does with
+them depends on its phase: accepting.py and verdict.py until an accepted connection is open,
+dialing.py until an opened one is, phases.py from then on. Its states are in states.py.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 PONGS_BELOW: Final = 64 * 1024
-"""Unwritten bytes above which a peer's pings are answered only once they have gone."""
+"""Unwritten bytes above which pings are answered only after the output has been written."""
 
 
 class Ending:
@@ -83,22 +83,22 @@ class Ending:
         self.reason = reason
         self.cause = cause
         self.limit = limit
-        """The setting that has ended it; the endpoint counts it."""
+        """The setting whose limit has ended the connection; the endpoint counts it."""
         self.is_told = False
         """The on_error has been told, and the on_close is still to come."""
         self.is_answered = False
-        """It was a request, and no event tells its end."""
+        """The connection was a request, and no event reports its end."""
         self.status = 0
-        """The status of a response that ends it and is not counted yet; 0 for none."""
+        """The status of a response that ends the connection and is not counted yet; 0 for none."""
         self.successor: Callable[[int, float], Connection] | None = None
-        """Makes the connection that goes on with its socket, from an id and the time."""
+        """Makes the connection that continues on the same socket, from an id and the time."""
 
 
 _NOT_ENDED: Final = Ending()
 
 
 class EntryView(Protocol):
-    """What a connection sees of its entry, the `Entry` of gateway/delivery/."""
+    """The part of an `Entry` (gateway/delivery/) that a connection uses."""
 
     gone: bool
     pauses: int
@@ -137,13 +137,14 @@ class Connection:
         self.id = con_id
         self.settings = settings
         self.about = about
-        """What we know of it: peer, proxy, scheme, listener, target, subprotocol, params."""
+        """Facts for handlers: peer, proxy, scheme, listener, target, subprotocol, params."""
         self.opened = opened
         """A handler has opened it; else a listener has accepted it."""
         self.pool = DEFAULT_POOL
-        """Of an accepted one: whose workers serve it."""
+        """For an accepted connection: the pool whose workers serve it."""
         self.inf: dict[str, str] = {}
-        """The head of its handshake, for handlers; empty until it is known what it is."""
+        """The head of the handshake, for handlers; empty until it is known what the client
+        speaks."""
         self.state = CONNECTING if opened else SNIFFING
         self.phase = phase
         self.websocket: WebSocket | None = None
@@ -153,23 +154,23 @@ class Connection:
         self.rate_limit: RateLimit | None = None
         self.ending = _NOT_ENDED
         self.announced = opened
-        """A handler knows of it: its end is to be told."""
+        """A handler knows of the connection: it will be told the end."""
         self.undecided = False
         """A handler may still accept or reject the client (on_connect)."""
         self.address_key: bytes | None = None
-        """What it counts as for max_connections_per_address; None: not at all."""
+        """The key under which max_connections_per_address counts it; None: it is not counted."""
         self.kept = 0
-        """Bytes that it takes beside its events and its output, as the flow has counted them. Of
-        one whose entry is gone its output is in there."""
+        """Bytes that the connection takes beside its events and its output, as counted by the flow.
+        If its entry is gone, its output is included."""
         self.endpoint: object | None = None
-        """Whoever has its socket now: an `Endpoint` of gateway/sockets/, or what stands in for it
-        where there is no network. What matters here is whether there is one."""
+        """The present owner of the socket: an `Endpoint` of gateway/sockets/, or what replaces it
+        where there is no network. Here it only matters whether there is one."""
         self.entry: EntryView | None = None
         """None until the first event."""
 
     @classmethod
     def ended(cls, con_id: int, settings: Settings) -> Connection:
-        """A connection that has ended with an earlier gateway."""
+        """A connection that has ended in an earlier gateway."""
         con = cls(con_id, settings, {}, _CLOSED, opened=True)
         con.state = CLOSED
         return con
@@ -185,18 +186,18 @@ class Connection:
 
     @property
     def can_be_told(self) -> bool:
-        """Whether its peer can be told why it ends: in a close frame, or a response."""
+        """Whether the peer can be told why the connection ends: in a close frame, or a response."""
         return self.websocket is not None or self.kind == "http"
 
     @property
     def target(self) -> str:
-        """What an opened connection was opened to."""
+        """The target of an opened connection."""
         target: str = self.about.get("target", "") if self.opened else ""
         return target
 
     @property
     def subject(self) -> Subject:
-        """What a line of the log about it says."""
+        """How a log line names the connection."""
         return Subject(self.id, self.about.get("peer") or without_secrets(self.target))
 
     @property
@@ -205,12 +206,13 @@ class Connection:
 
     @property
     def needs_verdict(self) -> bool:
-        """Whether handlers accept or reject it: the setting `verdict`, for accepted connections."""
+        """Whether handlers accept or reject the client: the setting `verdict`, for accepted
+        connections."""
         return self.settings.verdict == "handlers" and not self.opened
 
     @property
     def unfinished(self) -> int:
-        """Bytes that have come and are not an event yet."""
+        """Bytes that were received and do not make an event yet."""
         ws = self.websocket
         parser = ws.unfinished if ws is not None else self.phase.unfinished
         return parser + len(self.intake.unparsed)
@@ -218,24 +220,24 @@ class Connection:
     # --- until it is open: what the socket's side tells ---
 
     def first_events(self, now: float) -> list[Event]:
-        """The events of an accepted connection before it has sent anything; with a listener for
-        TLS there are none yet."""
+        """The events of an accepted connection before it has sent anything; none if its listener
+        requires TLS."""
         return self.phase.first_events(self, now)
 
     def turn_away(self, answer: bytes) -> list[Event]:
-        """The TLS handshake of an accepted connection has failed; `answer` is the last that its
-        peer gets. No handler hears of it."""
+        """The TLS handshake of an accepted connection has failed. `answer` is the last that the
+        peer gets. No handler is told."""
         if self.state is CLOSED:
             return []
         self.output.append(answer)
         return self.end(1002, "", "protocol-error")
 
     def connected(self, now: float) -> list[Event]:
-        """What was dialled is connected: TCP, and TLS where it is wanted."""
+        """The dialled target is connected: TCP, and TLS if it is wanted."""
         return self.phase.connected(self, now)
 
     def connect_failed(self, message: str, now: float) -> list[Event]:
-        """What was to be dialled could not be; `message` says why, for the handler."""
+        """The target could not be connected; `message` tells the handler why."""
         return self.phase.connect_failed(self, message)
 
     # --- what the socket's side tells ---
@@ -249,13 +251,14 @@ class Connection:
         if was_open:
             self._charge(self.rate_limit, len(data), events, now)
         elif self.state is OPEN:
-            # The head of a request, which max_header_size bounds, is none of what a client sends.
+            # The head of a request is bounded by max_header_size, and does not count as data of the
+            # client.
             size = sum([len(event.data) for event in events if type(event) is OnMessage])
             self._charge(self.rate_limit, min(size, len(data)), events, now)
         return events
 
     def _charge(self, limit: RateLimit, size: int, events: list[Event], now: float) -> None:
-        # Frames that are not messages are work all the same.
+        # Frames that are not messages are work, too.
         count = self.intake.parsed or sum([type(event) is OnMessage for event in events])
         if limit.charge(size, count, now) and self.state is OPEN:
             limit.overdrawn[self.id] = None
@@ -268,7 +271,7 @@ class Connection:
         return self.phase.receive_eof(self, now)
 
     def receive_held_eof(self, now: float) -> list[Event]:
-        """The peer had shut its side before all that it sent was parsed: now it may be."""
+        """Handle an EOF that came before all data was parsed, as it may be parsed now."""
         intake = self.intake
         return self.receive_eof(now) if intake.eof and not intake.has_more else []
 
@@ -279,7 +282,7 @@ class Connection:
         return self.phase.lost(self, message)
 
     def drained(self, now: float) -> list[Event]:
-        """All that a half-closed peer has sent is handled."""
+        """All that a half-closed peer has sent has been handled."""
         return self.phase.drained(self, now)
 
     def handle_timeout(self, now: float) -> list[Event]:
@@ -289,15 +292,15 @@ class Connection:
         return self.phase.handle_timeout(self, now)
 
     def pause(self, now: float) -> None:
-        """Nothing is read for now: no clock that waits for the peer runs (rule 7), but for that of
-        a handshake, and that of a close."""
+        """Nothing is read for now, so no deadline that waits for the peer runs (rule 7), except
+        those of a handshake and of a close."""
         if not self.intake.paused and self.state is OPEN:
             self.intake.paused = True
             self.keepalive.deadline = math.inf
 
     def resume(self, now: float) -> list[Event]:
-        """Reading goes on. Always to be called when it is allowed: this brings out what was kept
-        back unparsed, and that can be so without a pause."""
+        """Go on reading. To be called whenever reading is allowed: it handles bytes that were kept
+        unparsed, and there may be some without a pause."""
         intake, keepalive = self.intake, self.keepalive
         if intake.paused:
             intake.paused = False
@@ -331,18 +334,14 @@ class Connection:
     def accept(
         self, subprotocol: str | None, headers: Sequence[tuple[str, str]], now: float
     ) -> tuple[list[Event], str | None]:
-        """on_connect accepts it. Also returns why that cannot be; then it was answered with 500.
-
-        To be called while `undecided` only.
-        """
+        """on_connect accepts the client. Also returns why that is impossible; then the client got
+        500. To be called only while `undecided`."""
         self.undecided = False
         return self.phase.accept(self, subprotocol, headers, now)
 
     def reject(self, reject: Reject, now: float) -> tuple[list[Event], str | None]:
-        """on_connect rejects it. Also returns why that answer cannot be given; then it was 500.
-
-        A raw client gets the body, or a reset. To be called while `undecided` only.
-        """
+        """on_connect rejects the client. Also returns why that answer is impossible; then it was
+        500. A raw client gets the body, or a reset. To be called only while `undecided`."""
         self.undecided = False
         why = answer_problem(reject.status, reject.reason, reject.headers, reject.body)
         if why is not None:
@@ -350,11 +349,12 @@ class Connection:
         return self.phase.reject(self, reject, now), why
 
     def send(self, data: bytes, type_: str, final: bool, now: float) -> str | None:
-        """Queue a frame, or bytes. Returns why it is refused, or None; or UNFINISHED: it is large,
-        or waits for a large one, and has to be sent again in a later turn.
+        """Queue a frame, or bytes. Returns why the data is refused, or None; or UNFINISHED: the
+        data is large, or waits for a large frame, and has to be sent again in a later turn.
 
-        To a connection that is over it is a no-op: the normal race. Before an opened one is open it
-        waits. A refusal in the middle of a fragmented message leaves that message cut short: close.
+        If the connection is over, nothing happens: this race is normal. If an opened connection is
+        not open yet, the data waits. A refusal in the middle of a fragmented message leaves that
+        message cut short: close.
         """
         ws = self.websocket
         if self.state is OPEN and ws is not None and final:
@@ -370,32 +370,30 @@ class Connection:
 
     @property
     def is_making(self) -> bool:
-        """Whether a large frame is being made for it."""
+        """Whether a large frame is being made for the connection."""
         return self.websocket is not None and self.websocket.writer.is_making
 
     @property
     def framing_key(self) -> FramingKey | None:
-        """Connections of the same key take the same `frame_message`; None: use `send`."""
+        """Connections with the same key take the same `frame_message`; None: use `send`."""
         if self.websocket is None:
             return RAW_KEY
         return self.websocket.writer.framing_key if self.state is OPEN else None
 
     def send_framed(self, framed: bytes) -> None:
-        """Queue what `frame_message` has made for our `framing_key`."""
+        """Queue what `frame_message` has made for this connection's `framing_key`."""
         if self.state is OPEN or (self.websocket is None and self.state is not CLOSED):
             self.output.append_shared(framed)
 
     def close(self, code: int, reason: str, cause: str, now: float) -> list[Event]:
-        """Close in order. A WebSocket's on_close comes with the peer's close frame, or in time.
-
-        Raises ValueError for a code that `close_refusal` refuses.
-        """
+        """Close in order. The on_close of a WebSocket comes with the peer's close frame, or after a
+        timeout. Raises ValueError for a code that `close_refusal` refuses."""
         return self.phase.close(self, code, reason, cause, now)
 
     def close_now(
         self, code: int, reason: str, cause: str, message: str, now: float
     ) -> list[Event]:
-        """Close without writing what waits, but tell why: a WebSocket gets its close frame."""
+        """Close without writing the output that waits; a WebSocket still gets its close frame."""
         if self.state is not OPEN or self.websocket is None:
             return self.abort(code, reason, cause, message, now)
         self.output.drop_waiting()
@@ -404,44 +402,44 @@ class Connection:
         return [OnError(0, self.id, message), *events]
 
     def abort(self, code: int, reason: str, cause: str, message: str, now: float) -> list[Event]:
-        """End at once, with a reset: what is queued is not written any more."""
+        """End at once, with a reset: queued output is not written any more."""
         self.cut()
         if self.state is CLOSED:
             return []
         if self.ending.is_told:
-            # Why it ends was told already; a second on_error would be out of order.
+            # Why the connection ends was told already; a second on_error would be out of order.
             return self.end(1006, "", self.ending.cause)
         return self.end(code, reason, cause, message)
 
     @property
     def is_shut(self) -> bool:
-        """Whether its peer was told so."""
+        """Whether the peer was told that nothing more will be sent."""
         return self.phase.is_shut
 
     def shut(self) -> None:
-        """Send nothing more, and go on reading: the socket of a raw connection gets a FIN."""
+        """Send nothing more, and continue to read: a raw connection sends a FIN."""
         self.phase.shut(self)
 
     # --- what phases do ---
 
     def step(self, step: Step) -> None:
-        """Move on. Raises KeyError for a step that the table does not have."""
+        """Change the state by a step. Raises KeyError for a step that the table does not have."""
         self.state = TRANSITIONS[self.state, step]
 
     def announce(self) -> list[Event]:
-        """The on_connect."""
+        """The on_connect event."""
         self.announced = True
         self.undecided = self.needs_verdict
         return [OnConnect(0, self.id, self.inf, self.undecided, about=self.about)]
 
     def half_close(self, phase: Phase) -> None:
-        """Handle first what has come; then the phase ends the connection."""
+        """First handle what has been received; then the phase ends the connection."""
         self.step(Step.HALF_CLOSED)
         self.phase = phase
         self.intake.half_closed = True
 
     def collect(self, ws: WebSocket) -> None:
-        """Queue what the WebSocket has to write."""
+        """Queue the bytes that the WebSocket has to write."""
         for chunk in ws.output:
             self.output.append(chunk)
         ws.output.clear()
@@ -454,9 +452,9 @@ class Connection:
     def end(
         self, code: int, reason: str, cause: str, message: str = "", limit: str = ""
     ) -> list[Event]:
-        """Enter CLOSED: on_close, with an on_error before it where there is a message. `limit` is
-        the setting that is the reason."""
-        # A handler that gets the end without an on_connect before must learn here what ended.
+        """Enter CLOSED: on_close, after an on_error if there is a message. `limit` is the setting
+        that is the reason."""
+        # A handler that gets an end without an on_connect must learn here what has ended.
         about = self.about if self.opened and self.state is CONNECTING else {}
         self.step(Step.END)
         self.phase = _CLOSED
@@ -473,7 +471,7 @@ class Connection:
         return [OnError(0, self.id, message, about=about), *end] if message else end
 
     def force_end(self) -> None:
-        """End without the steps of an end, as those have failed: a fault of our own."""
+        """End without the steps of a normal end, because those have failed: a bug in wsraw."""
         self.state = CLOSED
         self.phase = _CLOSED
         self.ending = Ending(1011, "", FAULT)
@@ -485,12 +483,9 @@ class Connection:
 
 
 class Phase:
-    """What a connection does in one part of its life; a subclass for each part.
-
-    What a phase has no use for it ignores, and this class ignores all: it is the phase of a
-    connection that is closed. Methods without a docstring have that of the same name in
-    `Connection`.
-    """
+    """What a connection does in one part of its life; there is a subclass for each part. A phase
+    ignores what it has no use for, and this class ignores everything: it is the phase of a closed
+    connection. Methods without a docstring have that of the same method of `Connection`."""
 
     __slots__ = ()
 
@@ -500,28 +495,28 @@ class Phase:
         return []
 
     def expect_tls(self, con: Connection, now: float) -> None:
-        """An accepted connection has begun with TLS: limit the time of the handshake."""
+        """The client has begun with TLS: limit the time of the handshake."""
 
     def secured(self, con: Connection, now: float) -> list[Event]:
         """The TLS handshake of an accepted connection is complete, or the listener does not require
-        it and the peer speaks none: from here on the peer may send."""
+        it and the client does not use TLS: from now on the client may send."""
         return []
 
     @property
     def awaits_header(self) -> bool:
-        """Whether a PROXY header may come, in front of TLS and all else."""
+        """Whether a PROXY header may come, before TLS and everything else."""
         return False
 
     def receive_header(self, con: Connection, data: bytes, now: float) -> tuple[list[Event], bytes]:
-        """While `awaits_header`: take the first bytes, give events and the bytes behind the header.
-        For a caller that looks at those itself (TLS); `receive_data` takes both."""
+        """While `awaits_header`: take the first bytes; return events and the bytes behind the
+        header. For callers that examine those bytes themselves (TLS); `receive_data` does both."""
         return [], data
 
     # --- dialing.py ---
 
     @property
     def opening(self) -> Opening | None:
-        """What is to be dialled; None once that is over."""
+        """The target to dial; None once it is connected or has failed."""
         return None
 
     def connected(self, con: Connection, now: float) -> list[Event]:
@@ -534,22 +529,22 @@ class Phase:
 
     @property
     def unfinished(self) -> int:
-        """Bytes of a request that is not complete."""
+        """Bytes of an incomplete request."""
         return 0
 
     def respond(
         self, con: Connection, respond: Respond, now: float
     ) -> tuple[list[Event], str | None]:
-        """A handler answers a request. Also returns why it cannot."""
+        """A handler answers a request. Also returns why that is impossible."""
         return [], None
 
     @property
     def is_answering(self) -> bool:
-        """Whether a response has begun and is not whole."""
+        """Whether a response has begun and is not complete."""
         return False
 
     def pass_on(self, con: Connection, now: float) -> list[Event]:
-        """Handlers have a request, and do not answer it."""
+        """A request's handlers do not answer it."""
         return []
 
     # --- verdict.py ---
@@ -574,7 +569,7 @@ class Phase:
         return []
 
     def resume(self, con: Connection, now: float) -> list[Event]:
-        """Go on with the bytes that were kept back."""
+        """Go on with the bytes that were kept."""
         return []
 
     def receive_eof(self, con: Connection, now: float) -> list[Event]:
@@ -597,10 +592,10 @@ class Phase:
         return False
 
     def shut(self, con: Connection) -> None:
-        """Tell the peer that nothing more comes: only an open raw connection can."""
+        """Tell the peer that nothing more comes: only an open raw connection can do that."""
 
     def written(self, con: Connection, now: float) -> list[Event]:
-        """In CLOSING: some output was written."""
+        """In CLOSING: some output has been written."""
         return []
 
     def close(self, con: Connection, code: int, reason: str, cause: str, now: float) -> list[Event]:

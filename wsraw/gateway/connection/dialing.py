@@ -22,7 +22,7 @@ from wsraw.link.records import Event
 def dialed(
     con_id: int, opening: Opening, settings: Settings, about: dict[str, Any], now: float
 ) -> Connection:
-    """A connection that a handler has asked for; what is `opening` is to be dialled."""
+    """A connection that a handler has opened; its target is in `opening`, to be dialled."""
     con = Connection(con_id, settings, about, _Dialing(opening), opened=True)
     about["target"] = opening.shown
     about["kind"] = opening.kind
@@ -38,7 +38,7 @@ def dialed(
 
 
 class _Dialing(Connecting):
-    """The phase until TCP is connected, and a WebSocket's handshake complete."""
+    """The phase until TCP is connected, and the handshake of a WebSocket is complete."""
 
     __slots__ = ("_is_connected", "_opening")
 
@@ -60,7 +60,7 @@ class _Dialing(Connecting):
             con.collect(ws)
             return []
         establish(con, now)
-        # An opened raw connection has no on_connect; but one that reconnects, or of a bridge, does.
+        # An opened raw connection has no on_connect, unless it reconnects or belongs to a bridge.
         opening = self._opening
         is_told = opening.reconnect or opening.preface is not None
         events = con.announce() if is_told else []
@@ -71,7 +71,7 @@ class _Dialing(Connecting):
         return con.end(1006, "", "connect-failed", message)
 
     def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
-        """Bytes of the server's answer, and what comes behind it."""
+        """Bytes of the server's answer, and of what follows it."""
         ws = con.websocket
         if ws is None:
             return []
@@ -83,7 +83,7 @@ class _Dialing(Connecting):
                 con.about["repeated"] = several
             establish(con, now)
             events = con.announce() + to_events(con, frames)
-            # What comes behind may be large and compressed; then it goes on in the next turns.
+            # The following bytes may be many and compressed; the next turns go on with them.
             con.intake.has_more = ws.busy
             if ws.output or ws.ended:
                 after_frames(con, ws, events)
@@ -111,7 +111,7 @@ class _Dialing(Connecting):
         if ws is not None and self._is_connected:
             ws.receive_eof()
             if ws.response is not None:
-                # The server has refused us, and does not finish to say why.
+                # The server has refused us, and does not finish its explanation.
                 return self._refused(con, ws)
         cause = "handshake-timeout" if self._is_connected else "connect-failed"
         return con.end(1006, "", cause, f"timed out after {con.keepalive.timeout:g} s")

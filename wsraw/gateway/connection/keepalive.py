@@ -1,4 +1,4 @@
-"""Sans-I/O. The deadline of a connection, and whether its peer still answers."""
+"""Sans-I/O. The deadline of a connection, and whether its peer still responds."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import math
 from typing import Final
 
 EARLY: Final = 1 / 32
-"""The part of its interval by which a ping may go out early. The peer is last heard when its pong
-comes, a moment after our ping; to wait for that moment again would be a second timer a ping."""
+"""Share of its interval by which a ping may go out early. The peer was last heard when its pong
+came, a moment after our ping; waiting for exactly one interval would need a second timer for each
+ping."""
 
 
 FEW: Final = 16 * 1024
-"""Bytes that any peer which is there takes within a ping_timeout."""
+"""Bytes that any live peer takes within a ping_timeout."""
 
 
 class Keepalive:
-    """When `handle_timeout` of a connection is due, when its peer was heard, when it was pinged."""
+    """When `handle_timeout` of a connection is due, when its peer was last heard, and when it was
+    pinged."""
 
     __slots__ = (
         "_ahead",
@@ -33,23 +35,24 @@ class Keepalive:
 
     def __init__(self) -> None:
         self.deadline = math.inf
-        """Messages do not move the deadline of a ping: it is found out of date when it comes."""
+        """When `handle_timeout` is due. Messages do not move the deadline of a ping: when it comes,
+        it is found out of date."""
         self.timeout = 0.0
-        """Seconds of the deadline that was armed last."""
+        """Seconds of the last deadline that was set."""
         self.heard = 0.0
         self.opened_at = math.inf
-        """When an opened connection, or a WebSocket, could carry data."""
+        """When an opened connection, or a WebSocket, began to carry data."""
         self._ping_sent = -math.inf
         self.ping_unwritten = 0
         """Bytes of output up to the end of our last ping."""
         self.holds_pongs = False
-        """Pongs wait until less output does."""
+        """Pongs wait until there is less output."""
         self.delivered = self.undelivered = 0
-        """Bytes of all output that the peer's system has acknowledged, and that ours still has: as
-        of now, when a deadline is due. Both stay 0 where the system does not tell."""
+        """Bytes of all output that the peer's system has acknowledged, and bytes that ours still
+        holds, as of now, when a deadline is due. Both stay 0 where the system does not tell."""
         self._ahead = self._delivered_then = 0
-        """Bytes up to the end of our last ping that were not delivered when that was last looked
-        at, and how many were."""
+        """Bytes up to the end of our last ping that were undelivered at the last look, and how many
+        were delivered then."""
 
     def arm(self, timeout: float, now: float) -> None:
         """Set the deadline; 0 seconds switch it off."""
@@ -66,8 +69,8 @@ class Keepalive:
         return self.heard < self._ping_sent
 
     def is_overdue(self, timeout: float, now: float) -> bool:
-        """Whether the answer to our last ping is; if not, wait on. A ping may lie behind megabytes
-        in the kernel: while the peer takes these, it is not dead."""
+        """Whether the answer to our last ping is overdue; if not, set the next deadline. The ping
+        may be behind megabytes in the kernel: while the peer takes these, it is alive."""
         delivered = self.delivered - self._delivered_then
         if self._ahead > FEW and delivered > 0 and now >= self._ping_sent + timeout:
             self._ahead -= delivered
@@ -77,19 +80,19 @@ class Keepalive:
         return now >= self.deadline
 
     def is_silent(self, interval: float, now: float) -> bool:
-        """Whether a ping is due; if not, wait on."""
+        """Whether a ping is due; if not, set the next deadline."""
         self.deadline = self.heard + interval
         return now >= self.deadline - EARLY * interval
 
     def look(self, taken: int, undelivered: int) -> bool:
-        """Note how far the peer is: of the bytes that the kernel has taken it still has some.
-        Whether it has come on since the last look, and more than a few are left."""
+        """Note how much the peer has acknowledged of the bytes that the kernel has taken. Returns
+        whether it has acknowledged some since the last look, and more than a few are left."""
         before, self.delivered = self.delivered, taken - undelivered
         self.undelivered = undelivered
         return undelivered > FEW and self.delivered > before
 
     def pinged(self, unwritten: int, interval: float, timeout: float, now: float) -> None:
-        """A ping is the end of so many bytes of output."""
+        """A ping was queued behind this many unwritten bytes, its own included."""
         self._ping_sent = now
         self.ping_unwritten = unwritten
         self._ahead = unwritten + self.undelivered

@@ -8,10 +8,10 @@ from wsraw.gateway.websocket.heads import Head
 from wsraw.gateway.websocket.shared import Framed
 
 WRITE_SIZE: Final = 256 * 1024
-"""Bytes joined for one write. A socket rarely takes more, and what it leaves is joined again."""
+"""Bytes joined for one write. A socket rarely takes more, and what is left is joined again."""
 
 GATHERED_FROM: Final = 4 * 1024
-"""Average bytes of a chunk from which several are better written without joining them."""
+"""Average bytes of a chunk from which writing several chunks without joining them is faster."""
 
 MOST_GATHERED: Final = 16
 
@@ -20,7 +20,7 @@ CHUNK: Final = 64
 
 
 class Output:
-    """Chunks in order; only the first one can have been written in part."""
+    """Chunks in order; only the first one can be partly written."""
 
     __slots__ = (
         "_headed",
@@ -38,22 +38,22 @@ class Output:
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
         self.size = 0
-        """Bytes that wait, without the early messages."""
+        """Bytes that wait, not counting the early messages."""
         self.shared_size = 0
-        """Bytes of published chunks, which other connections hold, too; with what has been written
-        of the first one."""
+        """Bytes of published chunks, which other connections hold, too, including what has been
+        written of the first one."""
         self._sent = 0
         self._headed = False
         """The head of the first chunk has been written."""
         self.encrypted = 0
-        """Bytes in front that are encrypted and not yet written: they must follow."""
+        """Encrypted bytes at the front that are not yet written: they must be written, too."""
         self.early: list[tuple[int, bytes, bool]] | None = None
         """Messages sent to a WebSocket before its handshake was complete: opcode, data, final."""
         self.early_size = 0
         self.ends_with_reset = False
-        """To be reset once all is written: a raw peer has no other way to hear of a fault."""
+        """Reset the connection once all is written: only that tells a raw peer of a fault."""
         self.reset = False
-        """To be cut off at once: no more is written, and the peer gets a reset."""
+        """Cut the connection off at once: nothing more is written, and the peer gets a reset."""
 
     def append(self, chunk: bytes) -> None:
         """Queue a chunk; an empty one is no output."""
@@ -62,7 +62,7 @@ class Output:
             self.size += len(chunk)
 
     def append_shared(self, chunk: bytes) -> None:
-        """Queue a published chunk, whose bytes are kept once for all connections."""
+        """Queue a published chunk, whose bytes are stored once for all connections."""
         self.append(chunk)
         self.shared_size += len(chunk)
 
@@ -74,7 +74,7 @@ class Output:
         self.early_size += len(data)
 
     def take_early(self) -> list[tuple[int, bytes, bool]]:
-        """The early messages, in order; now they can be framed, or are dropped."""
+        """The early messages, in order; they can now be framed, or are dropped."""
         early = self.early or []
         self.early = None
         self.early_size = 0
@@ -82,17 +82,17 @@ class Output:
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait, with the early messages."""
+        """Bytes that wait, including the early messages."""
         return self.size + self.early_size
 
     @property
     def own_size(self) -> int:
-        """Bytes of memory that it takes, without what it shares with other connections."""
+        """Bytes of memory of the output, without what it shares with other connections."""
         own = max(self.size + self._sent - self.shared_size, CHUNK * len(self.chunks))
         return own + self.early_size
 
     def data_to_send(self) -> bytes | memoryview:
-        """What to write next: all of it, or the first WRITE_SIZE bytes and a little more."""
+        """The bytes to write next: all, or the first WRITE_SIZE bytes and a little more."""
         output, sent = self.chunks, self._sent
         if len(output) == 1 and not sent:
             return output[0]
@@ -113,8 +113,8 @@ class Output:
         return b"".join(chunks)
 
     def gathered(self) -> list[bytes | memoryview] | None:
-        """The same as a few large chunks, for sockets that can write them without joining them;
-        None if it is one chunk, or many small ones."""
+        """The bytes to write next as a few large chunks, for sockets that can write them without
+        joining them; None if there is one chunk, or many small ones."""
         output = self.chunks
         count = len(output)
         if count == 1 or count > MOST_GATHERED or self.size < count * GATHERED_FROM:
@@ -152,7 +152,8 @@ class Output:
         self._headed = False
 
     def drop_waiting(self) -> None:
-        """Drop all chunks of which nothing was written; what was begun must be whole."""
+        """Drop all chunks of which nothing was written; a chunk that was begun must be
+        completed."""
         begun = self._chunks_begun()
         del self.chunks[begun:]
         self.shared_size = _shared(self.chunks)
@@ -161,7 +162,7 @@ class Output:
     def drop_oldest_framed(self, limit: int) -> int:
         """Drop the oldest published messages until `limit` bytes or none are left.
 
-        Returns how many; a message that was begun stays.
+        Returns how many were dropped; a message that was begun stays.
         """
         output = self.chunks
         dropped = 0
@@ -177,8 +178,8 @@ class Output:
         return dropped
 
     def _chunks_begun(self) -> int:
-        """How many chunks must follow what was written or encrypted: those of which a part was, and
-        the payload of a head."""
+        """How many chunks must follow what was written or encrypted: partly written chunks, and the
+        payload that belongs to a written head."""
         left = self._sent + self.encrypted
         count = 0
         headed = self._headed

@@ -1,5 +1,5 @@
-"""Sans-I/O. The phases that accepted and opened connections share: not open yet for handlers that
-know of it, open, and on its way to its end."""
+"""Sans-I/O. The phases that accepted and opened connections share: not open yet though handlers
+know of the connection, open, and closing."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.records import Event, OnMessage, Reject
 
 GOOD_ENDS: Final = (1000, 1001)
-"""Close codes that end a raw connection with FIN; any other is a fault, and resets it."""
+"""Close codes that end a raw connection with FIN; any other code reports a fault, and resets it."""
 
 RAW_INF: Final = {"Protocol": "raw"}
 
 FAILURES: Final = {1007: "invalid-data", 1009: "too-big"}
-"""Causes of ends for what a peer has sent, by close code."""
+"""By close code, the cause of an end because of what the peer has sent."""
 
 
 def open_raw(con: Connection, data: bytes) -> list[Event]:
-    """An accepted connection is raw; `data` has come already."""
+    """Open an accepted connection as raw; `data` has been received already."""
     con.step(Step.RAW)
     con.phase = _OPEN
     con.inf = RAW_INF
@@ -42,7 +42,7 @@ def open_raw(con: Connection, data: bytes) -> list[Event]:
 
 
 def establish(con: Connection, now: float) -> None:
-    """What was dialled, or a handshake, is through: what handlers have sent may go."""
+    """The target is connected, or the handshake complete: send what handlers have queued."""
     con.step(Step.OPENED)
     con.phase = _OPEN
     con.keepalive.opened(now)
@@ -60,8 +60,8 @@ def establish(con: Connection, now: float) -> None:
 
 
 class Connecting(Phase):
-    """A connection that handlers know of and that is not open: what they send, and whether they
-    close it, is kept until it is."""
+    """A connection that is not open but known to handlers: their messages, and whether they close
+    it, are kept until it is open."""
 
     __slots__ = ("_close_wanted",)
 
@@ -97,7 +97,7 @@ class Connecting(Phase):
         return con.end(1006, "", cause)
 
     def close_as_wanted(self, con: Connection, now: float) -> list[Event]:
-        """If it is open now, do what a handler wanted before."""
+        """If the connection is open now, carry out the close that a handler asked for before."""
         if self._close_wanted is None or con.state is not OPEN:
             return []
         return con.close(*self._close_wanted, now)
@@ -125,7 +125,7 @@ class _Raw(Phase):
 
 
 class _Open(_Raw):
-    """A connection that carries messages both ways."""
+    """A connection that carries messages in both directions."""
 
     __slots__ = ()
 
@@ -208,7 +208,7 @@ class _Open(_Raw):
 
 
 class _Shut(_Open):
-    """A raw connection whose peer was told that nothing more comes, and may still send."""
+    """A raw connection whose peer was told that nothing more comes, and may itself still send."""
 
     __slots__ = ()
 
@@ -224,8 +224,8 @@ class _Shut(_Open):
 
 
 class _Closing(Phase):
-    """A WebSocket that waits for the answer to our close frame. Nothing else that comes is of
-    interest (RFC 6455, section 5.5.1)."""
+    """A WebSocket that waits for the answer to our close frame. All other frames are ignored (RFC
+    6455, section 5.5.1)."""
 
     __slots__ = ()
 
@@ -249,12 +249,12 @@ class _Closing(Phase):
         return con.end(1006, "", con.ending.cause)
 
     def lost(self, con: Connection, message: str) -> list[Event]:
-        # How the peer leaves without its close frame is not news.
+        # A peer that leaves without sending its close frame is not worth reporting.
         return con.end(1006, "", con.ending.cause)
 
     def handle_timeout(self, con: Connection, now: float) -> list[Event]:
-        # The system may need longer to bring a slow reader the last of its output, which a reset
-        # would take away. A client that is closed for a limit gets no such time.
+        # The system may need longer to deliver the last output to a slow reader, and a reset would
+        # discard it. A client that is closed for a limit gets no such time.
         if con.output.size or con.ending.is_told:
             con.cut()
         return con.end(1006, "", con.ending.cause)
@@ -265,13 +265,13 @@ class _Closing(Phase):
 
 
 class _HalfClosed(_Raw):
-    """A raw connection whose peer has sent EOF; what came before is being handled."""
+    """A raw connection whose peer has sent EOF; what it sent before is being handled."""
 
     __slots__ = ("_drained",)
 
     def __init__(self) -> None:
         self._drained = False
-        """The connection ends when its output is written."""
+        """The connection ends when its output has been written."""
 
     def drained(self, con: Connection, now: float) -> list[Event]:
         if not con.output.size:
@@ -294,7 +294,7 @@ class _HalfClosed(_Raw):
 
 
 class _Violated(Phase):
-    """A WebSocket whose peer has broken the protocol; what came before is being handled."""
+    """A WebSocket whose peer has broken the protocol; what it sent before is being handled."""
 
     __slots__ = ()
 
@@ -322,7 +322,7 @@ _VIOLATED: Final = _Violated()
 
 
 def _parse(intake: Intake, ws: WebSocket) -> list[DataFrame]:
-    """Parse what waits, and what the WebSocket has left, as far as a turn's share goes."""
+    """Parse the bytes that wait, and those that the WebSocket has kept, up to a turn's share."""
     data, intake.unparsed = intake.unparsed, b""
     frames = ws.receive_data(data)
     intake.parsed = ws.parsed
@@ -336,12 +336,12 @@ def to_events(con: Connection, frames: list[DataFrame]) -> list[Event]:
 
 
 def after_frames(con: Connection, ws: WebSocket, events: list[Event]) -> None:
-    """What came beside messages: answers to pings, the end."""
+    """Handle what came beside messages: pings to answer, and the end."""
     con.collect(ws)
     if con.output.size > PONGS_BELOW:
         con.keepalive.holds_pongs = ws.hold_pongs = True
     if ws.error:
-        # What came before is handled, and answered, before the close frame goes out.
+        # Earlier messages are handled, and answered, before the close frame goes out.
         con.half_close(_VIOLATED)
         limit = "max_message_size" if ws.close_code == TOO_BIG else ""
         con.ending = Ending(cause=FAILURES.get(ws.close_code, "protocol-error"), limit=limit)

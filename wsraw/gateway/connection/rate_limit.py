@@ -8,7 +8,8 @@ from wsraw.config.settings import Settings
 class Bucket:
     """A token bucket: `rate` tokens a second flow in, up to `capacity`.
 
-    It may be overdrawn: what a peer has sent is here already, and then the debt is waited for.
+    It may be overdrawn, as the peer's data is already here; then nothing is read until the debt is
+    gone.
     """
 
     __slots__ = ("_at", "_capacity", "_level", "_rate")
@@ -20,7 +21,7 @@ class Bucket:
         self._at = now
 
     def take(self, tokens: float, now: float) -> float:
-        """Take tokens. Returns the seconds until there is no debt, 0 if there is none."""
+        """Take tokens. Returns the seconds until the debt is gone, 0 if there is none."""
         level = self._level + (now - self._at) * self._rate
         self._level = level = (self._capacity if level > self._capacity else level) - tokens
         self._at = now
@@ -28,17 +29,17 @@ class Bucket:
 
 
 class RateLimit:
-    """The limits of one connection, `message_rate` and `byte_rate`, and what it owes."""
+    """The limits of one connection, `message_rate` and `byte_rate`, and its debt."""
 
     __slots__ = ("_bytes", "_messages", "overdrawn", "owes", "setting")
 
     def __init__(self, settings: Settings, overdrawn: dict[int, None], now: float) -> None:
         self.overdrawn = overdrawn
-        """The ids of connections that owe something, one set for all; for the sockets to act on."""
+        """The ids of connections with a debt, one set for all; the sockets act on it."""
         self.owes = 0.0
-        """Seconds until it may send again."""
+        """Seconds until the peer may send again."""
         self.setting = ""
-        """The limit that it has passed."""
+        """The setting whose limit the peer has exceeded."""
         self._messages: Bucket | None = None
         self._bytes: Bucket | None = None
         burst = settings.rate_burst
@@ -49,7 +50,7 @@ class RateLimit:
             self._bytes = Bucket(settings.byte_rate, settings.byte_rate * burst, now)
 
     def charge(self, size: int, messages: int, now: float) -> bool:
-        """Count what has come; True if that was too much."""
+        """Count received messages and bytes; True if they exceed a limit."""
         owes = 0.0
         if self._bytes is not None:
             owes = self._bytes.take(size, now)

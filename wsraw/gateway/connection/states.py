@@ -8,7 +8,7 @@
 
 1. An accepted connection starts in SNIFFING, one that we open in CONNECTING.
 2. CONNECTING lasts until the connection can carry data: TCP for an opened raw one, the 101 for a
-   WebSocket. Handlers may decide there whether a client is accepted.
+   WebSocket. In this state handlers may decide whether a client is accepted.
 3. CLOSING waits for something: a WebSocket for the close frame that answers ours, a raw connection
    that the peer has half-closed for its events to be handled and its output to be written, a
    WebSocket that has broken the protocol for the messages before that to be handled.
@@ -19,7 +19,7 @@ on_connect comes first and on_close last, each at most once. An accepted connect
 its on_connect gives no event at all; the handler that opened a connection knows of it from the
 start, so it always gets the on_close.
 
-Nothing that a peer does raises. A step that the table does not have is our own mistake, and raises.
+Nothing that a peer does raises. A step that the table does not have is a bug in wsraw, and raises.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Step(Enum):
     END = "end"
 
 
-# The members of an Enum class cost a look-up each, and are needed for each message.
+# Looking up the members of an Enum class costs time, and they are needed for each message.
 SNIFFING: Final = ConnectionState.SNIFFING
 CONNECTING: Final = ConnectionState.CONNECTING
 OPEN: Final = ConnectionState.OPEN

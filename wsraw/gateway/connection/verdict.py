@@ -13,7 +13,7 @@ from wsraw.link.rules import OF_ANSWERS, header_problem
 
 
 class AwaitingVerdict(Connecting):
-    """The request is good; a handler says whether it is answered with the 101."""
+    """The request is valid; a handler decides whether it is answered with a 101."""
 
     __slots__ = ("_policy",)
 
@@ -28,7 +28,7 @@ class AwaitingVerdict(Connecting):
         headers: Sequence[tuple[str, str]],
         now: float,
     ) -> tuple[list[Event], str | None]:
-        """Answer with the 101. What handlers have sent follows it."""
+        """Answer with the 101, followed by what handlers have sent."""
         ws = con.websocket
         assert ws is not None
         why = header_problem(headers, OF_ANSWERS) or None
@@ -47,7 +47,7 @@ class AwaitingVerdict(Connecting):
         return _ended(con, reject.status, "rejected")
 
     def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
-        """Keep bytes that come too early; how to read them is known after the 101."""
+        """Keep bytes that come too early: only after the 101 it is known how to read them."""
         con.intake.unparsed += data
         return []
 
@@ -68,7 +68,7 @@ class AwaitingVerdict(Connecting):
 
 
 def _ended(con: Connection, status: int, cause: str) -> list[Event]:
-    """The response is given."""
+    """The response has been given."""
     events = con.end(1006, "", cause)
     con.ending.status = status
     return events

@@ -1,1 +1,1 @@
-"""HTTP requests that handlers answer: one request and its response, and a connection meanwhile."""
+"""HTTP requests that handlers answer: each request and its response is a connection of its own."""

@@ -1,7 +1,7 @@
 """Sans-I/O. One HTTP request and its response, read and written by h11.
 
-What h11 would forgive and a proxy in front may read in another way is refused here: folded fields,
-a length beside a transfer coding, and a length that is given twice.
+Requests that h11 would accept but a proxy in front may read differently are refused here: those
+with folded fields, with a length beside a transfer coding, or with two lengths.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHARE: Final = 64
 """Chunks of a body that are read at once, so that many small ones do not hold up others."""
 
 LONGEST_CHUNK_LINE: Final = 1024
-"""Bytes of the line before a chunk, and of trailers: nobody needs the extensions in there."""
+"""Bytes of the line before a chunk, and of trailers: extensions there are rarely used."""
 
 _FOLDED: Final = re.compile(rb"\n[ \t]")
 _LENGTHS: Final = re.compile(rb"\ncontent-length[ \t]*:([^\n]*)", re.IGNORECASE)
@@ -31,8 +31,8 @@ _NO_CONTENT: Final = (204, 205, 304)
 
 
 class RequestError(ValueError):
-    """The request cannot be taken; `status` says why to the client, and `limit` is the setting that
-    it exceeds, if any."""
+    """The request cannot be accepted; `status` tells the client why, and `limit` is the setting
+    that it exceeds, if any."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -41,31 +41,31 @@ class RequestError(ValueError):
 
 
 class Progress(NamedTuple):
-    """How far an exchange has come: all that another gateway needs to go on, by `again`."""
+    """The progress of an exchange: all that another gateway needs to continue it, with `again`."""
 
     head: bytes
     max_body: int
     front: bytes
-    """Before the body: of one in chunks, the chunks that are complete, as one, and the line of the
-    next chunk."""
+    """The bytes before those in `body`: of a body in chunks, the complete chunks as one, and the
+    line of the next chunk."""
     body: bytes
-    """What has come of the body; of one in chunks, of the chunk that is not complete."""
+    """The bytes of the body so far; of a body in chunks, those of the incomplete chunk."""
     back: bytes
-    """Behind it: of one in chunks, its end."""
+    """The bytes behind those in `body`: of a body in chunks, its end."""
     rest: bytes
-    """What has come and is not read."""
+    """Bytes that were received and not read yet."""
     is_complete: bool
     has_more: bool
     waits: bool
     """The client waits for a 100 before it sends the body."""
     response: tuple[int, bytes, list[tuple[bytes, bytes]]] | None
-    """The head of the response, once that has begun."""
+    """The head of the response, once it has begun."""
     sent: int
-    """Bytes of its body so far."""
+    """Bytes of the response's body so far."""
 
 
 class _Blank:
-    """Stands for the bytes of a body that were sent; h11 asks only for their number."""
+    """Stands for bytes of a body that were sent; h11 needs only their number."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -75,7 +75,7 @@ class _Blank:
 
 
 class Exchange:
-    """A request as it comes in, then its response as it goes out."""
+    """A request that is being received, then its response that is being sent."""
 
     def __init__(self, head: bytes, max_body: int) -> None:
         """Read a complete head. Raises RequestError."""
@@ -85,7 +85,7 @@ class Exchange:
         self._sent = 0
         if _FOLDED.search(head):
             raise RequestError(400, "a header field may not be folded")
-        # Of several lengths that agree h11 would make one.
+        # If several lengths agree, h11 would make them one.
         lengths = _LENGTHS.findall(head)
         if lengths and (len(lengths) > 1 or not lengths[0].strip().isdigit()):
             raise RequestError(400, "exactly one Content-Length is needed, a number")
@@ -94,14 +94,15 @@ class Exchange:
         self._max_body = max_body
         self._body = bytearray()
         self._in_chunk = 0
-        """Bytes of the body since the last complete chunk, of a body in chunks."""
+        """For a body in chunks: its bytes since the last complete chunk."""
         self._around = b""
-        """What was read beside the body since then: the end of that chunk, the next one's line."""
+        """What was read since then that is not the body's data: the end of that chunk, and the line
+        of the next one."""
         self._without_body = False
         self.is_complete = False
-        """The request is, with its body."""
+        """The request is complete, with its body."""
         self.has_more = False
-        """Something that was received is not read yet."""
+        """Some received bytes are not read yet."""
         request = self._next(head)
         if not isinstance(request, h11.Request):
             raise RequestError(400, "the request is not valid HTTP/1.1")
@@ -138,7 +139,7 @@ class Exchange:
     # --- the request ---
 
     def receive_data(self, data: bytes) -> None:
-        """Read bytes behind the head, as far as a turn's share goes. Raises RequestError."""
+        """Read bytes behind the head, up to a turn's share. Raises RequestError."""
         self.has_more = False
         for _ in range(SHARE):
             event = self._next(data)
@@ -161,8 +162,8 @@ class Exchange:
                 self._h11.receive_data(data)
             event = self._h11.next_event()
         except h11.RemoteProtocolError as error:
-            # Its words quote the client, and its hint 431 is about the line of a chunk: heads are
-            # measured before.
+            # h11's message quotes the client, and its hint 431 is about the line of a chunk: heads
+            # were measured before.
             if error.error_status_hint == 501:
                 raise RequestError(501, "only Transfer-Encoding: chunked is supported") from error
             if " Host: header" in str(error):
@@ -173,8 +174,8 @@ class Exchange:
         return event
 
     def _follow_chunks(self, event: object, unread: bytes) -> None:
-        """Keep what another gateway needs to go on within a chunk: h11 tells where chunks end, not
-        how long they are."""
+        """Keep what another gateway needs to continue within a chunk: h11 reports where chunks end,
+        not how long they are."""
         read = unread[: len(unread) - len(self._h11.trailing_data[0])]
         if not isinstance(event, h11.Data):
             self._around += read
@@ -186,11 +187,11 @@ class Exchange:
 
     @property
     def unfinished(self) -> int:
-        """Bytes of a body that is not complete."""
+        """Bytes of an incomplete body."""
         return len(self._body)
 
     def interim(self) -> bytes:
-        """The 100 that the client waits for before it sends the body; empty if it does not."""
+        """The 100 that the client waits for before it sends the body; empty if it does not wait."""
         if not self._h11.they_are_waiting_for_100_continue:
             return b""
         return self._send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue"))
@@ -201,16 +202,16 @@ class Exchange:
         return body
 
     def take_rest(self) -> bytes:
-        """What came behind a complete request."""
+        """The bytes that came behind a complete request."""
         return self._h11.trailing_data[0]
 
     def inf(self) -> dict[str, str]:
-        """The head for handlers."""
+        """The request's head for handlers."""
         ours = {"method": self.method, "url": self.target, "Protocol": "http"}
         return to_inf(ours, self._fields)
 
     def facts(self) -> dict[str, object]:
-        """What else the head says, for `about`."""
+        """Further facts from the head, for `about`."""
         found: dict[str, object] = {"http_version": self.version}
         several = repeated(self.values)
         if several:
@@ -227,7 +228,8 @@ class Exchange:
         body: bytes,
         final: bool,
     ) -> bytes:
-        """Begin the response, or give it whole. Raises ValueError for one that cannot be sent."""
+        """Begin the response, or send it whole. Raises ValueError for a response that cannot be
+        sent."""
         if not 200 <= status <= 599:
             raise ValueError(f"status {status}: the status of a response is from 200 to 599")
         why = header_problem(headers, OF_RESPONSES)
@@ -238,7 +240,7 @@ class Exchange:
         known = {name.lower() for name, _ in headers}
         fields = [*headers]
         if "date" not in known:
-            # The one look at the clock here, which decides nothing.
+            # The only look at the clock in here; nothing depends on it.
             fields.append(("Date", formatdate(usegmt=True)))
         if final and "content-length" not in known and status not in _NO_CONTENT:
             fields.append(("Content-Length", str(len(body))))
@@ -262,7 +264,8 @@ class Exchange:
         return out
 
     def send(self, data: bytes, final: bool) -> bytes:
-        """More of the body. Raises ValueError if it contradicts the Content-Length of the head."""
+        """Send more of the body. Raises ValueError if it contradicts the Content-Length of the
+        head."""
         out = b""
         if data and not self._without_body:
             out = self._send(h11.Data(data=data))
@@ -277,14 +280,14 @@ class Exchange:
 
     @property
     def keeps_alive(self) -> bool:
-        """After the response: whether another request may follow."""
+        """Whether another request may follow the response."""
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
     # --- to go on in another gateway ---
 
     @property
     def progress(self) -> Progress:
-        """How far it has come."""
+        """How far the exchange has come."""
         front, body, back = self._replayed()
         response = self._response
         return Progress(
@@ -304,7 +307,8 @@ class Exchange:
         )
 
     def _replayed(self) -> tuple[bytes, bytes, bytes]:
-        """What brings a new exchange as far with the body, as `front`, `body` and `back`."""
+        """The bytes that bring a new exchange to the same point of the body, as `front`, `body` and
+        `back`."""
         body = bytes(self._body)
         if not self._is_chunked:
             return b"", body, b""
@@ -316,13 +320,13 @@ class Exchange:
 
     @classmethod
     def again(cls, progress: Progress) -> Exchange:
-        """An exchange that has come as far. Raises RequestError."""
+        """An exchange that continues from this progress. Raises RequestError."""
         self = cls(progress.head, progress.max_body)
         if not progress.waits:
             self.interim()
         body = progress.body
         if progress.is_complete and self.values["content-length"]:
-            # It was taken, and only its end counts.
+            # The body was accepted before, and only its end matters.
             body = bytes(int(self.values["content-length"][0]))
         self._read_again(progress.front + body + progress.back)
         self.is_complete, self.has_more = progress.is_complete, progress.has_more

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from wsraw.gateway.connection.requests.exchange import Exchange
 
 Following = Callable[[int, float, bytes], Connection]
-"""Makes the connection of the next request: id, time, and the bytes of it that have come."""
+"""Makes the connection of the next request from an id, the time, and the bytes of it that have
+come."""
 
 _ERRORS = {"poison": 500, "worker-died": 503}
 
 
 class Receiving(Phase):
-    """The head of a request has come, and its body has not."""
+    """The head of a request has come, and its body is incomplete."""
 
     __slots__ = ("_exchange", "_following", "_pools")
 
@@ -39,7 +40,7 @@ class Receiving(Phase):
         self._following = following
 
     def begin(self, con: Connection, data: bytes, now: float) -> list[Event]:
-        """Read what has come behind the head."""
+        """Read the bytes behind the head."""
         con.phase = self
         con.keepalive.arm(con.settings.handshake_timeout, now)
         events = self.receive_data(con, data, now)
@@ -63,7 +64,7 @@ class Receiving(Phase):
             return refuse(con, method, error.status, str(error), limit=error.limit)
         con.intake.has_more = exchange.has_more
         if not exchange.is_complete:
-            # For each pause: a large body may take as long as it needs.
+            # The deadline is for each pause: a large body may take as long as it needs.
             con.keepalive.arm(con.settings.handshake_timeout, now)
             return []
         con.intake.unparsed = exchange.take_rest()
@@ -102,7 +103,7 @@ class Answering(Phase):
         self._is_begun = False
 
     def begin(self, con: Connection, body: bytes) -> list[Event]:
-        """The on_request."""
+        """The on_request event."""
         con.phase = self
         con.keepalive.deadline = math.inf
         con.announced = con.undecided = True
@@ -113,10 +114,10 @@ class Answering(Phase):
     def respond(
         self, con: Connection, respond: Respond, now: float
     ) -> tuple[list[Event], str | None]:
-        """Begin the response, or give it whole. Also returns why it cannot be given; then the
-        client gets 500, or a reset if there is a response already."""
+        """Begin the response, or send it whole. Also returns why it cannot be sent; then the client
+        gets 500, or a reset if a response has begun already."""
         if self._is_begun:
-            # By a worker that has died: what it sent cannot be taken back.
+            # A worker that has died began the response: what it sent cannot be taken back.
             con.cut()
             why = f"connection {con.id} has a response already"
             return con.end(1006, "", "protocol-error"), why
@@ -174,9 +175,9 @@ class Answering(Phase):
         return None
 
     def _end(self, con: Connection) -> list[Event]:
-        """The response is whole."""
+        """The response is complete."""
         rest = con.intake.unparsed
-        # Its handlers know: they have done it.
+        # Its handlers know, because they have sent it.
         con.announced = False
         con.end(1000, "", "answered")
         con.ending.is_answered = True
@@ -185,7 +186,7 @@ class Answering(Phase):
         return []
 
     def pass_on(self, con: Connection, now: float) -> list[Event]:
-        """Handlers have not answered: the next pool gets it, or nothing is there."""
+        """Handlers have not answered: the next pool gets the request, or the client gets 404."""
         if not self._pools:
             headers = [("Content-Type", "text/plain; charset=utf-8")]
             respond = Respond(con.id, 404, headers, b"nothing is served here\n")
@@ -224,8 +225,8 @@ class Answering(Phase):
         return []
 
     def close(self, con: Connection, code: int, reason: str, cause: str, now: float) -> list[Event]:
-        """The client gets an error if it has nothing yet, and else sees that something is missing:
-        a handler that closes the connection means the same."""
+        """If nothing was sent yet, the client gets an error; otherwise it sees that something is
+        missing. A handler that closes the connection means the same."""
         if self._is_begun:
             con.cut()
             return con.end(1006, "", cause)
@@ -262,7 +263,7 @@ def refuse(
     cause: str = "protocol-error",
     limit: str = "",
 ) -> list[Event]:
-    """Answer a request with an error of our own, and close."""
+    """Answer a request with an error of the gateway's own, and close."""
     texts = {500: "the server has failed", 503: "the server cannot answer now"}
     answer = http_answer(status, text or texts.get(status, "the request was refused"))
     con.output.append(answer_for(method.encode(), answer))
