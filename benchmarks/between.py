@@ -98,7 +98,7 @@ class Node:
     def is_connected(self) -> bool:
         try:
             found = self.status()["gateway"]["cluster"]
-        except (client.NoRunError, client.RefusedError, TimeoutError):
+        except (client.NoRunError, client.RequestRefusedError, TimeoutError):
             return False
         return bool(found) and len(found["nodes"]) == 1 and found["state"] == "connected"
 

@@ -194,7 +194,7 @@ class Cluster:
     def _are_connected(self, count: int) -> bool:
         try:
             found = [self.cluster(node) for node in range(count)]
-        except (client.NoRunError, client.RefusedError, TimeoutError):
+        except (client.NoRunError, client.RequestRefusedError, TimeoutError):
             return False
         # It is None while a gateway does not answer.
         others = [len(each["nodes"]) for each in found if each and each["state"] == "connected"]

@@ -29,15 +29,15 @@ def tell_stop(deadline: float) -> a.Tell:
 
 
 def terminate(child: Child) -> a.End:
-    return a.End(child, a.Ending.TERMINATE)
+    return a.End(child, a.Termination.TERMINATE)
 
 
 def abort(child: Child) -> a.End:
-    return a.End(child, a.Ending.ABORT)
+    return a.End(child, a.Termination.ABORT)
 
 
 def kill(child: Child) -> a.End:
-    return a.End(child, a.Ending.KILL)
+    return a.End(child, a.Termination.KILL)
 
 
 class Run:

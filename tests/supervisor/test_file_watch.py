@@ -8,7 +8,7 @@ import pytest
 
 from tests.deadline import eventually
 from wsraw.supervisor import file_watch as module
-from wsraw.supervisor.file_watch import Watch
+from wsraw.supervisor.file_watch import FileWatch
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="who may make links there?")
 
@@ -29,10 +29,10 @@ def touch(file: Path, seconds: float) -> None:
     os.utime(file, (at, at))
 
 
-def watching(*files: Path) -> Watch:
+def watching(*files: Path) -> FileWatch:
     """It has nothing to warn of."""
     told: list[str] = []
-    watch = Watch(files, told.append)
+    watch = FileWatch(files, told.append)
     assert told == []
     return watch
 
@@ -101,7 +101,7 @@ def test_a_huge_folder_is_not_walked_to_its_end(
         (project / f"package/more{n}/part.py").touch()
     monkeypatch.setattr(module, "MOST_ENTRIES", 16)
     told: list[str] = []
-    watch = Watch([project / "handlers.py"], told.append)
+    watch = FileWatch([project / "handlers.py"], told.append)
     touch(project / "package/more5/part.py", 10)
     assert watch.changed() == []
     touch(project / "package/part.py", 10)

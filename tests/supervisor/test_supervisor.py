@@ -22,8 +22,8 @@ from wsraw.config.settings import Settings
 from wsraw.link.records import Do, Done
 from wsraw.runtime import descriptors
 from wsraw.supervisor.control.client import ask
-from wsraw.supervisor.control.link import Asked
-from wsraw.supervisor.decisions.policy import Phase
+from wsraw.supervisor.control.link import ControlRequest
+from wsraw.supervisor.decisions.policy import RunPhase
 from wsraw.supervisor.log import Log, LogHandler
 from wsraw.supervisor.run_folder.folder import Folder
 from wsraw.supervisor.supervisor import Supervisor
@@ -448,12 +448,12 @@ def test_a_bug_in_what_is_asked_for_does_not_end_the_run(tmp_path: Path, asked: 
     answers: list[Done] = []
     try:
         supervisor.control.answer = lambda who, done: answers.append(done)  # type: ignore[method-assign, assignment]
-        supervisor.policy.phase = Phase.RUNNING
+        supervisor.policy.phase = RunPhase.RUNNING
         supervisor.policy.refusal_to_upgrade = lambda: ""  # type: ignore[method-assign]
         if asked.startswith("SIG"):
             supervisor._signals.handle(getattr(signal, asked))
         else:
-            supervisor._requests.handle(Asked(None, Do(1, asked, [])))  # type: ignore[arg-type]
+            supervisor._requests.handle(ControlRequest(None, Do(1, asked, [])))  # type: ignore[arg-type]
             [done] = answers
             assert not done.ok
             assert "a bug in wsraw: KeyError" in done.text

@@ -104,11 +104,11 @@ class Run:
         """Send the supervisor a request. Raises NoAnswerError."""
         try:
             return client.ask(self._folder, what, args, timeout)
-        except (client.NoRunError, client.RefusedError, TimeoutError) as error:
+        except (client.NoRunError, client.RequestRefusedError, TimeoutError) as error:
             raise NoAnswerError(f"the run does not answer: {error}") from error
 
     def _pages(self, what: str, options: dict[str, Any]) -> Iterator[Done]:
         try:
             yield from client.pages(self._folder, what, options, ANSWER_WITHIN)
-        except (client.NoRunError, client.RefusedError, TimeoutError) as error:
+        except (client.NoRunError, client.RequestRefusedError, TimeoutError) as error:
             raise NoAnswerError(f"the run does not answer: {error}") from error

@@ -96,7 +96,7 @@ def pages(run_dir: str, what: str, options: dict[str, Any], timeout: float) -> I
             yield done
     except client.NoRunError as error:
         raise WrongUse(str(error)) from error
-    except (TimeoutError, client.RefusedError) as error:
+    except (TimeoutError, client.RequestRefusedError) as error:
         raise Failed(f"{what}: {error}") from error
 
 

@@ -47,7 +47,7 @@ def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float, options: 
             client.wait_until_gone(folder, timeout)
     except client.NoRunError as error:
         raise WrongUse(str(error)) from error
-    except (TimeoutError, client.RefusedError) as error:
+    except (TimeoutError, client.RequestRefusedError) as error:
         raise Failed(f"{what}: {error}") from error
     if not done.ok:
         raise Failed(f"{what}: {done.text}")

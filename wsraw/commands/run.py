@@ -83,7 +83,7 @@ def _run(read: Callable[[], sources.Configuration], unused: str = "", config: st
             settings = settings_module.from_json(record.settings)
             return supervisor.run(settings, passed, "", reread, record)
         return supervisor.run(with_passed(found), passed, unused, reread)
-    except supervisor.CannotStart as error:
+    except supervisor.StartError as error:
         by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}
         raise by_code[error.code](str(error)) from error
 

@@ -260,7 +260,7 @@ class _Taken:
         for path in [*own, *folder.fresh_folders()]:
             try:
                 data = client.ask(path, "status", (), 5.0).data
-            except (client.NoRunError, client.RefusedError, TimeoutError):
+            except (client.NoRunError, client.RequestRefusedError, TimeoutError):
                 continue
             urls = [*data["listen"], data.get("admin") or ""]
             found.update(url.rpartition("://")[2] for url in urls)

@@ -35,7 +35,7 @@ class Watching:
         self._loop = loop
         self._log = log
         self._changed = changed
-        self._watch: Watch | None = None
+        self._watch: FileWatch | None = None
 
     def end(self) -> None:
         """Look at nothing."""
@@ -50,10 +50,10 @@ class Watching:
             text = "--reload: no worker is a Python file, so there is nothing to watch"
             self._log.say("warning", text)
             return
-        self._watch = Watch(files, partial(self._log.say, "warning"))
+        self._watch = FileWatch(files, partial(self._log.say, "warning"))
         self._loop.call_later(LOOK, partial(self._look, self._watch))
 
-    def _look(self, watch: Watch) -> None:
+    def _look(self, watch: FileWatch) -> None:
         if watch is not self._watch:
             return
         began = time.monotonic()
@@ -66,7 +66,7 @@ class Watching:
         self._loop.call_later(max(LOOK, PAUSE * took), partial(self._look, watch))
 
 
-class Watch:
+class FileWatch:
     """Watches files, and all files of the same suffix in and below their folders, which they may
     import; of a file in a package, in and below the folder that the package is in.
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from wsraw.runtime.printable import os_error
 from wsraw.supervisor.control import signals
 from wsraw.supervisor.control.requests import Requests
-from wsraw.supervisor.control.run import Run
+from wsraw.supervisor.control.run import ControlledRun
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.policy import UPGRADE
 from wsraw.supervisor.processes.children import Children
@@ -39,7 +39,7 @@ class Leaving:
 
     def __init__(
         self,
-        run: Run,
+        run: ControlledRun,
         children: Children,
         requests: Requests,
         variables: Mapping[str, str],

@@ -25,7 +25,7 @@ from wsraw.runtime.log.formats import FORMATS, SUPERVISOR, Format, as_journal, a
 from wsraw.runtime.log.formatters import to_line
 from wsraw.runtime.log.line import MESSAGE_BYTES, Level, LogLine, decode, pieces, printed
 from wsraw.runtime.printable import printable
-from wsraw.supervisor.recent import Line, RecentLines
+from wsraw.supervisor.recent import RecentLine, RecentLines
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 """From which on lines of our own are shown."""
@@ -140,12 +140,12 @@ class Log:
             for line in lines_of_output(output):
                 self._write(name, pool, line)
 
-    def recent(self, after: int) -> list[Line]:
+    def recent(self, after: int) -> list[RecentLine]:
         """The last lines, those with a higher number than that."""
         with self._changed:
             return self._recent.after(after)
 
-    def go_on(self, lines: Iterable[Line]) -> None:
+    def go_on(self, lines: Iterable[RecentLine]) -> None:
         """With the last lines of the program before us."""
         with self._changed:
             self._recent.go_on(lines)

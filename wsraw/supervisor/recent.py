@@ -13,8 +13,8 @@ LONGEST: Final = 2000
 """Characters of one line; the log has all of it."""
 
 
-class Line(NamedTuple):
-    """A line as the log has it."""
+class RecentLine(NamedTuple):
+    """A line of the log that is kept."""
 
     number: int
     level: str
@@ -25,26 +25,26 @@ class RecentLines:
     """The lines, oldest first. Older ones make room."""
 
     def __init__(self) -> None:
-        self._lines: deque[Line] = deque()
+        self._lines: deque[RecentLine] = deque()
         self._size = 0
         self._last = 0
 
     def add(self, level: str, text: str) -> None:
         """Keep a line."""
         self._last += 1
-        line = Line(self._last, level, text.rstrip("\n")[:LONGEST])
+        line = RecentLine(self._last, level, text.rstrip("\n")[:LONGEST])
         self._lines.append(line)
         self._size += len(line.text)
         while len(self._lines) > MOST_LINES or self._size > MOST_CHARACTERS:
             self._size -= len(self._lines.popleft().text)
 
-    def go_on(self, lines: Iterable[Line]) -> None:
+    def go_on(self, lines: Iterable[RecentLine]) -> None:
         """With the lines of the program before us."""
         for line in lines:
             self.add(line.level, line.text)
             self._last = line.number
             self._lines[-1] = line
 
-    def after(self, number: int) -> list[Line]:
+    def after(self, number: int) -> list[RecentLine]:
         """The lines with a higher number; all for 0. Those in between may be gone."""
         return [line for line in self._lines if line.number > number]

@@ -49,7 +49,7 @@ from wsraw.runtime.loop import Loop, Timer
 from wsraw.supervisor import status, upgrading
 from wsraw.supervisor.control import canaries
 from wsraw.supervisor.control.canaries import Canaries
-from wsraw.supervisor.control.link import Asked, Control, Ended, Replaced
+from wsraw.supervisor.control.link import Control, ControlRequest, LinkEnded, Replaced
 from wsraw.supervisor.control.requests import CERTIFICATES, SETTINGS, Requests
 from wsraw.supervisor.control.signals import Signals
 from wsraw.supervisor.decisions import actions as a
@@ -64,7 +64,7 @@ from wsraw.supervisor.processes import answers
 from wsraw.supervisor.processes.children import CAN_UPGRADE, Children
 from wsraw.supervisor.processes.open_files import OpenFiles
 from wsraw.supervisor.processes.process import Installation, installation_of
-from wsraw.supervisor.recent import Line
+from wsraw.supervisor.recent import RecentLine
 from wsraw.supervisor.replacing.records import (
     FORMAT,
     NextRecord,
@@ -114,7 +114,7 @@ def understood(data: bytes) -> RunRecord:
     return record
 
 
-class CannotStart(Exception):  # noqa: N818
+class StartError(Exception):
     """The run cannot begin; the text says what to do, and `code` is the exit code."""
 
     def __init__(self, text: str, code: int) -> None:
@@ -131,7 +131,7 @@ def run(
 ) -> int:
     """Serve until a signal; returns the exit code. `passed`: the sockets of a service manager.
     `warning`: a first line of the log. `reread` reads the settings anew, for an upgrade. `record`:
-    go on with the run of the program whose place we take. Raises CannotStart."""
+    go on with the run of the program whose place we take. Raises StartError."""
     form = format_for(sys.stderr, settings.log_format)
     log = Log(sys.stderr, settings.log_level, form, settings.log_rate)
     shared, handler = logging.getLogger("wsraw"), LogHandler(log)
@@ -141,7 +141,7 @@ def run(
             log.say("warning", warning)
         notifier = Notifier(os.environ, log.say)
         return Supervisor(settings, log, passed, notifier, reread, record).run()
-    except CannotStart as error:
+    except StartError as error:
         if settings.log_format != "json":
             raise
         # Each line is an object, the last one, too.
@@ -172,16 +172,16 @@ class Supervisor:
         reread: upgrading.Reread | None = None,
         record: RunRecord | None = None,
     ) -> None:
-        """Raises CannotStart, and then leaves nothing behind. Without `notifier` nobody is told."""
+        """Raises StartError, and then leaves nothing behind. Without `notifier` nobody is told."""
         entries = self._entries(settings)
         count = sum(entry.number for each in entries.values() for entry in each)
         self.open_files = OpenFiles(record.limit if record is not None else None, count)
         why = self.open_files.refusal_to_begin(count)
         if why:
-            raise CannotStart(why, EXIT_WRONG_USE)
+            raise StartError(why, EXIT_WRONG_USE)
         self.settings = settings
         self._reread = reread
-        self._plan = upgrading.Plan(settings, record.node if record is not None else "")
+        self._plan = upgrading.UpgradePlan(settings, record.node if record is not None else "")
         self.log = log
         self.policy = p.Policy(entries if record is None else {}, settings, random.random)
         self._record = record
@@ -212,7 +212,7 @@ class Supervisor:
         self._begun = self.loop.now
 
     def _open(self, passed: PassedSockets, record: RunRecord | None) -> None:
-        """Open what the run needs, or take it from the program before us. Raises CannotStart, and
+        """Open what the run needs, or take it from the program before us. Raises StartError, and
         then leaves nothing behind."""
         log = self.log
         with ExitStack() as opened:
@@ -250,9 +250,9 @@ class Supervisor:
             except FolderError as error:
                 raise _cannot_start(error) from error
             except PassedSocketError as error:
-                raise CannotStart(str(error), EXIT_WRONG_USE) from error
+                raise StartError(str(error), EXIT_WRONG_USE) from error
             except OSError as error:
-                raise CannotStart(error.strerror or str(error), EXIT_CANNOT_LISTEN) from error
+                raise StartError(error.strerror or str(error), EXIT_CANNOT_LISTEN) from error
             opened.pop_all()
 
     def _settings_of_run(self, settings: Settings) -> bytes:
@@ -306,9 +306,9 @@ class Supervisor:
     def _say_end(self) -> None:
         """The last line of the log: what has ended the run, after how long, and its exit code."""
         error = sys.exc_info()[1]
-        code = error.code if isinstance(error, CannotStart) else self.policy.exit_code
+        code = error.code if isinstance(error, StartError) else self.policy.exit_code
         why = f": {self.ended_by}" if self.ended_by else ""
-        if error is not None and not isinstance(error, CannotStart):
+        if error is not None and not isinstance(error, StartError):
             why, code = f": {type(error).__name__}, a bug in wsraw", EXIT_TRY_AGAIN
         time = human_time(self.loop.now - self._begun)
         text = f"the run has ended after {time}{why} (exit code {code})"
@@ -392,7 +392,7 @@ class Supervisor:
         self._drop_new()
         self._leaving.upgraded(ok)
         if not ok:
-            is_running = self.policy.phase is p.Phase.RUNNING
+            is_running = self.policy.phase is p.RunPhase.RUNNING
             self.log.say("error" if is_running else "info", f"the upgrade is {text}")
             names, self._plan.reload = self._plan.reload, None
             if names is not None:
@@ -435,7 +435,7 @@ class Supervisor:
         }
 
     def _handle_death(self, child: Child, code: int, why: str, error: str) -> None:
-        is_running = self.policy.phase is p.Phase.RUNNING
+        is_running = self.policy.phase is p.RunPhase.RUNNING
         if self._helpers.exited(child, why, is_running=is_running):
             return
         if child is self.policy.gateway:
@@ -668,7 +668,7 @@ class Supervisor:
         self._keeper.go_on(spare, record.policy.endpoint)
         self._announced = True
         self._begun = now - record.age
-        self.log.go_on(Line(*line) for line in record.log)
+        self.log.go_on(RecentLine(*line) for line in record.log)
         self._requests.go_on(record)
         self._helpers.go_on(record, thawing.children)
         self.log.say("info", f"the supervisor is wsraw {VERSION} now, with the same pid")
@@ -781,7 +781,7 @@ class Supervisor:
     # --- the service manager ---
 
     def _service_state(self) -> ServiceState:
-        if self.policy.phase is not p.Phase.RUNNING:
+        if self.policy.phase is not p.RunPhase.RUNNING:
             return ServiceState.STOPPING
         if not self.policy.has_been_up:
             return ServiceState.STARTING
@@ -840,13 +840,15 @@ class Supervisor:
             self._handle_record(record, now)
         return False
 
-    def _handle_record(self, record: FromGateway | Asked | Ended | Replaced, now: float) -> None:
-        if not isinstance(record, Asked | Ended | Replaced):
+    def _handle_record(
+        self, record: FromGateway | ControlRequest | LinkEnded | Replaced, now: float
+    ) -> None:
+        if not isinstance(record, ControlRequest | LinkEnded | Replaced):
             self.policy.heard(now)
         match record:
-            case Asked():
+            case ControlRequest():
                 self._requests.handle(record)
-            case Ended():
+            case LinkEnded():
                 self._requests.ended(record)
             case Page():
                 self._requests.forwarded.page(record)
@@ -936,5 +938,5 @@ def _kept(record: RunRecord | None) -> set[int]:
     return {number for each in versions for number in (*each.served, each.wanted.number)}
 
 
-def _cannot_start(error: FolderError) -> CannotStart:
-    return CannotStart(str(error), EXIT_TRY_AGAIN if error.is_passing else EXIT_WRONG_USE)
+def _cannot_start(error: FolderError) -> StartError:
+    return StartError(str(error), EXIT_TRY_AGAIN if error.is_passing else EXIT_WRONG_USE)

@@ -14,7 +14,7 @@ from wsraw.link.records import Exited
 from wsraw.supervisor.processes.process import Installation
 
 
-class Plan:
+class UpgradePlan:
     """The next gateway's part of an upgrade."""
 
     def __init__(self, settings: Settings, node: str = "") -> None:

@@ -239,7 +239,7 @@ class Server:
         """Where no signal does it. If nobody answers, the wait for the end tells."""
         try:
             self.ask("stop")
-        except (control.NoRunError, control.RefusedError, TimeoutError):
+        except (control.NoRunError, control.RequestRefusedError, TimeoutError):
             pass
 
     def _end(self) -> None:

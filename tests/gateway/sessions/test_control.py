@@ -29,7 +29,7 @@ from wsraw.link.records import (
 )
 from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.control.link import Asked, Control
+from wsraw.supervisor.control.link import Control, ControlRequest
 from wsraw.supervisor.log import Log
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Pair:
 
         return eventually(look, what)
 
-    def heard(self, count: int) -> list[FromGateway | Asked]:
+    def heard(self, count: int) -> list[FromGateway | ControlRequest]:
         """What the supervisor hears next."""
         return [self._some(self.until(self.control.receive)) for _ in range(count)]
 
@@ -147,7 +147,7 @@ def test_nothing_that_matters_is_lost_while_the_supervisor_is_stopped(pair: Pair
     pair.gateway.tell([Ready(2), Stopped()])
     assert len(pair.gateway._reports.waiting()) < 20
     pair.is_stopped = False
-    heard: list[FromGateway | Asked] = []
+    heard: list[FromGateway | ControlRequest] = []
     while not heard or heard[-1] != Stopped():
         heard += pair.heard(1)
     assert sum(each.acked for each in heard if isinstance(each, Left)) == sent

@@ -13,8 +13,8 @@ from tests.deadline import DEADLINE, eventually
 from tests.needs import unix_sockets
 from wsraw.link.records import Do, Done
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.control.client import NoRunError, RefusedError, ask, pages
-from wsraw.supervisor.control.link import REQUEST_LIMIT, Asked, Control, Ended
+from wsraw.supervisor.control.client import NoRunError, RequestRefusedError, ask, pages
+from wsraw.supervisor.control.link import REQUEST_LIMIT, Control, ControlRequest, LinkEnded
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import CONTROL, Folder
 
@@ -28,8 +28,8 @@ class Run:
         self.folder = Folder(str(path), self.log.say)
         self.control = Control(self.loop, path, self.log)
         self.write(self.control.client_token, self.control.endpoint)
-        self.answer: Callable[[Asked], object] = lambda asked: None
-        self.ended: Callable[[Ended], object] = lambda ended: None
+        self.answer: Callable[[ControlRequest], object] = lambda asked: None
+        self.ended: Callable[[LinkEnded], object] = lambda ended: None
         self.loop.before_sleep = self._before_sleep
         self._thread = threading.Thread(target=self.loop.run)
 
@@ -39,10 +39,10 @@ class Run:
 
     def _before_sleep(self, now: float) -> bool:
         while (record := self.control.receive()) is not None:
-            if isinstance(record, Ended):
+            if isinstance(record, LinkEnded):
                 self.ended(record)
             else:
-                assert isinstance(record, Asked)
+                assert isinstance(record, ControlRequest)
                 self.answer(record)
         return False
 
@@ -84,26 +84,26 @@ def test_an_answer_of_any_size_is_read(run: Run, size: int) -> None:
 
 def test_a_request_that_is_too_long_is_refused_with_a_reason(run: Run) -> None:
     run.start()
-    with pytest.raises(RefusedError, match="bytes"):
+    with pytest.raises(RequestRefusedError, match="bytes"):
         ask(run.folder.path, "scale", ["x" * (REQUEST_LIMIT + 1)], DEADLINE)
 
 
 def test_a_request_with_a_wrong_token_is_refused(run: Run) -> None:
     run.write("guess", run.control.endpoint)
     run.start()
-    with pytest.raises(RefusedError, match="the token is wrong"):
+    with pytest.raises(RequestRefusedError, match="the token is wrong"):
         ask(run.folder.path, "stop", (), DEADLINE)
 
 
 def test_an_answer_that_cannot_be_read_is_an_error(run: Run) -> None:
     run.answer = lambda asked: asked.who.send(b"\xc1")
     run.start()
-    with pytest.raises(RefusedError, match="cannot be read"):
+    with pytest.raises(RequestRefusedError, match="cannot be read"):
         ask(run.folder.path, "status", (), DEADLINE)
 
 
 def test_only_an_answer_ends_the_wait(run: Run) -> None:
-    def answer(asked: Asked) -> None:
+    def answer(asked: ControlRequest) -> None:
         for batch in (b"\x91\xa5token", b"\x92\xa5token\x91\xa5other"):
             asked.who.send(batch)
         run.control.answer(asked.who, Done(1, False, "no"))
@@ -139,7 +139,7 @@ def test_a_command_that_cannot_connect_says_why(run: Run) -> None:
 
 
 def test_a_run_that_ends_without_an_answer_is_gone(run: Run) -> None:
-    def answer(asked: Asked) -> None:
+    def answer(asked: ControlRequest) -> None:
         run.loop.stop()
 
     def serve() -> None:
@@ -179,7 +179,7 @@ def test_a_run_that_is_about_to_listen_is_waited_for(run: Run, tmp_path: Path) -
 def test_the_next_page_is_asked_for_when_the_caller_goes_on(run: Run) -> None:
     asked: list[Do] = []
 
-    def answer(record: Asked) -> None:
+    def answer(record: ControlRequest) -> None:
         asked.append(record.do)
         more = len(asked) < 3
         run.control.answer(record.who, Done(record.do.ref, True, "", len(asked), more))
@@ -194,7 +194,7 @@ def test_the_next_page_is_asked_for_when_the_caller_goes_on(run: Run) -> None:
 
 
 def test_whoever_reads_no_further_page_has_gone(run: Run) -> None:
-    ended: list[Ended] = []
+    ended: list[LinkEnded] = []
     run.ended = ended.append
     run.answer = lambda asked: run.control.answer(asked.who, Done(1, True, more=True))
     run.start()
@@ -208,7 +208,7 @@ def test_whoever_reads_no_further_page_has_gone(run: Run) -> None:
 def test_a_page_that_does_not_come_ends_the_wait(run: Run) -> None:
     asked: list[Do] = []
 
-    def answer(record: Asked) -> None:
+    def answer(record: ControlRequest) -> None:
         asked.append(record.do)
         if record.do.what != "more":
             run.control.answer(record.who, Done(1, True, more=True))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from wsraw.link.records import Ask, Do, Done, Enough, More, Page
-from wsraw.supervisor.control.forwarded import GONE, MOST, Forwarded
+from wsraw.supervisor.control.forwarded import GONE, MOST, ForwardedRequests
 
 
 class Between:
@@ -11,7 +11,7 @@ class Between:
         self.told: list[Ask | More | Enough] = []
         self.answered: list[tuple[str, Done]] = []
         self.reads = True
-        self.forwarded: Forwarded[str] = Forwarded(
+        self.forwarded: ForwardedRequests[str] = ForwardedRequests(
             self.tell, lambda who, done: self.answered.append((who, done))
         )
 

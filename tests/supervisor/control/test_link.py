@@ -34,7 +34,7 @@ from wsraw.link.records import (
 )
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control import link
-from wsraw.supervisor.control.link import Asked, Control, Ended
+from wsraw.supervisor.control.link import Control, ControlRequest, LinkEnded
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import FolderError
 
@@ -51,7 +51,7 @@ class Supervisor:
         self.stream = io.StringIO()
         self.log = Log(self.stream, "info")
         self.control = Control(self.loop, folder, self.log)
-        self.ended: list[Ended] = []
+        self.ended: list[LinkEnded] = []
         """Links of which `receive` has told that they have ended."""
 
     def until(self, condition: Callable[[], T], what: str = "") -> T:
@@ -64,15 +64,15 @@ class Supervisor:
 
         return eventually(look, what)
 
-    def hear(self) -> FromGateway | Asked:
+    def hear(self) -> FromGateway | ControlRequest:
         """The next record."""
         heard = self.until(self.receive, "a record")
         assert heard is not None
         return heard
 
-    def receive(self) -> FromGateway | Asked | None:
+    def receive(self) -> FromGateway | ControlRequest | None:
         """The next record that is not an end."""
-        while isinstance(record := self.control.receive(), Ended):
+        while isinstance(record := self.control.receive(), LinkEnded):
             self.ended.append(record)
         return record
 
@@ -293,7 +293,7 @@ def test_the_command_line_is_answered(supervisor: Supervisor, meet: Meet) -> Non
     token = control.expect()
     client.say(encode([control.client_token, Do(7, "scale", ["3"])]))
     asked = supervisor.hear()
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, ControlRequest)
     assert asked.do == Do(7, "scale", ["3"])
     gateway.say(encode([token, NEWS]))
     assert supervisor.hear() == NEWS
@@ -311,7 +311,7 @@ def test_a_request_is_shorter_than_what_a_gateway_says(supervisor: Supervisor, m
     token = control.expect()
     client.say(encode([control.client_token, Do(1, "status")]))
     asked = supervisor.hear()
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, ControlRequest)
     gateway.say(encode([token, NEWS]))
     assert supervisor.hear() == NEWS
     for other, mine in ((gateway, token), (client, control.client_token)):
@@ -326,7 +326,7 @@ def test_the_last_answer_leaves_although_the_run_ends(supervisor: Supervisor, me
     control, client = supervisor.control, meet()
     client.say(encode([control.client_token, Do(1, "stop")]))
     asked = supervisor.hear()
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, ControlRequest)
     control.answer(asked.who, Done(1, True, "stopped " + "x" * 3_000_000))
     # Its reader has taken none of it yet; both ends work on it while we close.
     control.close()
@@ -344,7 +344,7 @@ def test_each_token_names_its_sender(supervisor: Supervisor, meet: Meet) -> None
     assert supervisor.hear() == Stopped()
     client.say(encode([control.client_token, Do(2, "status")]))
     asked = supervisor.hear()
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, ControlRequest)
     assert asked.do == Do(2, "status")
     assert supervisor.receive() is None
 
@@ -374,7 +374,7 @@ def test_existing_connections_stay_when_the_socket_is_made_again(
     assert gateway.hear() == (token, [Check()])
     client = meet()
     client.say(encode([control.client_token, Do(1, "status")]))
-    assert isinstance(supervisor.hear(), Asked)
+    assert isinstance(supervisor.hear(), ControlRequest)
     (tmp_path / "spare").mkdir()
     control.bind(tmp_path / "spare")
     assert control.endpoint == f"ipc://{tmp_path}/spare/control.sock"
@@ -390,7 +390,7 @@ def test_the_end_of_whoever_asked_is_told_and_that_of_the_gateway(
     control, gateway, client = supervisor.control, meet(), meet()
     client.say(encode([control.client_token, Do(1, "connections")]))
     asked = supervisor.hear()
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, ControlRequest)
     gateway.say(encode([control.expect(), NEWS]))
     assert supervisor.hear() == NEWS
     client.close()
@@ -401,7 +401,7 @@ def test_the_end_of_whoever_asked_is_told_and_that_of_the_gateway(
         return len(supervisor.ended) == 2
 
     supervisor.until(look, "both ends to be told")
-    assert set(supervisor.ended) == {Ended(asked.who), Ended(None)}
+    assert set(supervisor.ended) == {LinkEnded(asked.who), LinkEnded(None)}
 
 
 def test_a_request_is_passed_on_to_a_gateway_that_reads(supervisor: Supervisor, meet: Meet) -> None:

@@ -8,13 +8,13 @@ from tests.supervisor.policy_run import Run
 from wsraw.link import records as rec
 from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
-from wsraw.supervisor.decisions.canary import SETTLE, Plan, Stage
+from wsraw.supervisor.decisions.canary import SETTLE, CanaryPlan, Stage
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD
 from wsraw.supervisor.decisions.verdict import Handled, Kind
 from wsraw.supervisor.decisions.versions import Version
 
-PLAN = Plan(0.25, 60.0)
+PLAN = CanaryPlan(0.25, 60.0)
 
 
 GOOD = handled(1000, 0, 0.1, events=1000)
@@ -27,7 +27,7 @@ WORSE = handled(1000, 1, 0.1, events=1000)
 class Trial:
     """A pool with old workers, and a canary that is under way."""
 
-    def __init__(self, workers: int = 4, plan: Plan = PLAN, *, is_kept: bool = True) -> None:
+    def __init__(self, workers: int = 4, plan: CanaryPlan = PLAN, *, is_kept: bool = True) -> None:
         self.run = up(workers)
         self.old = list(self.run.policy.workers)
         pool = self.run.pool
@@ -68,7 +68,7 @@ def drained(actions: list[a.Action]) -> list[int]:
 
 @pytest.mark.parametrize(("workers", "share", "count"), [(4, 0.25, 1), (4, 0.3, 2), (1, 0.1, 1)])
 def test_a_canary_has_workers_by_its_share(workers: int, share: float, count: int) -> None:
-    trial = Trial(workers, Plan(share, 60.0))
+    trial = Trial(workers, CanaryPlan(share, 60.0))
     spawned = [each.child for each in trial.done if isinstance(each, a.Spawn)]
     assert spawned == trial.new
     assert len(spawned) == count
@@ -177,7 +177,7 @@ def test_a_trial_after_a_refused_reload_is_no_sign_that_its_file_loads() -> None
 
 
 def test_with_a_shield_the_gateway_is_told_so() -> None:
-    trial = Trial(plan=Plan(0.25, 60.0, shield=True))
+    trial = Trial(plan=CanaryPlan(0.25, 60.0, shield=True))
     assert shares(trial.done) == [rec.Canary("default", [5], 0.0, True)]
     assert shares(trial.begin()) == [rec.Canary("default", [5], 0.25, True)]
     assert "for 1.0 min, shielded by the old workers" in str(trial.run.said)

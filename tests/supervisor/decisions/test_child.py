@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from wsraw.supervisor.decisions.child import TRANSITIONS, Child, ChildState, Step
+from wsraw.supervisor.decisions.child import TRANSITIONS, Child, ChildState, ChildStep
 
 
 @pytest.mark.parametrize("state", ChildState)
-@pytest.mark.parametrize("step", Step)
-def test_every_step_outside_the_table_raises(state: ChildState, step: Step) -> None:
+@pytest.mark.parametrize("step", ChildStep)
+def test_every_step_outside_the_table_raises(state: ChildState, step: ChildStep) -> None:
     child = Child(None)
     child.state = state
     if (state, step) in TRANSITIONS:
@@ -23,4 +23,4 @@ def test_every_step_outside_the_table_raises(state: ChildState, step: Step) -> N
 def test_every_live_state_can_exit(state: ChildState) -> None:
     child = Child(None)
     child.state = state
-    assert child.alive == ((state, Step.EXIT) in TRANSITIONS)
+    assert child.alive == ((state, ChildStep.EXIT) in TRANSITIONS)

@@ -17,7 +17,7 @@ from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.gateway.gateway_check import START
-from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, Phase, Policy
+from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, Policy, RunPhase
 from wsraw.supervisor.decisions.pool import FOREVER, GRACE, SETTLE
 from wsraw.supervisor.decisions.restarts import (
     GATEWAY_BACKOFF,
@@ -146,7 +146,7 @@ def test_backoff_doubles_with_each_death_at_the_start() -> None:
     assert delays[:5] == pytest.approx([0.1, 0.1, 0.2, 0.4, 0.8], abs=0.01)
     assert delays[-1] == pytest.approx(LONGEST_BACKOFF, abs=0.01)
     assert [round(delay, 3) for delay in delays] == sorted(round(delay, 3) for delay in delays)
-    assert run.policy.phase is Phase.RUNNING
+    assert run.policy.phase is RunPhase.RUNNING
 
 
 def test_jitter_halves_the_backoff_at_most() -> None:
@@ -211,7 +211,7 @@ def test_a_crash_loop_is_reported_and_goes_on_slowly() -> None:
     assert run.exit(run.worker, 1) == []
     assert run.policy.is_looping
     assert "crash loop: more than 5 early deaths within 30 s" in run.said
-    assert run.policy.phase is Phase.RUNNING
+    assert run.policy.phase is RunPhase.RUNNING
     assert run.pass_time(LONGEST_BACKOFF - 0.1) == []
     assert run.pass_time(0.2) == [a.Spawn(run.worker)]
     run.exit(run.worker, 1)
@@ -229,7 +229,7 @@ def test_a_gateway_that_cannot_start_any_more_is_tried_more_often() -> None:
         run.pass_time(GATEWAY_BACKOFF)
     assert run.exit(run.gateway, 3) == []
     assert run.policy.is_looping
-    assert run.policy.phase is Phase.RUNNING
+    assert run.policy.phase is RunPhase.RUNNING
     assert run.pass_time(GATEWAY_BACKOFF - 0.1) == []
     assert run.pass_time(0.2) == [a.Spawn(run.gateway)]
 
@@ -451,7 +451,7 @@ def test_workers_that_never_come_up_are_a_crash_loop() -> None:
     run.exit(run.worker)
     while not run.policy.is_looping:
         for action in run.pass_time(1):
-            if isinstance(action, a.End) and action.how is a.Ending.KILL:
+            if isinstance(action, a.End) and action.how is a.Termination.KILL:
                 run.exit(action.child)
         assert run.now < 1000
     assert run.worker.early_deaths == 6
@@ -593,7 +593,7 @@ def test_a_report_of_a_dead_gateway_is_ignored() -> None:
 def test_a_stop_ends_workers_and_then_the_gateway() -> None:
     run = Run(2).up()
     assert run.do(run.policy.stop(run.now)) == [tell_stop(30.0)]
-    assert run.policy.phase is Phase.STOPPING
+    assert run.policy.phase is RunPhase.STOPPING
     one, two = run.policy.workers
     assert run.exit(one, 0) == []
     assert run.exit(two, 0) == []
@@ -752,7 +752,7 @@ def test_a_boot_failure_in_any_pool_ends_the_run(code: int) -> None:
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.do(run.policy.ready(1, run.now))
     run.exit(run.policy.pools["feed"].workers[0], code)
-    assert run.policy.phase is Phase.ENDING
+    assert run.policy.phase is RunPhase.ENDING
 
 
 def test_a_crash_loop_concerns_only_its_pool() -> None:
@@ -871,7 +871,7 @@ class World(RuleBasedStateMachine):
                     self.processes.add(child)
                 case a.End(child, how):
                     assert child in self.processes
-                    if how is a.Ending.KILL:
+                    if how is a.Termination.KILL:
                         self.killed.add(child)
                 case a.Tell(DrainWorker(n)):
                     child = next(c for c in self.processes if c.n == n and c.program)
@@ -890,7 +890,7 @@ class World(RuleBasedStateMachine):
                 case a.Finish(code):
                     assert not self.processes
                     self.finished = code
-        if self.policy.phase is not Phase.RUNNING:
+        if self.policy.phase is not RunPhase.RUNNING:
             self.stopping = True
 
     living = precondition(lambda self: self.processes)
@@ -992,7 +992,7 @@ class World(RuleBasedStateMachine):
             if not self.stopping:
                 assert (pool.replaced is None) == (pool.successor is None)
                 assert pool.replaced is None or pool.replaced in pool.workers
-        assert (self.policy.phase is Phase.OVER) == (self.finished is not None)
+        assert (self.policy.phase is RunPhase.OVER) == (self.finished is not None)
 
     def teardown(self) -> None:
         """A stop ends every run, though nobody leaves unless killed."""

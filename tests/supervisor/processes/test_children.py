@@ -18,7 +18,7 @@ import pytest
 from tests.deadline import DEADLINE, UNIT, eventually
 from tests.needs import signals
 from wsraw.config import programs
-from wsraw.supervisor.decisions.actions import Ending
+from wsraw.supervisor.decisions.actions import Termination
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes import children as c
@@ -94,7 +94,7 @@ def test_an_exit_says_whether_the_supervisor_killed_the_child(
     child = nursery.spawn("sleep 600" if ours else "kill -9 $$")
     if ours:
         child.is_killed = True
-        nursery.children.end(child, Ending.KILL)
+        nursery.children.end(child, Termination.KILL)
     nursery.record_death()
     assert nursery.ended[0][2] == f"was killed by SIGKILL{guess}"
     nursery.close()

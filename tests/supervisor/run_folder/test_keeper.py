@@ -19,7 +19,7 @@ from tests.deadline import eventually
 from tests.needs import unix_sockets
 from wsraw.link.records import Do, encode
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.control.link import Asked, Control
+from wsraw.supervisor.control.link import Control, ControlRequest
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder.folder import Folder
@@ -70,7 +70,7 @@ class Run:
         self.loop.turn()
         # The end of the one before may come first.
         heard = iter(self.control.receive, None)
-        return any(isinstance(record, Asked) for record in heard)
+        return any(isinstance(record, ControlRequest) for record in heard)
 
     def said(self) -> str:
         """The log so far. Closes it."""

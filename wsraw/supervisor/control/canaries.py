@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from wsraw.link.records import Status
-from wsraw.supervisor.control.run import Run
-from wsraw.supervisor.decisions.canary import LOOK, Plan
+from wsraw.supervisor.control.run import ControlledRun
+from wsraw.supervisor.decisions.canary import LOOK, CanaryPlan
 from wsraw.supervisor.decisions.pool import Pool
 from wsraw.supervisor.decisions.verdict import Handled
 from wsraw.supervisor.run_folder.versions import VersionFolders
@@ -19,12 +19,12 @@ REF: Final = 0
 class Canaries:
     """Those of a run, whose workers keep their handlers in `versions`."""
 
-    def __init__(self, run: Run, versions: VersionFolders) -> None:
+    def __init__(self, run: ControlledRun, versions: VersionFolders) -> None:
         self._run = run
         self._versions = versions
         self._is_looking = False
 
-    def begin(self, names: Sequence[str], plan: Plan) -> None:
+    def begin(self, names: Sequence[str], plan: CanaryPlan) -> None:
         """Begin a canary in each of these pools."""
         policy, now = self._run.policy, self._run.loop.now
         for name in names:

@@ -26,7 +26,7 @@ class NoRunError(Exception):
     """There is no run to ask; the text says what to do."""
 
 
-class RefusedError(Exception):
+class RequestRefusedError(Exception):
     """The run has not taken the request; the text says why."""
 
 
@@ -62,7 +62,7 @@ def _describe(folder: Path) -> str:
     """The process of a run and where it listens, to tell it from others."""
     try:
         data = ask(folder, "status", (), DESCRIBED).data
-    except (NoRunError, RefusedError, TimeoutError):
+    except (NoRunError, RequestRefusedError, TimeoutError):
         return "does not answer"
     return f"pid {data['pid']}, {' and '.join(data['listen']) or 'not listening yet'}"
 
@@ -76,8 +76,8 @@ def ask(
 ) -> Done:
     """Ask the run in that folder, and wait for its answer; `timeout` is seconds, 0 none.
 
-    Raises NoRunError if it is gone before that, RefusedError if it does not take the request,
-    TimeoutError if it takes too long.
+    Raises NoRunError if it is gone before that, RequestRefusedError if it does not take the
+    request, TimeoutError if it takes too long.
     """
     with closing(_Conversation(folder)) as conversation:
         return conversation.ask(Do(1, what, list(args), dict(options or {})), timeout)
@@ -125,13 +125,13 @@ class _Conversation:
             request = encode([self._token, do])
         except (OverflowError, UnicodeEncodeError) as error:
             # A number of hundreds of digits, or bytes of a terminal that are no text.
-            raise RefusedError(f"it cannot be sent: {error}") from error
+            raise RequestRefusedError(f"it cannot be sent: {error}") from error
         try:
             return self._ask(request, until)
         except TimeoutError as error:
             raise TimeoutError(f"no answer within {timeout:g} s{error}") from None
         except LinkError as error:
-            raise RefusedError(f"its answer cannot be read: {error}") from error
+            raise RequestRefusedError(f"its answer cannot be read: {error}") from error
 
     def _ask(self, request: bytes, until: float) -> Done:
         client, folder = self._client, self._folder
@@ -147,7 +147,7 @@ class _Conversation:
                     if isinstance(record, Done):
                         return record
             if client.is_lost and is_sent and folders.has_supervisor(folder):
-                raise RefusedError(f"the run does not answer: {client.why}")
+                raise RequestRefusedError(f"the run does not answer: {client.why}")
             if not live or (client.is_lost and is_sent):
                 raise NoRunError("the run ended without an answer")
             if client.is_lost:

@@ -21,7 +21,7 @@ GONE: Final = "the gateway has ended, or does not answer any more"
 """What those are told who wait for it. Which of the two it is shows only later."""
 
 
-class Forwarded(Generic[W]):
+class ForwardedRequests(Generic[W]):
     """All requests that the gateway has. `tell` returns False if there is no gateway that reads;
     `answer` gets who asked, and what."""
 

@@ -58,14 +58,14 @@ TELL_EVERY: Final = 10.0
 """Seconds between two lines of the log about those that were cut off."""
 
 
-class Asked(NamedTuple):
+class ControlRequest(NamedTuple):
     """A request of the command line; the answer goes to `who`."""
 
     who: Link
     do: Do
 
 
-class Ended(NamedTuple):
+class LinkEnded(NamedTuple):
     """A link has ended: that of a command line, or the gateway's if `who` is None."""
 
     who: Link | None
@@ -97,7 +97,7 @@ class Control:
         self._old_token = record.old_token if record else ""
         """That of the gateway that was replaced last."""
         self._decoder = Decoder(str, FromGateway | Do, MOST_RECORDS)
-        self._received: deque[FromGateway | Asked | Ended | Replaced] = deque()
+        self._received: deque[FromGateway | ControlRequest | LinkEnded | Replaced] = deque()
         self._cut_off = 0
         """Connections since the last line about them."""
         self._tell_at = 0.0
@@ -172,7 +172,7 @@ class Control:
 
     # --- in ---
 
-    def receive(self) -> FromGateway | Asked | Ended | Replaced | None:
+    def receive(self) -> FromGateway | ControlRequest | LinkEnded | Replaced | None:
         """The next record that has come, or None."""
         return self._received.popleft() if self._received else None
 
@@ -196,7 +196,9 @@ class Control:
             self._received += [r for r in records if isinstance(r, LAST_WORDS_OF_GATEWAY)]
         elif _is(token, self.client_token):
             link.admit(REQUEST_LIMIT)
-            self._received += [Asked(link, record) for record in records if isinstance(record, Do)]
+            self._received += [
+                ControlRequest(link, record) for record in records if isinstance(record, Do)
+            ]
         else:
             self._cut(link, "the token is wrong")
 
@@ -212,7 +214,7 @@ class Control:
             # If it has died, that is reported next. If not, it comes back and tells everything.
             self._lose_gateway()
         else:
-            self._received.append(Ended(link))
+            self._received.append(LinkEnded(link))
         if why:
             self._complain(why)
 
@@ -222,12 +224,12 @@ class Control:
         if link is self._gateway:
             self._lose_gateway()
         else:
-            self._received.append(Ended(link))
+            self._received.append(LinkEnded(link))
         self._complain(why)
 
     def _lose_gateway(self) -> None:
         self._gateway = None
-        self._received.append(Ended(None))
+        self._received.append(LinkEnded(None))
 
     def _complain(self, why: str) -> None:
         """Tell the log that a connection was cut off, but do not flood it."""

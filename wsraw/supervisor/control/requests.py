@@ -14,13 +14,13 @@ from wsraw.config.pools import in_force, known_pools
 from wsraw.link.records import Do, Done, Status
 from wsraw.runtime.link.server import Link
 from wsraw.supervisor.control.canaries import Canaries
-from wsraw.supervisor.control.forwarded import GONE, Forwarded
-from wsraw.supervisor.control.link import Asked, Ended
+from wsraw.supervisor.control.forwarded import GONE, ForwardedRequests
+from wsraw.supervisor.control.link import ControlRequest, LinkEnded
 from wsraw.supervisor.control.pending import PendingRequests
-from wsraw.supervisor.control.run import Run
+from wsraw.supervisor.control.run import ControlledRun
 from wsraw.supervisor.decisions import actions as a
-from wsraw.supervisor.decisions.canary import Plan
-from wsraw.supervisor.decisions.policy import UPGRADE, Phase
+from wsraw.supervisor.decisions.canary import CanaryPlan
+from wsraw.supervisor.decisions.policy import UPGRADE, RunPhase
 from wsraw.supervisor.decisions.refusals import Refusals
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.replacing.records import RunRecord
@@ -53,15 +53,17 @@ class Requests:
     """Answers each `do`: with one `done`, at once or when all of it is done, or, if the gateway is
     asked, with each page that it sends."""
 
-    def __init__(self, run: Run, canaries: Canaries) -> None:
+    def __init__(self, run: ControlledRun, canaries: Canaries) -> None:
         self._run = run
         self._canaries = canaries
-        self.pending: PendingRequests[Asked] = PendingRequests(self._answer)
+        self.pending: PendingRequests[ControlRequest] = PendingRequests(self._answer)
         """Requests of which not all is done; the supervisor settles their parts."""
         self.refusals = Refusals()
-        self.forwarded: Forwarded[Link] = Forwarded(run.control.forward, run.control.answer)
+        self.forwarded: ForwardedRequests[Link] = ForwardedRequests(
+            run.control.forward, run.control.answer
+        )
         """Requests that the gateway has."""
-        self._reports: dict[int, Asked] = {}
+        self._reports: dict[int, ControlRequest] = {}
         self._ref = 0
 
     def go_on(self, record: RunRecord) -> None:
@@ -74,10 +76,10 @@ class Requests:
             except OSError:
                 continue
             links[each.link] = who
-            asked = Asked(who, Do(each.ref, each.asked))
+            asked = ControlRequest(who, Do(each.ref, each.asked))
             self.pending.go_on(asked, each.what, each.outcomes)
 
-    def handle(self, asked: Asked) -> None:
+    def handle(self, asked: ControlRequest) -> None:
         """Do what is asked. A bug of ours costs this request alone, and not the run."""
         try:
             self._do(asked)
@@ -85,7 +87,7 @@ class Requests:
             log.exception("a request for %s was ended by a bug in wsraw", asked.do.what)
             self._answer(asked, False, f"a bug in wsraw: {error!r}; see the log of the run")
 
-    def _do(self, asked: Asked) -> None:
+    def _do(self, asked: ControlRequest) -> None:
         match asked.do.what:
             case "status":
                 self._status(asked)
@@ -117,7 +119,7 @@ class Requests:
             case what:
                 self._answer(asked, False, f"this run does not know the command {what}")
 
-    def ended(self, record: Ended) -> None:
+    def ended(self, record: LinkEnded) -> None:
         """Somebody who may have asked, or the gateway, has gone."""
         if record.who is None:
             self.forwarded.end(GONE)
@@ -126,14 +128,16 @@ class Requests:
 
     def _is_over(self, what: str) -> bool:
         phase = self._run.policy.phase
-        return phase is Phase.OVER or (phase is not Phase.RUNNING and what not in ("stop", "drain"))
+        return phase is RunPhase.OVER or (
+            phase is not RunPhase.RUNNING and what not in ("stop", "drain")
+        )
 
-    def _answer(self, asked: Asked, ok: bool, text: str = "", data: Any = None) -> None:
+    def _answer(self, asked: ControlRequest, ok: bool, text: str = "", data: Any = None) -> None:
         self._run.control.answer(asked.who, Done(asked.do.ref, ok, text, data))
 
     # --- status ---
 
-    def _status(self, asked: Asked, *, samples: bool = True) -> None:
+    def _status(self, asked: ControlRequest, *, samples: bool = True) -> None:
         self._ref += 1
         self._reports[self._ref] = asked
         self._run.control.tell(Status(self._ref, samples))
@@ -155,7 +159,7 @@ class Requests:
         for ref in self._reports:
             self._run.control.tell(Status(ref))
 
-    def _log(self, asked: Asked) -> None:
+    def _log(self, asked: ControlRequest) -> None:
         """The last lines of the log, after the line with the given number."""
         text = "".join(asked.do.args[:1])
         after = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
@@ -163,7 +167,7 @@ class Requests:
 
     # --- reload, scale, stop ---
 
-    def _reload(self, asked: Asked) -> None:
+    def _reload(self, asked: ControlRequest) -> None:
         """Reload all workers and the certificates, or the workers of the given pools."""
         run = self._run
         names = self._pools_of(asked)
@@ -178,7 +182,7 @@ class Requests:
         self.pending.begin(asked, "reload", [SETTINGS, *names, CERTIFICATES])
         run.reload(names)
 
-    def _pools_of(self, asked: Asked) -> list[str] | None:
+    def _pools_of(self, asked: ControlRequest) -> list[str] | None:
         """The pools that are meant: those with these names, or all. None: it is answered, as one
         has no workers, or there is none of that name."""
         pools = self._run.policy.pools
@@ -196,7 +200,7 @@ class Requests:
                 return None
         return list(asked.do.args) or own or list(pools)
 
-    def _try_out(self, asked: Asked) -> None:
+    def _try_out(self, asked: ControlRequest) -> None:
         """Try new handlers with a share of the connections, in all pools or in the given ones."""
         names = self._pools_of(asked)
         if names is None:
@@ -230,7 +234,7 @@ class Requests:
         self.pending.begin(asked, a.CANARY, names)
         self._canaries.begin(names, plan)
 
-    def _plan_of(self, asked: Asked) -> Plan | str:
+    def _plan_of(self, asked: ControlRequest) -> CanaryPlan | str:
         """What is to be tried, or why that cannot be."""
         settings, options = self._run.settings, asked.do.options
         percent = options.get("percent", settings.canary_percent)
@@ -240,9 +244,9 @@ class Requests:
         if not (isinstance(seconds, int | float) and 0 < seconds < LARGEST):
             return "the time of a canary is more than 0 s"
         shield = options.get("shield", settings.canary_shield)
-        return Plan(percent / 100, float(seconds), shield is True)
+        return CanaryPlan(percent / 100, float(seconds), shield is True)
 
-    def _roll_back(self, asked: Asked) -> None:
+    def _roll_back(self, asked: ControlRequest) -> None:
         """Let all workers, or those of the given pools, load the version that they had before."""
         run = self._run
         names = self._pools_of(asked)
@@ -267,14 +271,14 @@ class Requests:
         self.pending.begin(asked, "reload", names)
         run.act(run.policy.roll_back(names, run.loop.now))
 
-    def _upgrade(self, asked: Asked) -> None:
+    def _upgrade(self, asked: ControlRequest) -> None:
         why = self._run.upgrade("".join(asked.do.args[:1]))
         if why:
             self._answer(asked, False, f"refused: {why}")
         else:
             self.pending.begin(asked, UPGRADE, [UPGRADE])
 
-    def _scale(self, asked: Asked) -> None:
+    def _scale(self, asked: ControlRequest) -> None:
         run = self._run
         name, _, count = "".join(asked.do.args[:1]).rpartition("=")
         meant = which(run.policy.pools.values(), name)
@@ -293,7 +297,7 @@ class Requests:
             self.pending.begin(asked, "scale", [pool.name])
             run.act(run.policy.scale(int(count), run.loop.now, pool, program))
 
-    def _stop(self, asked: Asked, how: str, timeout: float | None) -> None:
+    def _stop(self, asked: ControlRequest, how: str, timeout: float | None) -> None:
         self.pending.begin(asked, "stop", ["all"])
         self._run.stop(f"wsraw {asked.do.what}", how, timeout)
 

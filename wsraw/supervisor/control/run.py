@@ -14,7 +14,7 @@ from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.open_files import OpenFiles
 
 
-class Run(Protocol):
+class ControlledRun(Protocol):
     """The supervisor."""
 
     log: Log

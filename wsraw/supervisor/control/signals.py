@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from wsraw.runtime import launch
 from wsraw.supervisor.control import session_end
-from wsraw.supervisor.control.run import Run
+from wsraw.supervisor.control.run import ControlledRun
 from wsraw.supervisor.decisions.selection import which
 
 log = logging.getLogger("wsraw.supervisor")
@@ -22,7 +22,7 @@ REPEATED: Final = 0.1
 class Signals:
     """Handles them in the loop of the run: a handler only enqueues."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: ControlledRun) -> None:
         self._run = run
         self._before: dict[signal.Signals, Any] = {}
         self._is_reload_due = False

@@ -25,7 +25,7 @@ class Tell(Lean):
     record: DrainWorker | Check | Stop | Canary
 
 
-class Ending(Enum):
+class Termination(Enum):
     """Ways to end a process."""
 
     TERMINATE = "ask it to leave"
@@ -37,7 +37,7 @@ class End(Lean):
     """End the process of this child."""
 
     child: Child
-    how: Ending
+    how: Termination
 
 
 class Say(Lean):

@@ -36,7 +36,7 @@ class Stage(Enum):
     PROMOTED = "promoted"
 
 
-class Plan(Lean):
+class CanaryPlan(Lean):
     """What is wanted."""
 
     share: float
@@ -52,10 +52,10 @@ class Plan(Lean):
         return f"{text}, shielded by the old workers" if self.shield else text
 
 
-class Canary:
+class CanaryTrial:
     """One trial of a pool."""
 
-    def __init__(self, plan: Plan, version: Version, children: list[Child]) -> None:
+    def __init__(self, plan: CanaryPlan, version: Version, children: list[Child]) -> None:
         self.plan = plan
         self.version = version
         """What its workers load."""

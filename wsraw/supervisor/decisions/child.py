@@ -27,7 +27,7 @@ class ChildState(Enum):
     DEAD = "dead"
 
 
-class Step(Enum):
+class ChildStep(Enum):
     """Steps between the states."""
 
     SPAWN = "spawn"
@@ -38,18 +38,18 @@ class Step(Enum):
 
 S = ChildState
 
-TRANSITIONS: Final[dict[tuple[ChildState, Step], ChildState]] = {
-    (S.DEAD, Step.SPAWN): S.STARTING,
-    (S.STARTING, Step.BE_READY): S.READY,
+TRANSITIONS: Final[dict[tuple[ChildState, ChildStep], ChildState]] = {
+    (S.DEAD, ChildStep.SPAWN): S.STARTING,
+    (S.STARTING, ChildStep.BE_READY): S.READY,
     # A worker says hello to each new gateway, and that may cross our stop.
-    (S.READY, Step.BE_READY): S.READY,
-    (S.STOPPING, Step.BE_READY): S.STOPPING,
-    (S.STARTING, Step.STOP): S.STOPPING,
-    (S.READY, Step.STOP): S.STOPPING,
-    (S.STOPPING, Step.STOP): S.STOPPING,
-    (S.STARTING, Step.EXIT): S.DEAD,
-    (S.READY, Step.EXIT): S.DEAD,
-    (S.STOPPING, Step.EXIT): S.DEAD,
+    (S.READY, ChildStep.BE_READY): S.READY,
+    (S.STOPPING, ChildStep.BE_READY): S.STOPPING,
+    (S.STARTING, ChildStep.STOP): S.STOPPING,
+    (S.READY, ChildStep.STOP): S.STOPPING,
+    (S.STOPPING, ChildStep.STOP): S.STOPPING,
+    (S.STARTING, ChildStep.EXIT): S.DEAD,
+    (S.READY, ChildStep.EXIT): S.DEAD,
+    (S.STOPPING, ChildStep.EXIT): S.DEAD,
 }
 
 
@@ -124,6 +124,6 @@ class Child(Lean, eq=False):
         """Whether it has a process."""
         return self.state in (S.STARTING, S.READY, S.STOPPING)
 
-    def take(self, step: Step) -> None:
+    def take(self, step: ChildStep) -> None:
         """Take a step. Raises KeyError for one that is not in the table, which is a bug."""
         self.state = TRANSITIONS[self.state, step]

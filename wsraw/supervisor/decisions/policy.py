@@ -26,10 +26,15 @@ from wsraw.config.settings import Settings
 from wsraw.link.records import Check, Stop
 from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions import actions as a
-from wsraw.supervisor.decisions.canary import Plan
-from wsraw.supervisor.decisions.child import Child, ChildState, Death, Step
+from wsraw.supervisor.decisions.canary import CanaryPlan
+from wsraw.supervisor.decisions.child import Child, ChildState, ChildStep, Death
 from wsraw.supervisor.decisions.gateway.gateway_check import GatewayCheck
-from wsraw.supervisor.decisions.gateway.upgrade import DECIDED_WITHIN, Failed, Fallen, Upgrade
+from wsraw.supervisor.decisions.gateway.upgrade import (
+    DECIDED_WITHIN,
+    FailedSuccessor,
+    Fallen,
+    Upgrade,
+)
 from wsraw.supervisor.decisions.pool import FOREVER, GRACE, Pool
 from wsraw.supervisor.decisions.restarts import (
     GATEWAY_BACKOFF,
@@ -66,7 +71,7 @@ BROKEN_AFTER: Final = 3
 every worker has an exit code for that, and a crash has none."""
 
 
-class Phase(Enum):
+class RunPhase(Enum):
     """Phase of the run: STOPPING waits for the gateway's `stopped`, ENDING only for exits."""
 
     RUNNING = "running"
@@ -94,7 +99,7 @@ class Policy:
         self.pools = {name: self._pool(name, those) for name, those in entries.items()}
         self._unwanted: set[str] = set()
         """Pools that the settings do not have any more; they end with their last worker."""
-        self.phase = Phase.RUNNING
+        self.phase = RunPhase.RUNNING
         self.has_been_up = False
         """Whether the gateway has listened and each program has had a ready worker."""
         self.gateway_restarts = Restarts(
@@ -144,13 +149,13 @@ class Policy:
             # From a gateway that has died meanwhile.
             return []
         is_new = self.gateway.state is ChildState.STARTING
-        self.gateway.take(Step.BE_READY)
+        self.gateway.take(ChildStep.BE_READY)
         self.gateway.ready_at = now
         self._listened = True
         self._gateway_check.heard(now)
         has_moved = self.endpoint not in ("", endpoint)
         self.endpoint = endpoint
-        if has_moved and is_new and self.phase is Phase.RUNNING:
+        if has_moved and is_new and self.phase is RunPhase.RUNNING:
             for pool in self.pools.values():
                 pool.replace_all_at_once(now)
         elif has_moved:
@@ -175,7 +180,7 @@ class Policy:
         self._gateway_check.heard(now)
         for pool in self.pools.values():
             pool.tell_leaving(now)
-        if self.phase is Phase.STOPPING:
+        if self.phase is RunPhase.STOPPING:
             # Only the old one was told.
             self._do(a.Tell(Stop(min(max(0.0, self._stop_at - now), FOREVER))))
         return self.decide(now)
@@ -197,7 +202,7 @@ class Policy:
     ) -> None:
         """Go on with these programs and numbers of workers, instead of those that the settings had
         before. What has not changed stays as it is. To be followed by `reload` or `decide`."""
-        if self.phase is Phase.RUNNING:
+        if self.phase is RunPhase.RUNNING:
             pools = {name: self.pools.get(name) or self._pool(name, ()) for name in new}
             # The others stay until their workers have left.
             self.pools = {**pools, **self.pools}
@@ -258,7 +263,7 @@ class Policy:
         """A worker has said hello."""
         child = self.worker(n)
         if child is not None:
-            child.take(Step.BE_READY)
+            child.take(ChildStep.BE_READY)
             child.hello_by = math.inf
             if child.state is ChildState.READY:
                 child.ready_at = now
@@ -268,7 +273,7 @@ class Policy:
                 self.pools[child.pool].proved.add(child.program)
                 self.pools[child.pool].came_up(child, now)
                 self._note_first_ready()
-            elif self.phase is Phase.RUNNING:
+            elif self.phase is RunPhase.RUNNING:
                 self.pools[child.pool].ready(child, now)
         return self.decide(now)
 
@@ -321,7 +326,7 @@ class Policy:
             self._restarts_of(child).counts[reason_of(child, code)] += 1
         child.kill_at = child.hello_by = math.inf
         child.is_killed = child.is_aborted = False
-        child.take(Step.EXIT)
+        child.take(ChildStep.EXIT)
         if child is self.gateway:
             # There is no gateway to say hello to; `listening` sets this again.
             for worker in self.all_children():
@@ -329,7 +334,7 @@ class Policy:
         if child.why_killed:
             reason = f"{reason} ({child.why_killed})"
             child.why_killed = ""
-        if self.phase is Phase.RUNNING:
+        if self.phase is RunPhase.RUNNING:
             self._handle_exit(child, code, reason, was_asked, was_ready_at, now, error)
         else:
             self._log_expected_exit(child, code, reason)
@@ -342,7 +347,7 @@ class Policy:
             was_asked, was_ready_at = child.state is ChildState.STOPPING, child.ready_at
             upgrades.fallen = Fallen(code, reason, was_asked, was_ready_at)
             child.kill_at = math.inf
-            child.take(Step.EXIT)
+            child.take(ChildStep.EXIT)
             child.ready_at = None
             if code:
                 self._say("warning", f"{child.name} {reason} while it was upgraded")
@@ -351,13 +356,13 @@ class Policy:
         was_successor = child is upgrades.successor
         if not upgrades.exited(child):
             return False
-        child.take(Step.EXIT)
+        child.take(ChildStep.EXIT)
         if not was_successor:
             if code:
                 self._say("warning", f"an earlier gateway {reason}; its TLS connections are lost")
             return True
         why = child.why_killed if child.is_killed else f"the new gateway {reason}"
-        upgrades.failed = Failed(why, now + DECIDED_WITHIN)
+        upgrades.failed = FailedSuccessor(why, now + DECIDED_WITHIN)
         self._settle_failed(now)
         return True
 
@@ -369,9 +374,9 @@ class Policy:
             return
         upgrades.failed = upgrades.fallen = None
         after = "the old one goes on" if fallen is None else "both are gone"
-        text = f"{failed.why}; {after}" if self.phase is Phase.RUNNING else "the run is stopping"
+        text = f"{failed.why}; {after}" if self.phase is RunPhase.RUNNING else "the run is stopping"
         self._do(a.Settled(UPGRADE, False, f"refused: {text}", UPGRADE))
-        if fallen is not None and self.phase is Phase.RUNNING:
+        if fallen is not None and self.phase is RunPhase.RUNNING:
             if not fallen.was_asked:
                 self.gateway_restarts.counts[reason_of(self.gateway, fallen.code)] += 1
             for worker in self.all_children():
@@ -384,7 +389,7 @@ class Policy:
 
     def refusal_to_upgrade(self) -> str:
         """Why the gateway cannot be upgraded now, or ""."""
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not RunPhase.RUNNING:
             return "the run is stopping"
         if self.upgrades.is_under_way:
             return "an upgrade is under way"
@@ -402,7 +407,7 @@ class Policy:
 
     def reload(self, now: float, names: Iterable[str] | None = None) -> list[a.Action]:
         """Replace all workers of these pools (default: all pools), one after the other."""
-        if self.phase is Phase.RUNNING:
+        if self.phase is RunPhase.RUNNING:
             self._version += 1
             for name in self.pools if names is None else names:
                 self.pools[name].restarts.reset()
@@ -411,15 +416,15 @@ class Policy:
 
     def roll_back(self, names: Iterable[str], now: float) -> list[a.Action]:
         """The same with the version that each of these pools had before, where it had one."""
-        if self.phase is Phase.RUNNING:
+        if self.phase is RunPhase.RUNNING:
             for name in names:
                 self.pools[name].restarts.reset()
                 self.pools[name].roll_back(now)
         return self.decide(now)
 
-    def try_out(self, pool: Pool, plan: Plan, *, is_kept: bool, now: float) -> list[a.Action]:
+    def try_out(self, pool: Pool, plan: CanaryPlan, *, is_kept: bool, now: float) -> list[a.Action]:
         """Begin a canary in this pool; see `Pool.try_out`."""
-        if self.phase is Phase.RUNNING:
+        if self.phase is RunPhase.RUNNING:
             self._version += 1
             pool.try_out(plan, self._version, is_kept=is_kept, now=now)
         return self.decide(now)
@@ -438,14 +443,14 @@ class Policy:
 
     def scale(self, count: int, now: float, pool: Pool, program: Program) -> list[a.Action]:
         """Set the number of workers of a program, at least one."""
-        if self.phase is Phase.RUNNING:
+        if self.phase is RunPhase.RUNNING:
             pool.scale(program, max(1, min(count, MOST)), now)
         return self.decide(now)
 
     def recycle(self, n: int, why: str, now: float) -> list[a.Action]:
         child = self.worker(n)
         if (
-            self.phase is Phase.RUNNING
+            self.phase is RunPhase.RUNNING
             and child is not None
             and self.pools[child.pool].recycle(child, why, now)
         ):
@@ -460,15 +465,15 @@ class Policy:
         if timeout is None:
             timeout = self._settings.stop_timeout
         stop_at = now + timeout + STOP_MARGIN if timeout else math.inf
-        if self.phase is Phase.STOPPING and stop_at < self._stop_at:
+        if self.phase is RunPhase.STOPPING and stop_at < self._stop_at:
             self._stop_at = stop_at
             self._do(a.Tell(Stop(timeout)))
-        elif self.phase is Phase.RUNNING and self.gateway.state is not ChildState.READY:
+        elif self.phase is RunPhase.RUNNING and self.gateway.state is not ChildState.READY:
             self._end()
-        elif self.phase is Phase.RUNNING:
-            self.phase = Phase.STOPPING
+        elif self.phase is RunPhase.RUNNING:
+            self.phase = RunPhase.STOPPING
             for child in self._living_workers():
-                child.take(Step.STOP)
+                child.take(ChildStep.STOP)
             self._stop_at = stop_at
             self._do(a.Tell(Stop(timeout or FOREVER)))
         return self.decide(now)
@@ -482,7 +487,7 @@ class Policy:
 
     def stopped(self, now: float) -> list[a.Action]:
         """The gateway has closed all connections."""
-        if self.phase is Phase.STOPPING:
+        if self.phase is RunPhase.STOPPING:
             self._end()
         return self.decide(now)
 
@@ -495,9 +500,9 @@ class Policy:
         times += [child.hello_by for child in self._awaited()]
         if self.upgrades.failed is not None:
             times.append(self.upgrades.failed.until)
-        if self.phase is Phase.STOPPING:
+        if self.phase is RunPhase.STOPPING:
             times.append(self._stop_at)
-        if self.phase is Phase.RUNNING:
+        if self.phase is RunPhase.RUNNING:
             times += [child.spawn_at for child in self._waiting()]
             times += [at for _, at in self._unproved()]
             times += [pool.wake_at(now) for pool in self.pools.values()]
@@ -507,12 +512,12 @@ class Policy:
 
     def decide(self, now: float) -> list[a.Action]:
         """Decide what is due."""
-        if self.phase is Phase.STOPPING and now >= self._stop_at:
+        if self.phase is RunPhase.STOPPING and now >= self._stop_at:
             self._say("warning", "stop_timeout is over: killing the remaining workers")
             self._end()
             for child in self._living_workers():
                 child.kill_at = now
-        if self.phase is Phase.ENDING:
+        if self.phase is RunPhase.ENDING:
             # The workers first: the gateway still reads what they send.
             for child in self._living_workers() or self._living():
                 if child.kill_at == math.inf and not child.is_killed:
@@ -527,7 +532,7 @@ class Policy:
                 why = f": {child.why_killed}" if child.why_killed else ""
                 self._say("warning" if why else "debug", f"killing {child.name}{why}")
                 self._kill(child)
-        if self.phase is Phase.RUNNING:
+        if self.phase is RunPhase.RUNNING:
             for child, proved_at in self._unproved():
                 if now >= proved_at:
                     self._prove(child)
@@ -539,8 +544,8 @@ class Policy:
             for child in self._waiting():
                 if now >= child.spawn_at:
                     self._spawn(child, now)
-        if self.phase is Phase.ENDING and not self._living():
-            self.phase = Phase.OVER
+        if self.phase is RunPhase.ENDING and not self._living():
+            self.phase = RunPhase.OVER
             self._do(a.Finish(self.exit_code))
         actions, self._actions = self._actions, []
         return actions
@@ -619,7 +624,7 @@ class Policy:
             yield from pool.wanted()
 
     def _spawn(self, child: Child, now: float) -> None:
-        child.take(Step.SPAWN)
+        child.take(ChildStep.SPAWN)
         child.spawned_at = now
         child.is_proved = False
         # A new process has none of the old one's faults.
@@ -641,7 +646,7 @@ class Policy:
             self.pools[child.pool].exited(child)
             if code != 0:
                 self._say("info", f"{child.name} {reason}")
-        elif self.phase is Phase.STOPPING:
+        elif self.phase is RunPhase.STOPPING:
             self._say("warning", f"the gateway {reason} before it had closed its clients")
             self._end()
 
@@ -732,28 +737,28 @@ class Policy:
 
     def _end(self) -> None:
         """Make every child leave; `decide` does it step by step."""
-        if self.phase is not Phase.OVER:
-            self.phase = Phase.ENDING
+        if self.phase is not RunPhase.OVER:
+            self.phase = RunPhase.ENDING
 
     def _ask_to_leave(self, child: Child, now: float) -> None:
-        child.take(Step.STOP)
+        child.take(ChildStep.STOP)
         child.kill_at = now + GRACE
         if child is not self.gateway:
             # stop_timeout is the limit; no grace on top of it.
             child.kill_at = max(now, min(child.kill_at, self._stop_at))
-        self._do(a.End(child, a.Ending.TERMINATE))
+        self._do(a.End(child, a.Termination.TERMINATE))
 
     def _abort(self, child: Child, why: str, now: float) -> None:
         self._say("warning", f"aborting {child.name}: {why}")
         child.why_killed = why
         child.is_aborted = True
         child.kill_at = now + ABORT_GRACE
-        self._do(a.End(child, a.Ending.ABORT))
+        self._do(a.End(child, a.Termination.ABORT))
 
     def _kill(self, child: Child) -> None:
         child.kill_at = math.inf
         child.is_killed = True
-        self._do(a.End(child, a.Ending.KILL))
+        self._do(a.End(child, a.Termination.KILL))
 
     def _living_workers(self) -> list[Child]:
         return [child for child in self.all_children() if child.alive]

@@ -20,8 +20,8 @@ from wsraw.config.programs import Entry, Program
 from wsraw.link import records as rec
 from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
-from wsraw.supervisor.decisions.canary import Canary, Outcomes, Plan, Stage
-from wsraw.supervisor.decisions.child import Child, ChildState, Step
+from wsraw.supervisor.decisions.canary import CanaryPlan, CanaryTrial, Outcomes, Stage
+from wsraw.supervisor.decisions.child import Child, ChildState, ChildStep
 from wsraw.supervisor.decisions.restarts import RECYCLED, RELOAD, Restarts
 from wsraw.supervisor.decisions.verdict import Handled, Kind
 from wsraw.supervisor.decisions.versions import Version, Versions
@@ -70,7 +70,7 @@ class Pool:
         replaces a dead one shows that the file loads again."""
         self._is_scaling = False
         self.versions = Versions()
-        self.canary: Canary | None = None
+        self.canary: CanaryTrial | None = None
         self.outcomes = Outcomes()
         """Of its canaries."""
         self._promoted = 0
@@ -132,7 +132,7 @@ class Pool:
         """The version that a rollback goes to; 0: there is none."""
         return self.versions.target(is_reloading=self.is_reloading or self._is_catching_up)
 
-    def try_out(self, plan: Plan, version: int, *, is_kept: bool, now: float) -> None:
+    def try_out(self, plan: CanaryPlan, version: int, *, is_kept: bool, now: float) -> None:
         """Begin a canary: new workers load this version from disk. To be called if none is under
         way, and no reload. `is_kept`: the present version can be loaded again."""
         counts = Counter(child.program for child in self.workers)
@@ -143,7 +143,7 @@ class Pool:
         ]
         for child in children:
             child.spawn_at = now
-        self.canary = Canary(plan, Version(version), children)
+        self.canary = CanaryTrial(plan, Version(version), children)
         self.versions.hold(is_kept=is_kept)
         # That its workers come up shows nothing about what was refused before.
         self._refused_at = None
@@ -388,14 +388,14 @@ class Pool:
         self._do(a.Say("error", f"canary {text}"))
         self._do(a.Settled(a.CANARY, False, text, self.name, shows_output))
 
-    def _dismiss(self, canary: Canary, now: float) -> None:
+    def _dismiss(self, canary: CanaryTrial, now: float) -> None:
         """End a canary: for the gateway its workers are like the others, and leave."""
         self.canary = None
         self._do(a.Tell(rec.Canary(self.name, [])))
         for child in canary.children:
             self._let_leave(child, now)
 
-    def _advance_canary(self, canary: Canary, now: float) -> None:
+    def _advance_canary(self, canary: CanaryTrial, now: float) -> None:
         if canary.stage is Stage.STARTING and canary.is_ready(now):
             canary.begin(now)
             record = self.canary_record()
@@ -494,14 +494,14 @@ class Pool:
             return
         self.leaving.append(child)
         was, wait = child.state, self.drain_timeout
-        child.take(Step.STOP)
+        child.take(ChildStep.STOP)
         if was is ChildState.READY and can_drain:
             child.kill_at = now + (wait or math.inf)
             child.why_killed = f"it has not finished within drain_timeout ({wait:g} s)"
             self._do(a.Tell(DrainWorker(child.n, wait or FOREVER)))
         elif was is not ChildState.STOPPING:
             child.kill_at = now + GRACE
-            self._do(a.End(child, a.Ending.TERMINATE))
+            self._do(a.End(child, a.Termination.TERMINATE))
 
     def _settle(self, what: str, ok: bool, text: str) -> None:
         self._do(a.Settled(what, ok, text, self.name))

@@ -15,26 +15,26 @@ from typing import Final
 
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.decisions.actions import Ending
+from wsraw.supervisor.decisions.actions import Termination
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.helpers.helper import Helper
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.children import Children
 from wsraw.supervisor.replacing.records import HelperRecord
 
-QUESTION: Final = b"HEAD / HTTP/1.0\r\n\r\n"
+REQUEST: Final = b"HEAD / HTTP/1.0\r\n\r\n"
 
 ASK_EVERY: Final = 5.0
-"""Seconds from an answer to the next question; less with a short timeout."""
+"""Seconds from an answer to the next probe; less with a short timeout."""
 
-QUESTIONS: Final = 4
+PROBES: Final = 4
 """Such pauses within the timeout."""
 
 START: Final = 60.0
 """Seconds within which it answers the first one, at least."""
 
 
-class Question:
+class Probe:
     """A request to the address where a process should listen. Nothing here waits."""
 
     def __init__(self, listener: socket.socket) -> None:
@@ -51,7 +51,7 @@ class Question:
         """Whether anything has come back."""
         try:
             if not self._is_sent:
-                self._socket.sendall(QUESTION)
+                self._socket.sendall(REQUEST)
                 self._is_sent = True
             self._socket.recv(1)
         except BlockingIOError:
@@ -69,15 +69,15 @@ _NOT_CONNECTED: Final = (errno.ENOTCONN, errno.EAGAIN, errno.EPIPE)
 """What a send raises while the connection is not made yet, as the listener's queue is full."""
 
 
-class Admin(Helper):
+class AdminHelper(Helper):
     """The admin process, and its socket, which stays bound while the process is replaced."""
 
     def __init__(self, sock: socket.socket, children: Children, loop: Loop, log: Log) -> None:
         super().__init__("admin", children, loop, log)
         self._socket = sock
-        self._question: Question | None = None
+        self._probe: Probe | None = None
         self._asked_at = loop.now
-        """When the question was asked; without one, when the last one was answered."""
+        """When the probe was sent; without one, when the last one was answered."""
         self._is_proved = False
         """Whether this process has answered yet."""
         self._is_ending = False
@@ -104,25 +104,25 @@ class Admin(Helper):
         """Start the process, with the socket."""
         self._children.spawn_admin(self.child, self._socket)
         self._is_proved = self._is_ending = False
-        self._drop_question()
+        self._drop_probe()
 
     def look(self, timeout: float) -> None:
         """To be called every second: ask the process, and end one that has not answered for that
         long; 0: never. While the supervisor or the machine was suspended, no time passes."""
         now = self._loop.now
         if not (timeout and self._is_up):
-            self._drop_question()
+            self._drop_probe()
             return
-        if self._question is None:
-            if now >= self._asked_at + min(ASK_EVERY, timeout / QUESTIONS):
+        if self._probe is None:
+            if now >= self._asked_at + min(ASK_EVERY, timeout / PROBES):
                 with suppress(OSError):
                     # Else no descriptor is left: a second later there may be one.
-                    self._question = Question(self._socket)
+                    self._probe = Probe(self._socket)
                     self._asked_at = now
-                    self._question.is_answered()
+                    self._probe.is_answered()
             return
-        if self._question.is_answered():
-            self._drop_question()
+        if self._probe.is_answered():
+            self._drop_probe()
             self._is_proved = True
             return
         most = timeout if self._is_proved else max(timeout, START)
@@ -130,13 +130,15 @@ class Admin(Helper):
             if not self._is_ending:
                 self._log.say("warning", f"ending admin: it has not answered for {most:g} s")
             # An abort logs its stack. One that cannot even do that is killed at the next look.
-            self._children.end(self.child, Ending.KILL if self._is_ending else Ending.ABORT)
+            self._children.end(
+                self.child, Termination.KILL if self._is_ending else Termination.ABORT
+            )
             self._is_ending = True
 
-    def _drop_question(self) -> None:
-        if self._question is not None:
-            self._question.close()
-        self._question = None
+    def _drop_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.close()
+        self._probe = None
         self._asked_at = self._loop.now
 
     def leave(self) -> None:
@@ -146,5 +148,5 @@ class Admin(Helper):
 
     def close(self) -> None:
         """Give the address back."""
-        self._drop_question()
+        self._drop_probe()
         self._socket.close()

@@ -16,7 +16,7 @@ from wsraw.supervisor.processes.children import Children
 from wsraw.supervisor.replacing.records import HelperRecord
 
 
-class Agent(Helper):
+class AgentHelper(Helper):
     """The process of the agent, which is started when the gateway can be reached."""
 
     def __init__(self, children: Children, loop: Loop, log: Log) -> None:

@@ -10,7 +10,7 @@ import random
 from typing import Final
 
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.decisions.actions import Ending
+from wsraw.supervisor.decisions.actions import Termination
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.restarts import PERIOD, Restarts
 from wsraw.supervisor.log import Log
@@ -57,7 +57,7 @@ class Helper:
             self._end()
 
     def _end(self) -> None:
-        self._children.end(self.child, Ending.KILL)
+        self._children.end(self.child, Termination.KILL)
 
     def _spawn(self) -> None:
         if self._has_left:

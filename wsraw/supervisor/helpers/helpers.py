@@ -10,10 +10,10 @@ from wsraw.config.settings import Settings
 from wsraw.link.records import Spawned
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.decisions.actions import Ending
+from wsraw.supervisor.decisions.actions import Termination
 from wsraw.supervisor.decisions.child import Child
-from wsraw.supervisor.helpers.admin import Admin
-from wsraw.supervisor.helpers.agent import Agent
+from wsraw.supervisor.helpers.admin import AdminHelper
+from wsraw.supervisor.helpers.agent import AgentHelper
 from wsraw.supervisor.helpers.helper import Helper
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.children import Children
@@ -31,10 +31,10 @@ class Helpers:
         self._loop = loop
         self._log = log
         self._tell = tell
-        self._admin: Admin | None = None
-        self._next_admin: Admin | None = None
+        self._admin: AdminHelper | None = None
+        self._next_admin: AdminHelper | None = None
         """That of settings that are about to change, if its address is another one."""
-        self._agent: Agent | None = None
+        self._agent: AgentHelper | None = None
         self._dismissed: set[Child] = set()
         """Those that are to end, and that nobody misses."""
 
@@ -43,11 +43,11 @@ class Helpers:
         if settings.admin:
             self._admin = self._open_admin(settings)
         if settings.cluster:
-            self._agent = Agent(self._children, self._loop, self._log)
+            self._agent = AgentHelper(self._children, self._loop, self._log)
 
-    def _open_admin(self, settings: Settings) -> Admin:
+    def _open_admin(self, settings: Settings) -> AdminHelper:
         sock = listening.bind(parse_admin(settings.admin))
-        return Admin(sock, self._children, self._loop, self._log)
+        return AdminHelper(sock, self._children, self._loop, self._log)
 
     def begin(self) -> None:
         """Start the admin process; the agent follows when the gateway can be reached."""
@@ -79,9 +79,9 @@ class Helpers:
         """Take the address from the program before us. Raises OSError."""
         if record.admin is not None:
             sock = listening.adopt(str(record.admin.socket))
-            self._admin = Admin(sock, self._children, self._loop, self._log)
+            self._admin = AdminHelper(sock, self._children, self._loop, self._log)
         if settings.cluster:
-            self._agent = Agent(self._children, self._loop, self._log)
+            self._agent = AgentHelper(self._children, self._loop, self._log)
 
     def go_on(self, record: RunRecord, children: Sequence[Child]) -> None:
         """Go on with its processes."""
@@ -125,7 +125,7 @@ class Helpers:
             self._dismiss(self._agent)
             self._agent = None
         elif settings.cluster:
-            self._agent = Agent(self._children, self._loop, self._log)
+            self._agent = AgentHelper(self._children, self._loop, self._log)
             self.reached(endpoint)
 
     def _dismiss(self, helper: Helper) -> None:
@@ -154,7 +154,7 @@ class Helpers:
         """The gateway wants that."""
         self._log.say("warning", f"killing the agent of the cluster: {why}")
         if self._agent is not None:
-            self._children.end(self._agent.child, Ending.KILL)
+            self._children.end(self._agent.child, Termination.KILL)
 
     def close(self) -> None:
         """Give the address back."""

@@ -16,7 +16,7 @@ from wsraw.runtime.descriptors import give_back
 from wsraw.runtime.log.formats import lines_of
 from wsraw.runtime.printable import os_error
 from wsraw.runtime.sockets import share
-from wsraw.supervisor.decisions.actions import Ending
+from wsraw.supervisor.decisions.actions import Termination
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, DOES_NOT_START
 from wsraw.supervisor.decisions.restarts import HANGS
@@ -355,13 +355,13 @@ class Children:
         except ChildProcessError:
             pass
 
-    def end(self, child: Child, how: Ending) -> None:
+    def end(self, child: Child, how: Termination) -> None:
         process = self._processes.get(child)
         if process is not None:
             ends = {
-                Ending.TERMINATE: process.terminate,
-                Ending.ABORT: process.abort,
-                Ending.KILL: process.kill,
+                Termination.TERMINATE: process.terminate,
+                Termination.ABORT: process.abort,
+                Termination.KILL: process.kill,
             }
             ends[how]()
 

@@ -23,11 +23,11 @@ class NotUnderstoodError(ValueError):
     """A record cannot be used; the text says why."""
 
 
-class Record(msgspec.Struct, array_like=True):
-    """Encoded as an array."""
+class StateRecord(msgspec.Struct, array_like=True):
+    """A part of the state, encoded as an array."""
 
 
-class ProcessRecord(Record):
+class ProcessRecord(StateRecord):
     """A process of a child, or what is left of one: output that is not read to its end."""
 
     pid: int
@@ -47,7 +47,7 @@ class ProcessRecord(Record):
     pool: str = ""
 
 
-class ChildRecord(Record):
+class ChildRecord(StateRecord):
     """A Child."""
 
     program: Program | None
@@ -75,7 +75,7 @@ class ChildRecord(Record):
     process: ProcessRecord | None = None
 
 
-class RestartsRecord(Record):
+class RestartsRecord(StateRecord):
     """Restarts."""
 
     is_looping: bool
@@ -85,7 +85,7 @@ class RestartsRecord(Record):
     """The number of a child in the list of all, that of its process, and when it died."""
 
 
-class VersionsRecord(Record):
+class VersionsRecord(StateRecord):
     """Versions."""
 
     wanted: Version
@@ -94,7 +94,7 @@ class VersionsRecord(Record):
     is_going_back: bool
 
 
-class PoolRecord(Record):
+class PoolRecord(StateRecord):
     """A Pool. Children are numbers in the list of all; -1 is none."""
 
     name: str
@@ -116,7 +116,7 @@ class PoolRecord(Record):
     promoted: int = 0
 
 
-class PolicyRecord(Record):
+class PolicyRecord(StateRecord):
     """The Policy of a run that is up, without canaries and upgrades."""
 
     children: list[ChildRecord]
@@ -134,7 +134,7 @@ class PolicyRecord(Record):
     version: int
 
 
-class FolderRecord(Record):
+class FolderRecord(StateRecord):
     """A run folder."""
 
     path: str
@@ -147,7 +147,7 @@ class FolderRecord(Record):
     epoch: int
 
 
-class ControlRecord(Record):
+class ControlRecord(StateRecord):
     """The control link."""
 
     listener: int
@@ -157,7 +157,7 @@ class ControlRecord(Record):
     old_token: str
 
 
-class PendingRecord(Record):
+class PendingRecord(StateRecord):
     """A request of the command line that is not answered."""
 
     link: int
@@ -170,7 +170,7 @@ class PendingRecord(Record):
     """Its parts in order, with what has become of them; None: that is not settled."""
 
 
-class HelperRecord(Record):
+class HelperRecord(StateRecord):
     """The admin process, or the agent of a cluster."""
 
     child: int
@@ -179,7 +179,7 @@ class HelperRecord(Record):
     is_up: bool = True
 
 
-class NextRecord(Record):
+class NextRecord(StateRecord):
     """What is to be done after the replacement."""
 
     installation: tuple[str, str, str] | None = None
@@ -192,7 +192,7 @@ class NextRecord(Record):
     """The command line of the program before, if that is another one."""
 
 
-class RunRecord(Record):
+class RunRecord(StateRecord):
     """All of it."""
 
     format: int

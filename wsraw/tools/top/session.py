@@ -62,7 +62,7 @@ class _Source:
         self.trouble, self.has_ended = "", False
         try:
             done = client.ask(self._folder, "figures", (), ANSWER_WITHIN)
-        except (client.NoRunError, client.RefusedError, TimeoutError) as error:
+        except (client.NoRunError, client.RequestRefusedError, TimeoutError) as error:
             self.has_ended = not folders.is_live(self._folder)
             self.trouble = (
                 "the run has ended" if self.has_ended else f"the run does not answer: {error}"
@@ -82,7 +82,7 @@ class _Source:
         try:
             pages = client.pages(self._folder, "connections", SLOW_CLIENTS, ANSWER_WITHIN)
             return [row for done in pages for row in done.data.get("rows", ())]
-        except (client.NoRunError, client.RefusedError, TimeoutError):
+        except (client.NoRunError, client.RequestRefusedError, TimeoutError):
             # The figures have come, and the next answer tells what is wrong.
             return []
 

@@ -6,10 +6,10 @@ import pytest
 
 from tests.supervisor.policy_run import ENDPOINT, Run, kill, tell_stop
 from wsraw.supervisor.decisions import actions as a
-from wsraw.supervisor.decisions.canary import Canary, Plan
+from wsraw.supervisor.decisions.canary import CanaryPlan, CanaryTrial
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.gateway.upgrade import DECIDED_WITHIN, MARGIN
-from wsraw.supervisor.decisions.policy import ABORT_GRACE, STOP_MARGIN, UPGRADE, Phase
+from wsraw.supervisor.decisions.policy import ABORT_GRACE, STOP_MARGIN, UPGRADE, RunPhase
 from wsraw.supervisor.decisions.versions import FIRST
 
 
@@ -175,7 +175,7 @@ def test_a_gateway_that_is_not_up_is_not_upgraded() -> None:
 
 def test_an_upgrade_is_refused_during_a_canary() -> None:
     run = Run(workers=2).up()
-    run.pool.canary = Canary(Plan(0.1, 60.0), FIRST, [])
+    run.pool.canary = CanaryTrial(CanaryPlan(0.1, 60.0), FIRST, [])
     assert "a canary is under way" in run.policy.refusal_to_upgrade()
 
 
@@ -186,10 +186,10 @@ def test_a_stop_reaches_whoever_serves() -> None:
     run.do(run.policy.stop(run.now))
     assert run.do(run.policy.took_over(run.now)) == [tell_stop(10.0 + STOP_MARGIN)]
     assert run.do(run.policy.stopped(run.now))
-    assert run.policy.phase is Phase.ENDING
+    assert run.policy.phase is RunPhase.ENDING
     for child in (run.worker, new, old):
         run.exit(child, 0, "exited")
-    assert run.policy.phase is Phase.OVER
+    assert run.policy.phase is RunPhase.OVER
 
 
 @pytest.mark.parametrize("first", ["old", "new"])
@@ -200,7 +200,7 @@ def test_a_stop_during_an_upgrade_ends_all(first: str) -> None:
     run.exit(run.worker, 0, "exited")
     for child in (old, new) if first == "old" else (new, old):
         run.exit(child, 0, "exited")
-    assert run.policy.phase is Phase.OVER
+    assert run.policy.phase is RunPhase.OVER
 
 
 def test_a_worker_that_was_told_to_leave_is_told_again() -> None:

@@ -15,7 +15,7 @@ import math
 from typing import Final, NamedTuple
 
 from wsraw.config.settings import Settings
-from wsraw.supervisor.decisions.child import Child, Step
+from wsraw.supervisor.decisions.child import Child, ChildStep
 
 START: Final = 60.0
 """Seconds for a successor to be ready, where start_timeout sets no limit."""
@@ -29,7 +29,7 @@ DECIDED_WITHIN: Final = 5.0
 is found out later."""
 
 
-class Failed(NamedTuple):
+class FailedSuccessor(NamedTuple):
     """The exit of a successor, of which the old gateway has not told what it means."""
 
     why: str
@@ -55,7 +55,7 @@ class Upgrade:
         self.leaving: list[Child] = []
         """Earlier gateways that may still have TLS connections."""
         self.fallen: Fallen | None = None
-        self.failed: Failed | None = None
+        self.failed: FailedSuccessor | None = None
         self.has_kept = False
         """Whether the old gateway has said that it goes on."""
 
@@ -73,7 +73,7 @@ class Upgrade:
         self.has_kept = False
         child = self.successor = Child(None)
         child.n = old.n + 1
-        child.take(Step.SPAWN)
+        child.take(ChildStep.SPAWN)
         child.spawned_at = now
         start, most = self.settings.start_timeout or START, self.settings.upgrade_timeout
         child.kill_at = now + start + most + MARGIN if most else math.inf
@@ -85,13 +85,13 @@ class Upgrade:
         child = self.successor
         assert child is not None
         self.successor, self.fallen = None, None
-        child.take(Step.BE_READY)
+        child.take(ChildStep.BE_READY)
         child.ready_at = now
         child.kill_at, child.why_killed = math.inf, ""
         child.restarts, child.last_death = old.restarts, old.last_death
         child.is_proved, child.early_deaths = old.is_proved, old.early_deaths
         if old.alive:
-            old.take(Step.STOP)
+            old.take(ChildStep.STOP)
             settings = self.settings
             old.kill_at = now + settings.upgrade_linger + settings.upgrade_spread + MARGIN
             self.leaving.append(old)

@@ -32,7 +32,7 @@ def main() -> int:
     threading.Thread(target=_stop_at_eof, daemon=True).start()
     try:
         return supervisor.run(settings, reread=lambda: settings, record=record)
-    except supervisor.CannotStart as error:
+    except supervisor.StartError as error:
         print(f"wsraw: {error}", file=sys.stderr)
         return WRONG_USE
 

@@ -62,7 +62,7 @@ class RunControl:
     def _ask(self, what: str, timeout: float, *args: str) -> Any:
         try:
             done = client.ask(self._folder, what, list(filter(None, args)), timeout)
-        except (client.NoRunError, client.RefusedError, TimeoutError) as error:
+        except (client.NoRunError, client.RequestRefusedError, TimeoutError) as error:
             raise DrillError(f"{what}: {error}") from error
         if not done.ok:
             raise DrillError(f"{what}: {done.text}")
