@@ -194,9 +194,9 @@ class Gateway:
 
     def _listen_for_remote(self) -> None:
         # Only here: libzmq takes memory and threads.
-        from wsraw.gateway.remote.links import RemoteLinks
+        from wsraw.gateway.remote.links import ZmqLinks
 
-        self._links.remote = RemoteLinks(self.loop, self.registry, self.sessions)
+        self._links.remote = ZmqLinks(self.loop, self.registry, self.sessions)
 
     def _listen_for_remote_soon(self, tries: int) -> None:
         """As soon as the gateway before this one has left the address."""

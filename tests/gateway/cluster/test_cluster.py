@@ -16,7 +16,7 @@ from wsraw.gateway.cluster.cluster import (
 )
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.inspection.actions import kick
-from wsraw.gateway.inspection.steps import Answer as Steps
+from wsraw.gateway.inspection.steps import InspectionResult
 from wsraw.gateway.status import report
 from wsraw.link.records import (
     AGENT,
@@ -313,7 +313,7 @@ def test_what_a_network_brings_may_be_wrong(relay: Relay) -> None:
 # --- kick ---
 
 
-def kicked(node: Node, **options: Any) -> Steps:
+def kicked(node: Node, **options: Any) -> InspectionResult:
     _, answer = run(kick(node.harness.registry, options, no_kernel))
     return answer
 
@@ -322,10 +322,10 @@ def test_an_operator_closes_a_connection_at_any_gateway() -> None:
     node = Node()
     a = node.member("g")
     node.others("b")
-    assert kicked(node, ref=f"me/{a.id}") == Steps(True, "", {"matched": 1, "closed": 1})
+    assert kicked(node, ref=f"me/{a.id}") == InspectionResult(True, "", {"matched": 1, "closed": 1})
     assert a.ending.cause == "kicked"
     answer = kicked(node, ref="b/7", code=4000, reason="enough")
-    assert answer == Steps(True, "", {"matched": 0, "closed": 0, "told": True})
+    assert answer == InspectionResult(True, "", {"matched": 0, "closed": 0, "told": True})
     (relay,) = node.relays()
     assert (relay.kind, relay.name) == ("kick", "b/7")
     assert relay.options == {"code": 4000, "reason": "enough"}
@@ -337,7 +337,7 @@ def test_an_operator_closes_the_connections_of_a_user_at_all_gateways() -> None:
     node.bind(a, "ann")
     node.others("b")
     answer = kicked(node, user="ann", all=True)
-    assert answer == Steps(True, "", {"matched": 1, "closed": 1, "told": True})
+    assert answer == InspectionResult(True, "", {"matched": 1, "closed": 1, "told": True})
     (relay,) = node.relays()
     assert (relay.kind, relay.name) == ("kick_user", "ann")
     assert (a.ending.cause, b.ending.cause) == ("kicked", "")

@@ -9,7 +9,7 @@ from tests.gateway.inspection.test_requests import no_kernel, run
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, OPEN, Connection
 from wsraw.gateway.delivery.outgoing import MOST_BROADCASTS
 from wsraw.gateway.inspection.actions import MOST_DATA, kick, publish, send
-from wsraw.gateway.inspection.steps import Answer
+from wsraw.gateway.inspection.steps import InspectionResult
 from wsraw.link.records import Join, OnClose, OnMessage, Publish, Send
 
 
@@ -18,7 +18,7 @@ def begin(**settings: Any) -> tuple[Harness, LinkedWorker]:
     return harness, harness.worker()
 
 
-def kicked(harness: Harness, **options: Any) -> Answer:
+def kicked(harness: Harness, **options: Any) -> InspectionResult:
     _, answer = run(kick(harness.registry, options, no_kernel))
     return answer
 
@@ -37,7 +37,7 @@ def test_a_websocket_that_is_kicked_gets_a_close_frame() -> None:
     con = harness.websocket()
     worker.work()
     answer = kicked(harness, id=con.id, code=4000, reason="bye")
-    assert answer == Answer(True, "", {"matched": 1, "closed": 1})
+    assert answer == InspectionResult(True, "", {"matched": 1, "closed": 1})
     assert con.state is CLOSING
     assert harness.write(con) == b"\x88\x05\x0f\xa0bye"
     harness.say(con, b"\x88\x82\0\0\0\0\x0f\xa0")
@@ -182,18 +182,18 @@ def test_a_connection_that_has_ended_cannot_be_kicked() -> None:
     harness, _ = begin()
     con = harness.raw()
     harness.registry.forget(entry_of(con))
-    assert kicked(harness, id=con.id) == Answer(False, f"connection {con.id} has ended")
+    assert kicked(harness, id=con.id) == InspectionResult(False, f"connection {con.id} has ended")
 
 
 # --- send, publish ---
 
 
-def sent(harness: Harness, **options: Any) -> Answer:
+def sent(harness: Harness, **options: Any) -> InspectionResult:
     _, answer = run(send(harness.registry, options, no_kernel))
     return answer
 
 
-def published(harness: Harness, **options: Any) -> Answer:
+def published(harness: Harness, **options: Any) -> InspectionResult:
     _, answer = run(publish(harness.registry, options, no_kernel))
     return answer
 
@@ -205,7 +205,7 @@ def test_a_message_is_sent_to_one_connection() -> None:
         (web, False, b"\x81\x02hi"), (web, True, b"\x82\x02hi"), (raw, False, b"hi"),
     ]:  # fmt: skip
         answer = sent(harness, id=con.id, data=b"hi", binary=binary)
-        assert answer == Answer(True, "", {"sent": 1})
+        assert answer == InspectionResult(True, "", {"sent": 1})
         assert con in harness.registry.dirty
         assert harness.write(con) == expected
 
@@ -234,9 +234,9 @@ def test_a_published_message_goes_to_all_members() -> None:
     harness, worker = begin()
     cons = [harness.websocket(), harness.raw(), harness.raw()]
     worker.say(*(Join(con.id, "room") for con in cons[:2]))
-    assert published(harness, group="room", data=b"hi") == Answer(True, "", {"sent": 2})
+    assert published(harness, group="room", data=b"hi") == InspectionResult(True, "", {"sent": 2})
     assert [harness.write(con) for con in cons] == [b"\x81\x02hi", b"hi", b""]
-    assert published(harness, group="none", data=b"hi") == Answer(True, "", {"sent": 0})
+    assert published(harness, group="none", data=b"hi") == InspectionResult(True, "", {"sent": 0})
     assert not published(harness, group="room", data=b"\xff").ok
     assert published(harness, group="room", data=b"\xff", binary=True).ok
 

@@ -9,7 +9,7 @@ from tests.gateway.harness import Harness, entry_of
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.inspection.filters import STEP
 from wsraw.gateway.inspection.requests import ROWS, SORTS, connection, connections
-from wsraw.gateway.inspection.steps import Answer, Steps
+from wsraw.gateway.inspection.steps import InspectionResult, Steps
 from wsraw.link.records import ID_EPOCH_SHIFT, encode
 
 
@@ -17,7 +17,7 @@ def no_kernel(con: Connection) -> dict[str, Any]:
     return {}
 
 
-def run(steps: Steps) -> tuple[list[list[Any]], Answer]:
+def run(steps: Steps) -> tuple[list[list[Any]], InspectionResult]:
     """Every page but the last, and the last one."""
     pages = []
     while True:
@@ -134,10 +134,10 @@ def test_a_connection_that_is_not_there_is_said_to_have_ended_or_never_been() ->
     con = harness.raw()
     harness.registry.forget(entry_of(con))
     _, answer = run(connection(harness.registry, {"id": con.id}, no_kernel))
-    assert answer == Answer(False, f"connection {con.id} has ended")
+    assert answer == InspectionResult(False, f"connection {con.id} has ended")
     never = 2 << ID_EPOCH_SHIFT | 1
     _, answer = run(connection(harness.registry, {"id": never}, no_kernel))
-    assert answer == Answer(False, f"there is no connection {never}")
+    assert answer == InspectionResult(False, f"there is no connection {never}")
     for wrong in ({}, {"id": "1"}, {"id": True}):
         with pytest.raises(ValueError, match="is not the id of a connection"):
             connection(harness.registry, wrong, no_kernel)

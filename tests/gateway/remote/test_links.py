@@ -15,7 +15,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.remote.links import BUDGET, RemoteLinks
+from wsraw.gateway.remote.links import BUDGET, ZmqLinks
 from wsraw.gateway.remote.transport import DRAIN_TIME, RECEIVE_QUEUE, Sent
 from wsraw.gateway.sessions.sessions import UNSENT_LIMIT, Sessions
 from wsraw.link.records import Answer, encode
@@ -95,7 +95,7 @@ class Hall:
         self.sessions = Sessions(self.registry)
         self.sessions.tokens.add(TOKEN, 0)
         self.peers: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.links = RemoteLinks(self.loop, self.registry, self.sessions)
+        self.links = ZmqLinks(self.loop, self.registry, self.sessions)
         self.router = self.links._router
         self.tap: Any = Tap(self.router._socket)
         self.router._socket = self.tap

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import HANDSHAKE, Harness, entry_of
-from wsraw.gateway.delivery.pools.turns import Turns
+from wsraw.gateway.delivery.pools.timers import PoolTimers
 from wsraw.gateway.sessions.commands import Commands
 from wsraw.gateway.splices.splices import Splices
 from wsraw.link.records import (
@@ -45,7 +45,7 @@ def test_what_is_not_a_command_is_refused() -> None:
         Splices(registry),
         lambda worker, now: None,
         lambda worker, seq: "not in a canary",
-        Turns(),
+        PoolTimers(),
     )
     worker = Harness().worker().worker
     assert commands.apply(worker, Hung(1, 2), 0.0) == "not supported in this version"

@@ -55,7 +55,7 @@ SILENT_FOR: Final = 15.0
 """Seconds without a message from the agent after which it is killed. It sends one each second."""
 
 
-class Question:
+class PendingQuery:
     """A worker's query that is passed on to other nodes, too."""
 
     __slots__ = ("answer", "query", "until", "worker")
@@ -83,7 +83,7 @@ class Cluster:
         self._queued = 0
         self._queued_at = 0.0
         """Bytes that were queued for the agent in the turn of that time."""
-        self._questions: dict[int, Question] = {}
+        self._questions: dict[int, PendingQuery] = {}
         self._next = 1
         self._figures: dict[str, Any] = {}
         """The figures that the agent has sent last; those of earlier agents are in `_before`."""
@@ -290,7 +290,7 @@ class Cluster:
         if not self._tell(Relay("ask", query.arg, type=query.what, options={"ref": ref})):
             return answer
         self._next = ref + 1
-        self._questions[ref] = Question(worker, query, answer, now + ANSWER_WITHIN)
+        self._questions[ref] = PendingQuery(worker, query, answer, now + ANSWER_WITHIN)
         return None
 
     def _answer(self, ref: int, answers: dict[Any, Any]) -> None:

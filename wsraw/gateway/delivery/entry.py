@@ -52,7 +52,7 @@ class Burst:
         """Bytes of output above the limit."""
 
 
-class Splice:
+class SplicedSide:
     """One side of two connections between which the gateway forwards: plain data, which
     gateway/splices/ acts on."""
 
@@ -196,7 +196,7 @@ class Entry:
         """Bytes of its events if its client has left before a worker heard of it."""
         self.closed_by_handler = False
         """Messages of its peer do not go to handlers from now on."""
-        self.splice: Splice | None = None
+        self.splice: SplicedSide | None = None
         """Where they go instead, if anywhere; else they are dropped."""
         # flow
         self.event_bytes = 0

@@ -28,7 +28,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import Burst, Entry, Worker, held_size
-from wsraw.gateway.delivery.groups.message import Message
+from wsraw.gateway.delivery.groups.message import PublishedMessage
 from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.link.batches import EVENT_LIMIT, LARGEST_BATCH
@@ -73,7 +73,7 @@ class Broadcast:
 
     __slots__ = ("members", "message", "size")
 
-    def __init__(self, members: dict[Entry, None], message: Message) -> None:
+    def __init__(self, members: dict[Entry, None], message: PublishedMessage) -> None:
         self.members = members
         self.message = message
         self.size = len(message.data) + WAITING * len(members)
@@ -288,7 +288,7 @@ class Outgoing:
         return [r for r in self.fragmented if now - r.fragment_since > FRAGMENT_TIMEOUT]
 
     def publish(
-        self, members: Collection[Entry], excluded: set[int], message: Message, now: float
+        self, members: Collection[Entry], excluded: set[int], message: PublishedMessage, now: float
     ) -> str | None:
         """Send to all members of a group, framed once for all that take the same frame."""
         data = message.data
@@ -316,14 +316,16 @@ class Outgoing:
         """Bytes that may be queued for a connection before it reaches its limit."""
         return self._limit - entry.con.output.waiting - entry.event_bytes
 
-    def replay(self, entry: Entry, messages: Collection[Message], now: float) -> None:
+    def replay(self, entry: Entry, messages: Collection[PublishedMessage], now: float) -> None:
         """Send a connection what was published before it came, behind what it is owed."""
         self.catch_up(entry, now)
         for message in messages:
             self._deliver_alone(entry, message, now)
         self.work += len(messages)
 
-    def _deliver_all(self, members: Collection[Entry], message: Message, now: float) -> None:
+    def _deliver_all(
+        self, members: Collection[Entry], message: PublishedMessage, now: float
+    ) -> None:
         """Send a message to these members, each after what was published to it before."""
         for entry in members:
             try:
@@ -388,13 +390,13 @@ class Outgoing:
                 del broadcast.members[entry]
                 self._deliver_alone(entry, broadcast.message, now)
 
-    def _deliver_alone(self, entry: Entry, message: Message, now: float) -> None:
+    def _deliver_alone(self, entry: Entry, message: PublishedMessage, now: float) -> None:
         """Queue a published message for one member, now. If it takes long to compress, that is done
         for this one alone, and the others do not wait."""
         if not self._deliver(entry, message, now):
             self.send(entry, None, Send(entry.id, message.data, message.kind), now)
 
-    def _deliver(self, entry: Entry, message: Message, now: float) -> bool:
+    def _deliver(self, entry: Entry, message: PublishedMessage, now: float) -> bool:
         """Queue a published message for one member; False while it is being compressed."""
         if entry.gone:
             return True

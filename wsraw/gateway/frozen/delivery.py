@@ -24,15 +24,15 @@ from wsraw.gateway.delivery.entry import (
     Pool,
     Queue,
     Reopening,
-    Splice,
+    SplicedSide,
     Worker,
     held_size,
 )
 from wsraw.gateway.delivery.groups.groups import Groups
-from wsraw.gateway.delivery.groups.message import Message
+from wsraw.gateway.delivery.groups.message import PublishedMessage
 from wsraw.gateway.delivery.groups.table import Table
 from wsraw.gateway.delivery.outgoing import Broadcast, Outgoing
-from wsraw.gateway.delivery.pools.turns import Turns, _Timer
+from wsraw.gateway.delivery.pools.timers import PoolTimers, _Timer
 from wsraw.gateway.delivery.registry import Ids, Registry
 from wsraw.gateway.delivery.suspects import Suspects
 from wsraw.gateway.delivery.worker import PoolOf
@@ -64,7 +64,7 @@ COUNTED: Final = "counted anew"
 
 BURST: Final = Plan(Burst, BurstState, copied="batch allowance", translated="until")
 SPLICE: Final = Plan(
-    Splice,
+    SplicedSide,
     SpliceState,
     copied="other framing type flows has_passed_fin",
     translated="begun waiting buffer",
@@ -127,7 +127,7 @@ BROADCAST: Final = Plan(
     translated="members message",
 )
 MESSAGE: Final = Plan(
-    Message,
+    PublishedMessage,
     BroadcastState,
     translated="data kind",
     left_out={"_frames": "made anew", "_deflations": "begun anew"},
@@ -220,7 +220,7 @@ DEADLINES: Final = Plan(
         "late": "those whose time is up are found again",
     },
 )
-TURNS: Final = Plan(Turns, SessionsState, translated="_timers")
+POOL_TIMERS: Final = Plan(PoolTimers, SessionsState, translated="_timers")
 TIMER: Final = Plan(_Timer, SessionsState, translated="caller since")
 ADDRESSES: Final = Plan(
     AddressLimits,
@@ -625,7 +625,7 @@ class ThawDelivery:
             flow.hold(len(send.data))
         for one in state.broadcasts:
             members = {self.find(con): None for con in one.members}
-            broadcast = Broadcast(members, Message(one.data, one.kind))
+            broadcast = Broadcast(members, PublishedMessage(one.data, one.kind))
             broadcast.size = one.size
             outgoing.broadcasts.append(broadcast)
             flow.hold(one.size)
@@ -656,7 +656,7 @@ class ThawDelivery:
             self._thaw_splice(entry, state.splice)
 
     def _thaw_splice(self, entry: Entry, state: SpliceState) -> None:
-        splice = entry.splice = Splice(state.other, state.framing, state.type)
+        splice = entry.splice = SplicedSide(state.other, state.framing, state.type)
         SPLICE.thaw(state, splice)
         splice.waiting = state.waiting
         splice.buffer = bytearray(state.buffer)

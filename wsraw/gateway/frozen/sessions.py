@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from wsraw.gateway.cluster.absent import Absent
-from wsraw.gateway.cluster.cluster import Cluster, Question
+from wsraw.gateway.cluster.cluster import Cluster, PendingQuery
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
-from wsraw.gateway.delivery.pools.turns import _Timer
+from wsraw.gateway.delivery.pools.timers import _Timer
 from wsraw.gateway.delivery.worker import IdRange, RemoteWorker, WorkerOf
 from wsraw.gateway.frozen.copying import Clock, Plan
 from wsraw.gateway.frozen.delivery import ITS_OWN, Refs, ThawDelivery
@@ -104,7 +104,7 @@ CLUSTER: Final = Plan(
 ABSENT: Final = Plan(
     Absent, ClusterState, translated="entries dropped", left_out={"_registry": ITS_OWN}
 )
-QUESTION: Final = Plan(Question, ClusterState, translated="answer query until worker")
+QUESTION: Final = Plan(PendingQuery, ClusterState, translated="answer query until worker")
 
 OTHER_CLUSTER: Final = "the settings of the cluster have changed"
 
@@ -397,7 +397,7 @@ class ThawSessions:
             cluster.agent = self.workers[state.agent] if state.agent is not None else None
             for ref, asker, query, answer, until in state.questions:
                 worker = self.workers[asker]
-                cluster._questions[ref] = Question(worker, query, answer, clock.at(until))
+                cluster._questions[ref] = PendingQuery(worker, query, answer, clock.at(until))
 
     def end_agents(self) -> None:
         """The delivery is put together: an agent of another cluster begins anew, if there is one

@@ -14,7 +14,7 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, Connection
 from wsraw.gateway.delivery.entry import Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection.filters import Filter
-from wsraw.gateway.inspection.steps import Answer, Look, Steps, find, id_of
+from wsraw.gateway.inspection.steps import InspectionResult, Look, Steps, find, id_of
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.websocket import MAX_REASON, close_refusal
 from wsraw.link.records import GROUP_LIMIT, Publish, Send, SendToUser
@@ -61,10 +61,10 @@ def kick(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
 def _kick_one(registry: Registry, con_id: int, code: int, reason: str) -> Steps:
     con = yield from find(registry, con_id)
     if isinstance(con, str):
-        return Answer(False, con)
+        return InspectionResult(False, con)
     registry.kick(con, code, reason)
     log.info("wsraw kick: closed %s", con.label, extra=con.subject.extra())
-    return Answer(True, "", {"matched": 1, "closed": 1})
+    return InspectionResult(True, "", {"matched": 1, "closed": 1})
 
 
 def _kick_ref(registry: Registry, ref: object, code: int, reason: str) -> Steps:
@@ -72,13 +72,15 @@ def _kick_ref(registry: Registry, ref: object, code: int, reason: str) -> Steps:
     cluster = registry.groups.cluster
     node, _, number = ref.rpartition("/") if isinstance(ref, str) else ("", "", "")
     if cluster is None:
-        return Answer(False, "references are for a cluster; see the setting cluster")
+        return InspectionResult(False, "references are for a cluster; see the setting cluster")
     if not (node and number.isascii() and number.isdigit() and len(number) < 20):
-        return Answer(False, f"{ref!r} is not the reference of a connection, as con.ref is")
+        return InspectionResult(
+            False, f"{ref!r} is not the reference of a connection, as con.ref is"
+        )
     if node == cluster.node:
         return (yield from _kick_one(registry, int(number), code, reason))
     why = cluster.kick(f"{node}/{number}", code, reason)
-    return Answer(not why, why, {"matched": 0, "closed": 0, "told": not why})
+    return InspectionResult(not why, why, {"matched": 0, "closed": 0, "told": not why})
 
 
 def _kick_many(
@@ -96,7 +98,7 @@ def _kick_many(
         yield None
     if len(found) > 1 and not may_be_many:
         why = f"{len(found):,} connections match; --all closes all of them"
-        return Answer(False, why, {"matched": len(found), "closed": 0})
+        return InspectionResult(False, why, {"matched": len(found), "closed": 0})
     closed = 0
     try:
         for con in found:
@@ -114,7 +116,7 @@ def _kick_many(
     cluster = registry.groups.cluster
     if everywhere and cluster is not None:
         data["told"] = not cluster.kick_user(everywhere, code, reason)
-    return Answer(True, "", data)
+    return InspectionResult(True, "", data)
 
 
 # --- send, publish ---
@@ -131,16 +133,16 @@ def send(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
 def _send(registry: Registry, con_id: int, data: bytes, kind: str) -> Steps:
     con = yield from find(registry, con_id)
     if isinstance(con, str):
-        return Answer(False, con)
+        return InspectionResult(False, con)
     entry = entry_of(con)
     if entry is None:
-        return Answer(False, f"the protocol of connection {con_id} is not known yet")
+        return InspectionResult(False, f"the protocol of connection {con_id} is not known yet")
     if con.state in (CLOSING, CLOSED):
-        return Answer(False, f"connection {con_id} is closing")
+        return InspectionResult(False, f"connection {con_id} is closing")
     now = registry.flow.now
     registry.outgoing.catch_up(entry, now)
     why = registry.outgoing.send(entry, None, Send(con_id, data, kind), now)
-    return Answer(why is None, why or "", {"sent": int(why is None)})
+    return InspectionResult(why is None, why or "", {"sent": int(why is None)})
 
 
 def publish(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
@@ -177,7 +179,7 @@ def _publish(
             count = sum(entry.id not in excluded for entry in members)
         why = publish(registry.flow.now)
         if why != UNFINISHED:
-            return Answer(why is None, why or "", {"sent": count})
+            return InspectionResult(why is None, why or "", {"sent": count})
         # Too many messages are on their way to large groups.
         yield None
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection import actions, requests
-from wsraw.gateway.inspection.steps import Answer, Look, Steps
+from wsraw.gateway.inspection.steps import InspectionResult, Look, Steps
 from wsraw.gateway.inspection.traces import IDLE, Tracer
 from wsraw.link.records import Ask, Enough, FromGateway, More, Page
 
@@ -60,7 +60,10 @@ class Inspection:
         """Begin a request."""
         begin = KNOWN.get(ask.what)
         if begin is None and ask.what != "trace":
-            self._end(ask.ref, Answer(False, f"this gateway does not know the request {ask.what}"))
+            self._end(
+                ask.ref,
+                InspectionResult(False, f"this gateway does not know the request {ask.what}"),
+            )
             return
         try:
             if begin is None:
@@ -68,7 +71,7 @@ class Inspection:
             else:
                 self.running[ask.ref] = begin(self._registry, ask.options, self._look)
         except ValueError as error:
-            self._end(ask.ref, Answer(False, str(error)))
+            self._end(ask.ref, InspectionResult(False, str(error)))
 
     def more(self, more: More) -> None:
         """The next page of a request is wanted."""
@@ -114,16 +117,20 @@ class Inspection:
             if self._clock() > until:
                 break
 
-    def _step(self, ref: int, steps: Steps) -> tuple[list[dict[str, Any]] | None, Answer | None]:
+    def _step(
+        self, ref: int, steps: Steps
+    ) -> tuple[list[dict[str, Any]] | None, InspectionResult | None]:
         """The page that a step has filled, and the answer if it was the last one."""
         try:
             return next(steps), None
         except StopIteration as end:
-            answer: Answer = end.value
+            answer: InspectionResult = end.value
             return None, answer
         except Exception as error:
             self._registry.counters.fault(f"request {ref} of the command line", error)
-            return None, Answer(False, f"a bug in wsraw: {error!r}; see the gateway's log")
+            return None, InspectionResult(
+                False, f"a bug in wsraw: {error!r}; see the gateway's log"
+            )
 
-    def _end(self, ref: int, answer: Answer) -> None:
+    def _end(self, ref: int, answer: InspectionResult) -> None:
         self._tell(Page(ref, answer.ok, answer.text, answer.data))

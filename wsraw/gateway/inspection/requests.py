@@ -12,7 +12,7 @@ from wsraw.gateway.delivery.entry import Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection import facts
 from wsraw.gateway.inspection.filters import STEP, Filter
-from wsraw.gateway.inspection.steps import Answer, Look, Row, Steps, find, id_of
+from wsraw.gateway.inspection.steps import InspectionResult, Look, Row, Steps, find, id_of
 
 ROWS: Final = 100
 """Connections on a page; each takes less than 2 KiB."""
@@ -62,7 +62,7 @@ def _in_order(flow: Flow, chosen: Filter, limit: int, look: Look) -> Steps:
             rows = []
         else:
             yield None
-    return Answer(True, "", {"rows": rows, "matched": matched})
+    return InspectionResult(True, "", {"rows": rows, "matched": matched})
 
 
 def _sorted(flow: Flow, chosen: Filter, limit: int, key: Key, look: Look) -> Steps:
@@ -93,7 +93,7 @@ def _sorted(flow: Flow, chosen: Filter, limit: int, key: Key, look: Look) -> Ste
             rows = []
         else:
             yield None
-    return Answer(True, "", {"rows": rows, "matched": matched})
+    return InspectionResult(True, "", {"rows": rows, "matched": matched})
 
 
 def connection(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
@@ -105,7 +105,7 @@ def connection(registry: Registry, options: Mapping[str, Any], look: Look) -> St
 def _one(registry: Registry, con_id: int, look: Look) -> Steps:
     con = yield from find(registry, con_id)
     if isinstance(con, str):
-        return Answer(False, con)
+        return InspectionResult(False, con)
     data = facts.whole(con, registry.flow)
     data["tcp"] = look(con)
-    return Answer(True, "", data)
+    return InspectionResult(True, "", data)

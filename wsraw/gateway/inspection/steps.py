@@ -18,7 +18,7 @@ COMPARED: Final = 128
 Row: TypeAlias = dict[str, Any]
 
 
-class Answer(NamedTuple):
+class InspectionResult(NamedTuple):
     """The last page of a request, or why it cannot be answered."""
 
     ok: bool
@@ -26,7 +26,7 @@ class Answer(NamedTuple):
     data: Any = None
 
 
-Steps: TypeAlias = Generator[list[Row] | None, None, Answer]
+Steps: TypeAlias = Generator[list[Row] | None, None, InspectionResult]
 """Pages of rows, and None between two steps."""
 
 Look: TypeAlias = Callable[[Connection], dict[str, Any]]

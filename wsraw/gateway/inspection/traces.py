@@ -13,7 +13,7 @@ from typing import Any, Final
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.inspection.filters import Filter
-from wsraw.gateway.inspection.steps import Answer, Row, Steps, find, id_of
+from wsraw.gateway.inspection.steps import InspectionResult, Row, Steps, find, id_of
 from wsraw.gateway.inspection.taps import STATE, WRONG, Tap
 
 QUEUE: Final = 1024 * 1024
@@ -100,7 +100,7 @@ def _weight(line: Row) -> int:
     return LINE + len(line["data"]) + len(line["text"])
 
 
-class Request:
+class TraceRequest:
     """One operator's trace."""
 
     def __init__(self, chosen: Filter | None, count: int, lines: Lines) -> None:
@@ -129,7 +129,7 @@ class Tracer:
         """What the time of the day is ahead of the loop's clock."""
         self.taps: dict[Connection, tuple[Tap, list[Lines]]] = {}
         """Connections with a tap, and for whom it is."""
-        self._requests: list[Request] = []
+        self._requests: list[TraceRequest] = []
 
     # --- a request ---
 
@@ -143,19 +143,19 @@ class Tracer:
         most_bytes = _number(options, "bytes", 200, 0, MOST_BYTES)
         lines = Lines(most_bytes, QUEUE, self._now)
         if "id" in options:
-            return self._trace(Request(None, 1, lines), id_of(options), True)
+            return self._trace(TraceRequest(None, 1, lines), id_of(options), True)
         chosen = Filter(options, self._registry)
         count = _number(options, "connections", 1, 1, MOST_TRACED)
-        return self._trace(Request(chosen, count, lines), None, not options.get("new"))
+        return self._trace(TraceRequest(chosen, count, lines), None, not options.get("new"))
 
-    def _trace(self, request: Request, con_id: int | None, with_present: bool) -> Steps:
+    def _trace(self, request: TraceRequest, con_id: int | None, with_present: bool) -> Steps:
         self._offset = self._wall() - self._registry.flow.now
         self._requests.append(request)
         try:
             if con_id is not None:
                 con = yield from find(self._registry, con_id)
                 if isinstance(con, str):
-                    return Answer(False, con)
+                    return InspectionResult(False, con)
                 self._begin(request, con)
             elif request.chosen is not None and with_present:
                 for cons in request.chosen.each():
@@ -167,21 +167,21 @@ class Tracer:
             while True:
                 page = request.lines.take()
                 if not page and request.is_over:
-                    return Answer(True, "", {"rows": page})
+                    return InspectionResult(True, "", {"rows": page})
                 yield page or IDLE
         finally:
             self._requests.remove(request)
             for con, lines in (*request.traced.items(), *request.candidates.items()):
                 self._remove(con, lines)
 
-    def _begin_if_fitting(self, request: Request, con: Connection) -> None:
+    def _begin_if_fitting(self, request: TraceRequest, con: Connection) -> None:
         chosen = request.chosen
         if chosen is None or not request.left or con in request.candidates:
             return
         if con.state is not CLOSED and chosen.matches(con):
             self._begin(request, con)
 
-    def _begin(self, request: Request, con: Connection) -> None:
+    def _begin(self, request: TraceRequest, con: Connection) -> None:
         request.left -= 1
         request.traced[con] = request.lines
         self._add(con, request.lines)
@@ -233,7 +233,7 @@ class Tracer:
                 self._decide(request, con)
         return any(request.lines or request.is_over for request in self._requests)
 
-    def _decide(self, request: Request, con: Connection) -> None:
+    def _decide(self, request: TraceRequest, con: Connection) -> None:
         """Trace a candidate if it is found to fit."""
         lines = request.candidates.get(con)
         if lines is None or request.chosen is None:

@@ -38,7 +38,7 @@ ROUNDS: Final = 3
 queue is empty. Two would do but for the moment in which libzmq forgets a peer."""
 
 
-class RemoteLinks:
+class ZmqLinks:
     """All links over libzmq."""
 
     def __init__(self, loop: Loop, registry: Registry, sessions: Sessions) -> None:

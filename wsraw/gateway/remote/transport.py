@@ -103,8 +103,8 @@ class Wire:
         self._socket.close(0)
 
 
-class Router(Wire):
-    """A ROUTER: batches from workers and to them, each known by its identity."""
+class RouterSocket(Wire):
+    """A ROUTER socket: batches from workers and to them, each known by its identity."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         super().__init__(socket)
@@ -155,7 +155,7 @@ class Router(Wire):
         return Sent.OK
 
 
-class RemoteSocket(Router):
+class RemoteSocket(RouterSocket):
     """The ROUTER that workers on other machines connect to. Raises OSError when it cannot bind."""
 
     def __init__(

@@ -15,7 +15,7 @@ from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.delivery.accounts import MARK, size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening, Worker
 from wsraw.gateway.delivery.groups.table import Table
-from wsraw.gateway.delivery.pools.turns import Turns
+from wsraw.gateway.delivery.pools.timers import PoolTimers
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import MOST_RANGES
 from wsraw.gateway.websocket.messages import UNFINISHED
@@ -69,8 +69,8 @@ PAGE: Final = 4096
 """Members of a group in one answer."""
 
 
-class Splices(Protocol):
-    """The splices of the gateway."""
+class Splicer(Protocol):
+    """What commands need of the `Splices` of gateway/splices/."""
 
     def join(
         self,
@@ -89,10 +89,10 @@ class Commands:
     def __init__(
         self,
         registry: Registry,
-        splices: Splices,
+        splices: Splicer,
         leave: Callable[[Worker, float], None],
         give_back: Callable[[Worker, int], Entry | str],
-        turns: Turns[GatewayEnd[Entry]],
+        timers: PoolTimers[GatewayEnd[Entry]],
     ) -> None:
         """`leave`: a worker has said bye. `give_back`: it gives back the event with that number;
         returns its connection, or why that cannot be."""
@@ -100,7 +100,7 @@ class Commands:
         self._splices = splices
         self._leave_session = leave
         self._give_back_event = give_back
-        self._turns = turns
+        self._timers = timers
         self._on_connection: dict[type, Callable[[Worker, Entry, Any, float], str | None]] = {
             Accept: self._accept,
             Reject: self._reject,
@@ -498,7 +498,7 @@ class Commands:
         if query.number <= 0 or not 0 < len(query.arg) <= GROUP_LIMIT:
             return f"a timer has a name of 1 to {GROUP_LIMIT} characters, and milliseconds above 0"
         session, interval = worker.session, query.number / 1000
-        wait = self._turns.ask((session.pool, query.arg), interval, session, now)
+        wait = self._timers.ask((session.pool, query.arg), interval, session, now)
         return Answer(query.ref, wait)
 
     def _bye(self, worker: Worker, bye: Bye, now: float) -> None:

@@ -41,7 +41,7 @@ HELD_OPEN_FOR: Final = 0.25
 
 
 class RemoteLinks(Protocol):
-    """The links to workers on other machines."""
+    """The links to workers on other machines: the `ZmqLinks` of gateway/remote/."""
 
     def drain(self, seconds: float) -> None: ...
     def look_again(self) -> None: ...

@@ -18,7 +18,7 @@ from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.counters import STRANGERS, WORKERS
 from wsraw.gateway.delivery.entry import Canary, Entry, Pool, Worker
 from wsraw.gateway.delivery.pools import canary
-from wsraw.gateway.delivery.pools.turns import Turns
+from wsraw.gateway.delivery.pools.timers import PoolTimers
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.backlog import Backlog
@@ -141,7 +141,7 @@ class Sessions:
         self._orphaned: set[int] = set()
         """Connections of earlier gateways that have got their on_close."""
         self.splices = Splices(registry)
-        self.timers: Turns[GatewayEnd[Entry]] = Turns()
+        self.timers: PoolTimers[GatewayEnd[Entry]] = PoolTimers()
         give_back = partial(canary.give_back, registry)
         commands = Commands(registry, self.splices, self._leave, give_back, self.timers)
         self.backlog = Backlog(registry, commands.apply, self._receive, self.fault)

@@ -19,7 +19,7 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, Con
 from wsraw.gateway.connection.phases import FAILURES
 from wsraw.gateway.counters import CLIENTS
 from wsraw.gateway.delivery.dispatcher import Spliced, is_among
-from wsraw.gateway.delivery.entry import EVENT_COST, PAUSED_SPLICED, Entry, Splice, Worker
+from wsraw.gateway.delivery.entry import EVENT_COST, PAUSED_SPLICED, Entry, SplicedSide, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.splices import framing
 from wsraw.gateway.splices.endings import end_for
@@ -65,7 +65,10 @@ class Splices(Spliced):
             return None
         ways = ways or "chunk"
         type_ = type_ or framing.DEFAULT_TYPES[ways]
-        one.splice, other.splice = Splice(other.id, ways, type_), Splice(one.id, ways, type_)
+        one.splice, other.splice = (
+            SplicedSide(other.id, ways, type_),
+            SplicedSide(one.id, ways, type_),
+        )
         self._registry.flow.couple(one, other)
         for entry in (one, other):
             # Its own output does not count any more.
@@ -116,7 +119,7 @@ class Splices(Spliced):
             entry.leave_queue()
         self.starting[entry] = None
 
-    def _keep(self, entry: Entry, splice: Splice, event: OnMessage) -> None:
+    def _keep(self, entry: Entry, splice: SplicedSide, event: OnMessage) -> None:
         splice.waiting.append(event)
         self._registry.flow.add(entry, len(event.data) + EVENT_COST)
 
@@ -140,7 +143,7 @@ class Splices(Spliced):
             self._forward(entry, other, splice, event, now)
 
     def _forward(
-        self, entry: Entry, other: Entry, splice: Splice, event: OnMessage, now: float
+        self, entry: Entry, other: Entry, splice: SplicedSide, event: OnMessage, now: float
     ) -> bool:
         """Returns False if that ends both: nothing is forwarded after it."""
         if other.con.websocket is None:
@@ -156,7 +159,7 @@ class Splices(Spliced):
         return self._send(entry, other, Send(other.id, event.data, event.type, event.final), now)
 
     def _send_messages(
-        self, entry: Entry, other: Entry, splice: Splice, data: bytes, now: float
+        self, entry: Entry, other: Entry, splice: SplicedSide, data: bytes, now: float
     ) -> bool:
         limit = self._registry.settings.max_message_size
         try:
@@ -170,12 +173,12 @@ class Splices(Spliced):
                 return False
         return True
 
-    def _count(self, entry: Entry, splice: Splice, data: bytes) -> None:
+    def _count(self, entry: Entry, splice: SplicedSide, data: bytes) -> None:
         """A part of a message counts as any that is not whole."""
         if splice.buffer:
             self._registry.flow.read_part(entry.con, len(data))
 
-    def _is_within_limit(self, entry: Entry, splice: Splice, now: float) -> bool:
+    def _is_within_limit(self, entry: Entry, splice: SplicedSide, now: float) -> bool:
         """A message that is joined from fragments is bounded as one of a single frame is."""
         limit = self._registry.settings.max_message_size
         if len(splice.buffer) <= limit:
@@ -255,7 +258,7 @@ class Splices(Spliced):
         if not splice.begun:
             self._start(entry, splice)
 
-    def _start(self, entry: Entry, splice: Splice) -> None:
+    def _start(self, entry: Entry, splice: SplicedSide) -> None:
         """Forward what has waited, then what comes."""
         registry, now = self._registry, self._registry.flow.now
         del self.starting[entry]
@@ -300,7 +303,7 @@ class Splices(Spliced):
             # It counts in memory until it is forgotten.
             splice.buffer.clear()
 
-    def _pass_end(self, entry: Entry, other: Entry, splice: Splice, now: float) -> None:
+    def _pass_end(self, entry: Entry, other: Entry, splice: SplicedSide, now: float) -> None:
         if other.con.state is CLOSED or (other.con.intake.half_closed and splice.has_passed_fin):
             # Where both have sent FIN, each ends when its output is written.
             return
@@ -313,7 +316,7 @@ class Splices(Spliced):
         else:
             self._close(other, code, reason, now)
 
-    def _send_last(self, entry: Entry, other: Entry, splice: Splice, now: float) -> None:
+    def _send_last(self, entry: Entry, other: Entry, splice: SplicedSide, now: float) -> None:
         """What is left of a raw side's bytes may be a message."""
         if not splice.buffer or other.con.websocket is None:
             return

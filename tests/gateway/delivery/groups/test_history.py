@@ -10,7 +10,7 @@ from wsraw.config.settings import HistorySettings, Settings
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.groups.history import KEPT, SHARE, History
-from wsraw.gateway.delivery.groups.message import Message
+from wsraw.gateway.delivery.groups.message import PublishedMessage
 from wsraw.link.records import Answer, Close, Join, Leave, Publish, Send
 
 ALL = 1 << 30
@@ -26,7 +26,7 @@ class Told:
 
     def publish(self, group: str, *data: bytes, now: float = 0.0) -> None:
         for each in data:
-            self.history.append(group, Message(each, "text"), now)
+            self.history.append(group, PublishedMessage(each, "text"), now)
 
     def since(self, group: str, position: str | None, room: int = ALL, now: float = 0.0) -> Any:
         past = self.history.since(group, position, room, now)

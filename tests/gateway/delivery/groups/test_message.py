@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from wsraw.gateway.delivery.groups.message import Message
+from wsraw.gateway.delivery.groups.message import PublishedMessage
 from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, packing
 from wsraw.gateway.websocket.shared import RAW_KEY, Framed
 
 
 def test_a_frame_is_made_once_for_each_key() -> None:
-    message, shared = Message(b"hello", "text"), list[Framed]()
+    message, shared = PublishedMessage(b"hello", "text"), list[Framed]()
     raw = message.frame(RAW_KEY, shared.append)
     assert raw == b"hello"
     assert message.frame(RAW_KEY, shared.append) is raw
@@ -16,7 +16,7 @@ def test_a_frame_is_made_once_for_each_key() -> None:
 
 
 def test_a_large_frame_is_compressed_piece_by_piece_and_then_kept() -> None:
-    message, shared = Message(b"hello " * DEFLATED_AT_ONCE, "text"), list[Framed]()
+    message, shared = PublishedMessage(b"hello " * DEFLATED_AT_ONCE, "text"), list[Framed]()
     key, steps = packing(12, 0), 0
     while (frame := message.frame(key, shared.append)) is None:
         steps += 1

@@ -9,7 +9,7 @@ import pytest
 from wsraw.config.settings import HistorySettings, Settings
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.groups.history import KEPT, History
-from wsraw.gateway.delivery.groups.message import Message
+from wsraw.gateway.delivery.groups.message import PublishedMessage
 from wsraw.gateway.frozen.copying import Clock
 from wsraw.gateway.frozen.groups import history as frozen
 from wsraw.gateway.frozen.groups.history import ThawHistory, freeze_history
@@ -28,7 +28,7 @@ def history(*rules: HistorySettings, instance: str = "old", memory: int = 1 << 4
 
 def publish(kept: History, group: str, *data: bytes, now: float = 100.0) -> None:
     for each in data:
-        kept.append(group, Message(each, "text"), now)
+        kept.append(group, PublishedMessage(each, "text"), now)
 
 
 def moved(old: History, *rules: HistorySettings, at: float = 100.0, **made: Any) -> History:

@@ -16,7 +16,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.delivery.accounts import MEMBER, Flow
 from wsraw.gateway.delivery.entry import Entry, Worker
 from wsraw.gateway.delivery.groups.history import History
-from wsraw.gateway.delivery.groups.message import Message
+from wsraw.gateway.delivery.groups.message import PublishedMessage
 from wsraw.gateway.delivery.groups.table import Table
 from wsraw.link.records import (
     GROUP_LIMIT,
@@ -44,17 +44,17 @@ MOST_PARKED: Final = 2000
 number of them."""
 
 
-class Sender(Protocol):
-    """What groups need of outgoing.py."""
+class Publisher(Protocol):
+    """What groups need of the `Outgoing` of outgoing.py."""
 
     def publish(
-        self, members: Collection[Entry], excluded: set[int], message: Message, now: float
+        self, members: Collection[Entry], excluded: set[int], message: PublishedMessage, now: float
     ) -> str | None: ...
     def room(self, entry: Entry) -> int: ...
-    def replay(self, entry: Entry, messages: Collection[Message], now: float) -> None: ...
+    def replay(self, entry: Entry, messages: Collection[PublishedMessage], now: float) -> None: ...
 
 
-class Joined(NamedTuple):
+class JoinAnswer(NamedTuple):
     """What a member is told that has joined from a position; a list in the record `answer`."""
 
     epoch: str
@@ -66,8 +66,8 @@ class Joined(NamedTuple):
     """How many messages it was sent."""
 
 
-class Cluster(Protocol):
-    """What the sessions of workers need of this gateway's part in a cluster."""
+class ClusterView(Protocol):
+    """What the sessions of workers need of the `Cluster` of gateway/cluster/."""
 
     node: str
     agent: Worker | None
@@ -86,7 +86,7 @@ class Groups:
     """The members of groups, and the connections of users."""
 
     def __init__(
-        self, flow: Flow, outgoing: Sender, settings: Settings, instance: str = ""
+        self, flow: Flow, outgoing: Publisher, settings: Settings, instance: str = ""
     ) -> None:
         """`instance`: a text that no other gateway has."""
         self._flow = flow
@@ -102,7 +102,7 @@ class Groups:
         self.presence_watcher: Callable[[str, Entry, bool], object] | None = None
         """Called with a connection that has joined a group of which handlers are told, or whose
         user has changed there; with False when it has left."""
-        self.cluster: Cluster | None = None
+        self.cluster: ClusterView | None = None
         """Set if there are other gateways."""
 
     # --- members ---
@@ -146,7 +146,7 @@ class Groups:
 
     def join_since(
         self, entry: Entry, group: str, position: str | None, now: float
-    ) -> Joined | str:
+    ) -> JoinAnswer | str:
         """Add a connection that goes on from a position, and first send it what was published since
         then; give why it cannot join. None: from now on.
 
@@ -162,10 +162,10 @@ class Groups:
             return why
         if is_member and position is not None:
             # It was sent what came since it joined; whether it needs more is not known.
-            return Joined(past.epoch, past.offset, False, 0)
+            return JoinAnswer(past.epoch, past.offset, False, 0)
         if past.messages:
             self._outgoing.replay(entry, past.messages, now)
-        return Joined(past.epoch, past.offset, past.recovered, len(past.messages))
+        return JoinAnswer(past.epoch, past.offset, past.recovered, len(past.messages))
 
     def leave(self, entry: Entry, group: str) -> None:
         """Remove a connection; leaving a group that it is not in does nothing."""
@@ -237,7 +237,7 @@ class Groups:
 
     def deliver(self, publish: Publish, now: float) -> str | None:
         """The same for the members at this gateway alone."""
-        message = Message(publish.data, publish.type)
+        message = PublishedMessage(publish.data, publish.type)
         why = self._send(self.table.of(publish.group), message, publish.options, now)
         if why is None:
             self.history.append(publish.group, message, now)
@@ -252,11 +252,15 @@ class Groups:
 
     def deliver_to_user(self, send: SendToUser, now: float) -> str | None:
         """The same for the connections at this gateway alone."""
-        message = Message(send.data, send.type)
+        message = PublishedMessage(send.data, send.type)
         return self._send(self.users.of(send.user), message, send.options, now)
 
     def _send(
-        self, members: Collection[Entry], message: Message, options: dict[str, Any], now: float
+        self,
+        members: Collection[Entry],
+        message: PublishedMessage,
+        options: dict[str, Any],
+        now: float,
     ) -> str | None:
         if message.kind not in ("text", "binary"):
             return f"type {message.kind!r} is neither text nor binary"

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, Protocol
 
 from wsraw.config.patterns import GroupPattern
 from wsraw.config.settings import HistorySettings
-from wsraw.gateway.delivery.groups.message import Message
+from wsraw.gateway.delivery.groups.message import PublishedMessage
 
 SHARE: Final = 1 / 4
 """Share of the memory limit that all streams together may take."""
@@ -56,7 +56,7 @@ class Past(NamedTuple):
     """Of the last message."""
     recovered: bool
     """Nothing between the position that was given and the first of these messages is missing."""
-    messages: list[Message]
+    messages: list[PublishedMessage]
 
 
 class Stream:
@@ -64,10 +64,10 @@ class Stream:
 
     __slots__ = ("cost", "epoch", "kept", "offset", "rule", "touched")
 
-    def __init__(self, epoch: str, rule: Rule, cost: int, now: float) -> None:
+    def __init__(self, epoch: str, rule: HistoryRule, cost: int, now: float) -> None:
         self.epoch = epoch
         self.offset = 0
-        self.kept: deque[tuple[float, Message]] = deque()
+        self.kept: deque[tuple[float, PublishedMessage]] = deque()
         """When each came, and the message. The last one has `offset`, and there are no gaps."""
         self.rule = rule
         self.cost = cost
@@ -91,7 +91,7 @@ class Stream:
         return min(missed, kept), missed <= kept
 
 
-class Rule:
+class HistoryRule:
     """For which groups how much is kept, and their streams."""
 
     def __init__(self, settings: HistorySettings) -> None:
@@ -114,7 +114,7 @@ class History:
     ) -> None:
         """`instance`: a text that no other gateway has."""
         self._flow = flow
-        self._rules = [Rule(each) for each in rules]
+        self._rules = [HistoryRule(each) for each in rules]
         self._streams: dict[str, Stream] = {}
         self._instance = instance
         self._has_members = has_members
@@ -125,7 +125,7 @@ class History:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def append(self, group: str, message: Message, now: float) -> None:
+    def append(self, group: str, message: PublishedMessage, now: float) -> None:
         """Keep a message that was published to a group, if the group has a history."""
         if not self._rules:
             return
@@ -150,7 +150,7 @@ class History:
         if position is None:
             return Past(stream.epoch, stream.offset, True, [])
         count, recovered = stream.since(position)
-        messages: list[Message] = []
+        messages: list[PublishedMessage] = []
         for _, message in islice(reversed(stream.kept), count):
             room -= len(message.data)
             if room < 0:
@@ -199,7 +199,7 @@ class History:
         ):
             self._drop_oldest(stream)
 
-    def _expire_streams(self, rule: Rule, now: float) -> None:
+    def _expire_streams(self, rule: HistoryRule, now: float) -> None:
         for group, stream in list(islice(rule.streams.items(), MOST_EXPIRED)):
             if now - stream.touched <= rule.time:
                 break

@@ -9,7 +9,7 @@ from wsraw.gateway.websocket.deflate import Deflation, FramingKey, Packing
 from wsraw.gateway.websocket.shared import Framed, frame_message, frame_packed
 
 
-class Message:
+class PublishedMessage:
     """A whole message, and its frames."""
 
     __slots__ = ("_deflations", "_frames", "data", "kind")

@@ -13,8 +13,8 @@ from itertools import islice
 from math import ceil
 from typing import Final
 
-from wsraw.gateway.delivery.groups.history import KEPT, SHARE, History, Rule, Stream
-from wsraw.gateway.delivery.groups.message import Message
+from wsraw.gateway.delivery.groups.history import KEPT, SHARE, History, HistoryRule, Stream
+from wsraw.gateway.delivery.groups.message import PublishedMessage
 from wsraw.gateway.frozen.copying import Clock, Plan
 from wsraw.gateway.frozen.records import FrozenError, Streams, StreamState
 
@@ -45,7 +45,7 @@ HISTORY: Final = Plan(
     | {"_rules": "settings", "size": "counted anew"},
 )
 RULE: Final = Plan(
-    Rule,
+    HistoryRule,
     Streams,
     translated="streams",
     left_out=dict.fromkeys(("pattern", "most", "time"), "settings"),
@@ -102,7 +102,7 @@ class ThawHistory:
             for since, data, kind in state.kept:
                 if kind not in ("text", "binary"):
                     raise FrozenError(f"a message of group {state.group!r} has type {kind!r}")
-                stream.kept.append((self._clock.at(since), Message(data, kind)))
+                stream.kept.append((self._clock.at(since), PublishedMessage(data, kind)))
                 self._history._count(KEPT + len(data), len(data))
 
     def _stream(self, state: StreamState) -> Stream | None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from wsraw.gateway.delivery.pools import turns
-from wsraw.gateway.delivery.pools.turns import ASK_AGAIN, MOST_TIMERS, Turns
+from wsraw.gateway.delivery.pools.timers import ASK_AGAIN, EARLY, MOST_TIMERS, PoolTimers
 from wsraw.link.states import DRAINING, GONE, READY, LinkState
 
 T = ("pool", "t")
@@ -12,8 +11,8 @@ class Session:
         self.state: LinkState = READY
 
 
-def made() -> tuple[Turns[Session], Session, Session]:
-    return Turns(), Session(), Session()
+def made() -> tuple[PoolTimers[Session], Session, Session]:
+    return PoolTimers(), Session(), Session()
 
 
 def test_one_worker_at_a_time_calls_a_timer_at_its_interval() -> None:
@@ -31,7 +30,7 @@ def test_a_timer_stays_in_step_and_missed_calls_are_skipped() -> None:
     timers.ask(T, 10.0, one, 0.0)
     assert timers.ask(T, 10.0, one, 13.0) == 0.0
     assert timers.ask(T, 10.0, one, 14.0) == 6.0
-    assert timers.ask(T, 10.0, one, 20.0 - turns.EARLY / 2) == 0.0
+    assert timers.ask(T, 10.0, one, 20.0 - EARLY / 2) == 0.0
     assert timers.ask(T, 10.0, one, 95.0) == 0.0
     assert timers.ask(T, 10.0, one, 96.0) == 9.0
 

@@ -20,14 +20,14 @@ EARLY: Final = 0.001
 """Seconds before it is due in which a call is not early: clocks differ."""
 
 
-class Session(Protocol):
-    """A worker's session."""
+class TimerCaller(Protocol):
+    """The session of a worker that calls timers."""
 
     @property
     def state(self) -> LinkState: ...
 
 
-S = TypeVar("S", bound=Session)
+S = TypeVar("S", bound=TimerCaller)
 
 
 class _Timer(Generic[S]):
@@ -40,7 +40,7 @@ class _Timer(Generic[S]):
         self.caller: S | None = None
 
 
-class Turns(Generic[S]):
+class PoolTimers(Generic[S]):
     """The timers of all pools."""
 
     def __init__(self) -> None:
