@@ -6,7 +6,13 @@ import math
 
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.delivery.entry import entry_of
-from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
+from wsraw.gateway.delivery.read_policy import (
+    Reading,
+    is_answered,
+    is_paused,
+    may_read,
+    must_wait,
+)
 from wsraw.gateway.delivery.registry import Registry
 
 READ_SIZE = 64 * 1024
@@ -61,6 +67,8 @@ class Pipe:
         con, registry = self.con, self._registry
         waits = self.incoming or (self.peer_closed and not self._eof)
         if self.closed or not self.reading or not waits or must_wait(registry.flow, con):
+            return
+        if is_answered(con) and not self._lingering:
             return
         data = bytes(self.incoming[:READ_SIZE])
         del self.incoming[:READ_SIZE]

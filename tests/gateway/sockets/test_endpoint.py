@@ -35,6 +35,7 @@ from wsraw.link.records import (
     Open,
     Publish,
     Record,
+    Respond,
     Send,
 )
 from wsraw.runtime.selector import Selector
@@ -903,3 +904,32 @@ def test_a_client_that_sends_much_may_leave(serve: Serve, way: str) -> None:
     served.until(lambda: OnClose in served.kinds())
     assert not served.sockets.shared.read_queue
     assert served.heard[-1].cause == "lost"
+
+
+def test_the_next_request_is_not_lost_when_it_comes_in_the_turn_of_an_answer(
+    serve: Serve,
+) -> None:
+    """A worker answers while sockets are read: what is read next is for the next request."""
+    served = serve(plain_http="handlers")
+    served.working = False
+    client = served.connect()
+    client.sendall(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
+    served.until(lambda: served.linked.events)
+    [event] = served.linked.events
+    served.linked.ack(event, commands=(Respond(event.con, body=b"ok"),))
+    client.sendall(b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\nGET /3 HTTP/1.1\r\nHost: h\r\n\r\n")
+    eventually(lambda: select.select([served.endpoint.sock], [], [], 0)[0])
+    served.endpoint.handle(True, False)
+    got = bytearray()
+
+    def read() -> bool:
+        try:
+            got.extend(client.recv(1 << 20))
+        except BlockingIOError:
+            pass
+        for event in list(served.linked.events):
+            assert event.inf["url"] in ("/2", "/3")
+            served.linked.ack(event, commands=(Respond(event.con, body=b"ok"),))
+        return got.count(b"HTTP/1.1 200") == 3 and got.endswith(b"ok")
+
+    served.until(read)

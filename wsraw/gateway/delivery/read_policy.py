@@ -10,7 +10,8 @@ CONNECTING  Until the client has sent as much as is kept before the verdict. Pau
             the handshake has a deadline.
 OPEN        Unless it is paused (`Entry.pauses`).
 CLOSING     Unless its peer has half-closed: a WebSocket is to answer our close frame.
-CLOSED      While its socket lingers: the bytes are discarded.
+CLOSED      While its socket lingers: the bytes are discarded. Not between an answered request and
+            the next one on its socket: the bytes are that one's (`is_answered`).
 ==========  ========================================================================================
 
 An OPEN connection is also stopped when it is about to be read: if memory is full, it is paused; if
@@ -22,7 +23,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from wsraw.gateway.connection.connection import CLOSING, CONNECTING, OPEN, Connection
+from wsraw.gateway.connection.connection import (
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    OPEN,
+    Connection,
+)
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import PAUSED_FULL, entry_of
 
@@ -60,6 +67,12 @@ def is_paused(con: Connection) -> bool:
         return con.intake.half_closed
     entry = con.entry
     return entry is not None and entry.pauses != 0
+
+
+def is_answered(con: Connection) -> bool:
+    """Whether a connection is a request that was answered, in this turn or with output that is not
+    written yet: what comes behind it stays in the socket for the next request."""
+    return con.state is CLOSED and con.ending.is_answered
 
 
 def must_wait(flow: Flow, con: Connection) -> bool:

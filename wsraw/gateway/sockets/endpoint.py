@@ -16,7 +16,13 @@ from typing import Final, Protocol
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.delivery.entry import Entry, entry_of
-from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
+from wsraw.gateway.delivery.read_policy import (
+    Reading,
+    is_answered,
+    is_paused,
+    may_read,
+    must_wait,
+)
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sockets.transport import MOST_OVERHEAD, PlainTransport, Transport
 from wsraw.gateway.tls.handshake_queue import HandshakeQueue
@@ -145,6 +151,8 @@ class Endpoint:
         shared, con = self.shared, self.con
         flow = shared.registry.flow
         if (flow.full or flow.total > flow.check_above) and must_wait(flow, con):
+            return
+        if con.state is CLOSED and not self.lingering and is_answered(con):
             return
         now = shared.loop.now
         transport = self.transport
