@@ -1,7 +1,7 @@
 """Sans-I/O. What clients and workers cause: counted, and logged without flooding the log.
 
 A limit that was reached and a client that was refused are counted under the setting that is the
-reason, so that the log line says what to change. Lines about workers have no such name.
+reason, so that the log line says what to change. Log lines about workers belong to no setting.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from wsraw.runtime.printable import printable
 log = logging.getLogger("wsraw.gateway")
 
 TELL_EVERY: Final = 10.0
-"""Seconds between two log lines about the same limit; what happens between them is counted."""
+"""Seconds between two log lines about the same limit; hits between them are counted."""
 
 FAULT: Final = "fault"
-"""The name under which connections are counted that a bug in wsraw has ended."""
+"""The name under which connections are counted that were ended by a bug in wsraw."""
 
 TRACEBACKS: Final = 5
 """Tracebacks of bugs that are logged at once; then one every TELL_EVERY seconds."""
 
 BURST: Final = 20
-"""Lines about workers, and about clients, that are logged at once, after a time without any; then
+"""Lines about workers, and lines about clients, that may be logged at once after a quiet time; then
 one a second."""
 
 WORKERS: Final = "workers"
 CLIENTS: Final = "clients"
 STRANGERS: Final = "strangers"
-"""Who has caused a line that is not about a limit; STRANGERS have reached the link of workers and
-are none. Each has lines of its own, so that a flood of one does not hide what is said of others."""
+"""Who has caused a line that is not about a limit. STRANGERS have reached the workers' link without
+being workers. Each source has lines of its own, so that a flood of one does not hide the others."""
 
 CROWDED: Final = "memory_limit (80 %)"
 LEFT: Final = "memory_limit (6 %)"
-"""Limits that are a part of a setting."""
+"""Names of limits that are a part of a setting."""
 
 DONE: Final = {
     "max_connections": "refused a connection (503, raw: reset)",
@@ -64,10 +64,10 @@ DONE: Final = {
 }
 
 ROUTINE: Final = frozenset({"idle_timeout", "ping_timeout"})
-"""What happens every day: clients fall silent, and networks lose them."""
+"""Limits that are reached every day: clients fall silent, and networks lose them."""
 
 UNTOLD: Final = frozenset({"verdict"})
-"""Counted, but not logged: the handler that has decided can do that."""
+"""Counted but not logged: the handler that has decided can do that."""
 
 
 class _Lines:
@@ -79,13 +79,13 @@ class _Lines:
         self._interval = interval
         self._ahead = (burst - 1) * interval
         self._free_at = 0.0
-        """When a whole burst is allowed again (the generic cell rate algorithm, GCRA)."""
+        """When a full burst is allowed again (the generic cell rate algorithm, GCRA)."""
         self.count = 0
-        """How often it has happened since the last line."""
+        """Events since the last line."""
         self.last = ""
-        """What the last one said."""
+        """Text of the last event."""
         self.subject = NOTHING
-        """What the last one was about."""
+        """Subject of the last event."""
         self.level = logging.WARNING
         self.since = 0.0
         """When the last line was written."""
@@ -94,7 +94,7 @@ class _Lines:
         return self.count > 0 and now >= self._free_at - self._ahead
 
     def told(self, now: float) -> str:
-        """A line is written now; returns what it says about those that were not."""
+        """Note that a line is written now; return what it says about those that were left out."""
         more = f" ({self.count - 1} more such lines were left out)" if self.count > 1 else ""
         self._free_at = max(now, self._free_at) + self._interval
         self.count = 0
@@ -103,7 +103,7 @@ class _Lines:
 
 
 class Counters:
-    """How often each limit was reached, and how often it is logged."""
+    """How often each limit was reached; decides how often that is logged."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -132,7 +132,7 @@ class Counters:
             self._tell_limit(name, lines, now)
 
     def fault(self, what: str, error: BaseException, subject: Subject = NOTHING) -> None:
-        """Count a bug in wsraw that has raised, and has ended `what`."""
+        """Count a bug in wsraw that has raised an exception and has ended `what`."""
         self.counts[FAULT] = self.counts.get(FAULT, 0) + 1
         self._faults.count += 1
         if self._faults.is_due(self.now):
@@ -141,7 +141,7 @@ class Counters:
             log.error(text, what, more, exc_info=error, extra=subject.extra())
 
     def say(self, level: str, text: str, *args: object, of: str = WORKERS) -> None:
-        """Log a line that those can cause, unless there are too many."""
+        """Log a line about workers, clients or strangers, unless there are too many."""
         lines = self._said[of]
         lines.level = logging.getLevelNamesMapping()[level.upper()]
         lines.count += 1

@@ -43,25 +43,26 @@ CROWDED: Final = 0.8
 """Share of the memory limit above which no connection is accepted and the fullest are paused."""
 
 RELIEVED: Final = 0.7
-"""Share of the memory limit below which that ends."""
+"""Share of the memory limit below which clients are accepted again, and those pauses end."""
 
 FULL_UNTIL: Final = 0.9
-"""Share of the memory limit below which all are read again after the limit was reached."""
+"""Share of the memory limit below which all connections are read again after the limit was
+reached."""
 
 CROWDED_FOR: Final = 10.0
-"""Seconds that new clients wait for room. Then the connections with most output and unfinished
-messages are closed, if those are the reason: else a few hundred clients that read a byte a minute,
+"""Seconds that new clients wait for room. Then, if output and unfinished messages fill the memory,
+the connections with most of them are closed: else a few hundred clients that read a byte a minute,
 or never finish a message, could keep all others out for ever."""
 
 MOST_CLOSED: Final = 50
-"""Connections that are closed for memory in a turn; the next turn closes more if needed."""
+"""Connections that are closed in a turn to free memory; the next turn closes more if needed."""
 
 GRAIN: Final = 1 / 64
-"""Share of the memory limit by which the total must grow before it is checked again."""
+"""Share of the memory limit by which the total must grow before memory is checked again."""
 
 WORTH_WEIGHING: Final = 4096
-"""Bytes of incomplete messages and compression below which a connection is not weighed again, and
-of one without an entry below which closing it would free too little."""
+"""Bytes of incomplete messages and compression below which a connection is not weighed again. A
+connection without an entry is not closed to free fewer."""
 
 FRAME: Final = 256
 """Bytes of a published message beside its frame."""
@@ -70,48 +71,48 @@ FRAME: Final = 256
 # real process in test_accounts_measured.py. Where the allocator decides, these are rather high.
 
 SOCKET: Final = 2048
-"""Bytes of a connection that has sent nothing yet."""
+"""Bytes of a connection that has sent nothing."""
 
 PLACE: Final = 1536
-"""Bytes more for its entry: since its on_connect, or since a handler opened it."""
+"""Further bytes for its entry: since its on_connect, or since a handler opened it."""
 
 WEBSOCKET: Final = 3072
-"""Bytes more of a WebSocket."""
+"""Further bytes of a WebSocket."""
 
 TLS: Final = 18 * 1024
-"""Bytes more of what OpenSSL keeps of a connection."""
+"""Further bytes that OpenSSL keeps of a connection."""
 
 TLS_HANDSHAKE: Final = 28 * 1024
-"""Bytes more during the TLS handshake."""
+"""Further bytes during the TLS handshake."""
 
 EARLY: Final = 2
 """Bytes for each byte received before the protocol is known, and for each byte of a handler's
-request to open a connection until it is open: kept in pieces and as a whole."""
+request to open a connection until it is open: both are kept in pieces and as a whole."""
 
 TEXT: Final = 3
-"""Bytes for each byte of a head. Handlers get it as text, cut out of copies whose memory is not all
-used again."""
+"""Bytes for each byte of a head. Handlers get the head as text, made from copies whose memory is
+not completely reused."""
 
 NOT_ASCII: Final = 5
-"""The same for a head that is not ASCII: Python keeps that in UTF-8, too."""
+"""Bytes for each byte of a head that is not ASCII: Python also keeps its UTF-8."""
 
 FIELD: Final = 128
 """Bytes for each field of a head beside its text."""
 
 STATE: Final = 64
-"""Bytes of con.state beside its data."""
+"""Bytes of con.state, without its data."""
 
 MEMBER: Final = 320
-"""Bytes of a connection in a group, beside the group's name."""
+"""Bytes of a connection in a group, without the group's name."""
 
 STALLED: Final = 1.0
-"""Seconds without a byte taken after which a client is called slow. It costs it nothing."""
+"""Seconds without a byte taken after which a client is called slow. This only informs operators."""
 
 MARK: Final = 96
-"""Bytes of a mark that is not reached."""
+"""Bytes of a mark that is not reached yet."""
 
 COUPLE: Final = 64
-"""Bytes of a connection that another one is coupled to, on each side."""
+"""Bytes of a coupled connection, on each side."""
 
 
 class Flow:
@@ -125,34 +126,34 @@ class Flow:
         self.total = 0
         """Bytes of events and output of all connections."""
         self.kept = 0
-        """Bytes of the connections themselves, of what handlers store in them, and of the history
-        of groups."""
+        """Bytes of the connections themselves, of data that handlers store in them, and of the
+        history of groups."""
         self.shared = 0
-        """Bytes of no single connection: published messages that wait for sockets, and what waits
-        for workers that do not read."""
+        """Bytes that belong to no single connection: published messages that wait for sockets, and
+        data for workers that do not read."""
         self.without_entry: dict[Connection, None] = {}
-        """Connections that have said nothing yet, and ended ones whose sockets linger."""
+        """Connections that have sent nothing yet, and ended ones whose sockets linger."""
         self.weighed = 0
-        """Bytes of incomplete messages and of compression, as of the last check."""
+        """Bytes of incomplete messages and of compression, at the last check."""
         self.check_above: float = memory_limit * CROWDED
-        """The total above which `check_memory` comes before anything more is read. All else that is
-        counted lowers it, and incomplete messages do until they are weighed."""
+        """The total above which `check_memory` must run before anything more is read. All other
+        counted memory lowers it, incomplete messages once they are weighed."""
         self.crowded = False
         self._crowded_since = 0.0
         self.full = False
         """The limit is reached: no open connection is read."""
         self.changed: dict[Entry, None] = {}
         self.paused: dict[Entry, None] = {}
-        """Connections that are not read from, the one that is paused for the longest time first."""
+        """Connections that are not read from; the one that has been paused longest comes first."""
         self.unfinished: set[Entry] = set()
         """Connections whose last read did not complete a message."""
         self.unwritten: dict[Entry, tuple[int, float]] = {}
-        """Connections with output that the kernel has not taken: how many bytes it had taken when
-        that was last looked at, and since when it has taken no more."""
+        """Connections with output that the kernel has not taken: how many bytes it had taken at the
+        last look, and since when it has taken no more."""
         self.now = 0.0
 
     def add(self, entry: Entry, size: int) -> None:
-        """Add the bytes of an event to the account; negative: take them off."""
+        """Add bytes of an event to the account; a negative size removes them."""
         entry.event_bytes += size
         self.total += size
         self.check_marks(entry)
@@ -162,8 +163,8 @@ class Flow:
         memory is crowded, perhaps for hours."""
         waiting = entry.event_bytes
         if entry.splice is None:
-            # Of a spliced one that is what the other side sends: a peer that answers before it
-            # reads on would wait for us for ever.
+            # For a spliced connection, the account holds what the other side sends: pausing for it
+            # would block for ever a peer that answers before it reads on.
             waiting += entry.output_counted
         if waiting > self.high:
             if not entry.pauses & PAUSED_OWN:
@@ -177,7 +178,7 @@ class Flow:
         return self.total + self.weighed + self.kept + self.shared
 
     def weigh(self, con: Connection) -> None:
-        """Count the memory of a connection that is new or has changed."""
+        """Count the memory of a new or changed connection."""
         if con.entry is None:
             self.without_entry[con] = None
         else:
@@ -186,14 +187,14 @@ class Flow:
 
     def keep(self, owner: Connection | Entry, size: int) -> None:
         """Count bytes that a connection takes beside its account, or that handlers store in its
-        entry (state, groups, marks); negative: fewer bytes."""
+        entry (state, groups, marks); a negative size removes them."""
         owner.kept += size
         self.kept += size
         self.check_above -= size
 
     def store(self, size: int) -> None:
-        """Count bytes that are kept for no single connection, beside those that wait: the history
-        of groups."""
+        """Count bytes that are kept for no single connection and do not wait to be sent: the
+        history of groups."""
         self.kept += size
         self.check_above -= size
 
@@ -222,7 +223,7 @@ class Flow:
             self.output_changed(entry)
 
     def _leave(self, con: Connection) -> None:
-        """Neither its socket nor its entry is left."""
+        """Forget a connection: neither its socket nor its entry is left."""
         self.without_entry.pop(con, None)
         self.keep(con, -con.kept)
 
@@ -231,7 +232,7 @@ class Flow:
         con = entry.con
         own = con.output.own_size
         if entry.gone:
-            # Its last bytes may outlive it by a close_timeout.
+            # Its last bytes may outlive the connection by a close_timeout.
             if con.endpoint is not None:
                 self.keep(con, own - entry.output_memory)
                 entry.output_memory = own
@@ -251,8 +252,8 @@ class Flow:
                 self._check_couples(other)
 
     def is_slow(self, entry: Entry) -> bool:
-        """Whether a client does not read what is sent to it: much of it waits, or the kernel has
-        taken nothing for a while."""
+        """Whether a client does not read its output: much of it waits, or the kernel has taken
+        nothing for a while."""
         if entry.con.output.waiting > self.low:
             return True
         _, since = self.unwritten.get(entry, (0, self.now))
@@ -336,15 +337,15 @@ class Flow:
 
     @property
     def is_check_due(self) -> bool:
-        """Whether `check_memory` is due, or would find room again."""
+        """Whether `check_memory` is due, or could end pauses."""
         share = FULL_UNTIL if self.full else RELIEVED
         return self.total > self.check_above or (
             self.crowded and self.accounted <= self.memory_limit * share
         )
 
     def check_memory(self, entries: Collection[Entry]) -> list[Connection]:
-        """Pause the fullest connections while memory is crowded, and all while it is full. Give the
-        connections to close (1013)."""
+        """Pause the fullest connections while memory is crowded, and all while it is full. Returns
+        the connections to close (1013)."""
         limit = self.memory_limit
         self.weighed = self._weigh_unfinished(entries)
         total = self.accounted
@@ -367,13 +368,14 @@ class Flow:
         return self._fullest(entries, excess) if is_late and self._can_free(entries, excess) else []
 
     def _can_free(self, entries: Collection[Entry], size: float) -> bool:
-        """Whether all output and unfinished messages together make up `size` bytes. If events that
-        wait for handlers are the reason, or the number of connections, nothing is closed."""
+        """Whether closing can free `size` bytes: whether all output and unfinished messages
+        together are that much. If the reason is events that wait for handlers, or the number of
+        connections, nothing is closed."""
         slow = sum(con.kept for con in self.without_entry if con.kept > WORTH_WEIGHING)
         return size <= slow + self.shared + sum(r.output_memory + r.unfinished for r in entries)
 
     def _resume_all(self) -> None:
-        """Memory is not full any more, or not even crowded: end pauses for that."""
+        """Memory is not full any more, or not even crowded: end the pauses that this has caused."""
         if not self.crowded:
             self.high = self._high
         for entry in list(self.paused):
@@ -386,18 +388,18 @@ class Flow:
 
         First come those without an entry, which no handler knows; then those with most output and
         unfinished messages. How much shared output a close frees is known only afterwards. What
-        connections keep counts only where that alone is too much: all else shrinks by itself as
-        handlers and clients go on.
+        connections keep counts only if that alone is too much: everything else shrinks by itself as
+        handlers and clients continue.
         """
         to_close: dict[Connection, None] = {}
         closable = [(con.kept, con) for con in self.without_entry if con.kept > WORTH_WEIGHING]
         excess -= self._choose(closable, excess, to_close)
-        # What a close frees without the loss of an event.
+        # What a close frees without losing an event.
         full = [(entry.output_counted + entry.unfinished, entry.con) for entry in entries]
         self._choose([each for each in full if each[0]], excess, to_close)
         excess = self.kept - self.memory_limit * FULL_UNTIL
         if excess > 0:
-            # Those that have ended, or will soon, free theirs.
+            # Connections that have ended, or will soon, free their memory anyway.
             there: list[tuple[int, Connection]] = []
             for entry in entries:
                 size = entry.kept + entry.con.kept
@@ -412,7 +414,8 @@ class Flow:
     def _choose(
         self, sizes: list[tuple[int, Connection]], excess: float, to_close: dict[Connection, None]
     ) -> int:
-        """Choose the largest until `excess` bytes would be free; give how many would be."""
+        """Choose the largest connections until `excess` bytes would be free; return how many bytes
+        would be."""
         freed = 0
         for size, con in sorted(sizes, key=itemgetter(0), reverse=True):
             if freed >= excess:
@@ -423,7 +426,7 @@ class Flow:
             to_close[con] = None
             freed += size
             if con.output.shared_size:
-                # It may free less: then the next turn closes more.
+                # A close may free less: then the next turn closes more connections.
                 self.check_above = -math.inf
         return freed
 

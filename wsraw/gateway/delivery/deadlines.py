@@ -1,6 +1,7 @@
 """Sans-I/O. Connections whose time is up, and the memory that all of them hold.
 
-They are found by looking now and then: a timer for each connection would cost every message.
+They are found by looking at them periodically: a timer for each connection would make every message
+slower.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ LOOKS: Final = 10
 """How often idle connections are looked for within idle_timeout; once a second at most."""
 
 MOST_ENDED: Final = 64
-"""Connections that are ended in a turn because their time is up: those who have come at once are
-often late at once."""
+"""Connections that are ended in a turn because their time is up: connections that were opened
+together are often late together."""
 
 
 class Deadlines:
@@ -31,17 +32,17 @@ class Deadlines:
         self._look_at = 0.0
         """When idle connections are looked for again."""
         self.undelivered: Callable[[Connection], int | None] = lambda con: None
-        """Gives how many bytes of a connection's output the kernel has and its peer's has not, if
-        this system tells."""
+        """Returns how many bytes of a connection's output the kernel has and the peer does not have
+        yet, where the system tells."""
         self._delivered: dict[Entry, int] = {}
-        """How many bytes the peers of connections had that may soon be late: whose output the
-        kernel has not taken for half of write_timeout."""
+        """For connections that may soon be late, because the kernel has not taken output for half
+        of write_timeout: how many bytes their peers had."""
         self.late: deque[tuple[Callable[[Entry, float], None], Entry]] = deque()
-        """Connections whose time is up, and what is done about it in this turn or the next ones
-        (`end_late`)."""
+        """Connections whose time is up, and the function that ends each, in this turn or a later
+        one (`end_late`)."""
 
     def tick(self, now: float) -> None:
-        """Find those whose time is up, and end them: more than fits into a turn in the next one."""
+        """Find the connections whose time is up, and end them, some in each turn."""
         registry = self._registry
         registry.counters.now = now
         if not self.late:
@@ -61,10 +62,11 @@ class Deadlines:
         self.late.extend([(end, entry) for entry in entries])
 
     def end_late(self, now: float) -> None:
-        """End some of those whose time is up. Some may have moved since they were found."""
+        """End some of the connections whose time is up. Some may have made progress since they were
+        found."""
         for _ in range(min(len(self.late), MOST_ENDED)):
             end, entry = self.late.popleft()
-            # One may be late in more than one way.
+            # A connection may be late in more than one way.
             if not entry.gone:
                 try:
                     end(entry, now)
@@ -74,7 +76,8 @@ class Deadlines:
     # --- memory ---
 
     def check_memory(self, now: float) -> None:
-        """Once a second, and when the flow asks for it: whether all together hold too much."""
+        """Once a second, and whenever the flow asks for it: check whether all connections together
+        hold too much."""
         registry, flow = self._registry, self._registry.flow
         crowded = flow.crowded
         largest = flow.check_memory(registry.entries.values())
@@ -92,7 +95,8 @@ class Deadlines:
         why = "the server is out of memory"
         entry = entry_of(con)
         if entry is None or entry.gone or entry.unfinished > entry.output_counted:
-            # What it has sent goes on to be parsed until it is gone: no close frame.
+            # Abort without a close frame: until the client had answered one, its data would still
+            # be parsed.
             registry.take(con, con.abort(1013, "", "memory", why, now), now)
             registry.dirty[con] = None
         else:
@@ -108,7 +112,7 @@ class Deadlines:
     # --- write_timeout ---
 
     def _slow_readers(self, now: float) -> list[Entry]:
-        """Connections that have taken nothing for write_timeout, while something waits for them."""
+        """Connections that have taken no output for write_timeout."""
         unwritten, timeout = self._registry.flow.unwritten, self._settings.write_timeout
         late = []
         for entry, (known, since) in unwritten.items():
@@ -148,8 +152,8 @@ class Deadlines:
     # --- idle_timeout ---
 
     def _idle(self, now: float) -> list[Entry]:
-        """Accepted connections without data either way for idle_timeout; what is being handled, or
-        waits for anybody but the client, is not idle."""
+        """Accepted connections without data in either direction for idle_timeout. A connection
+        whose events are being handled, or wait for anything but the client, is not idle."""
         timeout = self._settings.idle_timeout
         if not timeout or now < self._look_at:
             return []
@@ -173,7 +177,7 @@ class Deadlines:
 
     def _is_stalled(self, entry: Entry, now: float) -> bool:
         if (not entry.pool.workers and entry.splice is None) or self._is_being_read(entry):
-            # Nobody is there to take its events, or it takes its output in its own time.
+            # No worker can take its events, or the client takes the output in its own time.
             self._registry.flow.restart_pause(entry, now)
         timeout = self._settings.pause_timeout
         if self._registry.stopping or not 0 < timeout < now - entry.paused_since:
@@ -183,9 +187,9 @@ class Deadlines:
         return con.state is not CLOSED and (con.state is not CLOSING or con.intake.half_closed)
 
     def _is_being_read(self, entry: Entry) -> bool:
-        """Whether output is the only reason of a pause, its own or that of coupled connections, and
-        their peers have taken some of it since: then write_timeout bounds it. What a handler sends
-        at once may take minutes to download."""
+        """Whether output, of the connection or of coupled ones, is the only reason of its pause,
+        and the peers have taken some of it since: then write_timeout applies instead. Output that a
+        handler sends at once may take minutes to download."""
         flow = self._registry.flow
         if entry.pauses & ~(PAUSED_OWN | PAUSED_COUPLED):
             return False
@@ -206,7 +210,8 @@ class Deadlines:
     # --- worker_wait_timeout ---
 
     def _waiting(self, now: float) -> list[Entry]:
-        """New connections without a worker for so long; established ones stay."""
+        """New connections that have waited for a worker for too long; established ones stay
+        open."""
         wait = self._settings.worker_wait_timeout
         late = []
         for pool in self._registry.pools.values():

@@ -29,11 +29,11 @@ from wsraw.link.window import InFlight
 
 SHUNNED_FOR: Final = 10.0
 """Seconds for which other connections avoid a worker that was stuck, while another one is idle: a
-connection that has made its handler slow is likely to do it again."""
+connection that has made its handler slow is likely to do so again."""
 
 SERVED: Final = 128
-"""Parked events that are delivered in a turn: so many from the queues of the pool, and as many more
-from those of its workers. A fast worker has room for thousands, and the turn waits until all are
+"""Parked events that are delivered in a turn: this many from the queues of the pool, and as many
+from those of its workers. A fast worker has room for thousands, and the turn lasts until all are
 sent."""
 
 LEFT_BEHIND: Final = 1 / 16
@@ -48,36 +48,36 @@ def _id_of(entry: Entry) -> int:
 
 
 def is_among(event: Event, events: Iterable[Event]) -> bool:
-    """Whether this very event is there: another one may have the same content."""
+    """Whether this very event is in the collection, and not only one with the same content."""
     return any(each is event for each in events)
 
 
 class Bridged:
-    """What happens to the clients of bridges, and to their targets: gateway/splices/ overrides
-    it."""
+    """Hooks for the clients of bridges and their targets, implemented in gateway/splices/."""
 
     def tell(self, entry: Entry, event: Event, now: float) -> None:
-        """An event that is not a message."""
+        """Handle an event that is not a message."""
 
     def begin_again(self, entry: Entry, now: float) -> None:
-        """A client that comes from another process and has no target yet."""
+        """Handle a client that was taken over from another process and has no target yet."""
 
 
 class Spliced:
-    """What happens to connections that are spliced: gateway/splices/ overrides it all."""
+    """Hooks for spliced connections, implemented in gateway/splices/."""
 
     def take(self, entry: Entry, event: OnMessage, now: float) -> None:
         """Forward a message."""
 
     def ended(self, entry: Entry, now: float) -> None:
-        """The connection is closed."""
+        """Handle the end of a connection."""
 
     def half_closed(self, entry: Entry, now: float) -> bool:
-        """The peer sends nothing more. True: its end is not due yet, or is prepared here."""
+        """Handle a FIN of the peer. True: the connection must not end yet, or this hook prepares
+        its end."""
         return False
 
     def forget(self, entry: Entry) -> None:
-        """The entry goes: what waits is forwarded now or never."""
+        """Forward what waits, because the entry is about to be deleted."""
 
 
 def _nothing_to_end(entry: Entry) -> None:
@@ -91,32 +91,31 @@ class Dispatcher:
         self._flow = flow
         self.suspects = Suspects(max_deliveries)
         self.poisoned: list[tuple[Entry, Event, int, int]] = []
-        """Events that were dropped for the workers they killed or the links they broke: the entry,
-        the event, the number of deaths, the number of lost links."""
+        """Events that were dropped because of the workers that they killed or the links that they
+        broke: the entry, the event, the number of deaths, the number of lost links."""
         self.unrepeated: list[Entry] = []
-        """Connections that lost messages with a worker, as their pool does not repeat them."""
+        """Connections that lost messages with a worker, because their pool does not repeat them."""
         self.unwanted: list[Entry] = []
-        """Half-closed connections with an event that was dropped, as its worker takes none such: it
-        may have been the last that they waited for."""
+        """Half-closed connections with a dropped event that their worker does not take: it may have
+        been the last event that they waited for."""
         self.blamed: list[Event] = []
-        """Events that the worker which has left last held, if one of them may have killed it."""
+        """Events held by the worker that has left last, if one of them may have killed it."""
         self.with_output: set[Worker] = set()
-        """Workers to which something is to be sent at the end of the turn."""
+        """Workers that have something to be sent at the end of the turn."""
         self.failed: list[tuple[Entry, BaseException]] = []
-        """Connections that are to be ended because of a bug of ours."""
+        """Connections that are to be ended because of a bug in wsraw."""
         self.leaving: dict[Worker, tuple[float, float]] = {}
-        """Workers that are to be told to leave: since when, and how many seconds they have from
-        then."""
+        """Workers that are to be told to leave: since when, and how many seconds they have."""
         self.ending: Callable[[Entry], object] = _nothing_to_end
         """Called with a connection that is in groups, before its on_close is dispatched."""
         self.left_behind = 0
-        """Bytes of events of clients that have left before any worker heard of them."""
+        """Bytes of events of clients that had left before any worker heard of them."""
         self.failed_workers: list[tuple[Worker, BaseException]] = []
-        """The same for workers' sessions."""
+        """Workers whose sessions are to be ended because of a bug in wsraw."""
         self.spliced: Spliced = Spliced()
-        """Takes what does not go to workers."""
+        """Takes the messages that do not go to workers."""
         self.bridged: Bridged = Bridged()
-        """The same of pools that are bridges, which have no workers."""
+        """Takes the events of bridges, which have no workers."""
 
     # --- events in ---
 
@@ -143,7 +142,7 @@ class Dispatcher:
                 size += len(event.body)
             response = entry.con.about.get("response")
             if response is not None:
-                # The end of a connection brings what a server has answered.
+                # An answer of the server is complete only with the end of the connection.
                 size += size_of(response)
         flow = self._flow
         flow.total += size
@@ -187,8 +186,8 @@ class Dispatcher:
         pool = entry.pool
         last = entry.holder
         if last is not None and entry.fragment is last and last.session.state is READY:
-            # The rest of a fragmented message may come with this event: from the worker that has
-            # begun it, also if it is to leave then.
+            # This event may belong to a fragmented answer: its rest comes from the worker that has
+            # begun it, even if that worker is about to leave.
             return last if last.window.has_room(size) else None
         alone = len(pool.workers) == 1
         if last is not None and not last.is_withdrawn:
@@ -223,8 +222,8 @@ class Dispatcher:
 
     @staticmethod
     def _idle(pool: Pool, since: float) -> Worker | None:
-        """An idle worker that was not stuck since then: an event waits less there than behind one
-        of another connection that takes long, or is likely to."""
+        """An idle worker that has not been stuck since then: there an event waits less than behind
+        one of another connection that takes long, or is likely to."""
         for worker in pool.workers:
             if not worker.window.in_flight and worker.window.limit and worker.slow_at <= since:
                 return worker
@@ -233,7 +232,8 @@ class Dispatcher:
     @staticmethod
     def _load(pool: Pool, worker: Worker) -> tuple[int, int]:
         outstanding, connections = len(worker.window.in_flight), len(worker.connections)
-        # sticky: a worker that joins late gets its share of the connections that come after it.
+        # sticky: a worker that joins late gets its share of the connections that are opened
+        # afterwards.
         return (connections, outstanding) if pool.sticky else (outstanding, connections)
 
     def _deliver(self, entry: Entry, worker: Worker, event: Event, size: int, now: float) -> None:
@@ -243,7 +243,7 @@ class Dispatcher:
                 self.unwanted.append(entry)
             return
         if entry.holder is not worker:
-            # These bring all that is known, unless its opener has set the state before.
+            # These events bring all that is known, unless the opener has already set a state.
             known = type(event) in (OnConnect, OnRequest) and not entry.version
             self._move(entry, worker, attach=entry.heard and not known)
         entry.in_flight += 1
@@ -267,8 +267,8 @@ class Dispatcher:
         worker.connections.add(entry)
 
     def give_back(self, entry: Entry, worker: Worker) -> None:
-        """Let a worker that has begun a new session go on holding a connection, with its events
-        that wait."""
+        """Let a worker that has begun a new session hold its connection again, with the events that
+        wait."""
         self.hold(entry, worker)
         if entry.parked:
             self.queue(entry)
@@ -289,18 +289,18 @@ class Dispatcher:
         worker.fresh_acks = True
         self.with_output.add(worker)
         flow, suspects = self._flow, self.suspects
-        # Once a turn: the age of the next events is not known before the acks are measured.
+        # Once a turn: the age of the next events is known only after the acks are measured.
         stuck = worker.slow_at < flow.now and worker.window.is_stuck(flow.now)
         flights = worker.window.take(ack)
         if stuck and flights:
-            # A slow event is acked at once, without those behind it: it is the last one here.
+            # A slow event is acked at once, without the following ones: it is the last one here.
             culprit = flights[-1].owner
             culprit.slow_at = worker.slow_at = flow.now
         for flight in flights:
             entry = flight.owner
             entry.in_flight -= 1
             if entry.gone:
-                # The worker acked its on_close too early; the accounts must stay right.
+                # The worker acked its on_close too early; the accounts must still be right.
                 suspects.clear(flight.event)
                 continue
             size = flight.size
@@ -312,15 +312,16 @@ class Dispatcher:
                 if entry.pauses:
                     flow.check_marks(entry)
                 if entry.parked and (entry.queue is None or not entry.in_flight):
-                    # With nothing in flight it can go to any worker.
+                    # With nothing in flight, the connection can go to any worker.
                     self.queue(entry)
             except Exception as error:
                 self.failed.append((entry, error))
         return flights
 
     def take_back(self, worker: Worker, seq: int, pool: Pool) -> Entry | None:
-        """Return an event whose handler has failed, and those of its connection behind it, to the
-        front of their connection. Give that, or None if the event is not in flight."""
+        """Return an event whose handler has failed, and the following ones of its connection, to
+        the front of that connection. Return the connection, or None if the event is not in
+        flight."""
         flight = worker.window.in_flight.get(seq)
         if flight is None:
             return None
@@ -330,7 +331,7 @@ class Dispatcher:
             entry = each.owner
             entry.in_flight -= 1
             self.suspects.clear(each.event)
-            # No handler has begun with those behind it.
+            # No handler has begun with the following events.
             each.left = each.event.seq <= seq
             if not entry.gone:
                 self._take_back(pool, each, True, False, False, False, False)
@@ -339,8 +340,8 @@ class Dispatcher:
     # --- faults of our own ---
 
     def recount(self, entry: Entry) -> None:
-        """Set the accounts of a connection by what is parked and in flight, after a fault that may
-        have left them wrong."""
+        """Recount the accounts of a connection from its parked events and those in flight, because
+        a bug may have left them wrong."""
         size = sum([size for _, size, _ in entry.parked])
         size += sum([held_size(record) for _, record in entry.held_back or ()])
         if entry.splice is not None:
@@ -383,7 +384,7 @@ class Dispatcher:
         holder = entry.holder
         ready = holder is not None and not holder.is_withdrawn
         if entry.in_flight and not ready:
-            # It moves when its last event is acked: then `acked` queues it.
+            # The connection moves when its last event is acked: then `acked` queues it.
             entry.leave_queue()
             return
         pool = entry.pool
@@ -430,7 +431,8 @@ class Dispatcher:
             while worker.bound and left and self._serve(worker.bound, worker, now):
                 left -= 1
                 if pool.waiting or pool.unheard:
-                    # Those that wait for any worker do not wait for all that wait for this one.
+                    # Connections that wait for any worker do not wait behind those that wait for
+                    # this one.
                     self._serve_waiting(pool, now)
             pool.is_behind |= not left
         left = SERVED
@@ -439,7 +441,7 @@ class Dispatcher:
                 break
             left -= 1
         pool.is_behind |= not left
-        # Those just served may have more events, and their worker room for them.
+        # The connections just served may have more events, and their worker room for them.
         for worker in workers:
             left = share
             while worker.bound and left and self._serve(worker.bound, worker, now):
@@ -447,10 +449,8 @@ class Dispatcher:
             pool.is_behind |= not left
 
     def _reassign(self, pool: Pool, now: float) -> None:
-        """Give the connections of workers that left to other workers before their next event.
-
-        If the gateway dies, only connections that a worker holds get their on_close.
-        """
+        """Give connections whose worker has left to other workers before their next event comes. If
+        the gateway dies, only connections that a worker holds get their on_close."""
         # A stuck worker may not read for long. If all are stuck, this waits for the next turn.
         workers = [w for w in pool.workers if not (w.window.is_closed or w.window.is_stuck(now))]
         pool.reassigning = bool(workers)
@@ -467,7 +467,7 @@ class Dispatcher:
 
     def keep_left_behind(self, entry: Entry) -> bool:
         """Keep the events of a client that has left before a worker heard of it, behind those of
-        all others. False: too many are kept already."""
+        all others. False if too many are kept already."""
         if entry.left_behind:
             return True
         flow = self._flow
@@ -487,7 +487,7 @@ class Dispatcher:
         while pool.suspects:
             entry = next(iter(pool.suspects))
             if entry.parked[0][0] not in self.suspects:
-                # The worker that held it has come back.
+                # The worker that held the connection has come back.
                 self.queue(entry, front=True)
                 continue
             worker = self._isolated_worker(pool, now)
@@ -498,7 +498,7 @@ class Dispatcher:
                 self._deliver_parked(entry, worker, now)
             except Exception as error:
                 self.failed.append((entry, error))
-        # All are delivered: workers that have none of them in flight rejoin.
+        # No suspects wait any more: workers that have none of them in flight rejoin.
         for worker in list(pool.isolated):
             if not any(
                 flight.event in self.suspects for flight in worker.window.in_flight.values()
@@ -507,13 +507,13 @@ class Dispatcher:
                 pool.isolated.remove(worker)
 
     def _isolated_worker(self, pool: Pool, now: float) -> Worker | None:
-        """An idle worker that gets nothing else; None if there is none yet."""
+        """A worker that gets nothing but suspects; None if there is none yet."""
         for worker in pool.isolated:
             if not worker.window.in_flight:
                 return worker
         if all(worker.window.is_slow(now) for worker in pool.isolated):
-            # None yet, or all of them take long: one more, the idlest; but a worker must be left
-            # for the events that are not suspects.
+            # None, or all of them take long: isolate one more, the idlest one. But one worker must
+            # be left for events that are not suspects.
             others = [worker for worker in pool.workers if not worker.window.is_closed]
             if len(others) > bool(pool.isolated or pool.expects_worker(now)):
                 worker = min(others, key=lambda worker: len(worker.window.in_flight))
@@ -522,7 +522,7 @@ class Dispatcher:
                     and len(others) == 1
                     and not worker.window.acked_events
                 ):
-                    # The only worker: events that have waited for it come first, once.
+                    # It is the only worker: events that have waited for it come first, once.
                     return None
                 worker.window.close()
                 pool.isolated.append(worker)
@@ -555,11 +555,11 @@ class Dispatcher:
             if worker is None:
                 return False
             entry.leave_queue()
-            # Half a window is its share; beyond that its next ack queues it again.
+            # Half a window is its share; beyond that, its next ack queues it again.
             if not entry.in_flight or 2 * entry.in_flight < worker.window.limit:
                 self._deliver_parked(entry, worker, now)
         except Exception as error:
-            # It would be tried for ever.
+            # The delivery would be tried again for ever.
             entry.leave_queue()
             self.failed.append((entry, error))
         return True
@@ -581,8 +581,8 @@ class Dispatcher:
         self.with_output.add(worker)
 
     def drain(self, pool: Pool, worker: Worker, deadline: float) -> None:
-        """Let a worker finish and leave. First it goes on with messages that it sends in fragments,
-        as its clients send them: for half of the time at most."""
+        """Let a worker finish and leave. For at most half of the time it first completes messages
+        that it sends in fragments, as its clients' fragments come."""
         if worker.session.state is READY and worker not in self.leaving:
             self.withdraw(pool, worker)
             self.leaving[worker] = self._flow.now, deadline
@@ -599,8 +599,8 @@ class Dispatcher:
                 self.with_output.add(worker)
 
     def withdraw(self, pool: Pool, worker: Worker) -> None:
-        """Give a worker nothing new, whatever it acks, without telling it: its connections move
-        when their last events are acked, and no message to them is unfinished."""
+        """Give a worker nothing new without telling it, whatever it acks. Its connections move once
+        their last events are acked, and no message to them is unfinished."""
         worker.is_withdrawn = True
         if worker in pool.workers:
             pool.workers.remove(worker)
@@ -618,11 +618,9 @@ class Dispatcher:
         lost: bool = False,
     ) -> None:
         """Return the events of a worker whose session is over to the front of their connections.
-
-        `died`: an event may have been handled in part, and its delivery count says so. `counts`:
-        one of the events may have killed it, and they are put into `blamed`; a death is counted for
-        them if it is `certain`. `lost`: its link was lost, and the worker lives.
-        """
+        `died`: an event may have been partly handled, and its delivery count says so. `counts`: one
+        of the events may have killed the worker, and they are put into `blamed`; if the death is
+        `certain`, it is counted for them. `lost`: the link was lost, and the worker lives."""
         self.blamed = []
         alone = worker.window.is_closed and len(worker.window.in_flight) == 1
         if not died:
@@ -649,11 +647,12 @@ class Dispatcher:
                 pool.reassigning = True
         worker.connections.clear()
         self._release_bound(worker)
-        # Suspects of older connections come first: those have been served well for longer.
+        # Suspects of older connections come first: those connections have worked well for longer.
         for entry in sorted(entries, key=_id_of, reverse=True) if counts else list(entries):
             if entry.parked:
                 try:
-                    # An event that has killed alone is tried again behind the other suspects.
+                    # An event that has killed a worker while alone is tried again behind the other
+                    # suspects.
                     self.queue(entry, front=not (counts and alone))
                 except Exception as error:
                     self.failed.append((entry, error))
@@ -690,7 +689,7 @@ class Dispatcher:
             and type(event) is OnMessage
             and (entry.splice is None or not is_among(event, entry.splice.begun))
         ):
-            # The other ones of a spliced connection are forwarded.
+            # The other messages of a spliced connection are forwarded.
             self._drop(entry, event, flight.size)
         elif died and flight.left and not pool.repeats and type(event) is not OnClose:
             self._drop(entry, event, flight.size)
@@ -709,7 +708,7 @@ class Dispatcher:
             self.queue(entry)
 
     def forget(self, entry: Entry) -> None:
-        """Drop all that is parked of a connection, and take it from its worker."""
+        """Drop all parked events of a connection, and take it from its worker."""
         self.detach(entry)
         if not entry.heard:
             self._uncount_left_behind(entry)

@@ -1,7 +1,7 @@
 """Sans-I/O. What the gateway knows of a connection beside the connection itself.
 
-Its delivery (holder, in flight, parked) is changed by dispatcher.py, its accounts and pauses by
-accounts.py, its output by outgoing.py, all else by registry.py and the commands of workers.
+An entry's delivery (holder, in flight, parked) is changed by dispatcher.py, its accounts and pauses
+by accounts.py, its output by outgoing.py, all else by registry.py and the commands of workers.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from wsraw.gateway.connection.connection import Connection
 
 EVENT_COST: Final = 256
-"""Bytes that an event takes beside its data, so that a flood of empty messages counts too."""
+"""Bytes that an event counts beside its data, so that a flood of empty messages counts, too."""
 
 Pause = NewType("Pause", int)
 """Why reading from a connection is paused: one bit for each reason."""
 
 PAUSED_OWN: Final = Pause(1)
-"""More of its own bytes wait than the high-water mark, which is lower while memory is crowded.
-"""
+"""More bytes of the connection wait than the high-water mark, which is lower while memory is
+crowded."""
 PAUSED_COUPLED: Final = Pause(2)
-"""A connection coupled to it has too much unwritten output."""
+"""A coupled connection has too much unwritten output."""
 PAUSED_STOPPING: Final = Pause(8)
 """The gateway is stopping: nothing new is taken."""
 PAUSED_RATE: Final = Pause(16)
 """The peer has sent more in a second than it may."""
 PAUSED_FULL: Final = Pause(32)
-"""All connections together hold all that they may."""
+"""All connections together hold as much as they may."""
 PAUSED_SPLICED: Final = Pause(64)
 """The connection that it is spliced with is busy with a large message."""
 
@@ -47,14 +47,15 @@ class Burst:
     def __init__(self, until: float, batch: tuple[int, int] | None) -> None:
         self.until = until
         self.batch = batch
-        """Session and number of the batch that has begun it: all of that is queued at once."""
+        """Session and number of the batch that began the burst: all of that batch is queued at
+        once."""
         self.allowance = 0
-        """Bytes of output above the limit."""
+        """Bytes of output that are allowed above the limit."""
 
 
 class SplicedSide:
-    """One side of two connections between which the gateway forwards: plain data, which
-    gateway/splices/ acts on."""
+    """One of two connections between which the gateway forwards: plain data for
+    gateway/splices/."""
 
     __slots__ = (
         "begun",
@@ -71,23 +72,23 @@ class SplicedSide:
         self.other = other
         """The id of the other connection."""
         self.framing = framing
-        """What is a message in the bytes of a raw side: `chunk`, `line` or `length`."""
+        """What counts as a message in the bytes of a raw side: `chunk`, `line` or `length`."""
         self.type = type_
-        """Of the messages that a WebSocket gets from a raw side: `text` or `binary`."""
+        """The type of messages that a WebSocket gets from a raw side: `text` or `binary`."""
         self.begun: list[Event] = []
-        """Events in flight whose handlers may still send: what comes after them waits."""
+        """Events in flight whose handlers may still send: later messages wait."""
         self.waiting: list[OnMessage] = []
-        """Messages that wait for that, counted in the account."""
+        """Messages that wait for those handlers, counted in the account."""
         self.flows = False
-        """What comes is forwarded at once."""
+        """Messages are forwarded at once."""
         self.buffer = bytearray()
-        """Bytes of a message that is not whole, on their way to or from a raw side."""
+        """Bytes of an incomplete message, on its way to or from a raw side."""
         self.has_passed_fin = False
-        """That its peer sends no more was passed on."""
+        """The end of what its peer sends was passed on."""
 
 
 class Reopening:
-    """What a connection's successor needs to know."""
+    """What the successor of a connection takes over."""
 
     __slots__ = ("asked", "attempts")
 
@@ -98,7 +99,7 @@ class Reopening:
 
 Parked: TypeAlias = tuple[Event, int, float]
 NOTHING: Final[deque[Parked]] = deque(maxlen=0)
-"""No parked events: one for all, as an empty deque takes 600 bytes."""
+"""Stands for no parked events: one for all, because an empty deque takes 600 bytes."""
 Worker: TypeAlias = WorkerOf["Entry"]
 Pool: TypeAlias = PoolOf["Entry"]
 Canary: TypeAlias = CanaryOf["Entry"]
@@ -107,13 +108,14 @@ Queue: TypeAlias = "OrderedDict[Entry, None]"
 
 
 def held_size(record: Send | Close) -> int:
-    """Bytes of a command that is held back, in the connection's account."""
+    """Bytes that a held-back command counts in the connection's account."""
     return EVENT_COST + (len(record.data) if isinstance(record, Send) else 0)
 
 
 class Entry:
-    """The bookkeeping of one connection. It has this many attributes, and no parts, because those
-    that take part in each message would cost a look-up more, and parts more memory when idle."""
+    """The bookkeeping of one connection. It has this many attributes, and no parts, because
+    attributes that each message needs would cost a further look-up, and parts would take memory
+    while idle."""
 
     __slots__ = (
         "burst",
@@ -169,77 +171,79 @@ class Entry:
         self.pool = pool
         self.totals = totals
         self.is_open = True
-        """Its on_close has not come about yet."""
+        """Its on_close has not been dispatched yet."""
         self.since = now
         self.received_at = 0.0
-        """When a message of its peer last came, and when data was last queued for it; 0: never."""
+        """When the last message came from the peer, and when data was last queued for it; 0:
+        never."""
         self.sent_at = 0.0
         self.idle_since = now
-        """When it was last found waiting for somebody else than its peer."""
+        """When it was last found waiting for anything but its peer."""
         self.gone = False
-        """Forgotten: what its connection still reports is dropped."""
+        """The entry is forgotten: what its connection still reports is dropped."""
         # dispatch
         self.holder: Worker | None = None
         self.in_flight = 0
         self.parked: deque[Parked] = NOTHING
-        """Events that wait, with their sizes, and since when they have waited."""
+        """Parked events, with their sizes, and since when they have waited."""
         self.queue: Queue | None = None
-        """Where it waits: a queue of its pool, or the bound queue of a worker."""
+        """The queue in which it waits: one of its pool, or the bound queue of a worker."""
         self.slow_at = -math.inf
-        """When an event of it last made its worker late."""
+        """When one of its events last made its worker late."""
         self.inherited = False
-        """The connection ended with an earlier gateway. Its state is with the worker that held it,
-        which gets its on_close while it lives."""
+        """The connection ended with an earlier gateway. The worker that held it has its state, and
+        gets its on_close as long as it lives."""
         self.heard = False
-        """A worker has been sent an event of it, or has opened it."""
+        """A worker has been sent one of its events, or has opened it."""
         self.left_behind = 0
-        """Bytes of its events if its client has left before a worker heard of it."""
+        """Bytes of its events if its client had left before a worker heard of it."""
         self.closed_by_handler = False
-        """Messages of its peer do not go to handlers from now on."""
+        """The peer's messages no longer go to handlers."""
         self.splice: SplicedSide | None = None
-        """Where they go instead, if anywhere; else they are dropped."""
+        """Where messages go instead of to handlers; None: they are dropped."""
         # flow
         self.event_bytes = 0
-        """Bytes parked and in flight."""
+        """Bytes of parked events and events in flight."""
         self.output_counted = 0
-        """Bytes of output, as last counted, for its own marks."""
+        """Bytes of output, as last counted, for the connection's own marks."""
         self.output_memory = 0
-        """Bytes of memory of its output, as last counted, without shared frames."""
+        """Bytes of memory of the output, as last counted, without shared frames."""
         self.kept = 0
-        """Bytes that handlers store in it: state, groups, marks, couples."""
+        """Bytes that handlers store in the entry: state, groups, marks, couples."""
         self.unfinished = 0
         """Bytes of an incomplete message and of compression, as last counted."""
         self.pauses = 0
-        """Each `Pause` that holds for it; it is read while there is none."""
+        """All `Pause` bits that hold; the connection is read while there are none."""
         self.paused_since = 0.0
         self.burst: Burst | None = None
         self.over = False
-        """The output was above the high-water mark and is not yet below the low one."""
+        """The output was above the high-water mark and is not yet below the low-water mark."""
         self.couples: set[Entry] | None = None
         # commands
         self.state = b""
         self.version = 0
         self.groups: set[str] | None = None
         self.user = ""
-        """The user that handlers have bound it to."""
+        """The user to which handlers have bound it."""
         self.name: str | None = None
         self.opener: Worker | None = None
         self.reopening: Reopening | None = None
-        """Set if a successor is opened when it ends."""
+        """Set if a successor is to be opened when the connection ends."""
         self.dial_at = 0.0
-        """The earliest time to dial it."""
+        """The earliest time to dial the connection."""
         self.owner: Worker | None = None
-        """The worker with whose session it ends: opened outside any event and without a name."""
+        """The worker with whose session the connection ends, because it was opened outside any
+        event and without a name."""
         self.fragment: Worker | None = None
-        """The worker in the middle of a fragmented message to it."""
+        """The worker that is in the middle of a fragmented message to the connection."""
         self.fragment_since = 0.0
         self.held_back: deque[tuple[Worker | None, Send | Close]] | None = None
-        """Commands that wait until that message is finished."""
+        """Commands that wait until that message is complete."""
         self.marks: list[tuple[int, Worker, int]] | None = None
         self.written = 0
         """Bytes that the kernel has taken, or that were dropped."""
         self.skipped = 0
-        """Bytes of those that were dropped."""
+        """Bytes of dropped output."""
 
     @property
     def sent(self) -> int:
@@ -253,12 +257,12 @@ class Entry:
 
     @property
     def carried_at(self) -> float:
-        """When data was last carried, in either direction; at first, when it began."""
+        """When data was last carried, in either direction; initially, when the connection began."""
         return max(self.since, self.received_at, self.sent_at)
 
     def park(self, event: Event, size: int, since: float, *, front: bool = False) -> None:
-        """Let an event wait behind the others; a returned one in front of them. `since`: when it
-        came, or was given out before."""
+        """Let an event wait behind the others, or in front of them if it was returned. `since`:
+        when the event came, or when it had been delivered."""
         if not self.parked:
             self.parked = deque()
         self.pool.totals.parked += 1
@@ -282,7 +286,7 @@ class Entry:
         return parked
 
     def leave_queue(self) -> None:
-        """Wait for no worker."""
+        """Remove it from the queue in which it waits."""
         if self.queue is not None:
             self.queue.pop(self, None)
             self.queue = None

@@ -6,9 +6,9 @@ closes the connection (1011).
 
 Output is bounded: a slow reader that exceeds the limit is closed (1008), unless the message was
 published and the setting `overflow` allows to drop it; no message is written in part. A reader is
-slow if it does not take what is sent, not if a handler queues much at once (see `_check_limit`). So
-a connection above the limit is written to first: it is `over_limit` until the end of the turn, and
-is closed then if the kernel has not taken enough.
+slow if it does not take its output, not if a handler queues much at once (see `_check_limit`). So
+the gateway first writes to a connection above the limit: the connection is `over_limit` until the
+end of the turn, and is then closed if the kernel has not taken enough.
 
 Large work is done in shares, so that other connections do not wait for it: a message to a large
 group is sent to some members in each turn, and a large message is compressed piece by piece. A
@@ -36,20 +36,20 @@ from wsraw.link.records import Close, Send, gateway_decoder
 from wsraw.link.states import GONE
 
 FRAME_HEAD: Final = 14
-"""The most bytes that a WebSocket frame has beside its data (RFC 6455, section 5.2)."""
+"""The most bytes of a WebSocket frame beside its data (RFC 6455, section 5.2)."""
 
 AT_ONCE: Final = 1.0
-"""Seconds within which all that is queued for a connection counts as queued at once."""
+"""Seconds within which data for a connection counts as queued at once."""
 
 FRAGMENT_TIMEOUT: Final = 30.0
-"""Seconds within which a fragmented message must be finished."""
+"""Seconds within which a fragmented message must be completed."""
 
 MOST_BROADCASTS: Final = 16
-"""Messages that are being sent to large groups; with more, workers that publish wait."""
+"""Messages that are being sent to large groups; if there are more, workers that publish wait."""
 
 SHARE: Final = 32
-"""Members of a group that get a published message at once, and the connections that get those of
-large groups in a turn, until it is known how long writing takes (see `pace`). Connections that have
+"""Members of a group that get a published message at once, and connections that get messages of
+large groups in a turn, until the time of a write is known (see `pace`). Connections that have
 something to write anyway count, too."""
 
 LEAST_SHARE: Final = 16
@@ -57,19 +57,19 @@ MOST_SHARE: Final = 128
 """The fewest and the most members in a turn."""
 
 BROADCAST_TIME: Final = 0.0004
-"""Seconds of a turn for writing published messages. Whoever wants an answer meanwhile waits for two
-turns, and an echo takes 0.5 ms without them. Shorter shares would cost more turns than they
-gain."""
+"""Seconds of a turn for writing published messages. A client that waits for an answer meanwhile
+waits for two turns; without them an echo takes 0.5 ms. Shorter shares would cost more turns than
+they save."""
 
 PER_MEMBER: Final = 5
-"""Messages for each of those members in a turn, on average."""
+"""Messages that each of those members may get in a turn, on average."""
 
 WAITING: Final = 100
-"""Bytes of memory for each member that has not got a message yet."""
+"""Bytes of memory for each member that has not been sent a message yet."""
 
 
 class Broadcast:
-    """A published message, and the members that have not got it yet."""
+    """A published message, and the members that have not been sent it yet."""
 
     __slots__ = ("members", "message", "size")
 
@@ -77,7 +77,7 @@ class Broadcast:
         self.members = members
         self.message = message
         self.size = len(message.data) + WAITING * len(members)
-        """Bytes that it counts for while members wait for it."""
+        """Bytes that the message counts while members wait for it."""
 
 
 class Outgoing:
@@ -100,26 +100,28 @@ class Outgoing:
         self._close = close
         self._fault = fault
         self.over_limit: dict[Entry, None] = {}
-        """Connections with too much output, to be written to and then closed if it still is."""
+        """Connections with too much output: they are written to, and closed if it is still too
+        much."""
         self.fragmented: set[Entry] = set()
         self.compressing: dict[Entry, tuple[Worker | None, Send]] = {}
-        """Connections whose next message is large and is being compressed, in turn."""
+        """Connections whose next message is large and is being compressed; they take turns."""
         self._compressor = Worker(b"", gateway_decoder(), 0.0)
-        """Is the worker of an unfinished message while one is compressed: all others wait."""
+        """Stands for the worker of an unfinished message while one is compressed: all others
+        wait."""
         self.forwarder = Worker(b"", gateway_decoder(), 0.0)
-        """Is the worker of an unfinished message that comes from a spliced connection."""
+        """Stands for the worker of an unfinished message that comes from a spliced connection."""
         self.broadcasts: list[Broadcast] = []
         """Messages that are being sent to large groups, in order."""
         self._turn = 0
-        """Which of them had its turn last."""
+        """Index of the broadcast whose turn was last."""
         self.share = SHARE
         self.work = 0
-        """What commands have cost, in units of a small one."""
+        """The cost of commands so far, in units of a small one."""
         self.dropped = 0
-        """Published messages that slow readers did not get, as the policy allows."""
+        """Published messages that slow readers did not get, as the setting `overflow` allows."""
 
     def send(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> str | None:
-        """Queue one frame or chunk; give why it is refused, if it is."""
+        """Queue one frame or chunk; return why it is refused, if it is."""
         under_way = entry.fragment is not None
         if (under_way or not send.final) and self._must_wait(entry, worker, send, now):
             return None
@@ -135,7 +137,7 @@ class Outgoing:
                 self._begin_compressing(entry, worker, send)
                 return None
             if under_way:
-                # What has been sent of that message cannot be taken back, nor finished.
+                # What was sent of that message can neither be taken back nor completed.
                 self.cut_short(entry, now)
             elif entry.fragment is not None:
                 self.forget(entry)
@@ -143,15 +145,15 @@ class Outgoing:
         entry.totals.sent += 1.0
         self._dirty[con] = None
         if con.endpoint is None or output.early_size:
-            # It is not open yet: no write will count its output.
+            # The connection is not open yet, so no write will count its output.
             self._flow.output_changed(entry)
         if entry.fragment is not None and send.final:
             self._send_held_back(entry, True, now)
         return None
 
     def _must_wait(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> bool:
-        """Whether a frame was put behind another worker's message, or one that is compressed. Else
-        it may have begun a message of several frames."""
+        """Whether a frame was put behind another worker's message, or behind one that is being
+        compressed. If not, it may have begun a message of several frames."""
         if entry.con.kind in ("raw", "http"):
             return False
         if entry.fragment is None:
@@ -182,9 +184,9 @@ class Outgoing:
     def _check_limit(self, entry: Entry, worker: Worker | None, size: int, now: float) -> None:
         """Note the connection as `over_limit` if `size` bytes of output are too many for it.
 
-        What is queued at once may be more than the limit, up to what a batch carries, or an event
-        in several: within a second, or within the batch that has begun it. Until so much of that is
-        written that the limit holds again, the output must not grow above it.
+        Data that is queued at once, which means within a second or within the batch that began it,
+        may exceed the limit, up to the size of a batch, or of an event in several batches. Until
+        enough is written for the limit to hold again, the output must not grow further.
         """
         limit, burst = self._limit, entry.burst
         batch = (worker.session.number, worker.session.batches) if worker is not None else None
@@ -201,8 +203,8 @@ class Outgoing:
             self.over_limit[entry] = None
 
     def close_overflowing(self, now: float) -> None:
-        """Close those `over_limit` that still are, after the kernel could take their output. One
-        that is closing cannot grow: it gets its last bytes."""
+        """Close connections that are still over the limit after the kernel could take their output.
+        A connection that is closing cannot grow: it is sent its last bytes."""
         while self.over_limit:
             entry, _ = self.over_limit.popitem()
             con = entry.con
@@ -214,7 +216,8 @@ class Outgoing:
                 self._overflow(entry, now)
 
     def hold_close(self, entry: Entry, worker: Worker, close: Close) -> bool:
-        """Let a close wait behind a message that is being compressed; False if there is none."""
+        """Let a close wait behind a message that is being compressed; False if there is no such
+        message."""
         if entry not in self.compressing:
             return False
         self._hold_back(entry, worker, close)
@@ -244,7 +247,7 @@ class Outgoing:
             self._fault(entry.con, error, now)
 
     def _send_held_back(self, entry: Entry, is_finished: bool, now: float) -> None:
-        """Send what was held back, in order, after a frame, or after the last one of its message.
+        """Send held-back data, in order, after a frame, or after the last frame of its message.
 
         If some of it begins a fragmented message, the rest of that follows at once, and all else
         waits again.
@@ -259,16 +262,16 @@ class Outgoing:
             elif worker is None or not self.hold_close(entry, worker, record):
                 self._close(entry, record.code, record.reason, "handler", now)
         if entry.fragment is not None and entry.fragment.session.state is GONE:
-            # Begun by a worker that has left since: it will never be finished.
+            # The message was begun by a worker that has left since, so it will never be completed.
             self.cut_short(entry, now)
 
     def cut_short(self, entry: Entry, now: float) -> None:
-        """Close a connection to which a fragmented message will never be finished."""
+        """Close a connection whose fragmented message will never be completed."""
         self.forget(entry)
         self._close(entry, 1011, "a message was cut short", "handler", now)
 
     def forget(self, entry: Entry) -> None:
-        """Drop the unfinished message, and what waits behind it."""
+        """Drop the unfinished message, and the data that waits behind it."""
         worker, entry.fragment = entry.fragment, None
         if worker is not None and worker is not entry.opener and worker is not entry.owner:
             worker.ties.discard(entry)
@@ -284,13 +287,14 @@ class Outgoing:
         return con.output.size + size > self._limit
 
     def unfinished(self, now: float) -> list[Entry]:
-        """Connections whose fragmented message was not finished in time."""
+        """Connections whose fragmented message was not completed in time."""
         return [r for r in self.fragmented if now - r.fragment_since > FRAGMENT_TIMEOUT]
 
     def publish(
         self, members: Collection[Entry], excluded: set[int], message: PublishedMessage, now: float
     ) -> str | None:
-        """Send to all members of a group, framed once for all that take the same frame."""
+        """Send a message to all members of a group, framed once for all connections that take the
+        same frame."""
         data = message.data
         if message.kind == "text":
             try:
@@ -300,7 +304,7 @@ class Outgoing:
         if excluded:
             members = [entry for entry in members if entry.id not in excluded]
         if len(members) <= self.share and len(data) <= DEFLATED_AT_ONCE:
-            # They get it at once, whatever is on its way to large groups.
+            # Members get it at once, whatever is on its way to large groups.
             self._deliver_all(list(members), message, now)
             return None
         if len(self.broadcasts) >= MOST_BROADCASTS:
@@ -313,11 +317,12 @@ class Outgoing:
         return None
 
     def room(self, entry: Entry) -> int:
-        """Bytes that may be queued for a connection before it reaches its limit."""
+        """Bytes that may be queued for a connection until its limit is reached."""
         return self._limit - entry.con.output.waiting - entry.event_bytes
 
     def replay(self, entry: Entry, messages: Collection[PublishedMessage], now: float) -> None:
-        """Send a connection what was published before it came, behind what it is owed."""
+        """Send a connection what was published before it joined, after earlier messages that it
+        must get first."""
         self.catch_up(entry, now)
         for message in messages:
             self._deliver_alone(entry, message, now)
@@ -333,14 +338,14 @@ class Outgoing:
                     self.catch_up(entry, now)
                 self._deliver_alone(entry, message, now)
             except Exception as error:
-                # The others get it.
+                # The other members get it.
                 self._fault(entry.con, error, now)
             self.work += 1
 
     def pace(self, seconds: float) -> None:
-        """Adapt the share of a turn to the time that a write has taken in the last one."""
+        """Adapt the share of a turn to the time that a write took in the last turn."""
         fitting = BROADCAST_TIME / seconds if seconds > 0 else MOST_SHARE
-        # Half of the way: a write may have waited for the core.
+        # Only half of the way, because a write may have waited for the core.
         share = (self.share + min(MOST_SHARE, int(fitting))) // 2
         self.share = max(LEAST_SHARE, share)
 
@@ -352,8 +357,8 @@ class Outgoing:
             self._broadcast(max(LEAST_SHARE, self.share - len(self._dirty)), now)
 
     def _broadcast(self, left: int, now: float) -> None:
-        """Send some members all messages that were published to them: it is one write for each. The
-        messages take turns, so that a group does not wait for a larger one."""
+        """Send some members all messages that were published to them, with one write for each
+        member. The messages take turns, so that a small group does not wait for a larger one."""
         self._turn = (self._turn + 1) % len(self.broadcasts)
         first = self.broadcasts[self._turn]
         until = self.work + PER_MEMBER * left
@@ -363,15 +368,15 @@ class Outgoing:
         self._drop_finished()
 
     def _deliver_waiting(self, entry: Entry, now: float) -> bool:
-        """Send a member what was published to it, in order; False if a message is being compressed:
-        nobody can have it yet, nor what follows."""
+        """Send a member the messages that were published to it, in order; False if a message is
+        being compressed: then nobody can get it yet, nor the following ones."""
         for broadcast in self.broadcasts:
             if entry in broadcast.members:
                 try:
                     if not self._deliver(entry, broadcast.message, now):
                         return False
                 except Exception as error:
-                    # The others get it.
+                    # The other members get it.
                     self._fault(entry.con, error, now)
                 broadcast.members.pop(entry, None)
                 self.work += 1
@@ -391,8 +396,8 @@ class Outgoing:
                 self._deliver_alone(entry, broadcast.message, now)
 
     def _deliver_alone(self, entry: Entry, message: PublishedMessage, now: float) -> None:
-        """Queue a published message for one member, now. If it takes long to compress, that is done
-        for this one alone, and the others do not wait."""
+        """Queue a published message for one member now. If compressing it takes long, that is done
+        for this member alone, and the others do not wait."""
         if not self._deliver(entry, message, now):
             self.send(entry, None, Send(entry.id, message.data, message.kind), now)
 
@@ -418,7 +423,8 @@ class Outgoing:
         entry.sent_at = now
         entry.totals.sent += 1.0
         if con.endpoint is not None and entry.output_counted:
-            # The kernel is full, and will say when it is not: trying costs more than a message.
+            # The kernel's buffer is full, and writability will be reported: trying costs more than
+            # a message.
             self._flow.output_changed(entry)
         else:
             self._dirty[con] = None
@@ -428,7 +434,7 @@ class Outgoing:
             if self._policy == "drop-oldest":
                 size = con.output.size
                 self.dropped += con.output.drop_oldest_framed(self._limit)
-                # As good as written, for marks behind it.
+                # For marks behind it, a dropped message counts as written.
                 entry.written += size - con.output.size
                 entry.skipped += size - con.output.size
                 self._flow.output_changed(entry)

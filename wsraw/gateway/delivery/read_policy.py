@@ -34,22 +34,23 @@ from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import PAUSED_FULL, entry_of
 
 EARLY_LIMIT: Final = 8 * 1024
-"""Bytes that a client may send before it is accepted; beyond that it is not read from."""
+"""Bytes that a client may send before it is accepted; then it is not read from until it is
+accepted."""
 
 
 class Reading(Enum):
-    """The answers."""
+    """What the loop should do with a connection."""
 
     YES = "yes"
     IN_TURN = "in turn"
-    """Something read is still to be parsed, or the peer sends much: others come first."""
+    """Read bytes are still to be parsed, or the peer sends much: other connections come first."""
     NO = "no"
-    """Something else must happen first; after EOF nothing will."""
+    """Something else must happen first; after EOF nothing more is read."""
 
 
 def may_read(con: Connection, *, eof: bool, lingering: bool, is_busy: bool = False) -> Reading:
-    """Whether to wait for bytes of a connection. `lingering`: its socket outlives it. `is_busy`:
-    its peer sends more than its share of a turn."""
+    """Whether to wait for bytes of a connection. `lingering`: its socket outlives the connection.
+    `is_busy`: its peer sends more than its share of a turn."""
     if not lingering:
         if is_paused(con):
             return Reading.NO
@@ -59,7 +60,7 @@ def may_read(con: Connection, *, eof: bool, lingering: bool, is_busy: bool = Fal
 
 
 def is_paused(con: Connection) -> bool:
-    """Whether nothing may be read from a connection, nor parsed of what was read."""
+    """Whether no bytes of a connection may be read or parsed."""
     state = con.state
     if state is CONNECTING:
         return len(con.intake.unparsed) >= EARLY_LIMIT
@@ -77,7 +78,7 @@ def is_answered(con: Connection) -> bool:
 
 def must_wait(flow: Flow, con: Connection) -> bool:
     """Whether the memory of all connections forbids reading from this one now. Connections that are
-    not open yet, or are closing, are read all the same: that ends soon and adds little."""
+    not open yet, or are closing, are still read: that ends soon and adds little."""
     if not (flow.full or flow.total > flow.check_above):
         return False
     entry = entry_of(con)

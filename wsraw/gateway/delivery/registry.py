@@ -1,7 +1,7 @@
 """Sans-I/O. The registry of connections, by id, by name and by group; and how they are ended.
 
-After each turn the sockets do what it asks for: `dirty` connections have output to write or a close
-to finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
+After each turn the sockets do what the registry asks for: `dirty` connections have output to write
+or a close to finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
 """
 
 from __future__ import annotations
@@ -34,25 +34,26 @@ from wsraw.link.records import (
 from wsraw.link.states import GONE
 
 ALIASES_KEPT: Final = 10_000
-"""Ids of `open` commands that were answered with an existing connection; the oldest is dropped."""
+"""Ids of `open` commands that were answered with an existing connection; further ones replace the
+oldest."""
 
 
 KICKED: Final = "kicked"
-"""The cause of a close that an operator has asked for."""
+"""The cause of a close by an operator."""
 
 UPGRADE: Final = "upgrade"
-"""The cause of the end of a connection that an upgrade cannot move, or not for longer."""
+"""The cause of the end of a connection that an upgrade cannot move, or cannot keep any longer."""
 
 RESTART: Final = 1012
-"""The close code of such an end, Service Restart: the client may connect again (IANA)."""
+"""The close code of that end, Service Restart: the client may connect again (IANA)."""
 
 
 class Ids:
-    """Connection ids: one counter, so that none is ever used again while a gateway lives."""
+    """Connection ids from one counter, so that none is reused while a gateway lives."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
-        """The number of this gateway among those of its run folder, in front of each id."""
+        """The number of this gateway among those of its run folder, a prefix of each id."""
         self.next = 1
 
     def new(self) -> int:
@@ -69,13 +70,13 @@ class Ids:
         return range(first, first + ID_RANGE)
 
     def was_given(self, con: int) -> bool:
-        """Whether this gateway or an earlier one has given it out."""
+        """Whether this gateway or an earlier one has given out the id."""
         epoch, n = con >> ID_EPOCH_SHIFT, con & ((1 << ID_EPOCH_SHIFT) - 1)
         return 0 < epoch < self.epoch or (epoch == self.epoch and 0 < n < self.next)
 
 
 class _Phase(Enum):
-    """Of a stop (stop.py)."""
+    """A phase of a stop (stop.py)."""
 
     RUNNING = 0
     STOPPING = 1
@@ -88,7 +89,7 @@ class Registry:
     def __init__(
         self, settings: Settings, epoch: int, memory_limit: int, instance: str = ""
     ) -> None:
-        """`instance`: a text that no other gateway has."""
+        """`instance`: a text that no other gateway uses."""
         self.settings = settings
         self.ids = Ids(epoch)
         self.flow = Flow(settings, memory_limit)
@@ -98,14 +99,14 @@ class Registry:
         self.entries: dict[int, Entry] = {}
         self._unanswered: dict[Entry, tuple[int, float]] = {}
         """Half-closed connections that wait for those opened for them: how many bytes each was
-        sent, and since when it was sent no more."""
+        sent, and since when it has been sent no more."""
         self.pools = {name: Pool(name, own) for name, own in in_force(settings).items()}
         self.totals: dict[tuple[str, str, str, bool], ConnectionTotals] = {}
-        """By kind, pool, listener, and whether handlers have opened them."""
+        """By kind, pool, listener, and whether handlers have opened the connections."""
         self.dirty: dict[Connection, None] = {}
         self.to_dial: list[Entry] = []
         self.ended: list[Entry] = []
-        """Ended connections that may have a successor."""
+        """Ended connections that may get a successor."""
         self.outgoing = Outgoing(
             self.flow, settings, self.dirty, self._overflow, self.close, self.fault
         )
@@ -117,7 +118,7 @@ class Registry:
         """Commands for closed connections, which are normal: they cross the close."""
         nothing = ConnectionTotals("", "", "", False)
         self._nowhere = Entry(Connection.ended(0, settings), Pool("", settings), nothing, 0.0)
-        """The entry of connections that were forgotten: their events are dropped."""
+        """The entry of forgotten connections: their events are dropped."""
         self._nowhere.gone = True
         self._names: dict[tuple[str, str], Entry] = {}
         self._aliases: dict[int, int] = {}
@@ -125,7 +126,8 @@ class Registry:
     # --- ids and names ---
 
     def find(self, con: int) -> Entry | str | None:
-        """The connection, None if it is closed already, or why the id cannot be right."""
+        """The connection with an id, None if it is closed already, or why the id cannot be
+        right."""
         entry = self.entries.get(self._aliases.get(con, con) if self._aliases else con)
         if entry is not None:
             return entry
@@ -135,7 +137,7 @@ class Registry:
         return f"connection {con} was never given out"
 
     def succeed(self, entry: Entry, successor: Entry) -> None:
-        """Give a connection's name to its successor, with the ids by which workers know it."""
+        """Give a connection's name to its successor, and the ids by which workers know it."""
         if entry.name is None:
             return
         self._names[entry.pool.name, entry.name] = successor
@@ -144,13 +146,14 @@ class Registry:
                 self._aliases[asked] = successor.id
 
     def alias(self, asked: int, entry: Entry) -> None:
-        """Accept another id for a connection: the one a worker uses until it reads our `opened`."""
+        """Accept another id for a connection: the one that a worker uses until it has read our
+        `opened`."""
         self._aliases[asked] = entry.id
         if len(self._aliases) > ALIASES_KEPT:
             del self._aliases[next(iter(self._aliases))]
 
     def named(self, pool: Pool, name: str) -> Entry | None:
-        """The connection that was opened by that name, unless it is closing."""
+        """The connection that was opened with this name, unless it is closing."""
         entry = self._names.get((pool.name, name))
         return entry if entry is not None and entry.con.state in (CONNECTING, OPEN) else None
 
@@ -162,8 +165,8 @@ class Registry:
     # --- entries ---
 
     def pool(self, name: str = DEFAULT_POOL) -> Pool:
-        """The pool of that name. A worker may name one that the settings do not have: no client is
-        given to it, but what its workers open belongs there."""
+        """The pool with this name. A worker may name one that the settings do not have: no client
+        is given to it, but connections that its workers open belong there."""
         pool = self.pools.get(name)
         if pool is None:
             pool = self.pools[name] = Pool(name, self.settings, stays=False)
@@ -176,13 +179,13 @@ class Registry:
         return canary.own if canary is not None and worker.number in canary.numbers else pool
 
     def raised_in(self, pool: Pool, count: int) -> None:
-        """Handlers of a pool have raised: of a canary the supervisor is told at once."""
+        """Handlers of a pool have raised; if it is a canary, the supervisor is told at once."""
         of = self.pools.get(pool.name)
         if of is not None and of is not pool and of.canary is not None:
             of.canary.raised += count
 
     def release(self, pool: Pool) -> None:
-        """Delete a pool that the settings do not name once it is empty."""
+        """Delete an empty pool that the settings do not name."""
         if not (pool.stays or pool.sessions or pool.connections):
             del self.pools[pool.name]
 
@@ -193,7 +196,7 @@ class Registry:
             con.entry.totals.events += len(events)
 
     def dispatch(self, con: Connection, events: list[Event], now: float) -> None:
-        """Dispatch events of a connection, in order; its first one gives it an entry. The caller
+        """Dispatch events of a connection, in order; the first one makes its entry. The caller
         counts them."""
         # Not an assertion, which would cost a call for each read.
         entry: Entry | None = con.entry  # type: ignore[assignment]
@@ -212,12 +215,12 @@ class Registry:
             self.end_if_drained(entry, now)
 
     def _handle_closed(self, entry: Entry, now: float) -> None:
-        """Forget a connection that ended before any worker heard of it, with its parked events;
+        """Forget a connection that ended before any worker heard of it, with its parked events,
         unless its client closed it properly and left messages."""
         if entry.reopening is not None:
             self.ended.append(entry)
         if entry.marks:
-            # Its on_close may wait for the handler that waits for them.
+            # Its on_close may wait for the handler of those messages.
             self._answer_marks(entry, math.inf, is_open=False)
         if entry.splice is not None:
             self.dispatcher.spliced.ended(entry, now)
@@ -246,13 +249,13 @@ class Registry:
         return entry
 
     def stand_in(self, about: dict[str, Any], pool: Pool) -> Entry:
-        """An entry for events of a connection that is not here: of one that is closed, and counted
-        nowhere. Whoever wants it forgets it."""
+        """An entry for events of an absent member of a group: its connection is closed, and counted
+        nowhere. The caller forgets it."""
         con = Connection.ended(self.ids.new(), self.settings)
         con.about = about
         entry = Entry(con, pool, self._nowhere.totals, self.flow.now)
         entry.is_open = False
-        # So that its worker gets what is known of it.
+        # So that its worker gets all that is known about it.
         entry.heard = True
         con.entry = self.entries[con.id] = entry
         pool.connections += 1
@@ -269,17 +272,18 @@ class Registry:
         return totals
 
     def sum_totals(self, *, long_only: bool = False) -> None:
-        """Sum what was read and written since the last time."""
+        """Sum what was read and written since the last call."""
         for totals in self.totals.values():
             if not long_only or totals.is_long:
                 totals.sum_up()
 
     def receive_eof(self, con: Connection, now: float) -> None:
-        """Handle a half-close; a raw connection ends when what it sent is handled."""
+        """Handle a half-close; a raw connection ends when what it sent has been handled."""
         self.take(con, con.receive_eof(now), now)
 
     def end_if_drained(self, entry: Entry, now: float) -> None:
-        """End a half-closed connection without events parked or in flight or answers to come."""
+        """End a half-closed connection without parked events, events in flight and expected
+        answers."""
         if entry.splice is not None and self.dispatcher.spliced.half_closed(entry, now):
             return
         if not entry.in_flight and not entry.parked and not self._may_be_answered(entry, now):
@@ -306,7 +310,7 @@ class Registry:
                 self.end_if_drained(entry, now)
 
     def _may_be_answered(self, entry: Entry, now: float) -> bool:
-        """Whether a connection that was opened for it may still bring an answer: until that one has
+        """Whether a connection that was opened for this one may still bring an answer: until it has
         ended, or has brought nothing for close_timeout. Only a close tells a WebSocket that no more
         questions come, and after it no answer comes."""
         con = entry.con
@@ -326,15 +330,15 @@ class Registry:
         return not timeout or now - since < timeout
 
     def fault(self, con: Connection, error: BaseException, now: float) -> None:
-        """End a connection, and no other one, because of a bug of ours. A WebSocket gets 1011, a
-        raw connection a reset. Raises nothing."""
+        """End a connection, and no other one, because of a bug in wsraw. A WebSocket gets 1011, a
+        raw connection a reset. Never raises."""
         self.counters.fault(con.label, error, con.subject)
         entry = con.entry if isinstance(con.entry, Entry) else None
         try:
             if entry is not None and not entry.gone:
                 self.dispatcher.recount(entry)
             why = "a bug in wsraw; see the gateway's log"
-            # No close frame before its on_connect: no handler would hear of its end.
+            # No close frame before its on_connect: no handler would be told of its end.
             end = con.close_now if con.announced else con.abort
             self.take(con, end(1011, "internal error", FAULT, why, now), now)
             if entry is not None:
@@ -346,13 +350,13 @@ class Registry:
         if entry is None or entry.gone or con.state is not CLOSED:
             return
         if not (entry.heard or con.opened):
-            # No handler needs to hear of its end.
+            # No handler needs to be told of its end.
             self.forget(entry)
         else:
             self._tell_end(entry, now)
 
     def _tell_end(self, entry: Entry, now: float) -> None:
-        """Dispatch the on_close of an ended connection if a fault has lost it."""
+        """Dispatch the on_close of an ended connection if a bug has lost it."""
         con = entry.con
         try:
             self.dispatcher.recount(entry)
@@ -375,20 +379,21 @@ class Registry:
                 self.counters.fault(f"the entry of {entry.con.label}", error, entry.con.subject)
                 self.forget(entry)
                 continue
-            # A parked event may be what raises, each time that it is delivered.
+            # A parked event may raise each time that it is delivered.
             self.dispatcher.drop_messages(entry)
             self.fault(entry.con, error, now)
 
     def forget(self, entry: Entry) -> None:
-        """Remove a connection whose on_close is acked, or of which no worker ever heard."""
+        """Remove a connection whose on_close is acked, or that no worker ever heard of."""
         if entry.splice is not None:
             self.dispatcher.spliced.forget(entry)
         entry.gone = True
         if entry.is_open:
-            # Its on_close was lost by a fault, or nobody would hear it.
+            # Its on_close was lost by a bug, or no handler would get it.
             self.dispatcher.count_end(entry, entry.con.ending.cause or UNKNOWN)
         if entry.con.endpoint is None:
-            # Else its endpoint does it: a cycle would wait for the garbage collector.
+            # Otherwise its endpoint does it: a reference cycle would wait for the garbage
+            # collector.
             entry.con.entry = self._nowhere
         for step in (
             self.dispatcher.forget,
@@ -398,7 +403,7 @@ class Registry:
             self.flow.forget,
         ):
             for _ in range(2):
-                # A step that raises is tried once more, then left out.
+                # A step that raises is retried once, then skipped.
                 try:
                     step(entry)
                     break
@@ -407,8 +412,8 @@ class Registry:
         self.entries.pop(entry.id, None)
 
     def follow(self, con: Connection, now: float) -> Connection | None:
-        """A request is answered: forget it, and return the connection that goes on with its
-        socket, whose `first_events` come next, if one does."""
+        """A request is answered: forget it, and return the connection that continues on its socket,
+        if there is one. Its `first_events` come next."""
         entry = con.entry
         if isinstance(entry, Entry) and not entry.gone:
             self.forget(entry)
@@ -443,13 +448,13 @@ class Registry:
         self.dirty[entry.con] = None
 
     def kick(self, con: Connection, code: int, reason: str) -> None:
-        """Close a connection for an operator, without writing the output that waits, as the client
-        may not read it. What it has sent is still handled."""
+        """Close a connection for an operator, without writing the output that waits, because the
+        client may not read it. What the client has sent is still handled."""
         flow = self.flow
         entry = con.entry if isinstance(con.entry, Entry) else None
         try:
             if con.state is CLOSING:
-                # It has had its chance to end in order.
+                # It has had its chance to close in order.
                 self.take(con, con.abort(code, reason, KICKED, "", flow.now), flow.now)
             else:
                 if entry is not None:
@@ -467,19 +472,20 @@ class Registry:
         reason = message if len(message) < 100 else ""
         self.take(entry.con, entry.con.close_now(code, reason, cause, message, now), now)
         if entry.splice is not None:
-            # A WebSocket may take a while to answer, and this counts in memory.
+            # A WebSocket may take a while to answer, and its output counts in memory.
             entry.splice.buffer.clear()
         self.flow.output_changed(entry)
         self.dirty[entry.con] = None
 
     def wrote(self, entry: Entry) -> None:
-        """Count the output anew after a write, and answer the marks that it has reached."""
+        """Recount the output after a write, and answer the marks that it has reached."""
         self.flow.output_changed(entry)
         if entry.marks:
             self._answer_marks(entry, entry.written)
 
     def _answer_marks(self, entry: Entry, written: float, *, is_open: bool = True) -> None:
-        """Answer marks before byte `written` of the output: it is written, or never will be."""
+        """Answer marks up to byte `written` of the output: those bytes are written, or never will
+        be."""
         marks, entry.marks = entry.marks or [], []
         for mark in marks:
             if mark[0] > written:
@@ -496,15 +502,15 @@ class Registry:
         self.end_for_limit(entry, "output_limit", "overflow", message, now)
 
     def count(self, limit: str, con: Connection, now: float) -> None:
-        """Count that a connection ends for a limit; only the first one counts."""
+        """Count that a connection ends because of a limit; only the first limit counts."""
         if not con.ending.cause:
             self.counters.hit(limit, now, con.subject)
 
     def end_for_limit(self, entry: Entry, limit: str, cause: str, message: str, now: float) -> None:
-        """Close a connection that has passed a limit, at once (1008), and drop its messages."""
+        """Close a connection that has exceeded a limit, at once (1008), and drop its messages."""
         self.count(limit, entry.con, now)
         self.dispatcher.drop_messages(entry)
-        # What waits behind another worker's unfinished message is dropped, too.
+        # Data that waits behind another worker's unfinished message is dropped, too.
         self.outgoing.forget(entry)
         self.abort(entry, 1008, cause, message, now)
 
@@ -517,17 +523,17 @@ class Registry:
 
     @property
     def has_closed_all(self) -> bool:
-        """Whether nothing is opened any more, as nobody would hear of its end."""
+        """Whether no connection is opened any more, because no handler would be told of its end."""
         return self._phase is _Phase.CLOSING
 
     def stop(self) -> None:
-        """Read nothing new; what has come is handled."""
+        """Read nothing new; received data is still handled."""
         self._phase = _Phase.STOPPING
         for entry in self.entries.values():
             self.flow.pause(entry, PAUSED_STOPPING)
 
     def is_waited_for(self) -> bool:
-        """Whether an on_close is not acked yet and there is a worker to handle it."""
+        """Whether an on_close is not acked yet, and a worker can handle it."""
         return any(entry.pool.workers for entry in self.entries.values())
 
     def close_all(self, now: float) -> None:

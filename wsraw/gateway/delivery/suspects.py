@@ -5,9 +5,9 @@ clears it, a death while it was alone is conclusive. After `max_deliveries` deat
 alone, an event is poison. The others wait until those before them are cleared, a round trip each.
 
 A lost link is not a death: networks fail, and the worker comes back. But an event may break the
-link, for example by what its handler sends. So lost links are counted separately: an event goes
-alone once one more would be enough, and is poison after `max_deliveries` of them, the last of them
-alone.
+link, for example by what its handler sends. So lost links are counted separately: an event is
+delivered alone once one more would be enough, and is poison after `max_deliveries` lost links, the
+last of them alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from wsraw.link.window import InFlight, Owner
 
 
 class Suspects:
-    """Deaths and lost links by event, by its identity: each event is cleared before it is freed."""
+    """Deaths and lost links by event, by its identity: each event is cleared before its memory is
+    freed."""
 
     def __init__(self, max_deliveries: int) -> None:
         self._max_deliveries = max_deliveries
@@ -35,18 +36,20 @@ class Suspects:
         self.losses.pop(id(event), None)
 
     def suspect(self, event: Event) -> None:
-        """Note an event whose worker is disconnected and perhaps not dead: no death yet."""
+        """Note an event whose worker is disconnected and perhaps not dead: no death is counted
+        yet."""
         self.deaths.setdefault(id(event), 0)
 
     def confirm(self, events: Iterable[Event]) -> None:
-        """Count a death for the events that are still suspects: their worker did not come back."""
+        """Count a death for the events that are still suspects, because their worker did not come
+        back."""
         for event in events:
             if id(event) in self.deaths:
                 self.deaths[id(event)] += 1
 
     def forgive(self, events: Iterable[Event]) -> None:
-        """Their worker has only lost its link, and is back: take back the death that was counted
-        for the events that are still suspects."""
+        """Take back the death that was counted for the events that are still suspects: their worker
+        has only lost its link, and is back."""
         for event in events:
             deaths = self.deaths.get(id(event), 0)
             if deaths > 1:
@@ -55,8 +58,8 @@ class Suspects:
                 self.deaths.pop(id(event), None)
 
     def blame(self, flight: InFlight[Owner], alone: bool, *, lost: bool = False) -> int:
-        """Count a death of its worker, or a lost link; give how many if the event is poison, else
-        0."""
+        """Count a death of the event's worker, or a lost link; return how many there are if the
+        event is poison, else 0."""
         key = id(flight.event)
         counts = self.losses if lost else self.deaths
         count = counts.get(key, 0) + 1

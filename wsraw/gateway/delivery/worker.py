@@ -1,6 +1,6 @@
 """Sans-I/O. Workers, and pools of workers that run the same handlers.
 
-Both are generic in what they hold; entry.py defines `Worker` and `Pool`, which hold entries.
+The classes are generic in what they hold; entry.py defines `Worker` and `Pool`, which hold entries.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from wsraw.link.records import ID_EPOCH_SHIFT, Decoder
 from wsraw.link.window import Owner, Window
 
 ID_RANGE: Final = 4096
-"""Connection ids that a worker is given at a time, for `open`."""
+"""Connection ids that a worker gets at a time, for `open`."""
 
 MOST_RANGES: Final = 16
-"""Ranges of ids that a session may have at a time and not have used up."""
+"""Ranges of ids that a session may have without having used them up."""
 
 EXPECTED_BACK: Final = 10.0
 """Seconds after an event has killed a worker within which a successor is expected. Until then the
-last worker left serves events that are not suspects, and the suspects wait."""
+last remaining worker serves events that are not suspects, and the suspects wait."""
 
 _SPREAD: Final = 0x9E3779B1
-"""Ids are given one after the other; times this they are spread evenly over 32 bits (Knuth, The Art
-of Computer Programming, volume 3, section 6.4)."""
+"""Multiplied with consecutive ids, it spreads them evenly over 32 bits (Knuth, The Art of Computer
+Programming, volume 3, section 6.4)."""
 
 _BITS: Final = 1 << 32
 
 
 class RemoteWorker(NamedTuple):
-    """What is known of a worker on another machine before it says anything."""
+    """What is known about a worker on another machine before it sends anything."""
 
     address: str
     key: str = ""
     """Name of its key; without CURVE it has none, and needs the token."""
     pools: frozenset[str] | None = None
-    """Pools it may serve; None: any."""
+    """The pools that it may serve; None: any."""
 
     def __str__(self) -> str:
         return f"{self.key} at {self.address}" if self.key else f"at {self.address}"
@@ -67,11 +67,8 @@ class IdRange:
 
 
 class WorkerOf(Generic[Owner]):
-    """Whoever speaks over one link; it has a session once its hello was good.
-
-    It has more than 20 attributes because each event takes its way through most of them: parts
-    would cost look-ups.
-    """
+    """The peer of one link; it has a session once its hello was accepted. The class has more than
+    20 attributes because each event needs most of them: parts would cost look-ups."""
 
     def __init__(
         self, identity: bytes, decoder: Decoder, now: float, remote: RemoteWorker | None = None
@@ -81,41 +78,41 @@ class WorkerOf(Generic[Owner]):
         self.remote = remote
         """Set for a worker on another machine: there a lost link need not be a death."""
         self.number = 0
-        """The supervisor's; 0 for a worker that it did not start."""
+        """The supervisor's number for it; 0 for a worker that the supervisor did not start."""
         self.since = now
         self.asked = False
-        """A `who` was sent to it."""
+        """It was sent a `who`."""
         self.starting = False
-        """There is a session, and no events are sent before its first batch."""
+        """There is a session, but no events are sent before the worker's first batch."""
         self.quota = 0.0
-        """Events after which it is replaced; 0: never."""
+        """Events after which the worker is replaced; 0: never."""
         self.connections: set[Owner] = set()
-        """The ones of which it has events in flight, or was the last to have some."""
+        """Connections that have events in flight at it, or whose last events went to it."""
         self.bound: OrderedDict[Owner, None] = OrderedDict()
-        """Connections with parked events that wait for this worker alone, served in turn."""
+        """Connections with parked events that wait for this worker alone; they take turns."""
         self.ties: set[Owner] = set()
-        """Connections it opened, owns, or is in the middle of a fragmented message to."""
+        """Connections that it opened or owns, or is in the middle of a fragmented message to."""
         self.ids: list[IdRange] = []
         self.fresh_acks = False
         """The window is to be measured in this turn."""
         self.slow_at = -math.inf
         """When it was last found stuck."""
         self.unread_batch = 0
-        """The number of the last batch with a record that could not be read."""
+        """The number of the last batch with an unreadable record."""
         self.skips: frozenset[type] = frozenset()
-        """Kinds of events that it has not asked for, if the settings ask for them."""
+        """Kinds of events that the settings enable and that it has not asked for."""
         self.is_withdrawn = False
-        """It is given nothing new: it drains, hangs, or its link has ended."""
+        """It gets nothing new, because it drains, hangs, or its link has ended."""
         self.overdue: set[int] = set()
         """Events in flight that it was asked to cancel."""
         self.is_shielded = False
         """It may give back events whose handlers fail."""
         self.hung = False
-        """The process is to be killed; what it still acks counts."""
+        """Its process is to be killed; what it still acks counts."""
         self.is_agent = False
-        """It is no worker: it speaks for the other gateways of a cluster."""
+        """It is not a worker: it speaks for the other gateways of a cluster."""
         self.kill_reason = ""
-        """Why, until the supervisor is told: until then it can log where it hangs."""
+        """Why it is killed, until the supervisor is told: until then it can log where it hangs."""
 
     @property
     def name(self) -> str:
@@ -127,7 +124,7 @@ class WorkerOf(Generic[Owner]):
         return f"{name} ({self.remote})" if self.remote is not None else name
 
     def take_id(self, con: int) -> bool:
-        """True once for each id that this session was given to open with."""
+        """True once for each id that this session was given for `open`."""
         for ids in self.ids:
             if ids.take(con):
                 if not ids.left:
@@ -137,78 +134,77 @@ class WorkerOf(Generic[Owner]):
 
 
 class PoolOf(Generic[Owner]):
-    """Workers that run the same handlers, and the connections that wait for any of them.
-
-    It has more than 20 attributes because each turn looks at most of them: parts would cost
-    look-ups.
-    """
+    """Workers that run the same handlers, and the connections that wait for any of them. The class
+    has more than 20 attributes because each turn needs most of them: parts would cost look-ups."""
 
     def __init__(self, name: str, settings: Settings, *, stays: bool = True) -> None:
         self.name = name
         self.is_bridge = is_bridge(name)
-        """There are no workers: its clients are spliced with connections to targets."""
+        """The pool has no workers: its clients are spliced with connections to targets."""
         self.sticky = settings.dispatch == "sticky"
         self.repeats = settings.delivery == "at-least-once"
         """Messages of a worker that died are delivered to another one."""
         self.stays = stays
-        """The settings name it; else it is deleted when it is empty."""
+        """The settings name the pool; otherwise it is deleted when it is empty."""
         self.sessions = 0
-        """Of workers, whether they take events or not."""
+        """Sessions of its workers, whether these take events or not."""
         self.hears: frozenset[type] = frozenset()
-        """Kinds of events that one of its workers has asked for, the last time that one began."""
+        """Kinds of events that one of its workers has asked for, when it last started a session."""
         self.connections = 0
         self.totals = PoolTotals()
         self.workers: list[WorkerOf[Owner]] = []
-        """The ones that take events: READY, not draining."""
+        """Its workers that take events: READY, not draining."""
         self.waiting: OrderedDict[Owner, None] = OrderedDict()
         self.unheard: OrderedDict[Owner, None] = OrderedDict()
         """Clients that no worker has heard of. They take turns with `waiting`, so that neither a
-        storm of clients nor a flood of messages keeps the other out."""
+        storm of clients nor a flood of messages blocks the other."""
         self.unheard_left: OrderedDict[Owner, None] = OrderedDict()
-        """The same for clients that have left: served when no other connection waits."""
+        """Clients that no worker has heard of and that have left: served when no other connection
+        waits."""
         self.is_unheard_turn = False
         self.suspects: OrderedDict[Owner, None] = OrderedDict()
         """Connections whose next event was in flight at a worker that died."""
         self.orphaned: deque[Owner] = deque()
         """Connections whose worker has left, perhaps without an event for long."""
         self.is_behind = False
-        """The next turn goes on: a connection waits and there may be room."""
+        """The next turn must continue: a connection waits and there may be room."""
         self.reassigning = False
-        """There was a worker in the last turn to give those to."""
+        """In the last turn there was a worker for orphaned connections."""
         self.isolated: list[WorkerOf[Owner]] = []
-        """Workers that get suspects, one at a time and nothing else."""
+        """Workers that get suspects, one at a time, and nothing else."""
         self.expected_workers = 0
-        """How many workers there are when those that are expected back have come."""
+        """How many workers there will be when those expected back have come."""
         self.killed_at = -math.inf
         """When an event that was alone in flight last killed its worker."""
         self.canary: CanaryOf[Owner] | None = None
-        """Workers with new handlers that serve a share of its connections."""
+        """Workers with new handlers that serve a share of the pool's connections."""
 
     def expects_worker(self, now: float) -> bool:
-        """Whether an event is known to kill, and a worker that has died is expected back."""
+        """Whether an event is known to kill, and the worker that died is expected back."""
         return len(self.workers) < self.expected_workers and now - self.killed_at < EXPECTED_BACK
 
 
 class CanaryOf(Generic[Owner]):
-    """Workers of a pool with new handlers, and the connections that they serve; canary.py."""
+    """Workers of a pool with new handlers, and the connections that they serve (canary.py)."""
 
     def __init__(self, own: PoolOf[Owner]) -> None:
         self.own = own
-        """Its workers and connections, under the name of the pool that it belongs to."""
+        """The canary's workers and connections, under the name of the pool that it belongs to."""
         self.numbers: set[int] = set()
-        """The supervisor's for its workers."""
+        """The supervisor's numbers for its workers."""
         self.share = 0.0
-        """Which part of the pool's connections it serves, from 0 to 1."""
+        """Share of the pool's connections that it serves, from 0 to 1."""
         self.is_shielded = False
         """Its workers give back events whose handlers fail."""
         self.raised = 0
-        """Exceptions of its handlers, as far as they are told."""
+        """Exceptions of its handlers, as far as its workers have reported them."""
         self.seen_raised = 0
-        """Those of which the supervisor was told."""
+        """Exceptions that the supervisor was told about."""
         self.hold_at = 1
-        """Exceptions with which its workers get nothing new until the supervisor has looked."""
+        """Number of exceptions at which its workers get nothing new until the supervisor has
+        looked."""
         self.held_until = 0.0
-        """They get nothing new until then, at the latest; 0: they do."""
+        """Its workers get nothing new until then, at the latest; 0: they do."""
         self.unseen: deque[Owner] = deque()
         """Connections that may have to move."""
 
@@ -218,6 +214,6 @@ class CanaryOf(Generic[Owner]):
         return f"{self.own.name}/canary"
 
     def takes(self, con: int) -> bool:
-        """Whether the connection with that id is of its share."""
+        """Whether the connection with this id belongs to its share."""
         n = con & ((1 << ID_EPOCH_SHIFT) - 1)
         return n * _SPREAD % _BITS < self.share * _BITS

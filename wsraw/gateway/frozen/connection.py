@@ -95,13 +95,13 @@ _STATES: Final = {state.value: state for state in LifeState}
 
 
 class Frames:
-    """Published messages that wait in the output of several connections: each is told once."""
+    """Published messages in the output of several connections: each is written once."""
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
 
     def number(self, frame: Framed) -> tuple[int, bool]:
-        """The number of a frame, and whether that was told before. While this object lives, no
+        """The number of a frame, and whether it was written before. While this object lives, no
         frame is freed."""
         known = self._numbers.get(id(frame))
         if known is not None:
@@ -114,7 +114,8 @@ class Frames:
 
 
 def freeze_connection(con: Connection, clock: Clock, frames: Frames) -> ConnectionState:
-    """Changes nothing. Raises UnmovableError for a connection that cannot be frozen now."""
+    """The record of a connection, which is not changed. Raises UnmovableError for a connection that
+    cannot be frozen now."""
     output, ending, ws = con.output, con.ending, con.websocket
     phase = freeze_phase(con)
     is_dialing = type(phase) is DialingState
@@ -135,7 +136,7 @@ def freeze_connection(con: Connection, clock: Clock, frames: Frames) -> Connecti
 
 
 def check_connection(con: Connection) -> None:
-    """Raises UnmovableError for a connection that cannot be frozen now; takes next to no time."""
+    """Raises UnmovableError for a connection that cannot be frozen now; takes almost no time."""
     if isinstance(con.phase, _Again):
         raise UnmovableError(BETWEEN_POOLS)
     if con.websocket is not None:
@@ -157,7 +158,7 @@ def _freeze_keepalive(keepalive: Keepalive, encrypted: int, clock: Clock) -> Kee
 
 
 def _freeze_output(output: Output, frames: Frames, without_chunks: bool) -> OutputState | None:
-    """`without_chunks`: they are the request of a WebSocket that is dialled anew."""
+    """`without_chunks`: the chunks are the request of a WebSocket that is dialled again."""
     if not (output.chunks or output.early or output.ends_with_reset or output.reset):
         return None
     if output.encrypted and not without_chunks:
@@ -171,7 +172,7 @@ def _freeze_output(output: Output, frames: Frames, without_chunks: bool) -> Outp
         elif type(chunk) is Framed:
             number, is_told = frames.number(chunk)
             kinds.append((place, number))
-            # msgspec takes no class that is derived from bytes.
+            # msgspec does not encode subclasses of bytes.
             chunks[place] = b"" if is_told else memoryview(chunk)
     return OUTPUT.freeze(
         output,
@@ -183,7 +184,7 @@ def _freeze_output(output: Output, frames: Frames, without_chunks: bool) -> Outp
 
 
 def _behind_encrypted(output: Output) -> Output:
-    """What is left of it once all that is encrypted is written."""
+    """What is left of the output once all encrypted bytes are written."""
     left = Output()
     left.chunks = list(output.chunks)
     left.size, left._sent, left._headed = output.size, output._sent, output._headed
@@ -228,7 +229,7 @@ def _freeze_bucket(bucket: Bucket | None, clock: Clock) -> tuple[float, float] |
 
 
 class Thaw:
-    """Makes connections of records, all of one gateway."""
+    """Makes connections from records, all of one gateway."""
 
     def __init__(
         self,
@@ -237,7 +238,7 @@ class Thaw:
         overdrawn: dict[int, None],
         share: Callable[[Framed], object] = lambda frame: None,
     ) -> None:
-        """`overdrawn`: where those are that owe something. `share` is told of each published
+        """`overdrawn`: the ids of connections with a debt. `share` is called with each published
         message once."""
         self._place = place
         self._clock = clock
@@ -245,7 +246,7 @@ class Thaw:
         self._share = share
         self._frames: dict[int, Framed] = {}
         self.making: list[bytes] = []
-        """The data of a large frame that the last one was making."""
+        """The data of a large frame that the last connection was making."""
 
     def connection(self, state: ConnectionState) -> Connection:
         """Raises FrozenError."""
@@ -332,5 +333,6 @@ class Thaw:
         return limit
 
     def forget_frames(self) -> None:
-        """All connections are here: a published message lives as long as one of them has it."""
+        """All connections are thawed: from now on a published message lives as long as one of them
+        has it."""
         self._frames.clear()

@@ -11,7 +11,8 @@ from wsraw.gateway.frozen.records import State, Time
 T = TypeVar("T", bound=State)
 
 PLANS: Final[dict[type, Plan[Any]]] = {}
-"""By class. A test compares them with the attributes that those classes have: none is forgotten."""
+"""By class. A test compares the plans with the attributes of those classes, so that none is
+forgotten."""
 
 
 class Plan(Generic[T]):
@@ -42,18 +43,18 @@ class Plan(Generic[T]):
         return tuple([getattr(source, name) for name in self.copied])
 
     def freeze(self, source: object, **translated: Any) -> T:
-        """A record of what is copied, and what is translated."""
+        """The record of an object: its copied attributes, and the translated ones."""
         return self.record(**dict(zip(self._fields, self._read(source), strict=True)), **translated)
 
     def thaw(self, record: T, target: object) -> None:
-        """Give an object what was copied; the rest of it is for the caller."""
+        """Set the copied attributes of an object; the caller sets the others."""
         for name, field in zip(self.copied, self._fields, strict=True):
             setattr(target, name, getattr(record, field))
 
 
 class Clock:
-    """Times as they count from one moment. A record holds them so, as the clocks of two processes
-    need not agree, and as no deadline shall run while nobody can keep it."""
+    """Times relative to one moment, as records hold them: the clocks of two processes may differ,
+    and no deadline may run while nobody can keep it."""
 
     __slots__ = ("now",)
 
@@ -61,17 +62,17 @@ class Clock:
         self.now = now
 
     def since(self, when: float) -> float:
-        """To a record; never, which is infinite, stays never."""
+        """A time for a record; infinity, for never, stays infinity."""
         return when - self.now
 
     def at(self, since: float) -> float:
-        """Out of a record."""
+        """A time from a record."""
         return self.now + since
 
     def past(self, when: float) -> Time:
-        """To a record, where 0.0 means: never."""
+        """A time for a record, where 0.0 means never."""
         return when - self.now if when else None
 
     def when(self, past: Time) -> float:
-        """Out of a record, where 0.0 means: never."""
+        """A time from a record, where 0.0 means never."""
         return self.now + past if past is not None else 0.0

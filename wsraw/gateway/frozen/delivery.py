@@ -1,7 +1,7 @@
 """Sans-I/O. Entries, and all tables of the delivery, to records and back.
 
-Connections are named by their ids and workers by their place, and put together again once all are
-there. Sums are not told but counted anew, of what has come.
+Records name connections by their ids and workers by their place; the references are resolved once
+all have come. Sums are not in the records, but counted again.
 """
 
 from __future__ import annotations
@@ -238,21 +238,21 @@ POLICY: Final = Plan(
 
 
 class Refs:
-    """How records name what is not in them: workers, totals, events of lost links."""
+    """How records refer to workers, totals and events of lost links."""
 
     def __init__(self, registry: Registry, workers: list[Worker], clock: Clock) -> None:
         self.registry = registry
         self.clock = clock
         self.suspects = registry.dispatcher.suspects
         self.lost: dict[int, int] = {}
-        """Events of lost links, by their identity, with their numbers."""
+        """Events of lost links by their identity, each with its number."""
         self.gone: dict[WorkerRef, int] = {}
-        """Workers that have left and are still mentioned, with the numbers of their sessions."""
+        """Workers that have left but are still referred to, with the numbers of their sessions."""
         self._workers = {id(worker): place for place, worker in enumerate(workers)}
         self._totals = {id(each): place for place, each in enumerate(registry.totals.values())}
 
     def worker(self, worker: Worker | None) -> WorkerRef | None:
-        """Where it is."""
+        """The place of a worker."""
         if worker is None:
             return None
         if worker is self.registry.outgoing._compressor:
@@ -266,17 +266,17 @@ class Refs:
         return place
 
     def present(self, worker: Worker) -> WorkerRef:
-        """Where one is."""
+        """The place of a worker that must exist."""
         place = self.worker(worker)
         assert place is not None
         return place
 
     def totals(self, totals: ConnectionTotals) -> int:
-        """Where they are; -1 for what counts nowhere."""
+        """The place of totals; -1 for an entry that counts nowhere."""
         return self._totals.get(id(totals), -1)
 
     def event(self, event: Event, size: int, since: float, con: Connection) -> EventState:
-        """An event with its account."""
+        """The record of an event, with its account."""
         shares = 0
         inf, about = getattr(event, "inf", None), getattr(event, "about", None)
         if inf and inf is con.inf:
@@ -305,13 +305,13 @@ class Refs:
 
 
 def freeze_totals(registry: Registry) -> list[TotalsState]:
-    """All ConnectionTotals, in order."""
+    """The records of all ConnectionTotals, in order."""
     registry.sum_totals()
     return [TOTALS.freeze(totals) for totals in registry.totals.values()]
 
 
 def freeze_entry(entry: Entry, refs: Refs) -> EntryState:
-    """Changes nothing."""
+    """The record of an entry, which is not changed."""
     clock, flow, burst, reopening = refs.clock, refs.registry.flow, entry.burst, entry.reopening
     con = entry.con
     unwritten = flow.unwritten.get(entry)
@@ -319,7 +319,7 @@ def freeze_entry(entry: Entry, refs: Refs) -> EntryState:
     encrypted = con.output.encrypted
     written = entry.written
     if encrypted:
-        # The gateway that is left writes them.
+        # The gateway that stays behind writes these bytes.
         written += encrypted
     state = ENTRY.freeze(
         entry,
@@ -371,7 +371,7 @@ def _ids(entries: Any) -> list[int]:
 
 
 def freeze_pools(registry: Registry, refs: Refs) -> list[PoolState]:
-    """All pools."""
+    """The records of all pools."""
     return [
         POOL.freeze(
             pool,
@@ -404,7 +404,7 @@ def _freeze_table(table: Table) -> TableState:
 
 
 def freeze_delivery(registry: Registry, deadlines: Deadlines, refs: Refs) -> DeliveryState:
-    """What connections share."""
+    """The record of what connections share."""
     flow, outgoing, clock = registry.flow, registry.outgoing, refs.clock
     return DeliveryState(
         next_id=registry.ids.next,
@@ -444,7 +444,7 @@ def freeze_delivery(registry: Registry, deadlines: Deadlines, refs: Refs) -> Del
 
 
 class ThawDelivery:
-    """Fills the registry of a gateway that has had no connection yet."""
+    """Fills the registry of a gateway that has had no connections yet."""
 
     def __init__(self, registry: Registry, deadlines: Deadlines, clock: Clock) -> None:
         self.registry = registry
@@ -455,14 +455,14 @@ class ThawDelivery:
         self._totals: list[ConnectionTotals] = []
         self._nowhere = ConnectionTotals("", "", "", False)
         self._entries: list[tuple[Entry, EntryState]] = []
-        """Those that mention workers or other entries."""
+        """Entries that refer to workers or other entries, with their records."""
         self._workers: list[Worker] = []
         self._making: dict[int, bytes] = {}
         """The data of large frames that are being made."""
         registry.flow.now = clock.now
 
     def totals(self, states: list[TotalsState]) -> None:
-        """The first of all records."""
+        """Restore all ConnectionTotals; to be called before everything else."""
         for state in states:
             totals = ConnectionTotals(state.kind, state.pool, state.listener, state.opened)
             TOTALS.thaw(state, totals)
@@ -471,7 +471,7 @@ class ThawDelivery:
             self.registry.totals[key] = totals
 
     def event(self, state: EventState, con: Connection) -> Event:
-        """An event, and whom it may have killed."""
+        """Restore an event, and the deaths and lost links counted for it."""
         event = state.event
         if state.shares & 1:
             event.inf = con.inf  # type: ignore[union-attr]
@@ -487,8 +487,8 @@ class ThawDelivery:
         return event
 
     def connection(self, con: Connection, making: list[bytes]) -> None:
-        """Count a connection; its endpoint, if it has one, is there. `making`: the data of a large
-        frame that it is making."""
+        """Count a connection; its endpoint, if it has one, exists. `making`: the data of a large
+        frame that the connection is making."""
         flow = self.registry.flow
         kept, con.kept = con.kept, 0
         flow.keep(con, kept)
@@ -499,7 +499,7 @@ class ThawDelivery:
             flow.without_entry[con] = None
 
     def entry(self, state: EntryState, con: Connection) -> Entry:
-        """The entry of a connection. Raises FrozenError."""
+        """Restore the entry of a connection. Raises FrozenError."""
         registry, clock = self.registry, self.clock
         if not -1 <= state.totals < len(self._totals):
             raise FrozenError(f"connection {con.id} is counted where nothing is")
@@ -543,7 +543,7 @@ class ThawDelivery:
         return entry
 
     def _count(self, entry: Entry, state: EntryState) -> None:
-        """What it takes of memory, and what the flow knows of it."""
+        """Restore an entry's memory, and what the flow knows of it."""
         registry, clock = self.registry, self.clock
         flow = registry.flow
         entry.event_bytes = sum([parked.size for parked in state.parked])
@@ -572,14 +572,14 @@ class ThawDelivery:
     # --- once all are there ---
 
     def find(self, con: int) -> Entry:
-        """Raises FrozenError for one that has not come."""
+        """The entry of a connection. Raises FrozenError if it has not come."""
         entry = self.registry.entries.get(con)
         if entry is None:
             raise FrozenError(f"connection {con} is mentioned and has not come")
         return entry
 
     def worker(self, ref: WorkerRef | None) -> Worker | None:
-        """Raises FrozenError for one that has not come."""
+        """The worker with this place. Raises FrozenError if it has not come."""
         if ref is None:
             return None
         if ref == COMPRESSOR:
@@ -591,13 +591,13 @@ class ThawDelivery:
         return self._workers[ref]
 
     def present(self, ref: WorkerRef) -> Worker:
-        """The same where there must be one."""
+        """The worker with this place, which must be one."""
         worker = self.worker(ref)
         assert worker is not None
         return worker
 
     def finish(self, pools: list[PoolState], state: DeliveryState, workers: list[Worker]) -> None:
-        """Put all together. Raises FrozenError."""
+        """Resolve all references. Raises FrozenError."""
         self._workers = workers
         for entry, each in self._entries:
             self._tie(entry, each)
@@ -619,7 +619,7 @@ class ThawDelivery:
         registry._aliases = dict(state.aliases)
         outgoing.over_limit = {self.find(con): None for con in state.over_limit}
         for con, worker, send in state.compressing:
-            # The frame that is being made knows its data by its identity.
+            # The frame that is being made recognizes its data by identity.
             send.data = self._making.get(con, send.data)
             outgoing.compressing[self.find(con)] = self.worker(worker), send
             flow.hold(len(send.data))
@@ -634,7 +634,7 @@ class ThawDelivery:
         self._deadlines._look_at = clock.when(state.look_at)
 
     def _tie(self, entry: Entry, state: EntryState) -> None:
-        """What an entry has to do with workers, and with other entries."""
+        """Restore an entry's references to workers and other entries."""
         worker = self.worker
         entry.opener, entry.owner = worker(state.opener), worker(state.owner)
         entry.fragment = worker(state.fragment)
@@ -691,7 +691,7 @@ class ThawDelivery:
         registry.release(pool)
 
     def queue(self, ids: list[int], queue: Queue) -> None:
-        """Connections that wait for a worker, in order."""
+        """A queue of connections that wait for a worker, in order."""
         for con in ids:
             entry = self.find(con)
             entry.queue = queue
@@ -713,7 +713,8 @@ class ThawDelivery:
 
 
 def ended(state: EntryState, event: OnClose, size: int) -> EntryState:
-    """The entry of a connection that stays behind: here it has ended, and its handler hears so."""
+    """The entry of a connection that stays behind: in this gateway it has ended, and its handler is
+    told so."""
     state = copy(state)
     state.parked = [*state.parked, EventState(event, size, 0.0, None, None, None, 0)]
     state.held_back = state.fragment = state.marks = None

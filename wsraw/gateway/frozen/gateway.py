@@ -1,11 +1,11 @@
 """Sans-I/O. A whole gateway to records and back.
 
-The records come in this order, so that each can be taken as it comes: a header; all that is
-counted; connections, each with its entry and its socket; workers, each with its link; the last
-messages of groups; what belongs to no single one; the end. Connections and workers are put together
-in the end.
+The records come in this order, so that each can be processed as it comes: a header; all counters;
+connections, each with its entry and its socket; workers, each with its link; the last messages of
+groups; what belongs to no single connection or worker; the end. Connections and workers are linked
+at the end.
 
-Freezing changes nothing, so that the gateway can go on as if nothing had been.
+Freezing changes nothing, so that the gateway can continue as before.
 """
 
 from __future__ import annotations
@@ -70,14 +70,15 @@ from wsraw.link.states import NEW
 from wsraw.version import VERSION
 
 MOST_ITEMS: Final = 64
-"""Connections in a record, or workers: as many sockets may come with it."""
+"""Connections, or workers, in a record: as many sockets may come with it."""
 
 MOST_BYTES: Final = 64 * 1024
 """Bytes of output, and of events, after which a record ends."""
 
 
 class Sockets(Protocol):
-    """What holds the sockets: `Ends` of links.py, or what stands in for it without a network."""
+    """The owner of the sockets: `Ends` of links.py, or what replaces it where there is no
+    network."""
 
     overdrawn: dict[int, None]
 
@@ -103,7 +104,7 @@ class Sockets(Protocol):
 
 
 class Frozen(NamedTuple):
-    """A record, and the sockets that go with it, in order."""
+    """A record, and its sockets, in order."""
 
     data: bytes
     sockets: list[Any]
@@ -118,7 +119,7 @@ class Parts(NamedTuple):
     sockets: Sockets
 
     def why_not(self) -> str:
-        """What needs another turn before `freeze`; "" if the gateway is at rest."""
+        """What needs another turn before `freeze`; "" if the gateway can be frozen now."""
         registry, sessions = self.registry, self.sessions
         dispatcher = registry.dispatcher
         if registry.stopping:
@@ -154,7 +155,7 @@ class Parts(NamedTuple):
         return found
 
     def _connections(self) -> Iterator[Connection]:
-        """All of them: those with a socket, and those of which only the entry is left."""
+        """All connections: those with a socket, and those of which only the entry is left."""
         seen = set()
         for con in self.sockets.connections():
             seen.add(con.id)
@@ -165,13 +166,13 @@ class Parts(NamedTuple):
 
     def _check(self, con: Connection) -> None:
         """Raises UnmovableError for a connection whose socket cannot be moved; one that is dialled
-        anew needs none."""
+        again needs no socket."""
         why = self.sockets.why_unmovable(con)
         if why and con.phase.opening is None:
             raise UnmovableError(why)
 
     def freeze(self, now: float) -> Iterator[Frozen]:
-        """All that a gateway knows. Nothing is changed, and nothing else may happen meanwhile."""
+        """The records of a gateway, which is not changed. Nothing else may happen meanwhile."""
         registry, sessions, sockets = self.registry, self.sessions, self.sockets
         clock = Clock(now)
         workers = [each for each in sessions.workers.values() if not sockets.is_stranger(each)]
@@ -254,12 +255,13 @@ class Parts(NamedTuple):
         return Frozen(encode(Workers(items)), given)
 
     def thawing(self, now: float) -> Thawing:
-        """What takes the records of another gateway into these parts. `now`: the clock here."""
+        """An object that restores the records of another gateway into these parts. `now`: the time
+        here."""
         return Thawing(self, now)
 
 
 def _carry_end(con: Connection, entry: EntryState, clock: Clock, frames: Frames) -> Carried:
-    """A connection that stays behind: its handler hears that it has ended."""
+    """A connection that stays behind: its handler is told that it has ended."""
     rest = Connection.ended(con.id, con.settings)
     rest.opened, rest.pool, rest.inf, rest.about = con.opened, con.pool, con.inf, con.about
     rest.kept = con.kept
@@ -276,11 +278,12 @@ def _carry_end(con: Connection, entry: EntryState, clock: Clock, frames: Frames)
 
 
 class Thawing:
-    """Puts the state of another gateway into the parts of one that has had no connection yet."""
+    """Restores the state of another gateway into the parts of one that has had no connections
+    yet."""
 
     def __init__(self, parts: Parts, now: float) -> None:
-        """`now`: the clock here."""
-        # Before anybody waits for it.
+        """`now`: the time here."""
+        # Compiled before clients wait for it.
         decoder()
         self._parts = parts
         registry = parts.registry
@@ -305,8 +308,8 @@ class Thawing:
         self._left_behind: list[Entry] = []
 
     def take(self, data: bytes, sockets: list[Any]) -> None:
-        """The next record, with its sockets. Raises FrozenError: then this gateway must not go
-        on."""
+        """Take the next record, with its sockets. Raises FrozenError: then this gateway must not
+        continue."""
         try:
             record = decode(data)
         except FrozenError as error:
@@ -383,7 +386,7 @@ class Thawing:
             self._parts.sockets.thaw_dying(worker, state.dying)
 
     def finish(self) -> None:
-        """All records have come: put everything together. Raises FrozenError."""
+        """All records have come: link everything. Raises FrozenError."""
         shared, end = self._shared, self._end
         workers = self._sessions.workers
         if shared is None or end is None:
@@ -413,7 +416,7 @@ class Thawing:
         for entry in self._left_behind:
             if entry.parked and entry.queue is None:
                 registry.dispatcher.queue(entry)
-            # What it is spliced with ends with it.
+            # The connection that it is spliced with ends, too.
             sessions.splices.ended(entry, self._clock.now)
         now = self._clock.now
         running = set(sessions.tokens._numbers.values())
@@ -421,5 +424,5 @@ class Thawing:
             if worker.number and worker.number not in running:
                 self._parts.sockets.exited(worker)
             if worker.remote is not None and worker.session.state is not NEW:
-                # Its link stays behind; it comes back with its instance.
+                # Its link stays behind; the worker comes back with its instance.
                 sessions.link_lost(worker, now)

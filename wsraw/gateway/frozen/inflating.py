@@ -1,13 +1,13 @@
 """Sans-I/O. What a decompressor remembers, so that another one can go on in its place.
 
 The messages of a peer that keeps its compression context refer to the last bytes of those before:
-as many as its window has. zlib does not hand them out to Python. But a copy of the decompressor
-prints them, if it is asked in its own language: a block of matches that refer so many bytes back
-(RFC 1951, section 3.2.5). Nothing of that costs anything before the moment of freezing.
+as many as its window has. Python's zlib does not give access to them. But a copy of the
+decompressor outputs them when it gets a block of matches that refer this many bytes back (RFC 1951,
+section 3.2.5). Nothing of this costs anything before the moment of freezing.
 
-That works between two blocks, on the border of a byte, which is where each message ends, and each
-frame of those that flush at its end. In the middle of a block a decompressor waits for something
-else; then `history` gives None.
+That works between two blocks, on a byte boundary. There each message ends, and each frame of a peer
+that flushes at its end. In the middle of a block a decompressor waits for something else; then
+`history` returns None.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from functools import lru_cache
 from typing import Final
 
 _PROBE: Final = bytes(range(97, 129)) + b"\x00\xffprobe"
-"""Nothing that a decompressor would print by accident where it does not take a stored block."""
+"""Bytes that a decompressor would not output by accident where it does not accept a stored
+block."""
 
 _LONGEST_MATCH: Final = 258
 
 _STORED_MOST: Final = 0xFFFF
 
 BROKEN: Final = b"\x07"
-"""What no decompressor takes: a block of the type that is reserved."""
+"""Bytes that no decompressor accepts: a block of the reserved type."""
 
 
 def stored(data: bytes) -> bytes:
-    """The data as blocks that are not compressed: any decompressor takes them between blocks."""
+    """The data as blocks that are not compressed: any decompressor accepts them between blocks."""
     blocks = []
     for at in range(0, len(data), _STORED_MOST):
         piece = data[at : at + _STORED_MOST]
@@ -68,8 +69,8 @@ def _distance(distance: int) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=256)
 def _matches(distance: int, count: int) -> bytes:
-    """A block with fixed codes, of `count` matches of the longest length so far back, and a stored
-    block behind it, so that all of them are printed."""
+    """A block with fixed codes, of `count` matches of the greatest length at this distance,
+    followed by a stored block, so that all of them are output."""
     bits = _Bits()
     bits.number(0b010, 3)
     code, extra, rest = _distance(distance)
@@ -89,7 +90,8 @@ def _matches(distance: int, count: int) -> bytes:
 
 
 def _print(inflater: zlib._Decompress, distance: int, size: int) -> bytes | None:
-    """The `size` bytes that begin so far back in what was inflated; None: it was not that much."""
+    """The `size` bytes that begin at this distance in what was inflated; None if less was
+    inflated."""
     try:
         found = inflater.copy().decompress(_matches(distance, -(-size // _LONGEST_MATCH)))
     except zlib.error:
@@ -98,7 +100,7 @@ def _print(inflater: zlib._Decompress, distance: int, size: int) -> bytes | None
 
 
 def is_between_blocks(inflater: zlib._Decompress) -> bool:
-    """Whether any block may come next, on the border of a byte."""
+    """Whether any block may come next, on a byte boundary."""
     if inflater.eof or inflater.unconsumed_tail:
         return False
     try:
@@ -108,14 +110,14 @@ def is_between_blocks(inflater: zlib._Decompress) -> bool:
 
 
 def history(inflater: zlib._Decompress, bits: int) -> bytes | None:
-    """What it remembers of what it has inflated, with a window of so many bits; None if that cannot
-    be known now."""
+    """What a decompressor remembers, with a window of this many bits; None if that cannot be found
+    out now."""
     if not is_between_blocks(inflater):
         return None
     most = 1 << bits
     if (whole := _print(inflater, most, most)) is not None:
         return whole
-    # Less than a window was inflated so far: find how much.
+    # Less than a window was inflated so far: find out how much.
     known, unknown = 0, most
     while unknown - known > 1:
         middle = (known + unknown) // 2
@@ -127,7 +129,7 @@ def history(inflater: zlib._Decompress, bits: int) -> bytes | None:
 
 
 def primed(bits: int, window: bytes) -> zlib._Decompress:
-    """A decompressor that remembers this."""
+    """A decompressor that remembers this data."""
     if window:
         return zlib.decompressobj(-bits, zdict=window)
     return zlib.decompressobj(-bits)

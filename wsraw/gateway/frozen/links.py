@@ -1,7 +1,7 @@
 """I/O. Endpoints and workers' links to records and back, each with its socket.
 
-Nothing is read or written here, neither at the one end nor at the other: what was partly written
-or read goes on where it was.
+Nothing is read or written here, neither in the old gateway nor in the new one: partly written or
+read data continues where it was.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Ends:
     # --- to records ---
 
     def connections(self) -> list[Connection]:
-        """All that have a socket and are worth it, the oldest first."""
+        """All connections that have a socket and are worth moving, the oldest first."""
         refused = self._sockets._refused
         cons = [each.con for each in self._sockets.endpoints if each not in refused]
         return sorted(cons, key=lambda con: con.id)
@@ -159,7 +159,7 @@ class Ends:
     def freeze_endpoint(
         self, con: Connection, clock: Clock
     ) -> tuple[EndpointState, socket.socket] | None:
-        """The state of an endpoint; None for a connection that has no socket."""
+        """The state of an endpoint; None for a connection without a socket."""
         endpoint = con.endpoint
         if not isinstance(endpoint, Endpoint) or endpoint not in self._sockets.endpoints:
             return None
@@ -175,7 +175,7 @@ class Ends:
         return state, endpoint.sock
 
     def is_stranger(self, worker: Worker) -> bool:
-        """Whether one has not said hello: it will, on another link."""
+        """Whether a worker has not said hello: it will do so on a new link."""
         if worker.session.state is not NEW:
             return False
         link = self._links._links.get(worker.session.identity)
@@ -186,7 +186,7 @@ class Ends:
         return self._links.dying.get(worker)
 
     def freeze_link(self, worker: Worker) -> tuple[LinkState, socket.socket] | None:
-        """The state of a link; None for a worker that has no link on this machine."""
+        """The state of a link; None for a worker without a link on this machine."""
         link = self._links._links.get(worker.session.identity)
         if link is None or link.ended or not link.is_admitted:
             return None
@@ -205,17 +205,17 @@ class Ends:
         return state, end._sock
 
     def counts(self) -> tuple[int, int]:
-        """Links and connections so far."""
+        """Numbers of links and connections so far."""
         return self._links._server._accepted, self._sockets.total
 
     # --- out of records ---
 
     def listens(self) -> Iterable[Listen]:
-        """The listeners there are."""
+        """The present listeners, by name."""
         return [listener.listen for listener in self._sockets.listeners]
 
     def thaw_endpoint(self, con: Connection, state: EndpointState, sock: object) -> Endpoint:
-        """Give a connection its socket. `begin` comes next."""
+        """Give a connection its socket; `begin` comes next."""
         if not isinstance(sock, socket.socket):
             raise FrozenError(f"the socket of connection {con.id} has not come")
         sock.setblocking(False)
@@ -226,7 +226,7 @@ class Ends:
         return endpoint
 
     def begin(self, con: Connection, state: EndpointState, clock: Clock) -> None:
-        """All that belongs to it is there: watch its socket."""
+        """All that belongs to a connection exists: watch its socket."""
         endpoint = con.endpoint
         assert isinstance(endpoint, Endpoint)
         sockets, shared = self._sockets, self._sockets.shared
@@ -246,7 +246,7 @@ class Ends:
             sockets.loop.call_at(when, partial(sockets._resume, entry))
 
     def _expect_tls(self, endpoint: Endpoint) -> None:
-        """Let the first bytes of a client decide, as its listener has it now."""
+        """Let the first bytes of a client decide, by the present settings of its listener."""
         name = endpoint.con.about.get("listener")
         if all(name != listener.listen.name for listener in self._sockets.listeners):
             endpoint.lost("its listener was removed before it had said anything")
@@ -283,12 +283,12 @@ class Ends:
         self._links.dying[worker] = fault
 
     def exited(self, worker: Worker) -> None:
-        """The exit of its process was reported: its link must end."""
+        """The exit of a worker's process was reported: its link must end."""
         links = self._links
         self._sockets.loop.call_later(HELD_OPEN_FOR, partial(links._end_exited, worker))
 
     def thaw_counts(self, state: Shared) -> None:
-        """Links and connections so far."""
+        """Restore the numbers of links and connections so far."""
         self._links._server._accepted = max(self._links._server._accepted, state.links)
         self._sockets.total += state.accepted
 
@@ -334,12 +334,12 @@ def _thaw_peer(state: PeerState, peer: Peer) -> None:
     if state.part is not None:
         peer._part = bytearray(state.part)
         peer._filled = len(state.part)
-        # What comes next needs room.
+        # The next frames need room.
         peer._grow(min(peer._filled + 1, peer._size))
 
 
 def _is_silent(endpoint: Endpoint) -> bool:
-    """Whether nothing has come from a client that may begin with TLS."""
+    """Whether a client that may begin with TLS has sent nothing."""
     handshake = endpoint.handshake
     return (
         isinstance(handshake, TlsHandshake)

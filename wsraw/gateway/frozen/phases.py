@@ -1,8 +1,8 @@
 """Sans-I/O. What a connection does in one part of its life, to a record and back.
 
-The first bytes of a connection, and the head of a request, are looked at again where it goes on:
-the findings are the same for any cut of the same bytes. A connection that is being dialled is
-dialled anew.
+The first bytes of a connection, and the head of a request, are parsed again in the new gateway: the
+findings do not depend on how the bytes are split. A connection that is being dialled is dialled
+again.
 """
 
 from __future__ import annotations
@@ -100,22 +100,22 @@ HALF_CLOSED: Final = Plan(_HalfClosed, HalfClosedState, translated="_drained")
 
 
 class Place(NamedTuple):
-    """Where a connection goes on."""
+    """The new gateway, as far as a phase depends on it."""
 
     settings: Settings
-    """The run's."""
+    """The settings of the run."""
     settings_of: Callable[[str], Settings]
-    """Those of a pool."""
+    """Gives the settings of a pool."""
     policy: AdmissionPolicy
     listens: dict[str, Listen]
-    """The listeners there are, by name."""
+    """The present listeners, by name."""
 
     def listen(self, before: Listen) -> Listen:
-        """A listener's rules as they are now; if it is gone, as they were."""
+        """The present rules of a listener; if it is gone, its former rules."""
         return self.listens.get(before.name, before)
 
     def found(self, state: FoundState) -> Found:
-        """A pool that may answer."""
+        """A pool that may answer a request."""
         settings = self.settings_of(state.pool)
         return Found(state.pool, settings, state.params, state.subprotocol)
 
@@ -124,7 +124,7 @@ class Place(NamedTuple):
 
 
 def freeze_phase(con: Connection) -> PhaseState:
-    """Raises UnmovableError."""
+    """The record of a phase. Raises UnmovableError."""
     phase = con.phase
     simple = _SIMPLE.get(id(phase))
     if simple is not None:
@@ -227,7 +227,7 @@ _FREEZE: Final[dict[type, Callable[[Connection, Any], PhaseState]]] = {
 
 
 def freeze_successor(ending: Ending) -> NextState | PassedState | None:
-    """What goes on with the socket of a request that has ended."""
+    """The record of what continues on the socket of a request that has ended."""
     successor: Any = ending.successor
     if successor is None:
         return None
@@ -243,7 +243,7 @@ def freeze_successor(ending: Ending) -> NextState | PassedState | None:
 
 
 def thaw_phase(state: PhaseState, con: Connection, place: Place) -> Phase:
-    """The phase that a connection is in."""
+    """The phase of a connection."""
     match state:
         case OpenState():
             return _OPEN
@@ -347,7 +347,7 @@ def _thaw_answering(state: AnsweringState, settings: Settings, place: Place) -> 
 def thaw_successor(
     state: NextState | PassedState, con: Connection, place: Place
 ) -> Callable[[int, float], Connection]:
-    """What goes on with the socket of a request that has ended."""
+    """What continues on the socket of a request that has ended."""
     if isinstance(state, NextState):
         return partial(_follow, _thaw_following(state.following, place), state.rest)
     phase = _thaw_answering(state.phase, con.settings, place)

@@ -1,12 +1,13 @@
 """Sans-I/O. The state of a gateway as plain data: one record for each class that has some.
 
-A record is a MessagePack array, and grows by appending fields with a default only: so a gateway
-understands what an older one has frozen. What a newer one has appended cannot be left out without
-loss, so it is refused. FORMAT is raised only when an old record would be misunderstood.
+A record is a MessagePack array, and grows only by appended fields with a default: so a gateway
+understands the records of an older one. Fields that a newer gateway has appended cannot be ignored
+without loss, so its records are refused. FORMAT is raised only when an old record would be
+misunderstood.
 
-Fields are named like the attributes that they hold, without an underscore in front. A `Time` counts
-in seconds from the moment of freezing; None stands for 0.0, where that means: never. A `WorkerRef`
-is the place of a worker among those of its gateway.
+Fields are named like the attributes that they hold, without a leading underscore. A `Time` counts
+seconds from the moment of freezing; None stands for 0.0 where that means never. A `WorkerRef` is
+the place of a worker among those of its gateway.
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ Time: TypeAlias = float | None
 WorkerRef: TypeAlias = int
 
 COMPRESSOR: Final = -1
-"""The `WorkerRef` of what compresses long messages."""
+"""The `WorkerRef` of the compressor of long messages."""
 FORWARDER: Final = -2
-"""The same of what forwards parts of messages between spliced connections."""
+"""The `WorkerRef` of the forwarder between spliced connections."""
 
 HEAD: Final = -1
-"""In place of the number of a shared frame: the chunk is the head of one."""
+"""In place of the number of a shared frame: the chunk is the head of a frame."""
 
 
 class FrozenError(ValueError):
-    """What another gateway has frozen cannot be understood here, or is not complete."""
+    """The records of another gateway cannot be understood here, or are incomplete."""
 
 
 class State(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """What all of them share."""
+    """The base of all records."""
 
 
 # --- websocket/ ---
 
 
 class ReaderState(State):
-    """A FrameReader."""
+    """The state of a FrameReader."""
 
     rest: bytes
     at: int
@@ -59,7 +60,7 @@ class ReaderState(State):
 
 
 class MessagesState(State):
-    """A MessageReader."""
+    """The state of a MessageReader."""
 
     under_way: str
     inflates: bool
@@ -73,29 +74,30 @@ class MessagesState(State):
 
 
 class WriterState(State):
-    """A MessageWriter."""
+    """The state of a MessageWriter."""
 
     under_way: str
     tail: bytes
     compresses: bool
     first_byte: int
     making: bytes | None
-    """The data of the large frame that is being made: it is begun anew."""
+    """The data of the large frame that is being made; the frame is started again."""
 
 
 class InflationState(State):
-    """A frame that is being inflated: what was, and what is still to come, inflated ahead."""
+    """A frame that is being inflated: what was inflated, and what is still to come, inflated
+    ahead."""
 
     done: bytes
     left: bytes
     final: bool
     limit: int
     is_broken: bool
-    """Behind `left` comes what cannot be inflated."""
+    """The data behind `left` cannot be inflated."""
 
 
 class CodecState(State):
-    """Compression. Ours begins anew; what the peer refers to is in `window`."""
+    """Compression. Ours starts again; the data that the peer refers to is in `window`."""
 
     terms: tuple[int, int, bool, bool]
     window: bytes | None
@@ -112,7 +114,7 @@ class HandshakeState(State):
 
 
 class WebSocketState(State):
-    """A WebSocket. Its parts are None where they are as at the beginning."""
+    """The state of a WebSocket. Parts are None where they are as at the beginning."""
 
     is_client: bool
     opened: bool
@@ -126,14 +128,14 @@ class WebSocketState(State):
     hold_pongs: bool
     held_pong: bytes | None
     inf: dict[str, str] | None
-    """None: as in the connection."""
+    """The head of the handshake; None: the connection has it."""
     subprotocol: str | None
     error: str
     close_code: int
     close_reason: str
     output: list[bytes]
     limit: int
-    """Bytes of the longest message, which holds for one that is under way."""
+    """Bytes of the longest message; it holds for the message that is being received."""
     reader: ReaderState | None
     messages: MessagesState | None
     writer: WriterState | None
@@ -145,8 +147,8 @@ class WebSocketState(State):
 
 
 class OutputState(State):
-    """Output. `kinds` names the chunks that are not simply bytes: by their place, HEAD or the
-    number of a shared frame, whose bytes stand where it comes first."""
+    """The state of an Output. `kinds` names the chunks that are not plain bytes: by their place,
+    HEAD or the number of a shared frame, whose bytes are at its first place."""
 
     chunks: list[bytes]
     kinds: list[tuple[int, int]]
@@ -158,7 +160,7 @@ class OutputState(State):
 
 
 class IntakeState(State):
-    """An Intake."""
+    """The state of an Intake."""
 
     unparsed: bytes
     has_more: bool
@@ -169,7 +171,7 @@ class IntakeState(State):
 
 
 class KeepaliveState(State):
-    """A Keepalive."""
+    """The state of a Keepalive."""
 
     deadline: float
     timeout: float
@@ -183,7 +185,7 @@ class KeepaliveState(State):
 
 
 class RateState(State):
-    """A RateLimit: for each bucket, its level and when that was."""
+    """The state of a RateLimit: the level of each bucket, and when it was that."""
 
     setting: str
     owes: float
@@ -193,7 +195,7 @@ class RateState(State):
 
 
 class ClientState(State):
-    """A Client, as admission sees it; `about` is None where it is that of the connection."""
+    """The state of a Client; `about` is None if it is that of the connection."""
 
     about: dict[str, Any] | None
     address: str | None
@@ -201,17 +203,18 @@ class ClientState(State):
 
 
 class AcceptingState(State, tag="accepting"):
-    """A client of unknown protocol: its bytes so far, to be looked at again."""
+    """A client of unknown protocol: its bytes so far, to be parsed again."""
 
     listen: Listen
     client: ClientState
     seen: bytes
     proxy: bytes | None
-    """What has come of a PROXY header; None: none is expected any more."""
+    """The bytes so far of a PROXY header; None: no header is expected any more."""
     awaits_tls: bool
     in_tls: bool
     begun: bytes | None
-    """Of one that comes behind a request: what had come of it; None: it is the first."""
+    """For a connection behind a request: the bytes of it at the beginning; None: it is the
+    first."""
 
 
 class OverLimitState(State, tag="over limit"):
@@ -222,7 +225,7 @@ class OverLimitState(State, tag="over limit"):
 
 
 class FollowingState(State):
-    """What begins behind a request."""
+    """What follows a request on its connection."""
 
     listen: Listen
     client: ClientState
@@ -246,7 +249,7 @@ class ResponseState(State):
 
 
 class ExchangeState(State):
-    """An Exchange: its `Progress`."""
+    """The state of an Exchange: its `Progress`."""
 
     head: bytes
     max_body: int
@@ -261,7 +264,7 @@ class ExchangeState(State):
 
 
 class ReceivingState(State, tag="receiving"):
-    """A request that is not complete."""
+    """An incomplete request."""
 
     exchange: ExchangeState
     pools: list[FoundState]
@@ -285,7 +288,7 @@ class VerdictState(State, tag="verdict"):
 
 
 class DialingState(State, tag="dialing"):
-    """An opened connection that is not open: it is dialled anew."""
+    """An opened connection that is not open yet: it is dialled again."""
 
     opening: Opening
     close_wanted: tuple[int, str, str] | None
@@ -302,7 +305,7 @@ class OpenState(State, tag="open"):
 
 
 class ShutState(State, tag="shut"):
-    """An open raw connection that was told that nothing more comes."""
+    """An open raw connection whose peer was told that nothing more comes."""
 
 
 class ClosingState(State, tag="closing"):
@@ -334,7 +337,7 @@ PhaseState: TypeAlias = (
 
 
 class NextState(State, tag="next"):
-    """A successor that is the next request of the same peer, of which this has come."""
+    """A successor that is the next request of the same peer, with the bytes of it so far."""
 
     following: FollowingState
     rest: bytes
@@ -350,7 +353,7 @@ class PassedState(State, tag="passed"):
 
 
 class EndingState(State):
-    """An Ending."""
+    """The state of an Ending."""
 
     code: int
     reason: str
@@ -363,7 +366,7 @@ class EndingState(State):
 
 
 class ConnectionState(State):
-    """A Connection. Its parts are None where they are as at the beginning."""
+    """The state of a Connection. Parts are None where they are as at the beginning."""
 
     id: int
     opened: bool
@@ -402,7 +405,7 @@ class EventState(State):
 
 
 class BurstState(State):
-    """A Burst."""
+    """The state of a Burst."""
 
     until: float
     batch: tuple[int, int] | None
@@ -410,13 +413,13 @@ class BurstState(State):
 
 
 class SpliceState(State):
-    """A Splice."""
+    """The state of a Splice."""
 
     other: int
     framing: str
     type: str
     begun: list[int]
-    """The seqs of those that are in flight; the others are the messages that are parked."""
+    """The seqs of its events in flight; its other messages are parked."""
     waiting: list[OnMessage]
     flows: bool
     buffer: bytes
@@ -424,11 +427,11 @@ class SpliceState(State):
 
 
 class EntryState(State):
-    """An Entry, with what the tables of the delivery say of it."""
+    """The state of an Entry, with its places in the tables of the delivery."""
 
     pool: str
     totals: int
-    """Its place among the totals."""
+    """The place of its totals."""
     is_open: bool
     gone: bool
     heard: bool
@@ -465,7 +468,7 @@ class EntryState(State):
     couples: list[int]
     splice: SpliceState | None
     is_changed: bool
-    """The sockets are to look at its pauses."""
+    """The sockets must look at its pauses."""
     is_unfinished: bool
     """Its last read did not complete a message."""
     unwritten: tuple[int, float] | None
@@ -500,7 +503,7 @@ class HandlerState(State):
 
 
 class PoolState(State):
-    """A Pool: connections by their ids, in order."""
+    """The state of a Pool: connections by their ids, in order."""
 
     name: str
     acked: int
@@ -525,7 +528,7 @@ class PoolState(State):
 
 
 class BroadcastState(State):
-    """A Broadcast, and the members that have not got it. Frames that were made are made anew."""
+    """The state of a Broadcast, and the members that have not got it. Frames are made again."""
 
     data: bytes
     kind: str
@@ -534,7 +537,7 @@ class BroadcastState(State):
 
 
 class TableState(State):
-    """A Table: its members by name, each with its number."""
+    """The state of a Table: its members by name, each with its number."""
 
     members: list[tuple[str, list[tuple[int, int]]]]
     added: int
@@ -560,7 +563,7 @@ class DeliveryState(State):
     work: int
     dropped: int
     turn: int
-    """Whose turn it was last among the broadcasts."""
+    """Index of the broadcast whose turn was last."""
     ended: list[int]
     look_at: Time
 
@@ -569,7 +572,7 @@ class DeliveryState(State):
 
 
 class WindowState(State):
-    """A Window, without what is in flight."""
+    """The state of a Window, without what is in flight."""
 
     limit: int
     byte_limit: int
@@ -594,7 +597,7 @@ class WindowState(State):
 
 
 class PartsState(State):
-    """The Parts of a session."""
+    """The state of the Parts of a session."""
 
     kept: list[tuple[int, int, list[Command | None], int]]
     joined_by: int
@@ -611,18 +614,18 @@ class FlightState(State):
 
 
 class BacklogState(State):
-    """What a worker has sent and is not applied yet."""
+    """What a worker has sent and what is not applied yet."""
 
     records: list[Command | None]
     at: int
     size: int
     batches: list[bytes]
     place: int
-    """Whose turn it is: among those of all workers."""
+    """Its turn among those of all workers."""
 
 
 class SessionState(State):
-    """A GatewayEnd."""
+    """The state of a GatewayEnd."""
 
     state: str
     number: int
@@ -637,11 +640,11 @@ class SessionState(State):
     unsent_from: float
     parts: PartsState | None
     out: list[int | Event | Notice]
-    """What is to be sent; events in flight by their seq."""
+    """What is to be sent; events in flight by their seqs."""
 
 
 class WorkerState(State):
-    """A Worker, and its session."""
+    """The state of a Worker, and its session."""
 
     identity: bytes
     session: SessionState
@@ -668,13 +671,13 @@ class WorkerState(State):
     has_output: bool
     backlog: BacklogState | None
     dying: str | None
-    """What was wrong with its link, if that has ended."""
+    """What was wrong with its link, if the link has ended."""
     skips: list[str] = []
     is_shielded: bool = False
 
 
 class LossState(State):
-    """A Loss, by the instance of its worker; events by their numbers."""
+    """The state of a Loss, by the instance of its worker; events by their numbers."""
 
     instance: str
     number: int
@@ -685,7 +688,7 @@ class LossState(State):
 
 class ClusterState(State):
     """This gateway's part in a cluster: the agent, and questions to other nodes, each with its
-    number, who asks, and until when."""
+    number, the worker that asks, and its deadline."""
 
     node: str
     agent: WorkerRef | None
@@ -712,12 +715,12 @@ class SessionsState(State):
     orphaned: list[int]
     timers: list[tuple[str, str, float, WorkerRef | None]]
     gone: list[tuple[WorkerRef, int]]
-    """Workers that have left and are still mentioned, with the numbers of their sessions."""
+    """Workers that have left and are still referred to, with the numbers of their sessions."""
     cluster: ClusterState | None
 
 
 class FrameState(State):
-    """A frame of a link that is not sent whole."""
+    """A frame of a link that is not completely sent."""
 
     data: bytes
     is_batch: bool
@@ -725,7 +728,7 @@ class FrameState(State):
 
 
 class PeerState(State):
-    """The other end of a link, as ZMTP sees it."""
+    """The state of a ZMTP peer."""
 
     limit: int
     is_ready: bool
@@ -734,7 +737,7 @@ class PeerState(State):
     greeted: bool
     head: bytes
     part: bytes | None
-    """What has come of a frame of `size` bytes."""
+    """The bytes so far of a frame of `size` bytes."""
     size: int
     is_command: bool
     longest: int
@@ -744,7 +747,7 @@ class PeerState(State):
 
 
 class LinkState(State):
-    """A Link and its socket."""
+    """The state of a Link; its socket comes with it."""
 
     identity: bytes
     pid: int
@@ -760,7 +763,7 @@ class LinkState(State):
 
 
 class EndpointState(State):
-    """An Endpoint; its connection and entry come with it."""
+    """The state of an Endpoint; its connection and entry come with it."""
 
     eof: bool
     lingering: bool
@@ -768,24 +771,24 @@ class EndpointState(State):
     portion: int
     is_busy: bool
     is_queued: bool
-    """It has more to parse, or to read than others."""
+    """It has more bytes to parse, or to read than others."""
     is_ended: bool
     """It is to be closed."""
     pumped: bool
-    """Its socket leads to the gateway that was before, which has its TLS."""
+    """Its socket leads to the gateway before this one, which has its TLS."""
     is_silent: bool = False
-    """It may begin with TLS, and nothing has come from it."""
+    """It may begin with TLS, and has received nothing."""
 
 
 # --- the stream ---
 
 
 class Header(State, tag="header"):
-    """What comes first."""
+    """The first record."""
 
     format: int
     version: str
-    """Of wsraw, for people."""
+    """The version of wsraw, for people."""
     epoch: int
 
 
@@ -816,7 +819,7 @@ class Workers(State, tag="workers"):
 
 
 class StreamState(State):
-    """A Stream, or a piece of it: further ones have more of its messages, in order."""
+    """A Stream, or a piece of it: further pieces have more of its messages, in order."""
 
     group: str
     epoch: str
@@ -832,7 +835,7 @@ class Streams(State, tag="streams"):
 
 
 class Shared(State, tag="shared"):
-    """All that belongs to no single one."""
+    """The state that belongs to no single connection or worker."""
 
     pools: list[PoolState]
     delivery: DeliveryState
@@ -844,7 +847,7 @@ class Shared(State, tag="shared"):
 
 
 class End(State, tag="end"):
-    """What comes last: how many there were."""
+    """The last record: the numbers of all others."""
 
     connections: int
     workers: int
@@ -857,7 +860,8 @@ _encoder: Final = msgspec.msgpack.Encoder()
 
 @cache
 def decoder() -> msgspec.msgpack.Decoder[Record]:
-    """Made by a gateway that takes over: others need not spend 20 ms and 2 MiB on it."""
+    """The decoder, made only by a gateway that takes over: others do not spend 20 ms and 2 MiB on
+    it."""
     return msgspec.msgpack.Decoder(Record)
 
 
@@ -867,7 +871,8 @@ def encode(record: Record | Carried) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """Raises FrozenError, with the record and the place in it, for what is not one of ours."""
+    """The record in these bytes. Raises FrozenError, with the record and the place in it, for
+    anything else."""
     try:
         found = decoder().decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -878,7 +883,7 @@ def decode(data: bytes) -> Record:
 
 
 def _name_of(data: bytes) -> str:
-    """What a record that cannot be read calls itself."""
+    """The name of a record that cannot be read, as it gives it."""
     try:
         name = msgspec.msgpack.decode(data, type=list[msgspec.Raw])[0]
         return f"the record {msgspec.msgpack.decode(name, type=str)[:20]!r}"

@@ -1,8 +1,8 @@
 """Sans-I/O. Groups and users: who belongs to them, and messages to all of them.
 
-Whatever publishes enters here: handlers, the command line, the admin address, other gateways. What
-begins at this gateway comes by `publish` and `send_to_user`, which tell `relay` of it; what has
-begun at another gateway comes by `deliver` and `deliver_to_user`.
+All published messages pass here: those of handlers, the command line, the admin address and other
+gateways. Messages of this gateway use `publish` and `send_to_user`, which pass them to `relay`;
+those of other gateways use `deliver` and `deliver_to_user`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ MOST_GROUPS: Final = 1000
 
 
 MOST_PARKED: Final = 2000
-"""Events that may wait for a connection that joins a group with presence: a handler could make any
-number of them."""
+"""Events that may wait for a connection that joins a group with presence: otherwise a handler could
+create any number of them."""
 
 
 class Publisher(Protocol):
@@ -55,15 +55,15 @@ class Publisher(Protocol):
 
 
 class JoinAnswer(NamedTuple):
-    """What a member is told that has joined from a position; a list in the record `answer`."""
+    """What a member is told that joins from a position; a list in the record `answer`."""
 
     epoch: str
     offset: int
-    """Of the last message that was published before it joined."""
+    """Offset of the last message that was published before the member joined."""
     recovered: bool
-    """It was sent all that was published since the position."""
+    """The member was sent all messages that were published since the position."""
     replayed: int
-    """How many messages it was sent."""
+    """How many messages the member was sent."""
 
 
 class ClusterView(Protocol):
@@ -88,7 +88,7 @@ class Groups:
     def __init__(
         self, flow: Flow, outgoing: Publisher, settings: Settings, instance: str = ""
     ) -> None:
-        """`instance`: a text that no other gateway has."""
+        """`instance`: a text that no other gateway uses."""
         self._flow = flow
         self._outgoing = outgoing
         self.table = Table()
@@ -100,15 +100,15 @@ class Groups:
         self.relay: Callable[[Publish | SendToUser], object] | None = None
         """Called with each message that was published at this gateway, in order."""
         self.presence_watcher: Callable[[str, Entry, bool], object] | None = None
-        """Called with a connection that has joined a group of which handlers are told, or whose
-        user has changed there; with False when it has left."""
+        """Called with a connection that has joined a group with presence, or whose user has changed
+        while in one; with False when it has left."""
         self.cluster: ClusterView | None = None
         """Set if there are other gateways."""
 
     # --- members ---
 
     def join(self, entry: Entry, group: str) -> str | None:
-        """Add a connection; give why it cannot join. Joining twice does nothing."""
+        """Add a connection; return why it cannot join. Joining twice does nothing."""
         if len(group) > GROUP_LIMIT:
             return f"the name of a group has at most {GROUP_LIMIT} characters"
         if entry.groups is None:
@@ -130,7 +130,7 @@ class Groups:
         return None
 
     def _is_told(self, entry: Entry, group: str) -> bool:
-        """Whether handlers are told who joins and leaves."""
+        """Whether handlers are told who joins and leaves the group."""
         return entry.is_open and self.is_told(group)
 
     def is_told(self, group: str) -> bool:
@@ -138,7 +138,7 @@ class Groups:
         return any(each.matches(group) for each in self._presence)
 
     def end(self, entry: Entry) -> None:
-        """A connection ends: before its on_close it leaves the groups that handlers are told of."""
+        """Before the on_close of a connection, let it leave the groups with presence."""
         if self._presence:
             for group in sorted(entry.groups or ()):
                 if self._is_told(entry, group):
@@ -147,11 +147,11 @@ class Groups:
     def join_since(
         self, entry: Entry, group: str, position: str | None, now: float
     ) -> JoinAnswer | str:
-        """Add a connection that goes on from a position, and first send it what was published since
-        then; give why it cannot join. None: from now on.
+        """Add a connection that continues from a position, and first send it what was published
+        since then; return why it cannot join. A position of None means from now on.
 
-        A message is either in the history by now, or goes to the members from now on: none is lost,
-        and none comes twice.
+        Each message is either in the history now, or goes to the members later: none is lost, and
+        none comes twice.
         """
         is_member = entry.groups is not None and group in entry.groups
         past = self.history.since(group, position, self._outgoing.room(entry), now)
@@ -161,7 +161,7 @@ class Groups:
         if why is not None:
             return why
         if is_member and position is not None:
-            # It was sent what came since it joined; whether it needs more is not known.
+            # It was sent the messages since it joined; whether it needs earlier ones is not known.
             return JoinAnswer(past.epoch, past.offset, False, 0)
         if past.messages:
             self._outgoing.replay(entry, past.messages, now)
@@ -182,7 +182,7 @@ class Groups:
             self.tell(entry, OnLeave(0, entry.id, group), self._flow.now)
 
     def bind(self, entry: Entry, user: str) -> str | None:
-        """Bind a connection to a user, and to no other one; "": to none. Give why it cannot be."""
+        """Bind a connection to one user; "" unbinds it. Returns why that is not possible."""
         if len(user) > GROUP_LIMIT:
             return f"the name of a user has at most {GROUP_LIMIT} characters"
         if entry.user == user:
@@ -213,11 +213,11 @@ class Groups:
         self._unbind(entry)
 
     def members(self, group: str) -> Collection[Entry]:
-        """The members now: a view, not a copy."""
+        """The present members: a view, not a copy."""
         return self.table.of(group)
 
     def users_in(self, group: str, most: int) -> dict[str, int]:
-        """How many connections each user has in a group, of at most so many users."""
+        """How many connections each user has in a group, for a limited number of users."""
         found: dict[str, int] = {}
         for entry in self.table.of(group):
             user = entry.user
@@ -228,15 +228,15 @@ class Groups:
     # --- messages ---
 
     def publish(self, publish: Publish, now: float) -> str | None:
-        """Send a message to the members of a group. Gives why it is refused, or UNFINISHED if it is
-        to be tried again in the next turn."""
+        """Send a message to the members of a group. Returns why it is refused, or UNFINISHED if it
+        has to be tried again in the next turn."""
         why = self.deliver(publish, now)
         if why is None and self.relay is not None:
             self.relay(publish)
         return why
 
     def deliver(self, publish: Publish, now: float) -> str | None:
-        """The same for the members at this gateway alone."""
+        """Send a message to the members of a group at this gateway."""
         message = PublishedMessage(publish.data, publish.type)
         why = self._send(self.table.of(publish.group), message, publish.options, now)
         if why is None:
@@ -251,7 +251,7 @@ class Groups:
         return why
 
     def deliver_to_user(self, send: SendToUser, now: float) -> str | None:
-        """The same for the connections at this gateway alone."""
+        """Send a message to the connections of a user at this gateway."""
         message = PublishedMessage(send.data, send.type)
         return self._send(self.users.of(send.user), message, send.options, now)
 

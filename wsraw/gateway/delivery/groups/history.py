@@ -1,9 +1,9 @@
 """Sans-I/O. The last messages of groups, for members that come back.
 
 A group whose name matches a rule has a *stream*: an offset, which grows by one with each message,
-and the last messages. The stream's epoch tells it from an earlier one of the same group: of a
-gateway that was restarted, or of a group that was forgotten meanwhile. So `epoch:offset` is a
-position, from which a member that joins can go on.
+and the last messages. The stream's epoch distinguishes it from an earlier stream of the same group,
+which was lost because the gateway was restarted or the group forgotten. So `epoch:offset` is a
+position from which a member that joins can continue.
 
 All streams together are bounded in bytes. At the bound the oldest message of the stream that has
 waited longest for a new one is dropped, and while memory is crowded, half of all.
@@ -26,20 +26,20 @@ SHARE: Final = 1 / 4
 """Share of the memory limit that all streams together may take."""
 
 KEPT: Final = 512
-"""Bytes of a message beside its data and its frames."""
+"""Bytes of a message, without its data and its frames."""
 
 STREAM: Final = 1024
-"""Bytes of a stream beside its messages and its name."""
+"""Bytes of a stream, without its messages and its name."""
 
 MOST_EXPIRED: Final = 1000
-"""Streams that are looked at in a second, because nothing was published to them for long."""
+"""Streams in a second that are checked because nothing was published to them for long."""
 
 
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 
 
 class Accounts(Protocol):
-    """What a history needs of accounts.py."""
+    """The part of accounts.py that a history uses."""
 
     memory_limit: int
     crowded: bool
@@ -49,13 +49,13 @@ class Accounts(Protocol):
 
 
 class Past(NamedTuple):
-    """What a member that joins is told of a stream, and what it is sent."""
+    """What a member that joins is told about a stream, and what it is sent."""
 
     epoch: str
     offset: int
-    """Of the last message."""
+    """Offset of the last message."""
     recovered: bool
-    """Nothing between the position that was given and the first of these messages is missing."""
+    """No message is missing between the given position and the first of these messages."""
     messages: list[PublishedMessage]
 
 
@@ -68,38 +68,39 @@ class Stream:
         self.epoch = epoch
         self.offset = 0
         self.kept: deque[tuple[float, PublishedMessage]] = deque()
-        """When each came, and the message. The last one has `offset`, and there are no gaps."""
+        """The messages, each with the time when it came. The last one has `offset`, and there are
+        no gaps."""
         self.rule = rule
         self.cost = cost
         self.touched = now
-        """When the last message came, or the last member left."""
+        """When the last message came, or when the last member left."""
 
     def since(self, position: str) -> tuple[int, bool]:
-        """How many of the last messages come after a position, of those that are still kept, and
-        whether these are all."""
+        """How many of the kept messages come after a position, and whether these are all that were
+        published since."""
         kept = len(self.kept)
         epoch, _, number = position.rpartition(":")
         if not position:
             return kept, kept == self.offset
         if epoch != self.epoch:
-            # All that is here is new to whoever comes from another epoch.
+            # For a position of another epoch, all messages here are new.
             return kept, False
         missed = self.offset - int(number) if _NUMBER.fullmatch(number) else -1
         if missed < 0:
-            # Nobody was told that.
+            # No member can have been told that position.
             return 0, False
         return min(missed, kept), missed <= kept
 
 
 class HistoryRule:
-    """For which groups how much is kept, and their streams."""
+    """How much is kept for which groups, and the streams of these groups."""
 
     def __init__(self, settings: HistorySettings) -> None:
         self.pattern = GroupPattern(settings.groups)
         self.most = settings.messages
         self.time = settings.time
         self.streams: OrderedDict[str, Stream] = OrderedDict()
-        """The one first to which nothing was published for the longest time."""
+        """The streams; the one to which nothing has been published for longest comes first."""
 
 
 class History:
@@ -112,7 +113,7 @@ class History:
         instance: str,
         has_members: Callable[[str], bool],
     ) -> None:
-        """`instance`: a text that no other gateway has."""
+        """`instance`: a text that no other gateway uses."""
         self._flow = flow
         self._rules = [HistoryRule(each) for each in rules]
         self._streams: dict[str, Stream] = {}
@@ -120,13 +121,13 @@ class History:
         self._has_members = has_members
         self._epochs = 0
         self.size = 0
-        """Bytes of all streams, with the frames that their messages may keep."""
+        """Bytes of all streams, including the frames that their messages may keep."""
 
     def __len__(self) -> int:
         return len(self._streams)
 
     def append(self, group: str, message: PublishedMessage, now: float) -> None:
-        """Keep a message that was published to a group, if the group has a history."""
+        """Keep a message published to a group, if the group has a history."""
         if not self._rules:
             return
         stream = self._stream(group, now)
@@ -141,8 +142,8 @@ class History:
         self._make_room(self._flow.memory_limit * SHARE)
 
     def since(self, group: str, position: str | None, room: int, now: float) -> Past | None:
-        """What a group has kept since a position ("": all of it; None: from now on), as many of the
-        last messages as have `room` bytes. None: the group has no history."""
+        """The messages of a group since a position ("": all; None: from now on), only as many of
+        the last ones as fit into `room` bytes. None if the group has no history."""
         stream = self._stream(group, now)
         if stream is None:
             return None
@@ -161,14 +162,14 @@ class History:
         return Past(stream.epoch, stream.offset, recovered, messages)
 
     def left(self, group: str, now: float) -> None:
-        """The last member has left: a stream without messages is kept for a while."""
+        """The last member has left: a stream without messages is still kept for a while."""
         stream = self._streams.get(group)
         if stream is not None:
             stream.touched = now
             stream.rule.streams.move_to_end(group)
 
     def tick(self, now: float) -> None:
-        """Once a second: drop what is too old, and half of all while memory is crowded."""
+        """Once a second: drop what is too old, and half of everything while memory is crowded."""
         for rule in self._rules:
             if rule.time:
                 self._expire_streams(rule, now)
@@ -178,7 +179,7 @@ class History:
     # --- the end of messages and streams ---
 
     def _stream(self, group: str, now: float) -> Stream | None:
-        """The stream of a group, made if need be; None if none of the rules is for it."""
+        """The stream of a group, made if it does not exist; None if no rule matches the group."""
         stream = self._streams.get(group)
         if stream is None:
             rule = next((each for each in self._rules if each.pattern.matches(group)), None)
@@ -207,7 +208,7 @@ class History:
             self._set_aside(group, stream, now)
 
     def _set_aside(self, group: str, stream: Stream, now: float) -> None:
-        """A stream without messages: forget it, or while it has members look at it later."""
+        """Forget a stream without messages, or look at it later while it has members."""
         if self._has_members(group):
             stream.touched = now
             stream.rule.streams.move_to_end(group)
@@ -219,7 +220,8 @@ class History:
         self._count(-stream.cost)
 
     def _make_room(self, most: float, keeps_members: bool = False) -> None:
-        """Drop messages, and streams that have none left, until all take that many bytes.
+        """Drop messages, and streams that have none left, until all streams together take that many
+        bytes.
 
         At the bound a stream goes even if it has members: whoever joins a group makes one. If
         `keeps_members`, such streams stay, as they know their offset.
@@ -243,6 +245,6 @@ class History:
         self._count(-KEPT - len(message.data), -len(message.data))
 
     def _count(self, size: int, frames: int = 0) -> None:
-        """`frames`: what its frames may add, which count where they are made."""
+        """Count a message. `frames`: what its frames may add; they count where they are made."""
         self.size += size + frames
         self._flow.store(size)

@@ -1,5 +1,5 @@
-"""Sans-I/O. A message for many connections: framed once, and compressed once, for all that are
-alike."""
+"""Sans-I/O. A message for many connections, framed and compressed once for all connections with the
+same parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wsraw.gateway.websocket.shared import Framed, frame_message, frame_packed
 
 
 class PublishedMessage:
-    """A whole message, and its frames."""
+    """A complete message, and its frames."""
 
     __slots__ = ("_deflations", "_frames", "data", "kind")
 
@@ -19,12 +19,13 @@ class PublishedMessage:
         self.kind = kind
         """`text` or `binary`."""
         self._frames: dict[FramingKey, Framed] = {}
-        """By how connections frame it: once for all with the same key."""
+        """By framing key: one frame for all connections with the same key."""
         self._deflations: dict[FramingKey, Deflation] | None = None
         """Frames of a large message that are being compressed."""
 
     def frame(self, key: FramingKey, share: Callable[[Framed], object]) -> Framed | None:
-        """The frame for a key; None while it is being compressed. `share` is told of a new one."""
+        """The frame for a key; None while it is being compressed. `share` is called with a new
+        frame."""
         frame = self._frames.get(key)
         if frame is None:
             frame = self._make(key)

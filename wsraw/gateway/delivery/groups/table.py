@@ -10,16 +10,17 @@ from wsraw.gateway.delivery.entry import Entry
 
 
 class Table:
-    """Members by name, in the order in which they were added. A name exists while it has some."""
+    """Members by name, in the order in which they were added. A name exists while it has
+    members."""
 
     def __init__(self) -> None:
         self._members: dict[str, dict[Entry, int]] = {}
-        """With a number for each that grows with every one added, so that a list can go on where it
-        ended, whoever has left."""
+        """By name, the members, each with a number that grows with every one added, so that a
+        listing can continue even if members have left."""
         self._added = 0
         self.watcher: Callable[[str, bool], object] | None = None
-        """Called with a name and True when it gets its first member, and with False when it has
-        lost its last one."""
+        """Called with a name and True when it gets its first member, and with False when it loses
+        its last one."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -28,7 +29,7 @@ class Table:
         return name in self._members
 
     def names(self) -> Collection[str]:
-        """All that have members."""
+        """All names that have members."""
         return self._members.keys()
 
     def add(self, name: str, entry: Entry) -> None:
@@ -52,12 +53,12 @@ class Table:
                 self.watcher(name, False)
 
     def of(self, name: str) -> Collection[Entry]:
-        """The members now: a view, not a copy."""
+        """The present members: a view, not a copy."""
         return self._members.get(name, {}).keys()
 
     def page(self, name: str, after: int, most: int) -> tuple[list[int], int]:
-        """The ids of at most so many members that were added after the one with that number, and
-        the number of the last one if there are more of them, else 0."""
+        """The ids of up to this many members that were added after the one with number `after`, and
+        the number of the last one if there are more, else 0."""
         members = self._members.get(name)
         if members is None:
             return [], 0

@@ -24,7 +24,7 @@ from wsraw.gateway.delivery.registry import Registry
 from wsraw.link import records as rec
 
 HELD: Final = 0.5
-"""Seconds for which a canary that has raised gets nothing new if the supervisor does not answer."""
+"""Seconds for which a canary that has raised gets nothing new, unless the supervisor answers."""
 
 
 def change(registry: Registry, wanted: rec.Canary) -> None:
@@ -50,15 +50,15 @@ def change(registry: Registry, wanted: rec.Canary) -> None:
 
 
 def is_shielded(registry: Registry, pool: str, number: int) -> bool:
-    """Whether the worker with that number may give back events of that pool."""
+    """Whether the worker with this number may give back events of this pool."""
     found = registry.pools.get(pool)
     canary = found.canary if found is not None else None
     return canary is not None and canary.is_shielded and number in canary.numbers
 
 
 def give_back(registry: Registry, worker: Worker, seq: int) -> Entry | str:
-    """Give an event whose handler has failed in a canary, and those of its connection behind it, to
-    the old workers. Its connection stays with them. Returns the connection, or why not."""
+    """Give an event whose handler has failed in a canary, and the following ones of its connection,
+    to the old workers, which then keep the connection. Returns the connection, or why not."""
     if not worker.is_shielded:
         return "only a worker whose welcome has the limit shield may give back events"
     pool = registry.pool_of(worker)
@@ -69,14 +69,14 @@ def give_back(registry: Registry, worker: Worker, seq: int) -> Entry | str:
     if not entry.gone:
         _move(registry.dispatcher, entry, registry.pool(pool.name))
         if entry.fragment is worker:
-            # What it has sent of a message stays sent, and no other worker can go on with it.
+            # What was sent of a message stays sent, and no other worker can complete it.
             registry.outgoing.cut_short(entry, registry.flow.now)
     return entry
 
 
 def retreat(registry: Registry, pool: Pool, entries: Iterable[Entry]) -> None:
-    """Give connections of a worker of a canary that has died to the old workers: what has killed it
-    may be the new handlers."""
+    """Give connections of a dead worker of a canary to the old workers: the new handlers may have
+    killed it."""
     old = registry.pools.get(pool.name)
     if old is None or old.canary is None or old.canary.own is not pool:
         return
@@ -90,9 +90,10 @@ def _id_of(entry: Entry) -> int:
 
 
 def has_raised(canary: Canary, now: float) -> bool:
-    """Once a turn: whether its handlers have raised, and the supervisor is to look at it now. Till
-    then its workers get nothing new: if they raise at each event, that costs as few clients as
-    possible. If they go on, the next time is when they have raised twice as often."""
+    """Once a turn: whether the handlers have raised, and the supervisor must look at the canary
+    now. Until then its workers get nothing new: if they raise at each event, as few clients as
+    possible are affected. If they go on, the canary is held again when they have raised twice as
+    often."""
     if 0 < canary.held_until <= now:
         _release(canary)
     if canary.raised == canary.seen_raised:
@@ -107,7 +108,7 @@ def has_raised(canary: Canary, now: float) -> bool:
 
 
 def _release(canary: Canary) -> None:
-    """Give its workers events again."""
+    """Give events to the canary's workers again."""
     if not canary.held_until:
         return
     canary.held_until = 0.0
@@ -117,7 +118,8 @@ def _release(canary: Canary) -> None:
 
 
 def advance(dispatcher: Dispatcher, pool: Pool, canary: Canary) -> None:
-    """Once a turn: let some more connections move. Those with events in flight are asked again."""
+    """Once a turn: let some more connections move. Those with events in flight are tried again
+    later."""
     unseen = canary.unseen
     pool.is_behind |= len(unseen) > REASSIGNED
     for _ in range(min(len(unseen), REASSIGNED)):
@@ -127,7 +129,7 @@ def advance(dispatcher: Dispatcher, pool: Pool, canary: Canary) -> None:
         if entry.in_flight or entry.fragment is not None:
             unseen.append(entry)
         elif entry.queue is not pool.suspects:
-            # What has killed a worker is not the fault of the new handlers.
+            # The new handlers are not to blame for an event that has killed a worker.
             _move(dispatcher, entry, canary.own)
 
 
@@ -154,7 +156,7 @@ def _end(registry: Registry, pool: Pool) -> None:
         return
     own = canary.own
     if canary.held_until:
-        # They are about to be told to leave.
+        # These workers are about to be told to leave.
         for worker in list(own.workers):
             registry.dispatcher.withdraw(own, worker)
     del registry.pools[canary.title]

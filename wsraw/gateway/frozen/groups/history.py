@@ -1,8 +1,8 @@
 """Sans-I/O. The last messages of groups to records and back.
 
-A client that comes back after an upgrade finds its position, as epochs and offsets go on. Nobody is
-served meanwhile, so what moves is bounded: of more than that, each group keeps the same share, its
-last messages.
+A client that comes back after an upgrade finds its position, because epochs and offsets continue.
+No client is served during the move, so its size is bounded: if there is more, each group keeps the
+same share of its messages, the last ones.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MOST_MOVED: Final = 32 * 1024 * 1024
 """Bytes of messages that move, each counted with KEPT: they take as long as 2,000 connections."""
 
 MOST_STREAMS: Final = 50_000
-"""Groups whose position moves; those to which nothing was published for longest are forgotten."""
+"""Groups whose position moves; those without a new message for longest are forgotten."""
 
 MOST_BYTES: Final = 64 * 1024
-"""Bytes of a record, beyond a message."""
+"""Bytes of a record, not counting its last message."""
 
 PIECE: Final = 64
-"""Bytes of a record for a group or a message, beside its data."""
+"""Bytes of a record for a group or a message, without its data."""
 
 PLAN: Final = Plan(
     Stream,
@@ -53,7 +53,7 @@ RULE: Final = Plan(
 
 
 def freeze_history(history: History, clock: Clock) -> Iterator[Streams]:
-    """The streams of all rules; one with much in it comes in several pieces."""
+    """The streams of all rules; a large one comes in several pieces."""
     streams = sorted(history._streams.items(), key=_touched)[-MOST_STREAMS:]
     size = sum([KEPT + len(message.data) for _, each in streams for _, message in each.kept])
     share = min(1.0, MOST_MOVED / size) if size else 1.0
@@ -87,14 +87,14 @@ def _touched(stream: tuple[str, Stream]) -> float:
 
 
 class ThawHistory:
-    """Puts the streams of another gateway into a history that is empty."""
+    """Restores the streams of another gateway into an empty history."""
 
     def __init__(self, history: History, clock: Clock) -> None:
         self._history = history
         self._clock = clock
 
     def take(self, record: Streams) -> None:
-        """The next ones. Raises FrozenError."""
+        """Take the next streams. Raises FrozenError."""
         for state in record.items:
             stream = self._stream(state)
             if stream is None:
@@ -106,7 +106,8 @@ class ThawHistory:
                 self._history._count(KEPT + len(data), len(data))
 
     def _stream(self, state: StreamState) -> Stream | None:
-        """The stream that a piece belongs to; None if the settings keep none of its group now."""
+        """The stream that a piece belongs to; None if the settings no longer keep anything of its
+        group."""
         history = self._history
         stream = history._streams.get(state.group)
         if stream is not None:
@@ -117,7 +118,7 @@ class ThawHistory:
         return stream
 
     def finish(self) -> None:
-        """All have come: what the settings do not keep any more goes."""
+        """All streams have come: drop what the settings no longer keep."""
         history = self._history
         for rule in history._rules:
             rule.streams = OrderedDict(sorted(rule.streams.items(), key=_touched))
