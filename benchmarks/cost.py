@@ -37,7 +37,7 @@ from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.link.worker_end import WorkerEnd
-from wsraw.link.zmtp import Peer
+from wsraw.link.zmtp import ZmtpPeer
 from wsraw.runtime.link.connection import LinkSocket
 from wsraw.runtime.loop import Loop
 from wsraw.workers.loading import handlers
@@ -135,8 +135,8 @@ def linked() -> tuple[LinkSocket, LinkSocket]:
     far: Any = Wire()
     near.other, far.other = far, near
     ends = (
-        LinkSocket(near, Peer("ROUTER", ("DEALER",), 1 << 26, as_server=True)),
-        LinkSocket(far, Peer("DEALER", ("ROUTER",), 1 << 26, as_server=False)),
+        LinkSocket(near, ZmtpPeer("ROUTER", ("DEALER",), 1 << 26, as_server=True)),
+        LinkSocket(far, ZmtpPeer("DEALER", ("ROUTER",), 1 << 26, as_server=False)),
     )
     while not all(end.peer.is_ready for end in ends):
         for end in ends:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.deadline import eventually
 from tests.gateway.socket_harness import SocketHarness
-from wsraw.gateway.stop import LAST_WAIT, Stop
+from wsraw.gateway.stop import LAST_WAIT, GracefulStop
 from wsraw.link.records import Bye, FromGateway, OnClose, Stopped
 from wsraw.link.states import LinkState
 
@@ -20,8 +20,10 @@ def served() -> Iterator[SocketHarness]:
     made.close()
 
 
-def stop_of(served: SocketHarness) -> Stop:
-    return Stop(served.loop, served.harness.registry, served.harness.sessions, served.sockets)
+def stop_of(served: SocketHarness) -> GracefulStop:
+    return GracefulStop(
+        served.loop, served.harness.registry, served.harness.sessions, served.sockets
+    )
 
 
 def said(served: SocketHarness) -> list[FromGateway]:

@@ -21,7 +21,7 @@ from wsraw.link.zmtp import (
     ODD_FRAMES,
     SIGNATURE,
     SPARE_LIMIT,
-    Peer,
+    ZmtpPeer,
     header,
 )
 
@@ -29,15 +29,15 @@ CAPTURED = tomllib.loads(Path(__file__).with_name("zmtp.toml").read_text("ascii"
 LIMIT = 1 << 20
 
 
-def server(limit: int = LIMIT) -> Peer:
-    return Peer("ROUTER", {"DEALER"}, limit, as_server=True)
+def server(limit: int = LIMIT) -> ZmtpPeer:
+    return ZmtpPeer("ROUTER", {"DEALER"}, limit, as_server=True)
 
 
-def client(limit: int = LIMIT) -> Peer:
-    return Peer("DEALER", {"ROUTER"}, limit, as_server=False)
+def client(limit: int = LIMIT) -> ZmtpPeer:
+    return ZmtpPeer("DEALER", {"ROUTER"}, limit, as_server=False)
 
 
-ENDS: dict[str, Callable[..., Peer]] = {"server": server, "client": client}
+ENDS: dict[str, Callable[..., ZmtpPeer]] = {"server": server, "client": client}
 OTHER = {"server": client, "client": server}
 
 
@@ -65,7 +65,7 @@ def hello(end: str) -> bytes:
     return GREETING + ready(b"DEALER" if end == "server" else b"ROUTER")
 
 
-def ready_peer(end: str, limit: int = LIMIT) -> Peer:
+def ready_peer(end: str, limit: int = LIMIT) -> ZmtpPeer:
     peer = ENDS[end](limit)
     assert peer.receive_data(hello(end)) == []
     assert peer.is_ready
@@ -82,7 +82,7 @@ class Heard(NamedTuple):
     is_ready: bool
 
 
-def hear(peer: Peer, pieces: Iterable[bytes], *, in_place: bool = False) -> Heard:
+def hear(peer: ZmtpPeer, pieces: Iterable[bytes], *, in_place: bool = False) -> Heard:
     """Give a peer these bytes; with `in_place` where `rest` says, as far as it says so."""
     messages: list[Batch] = []
     said = b""
@@ -479,7 +479,7 @@ def test_small_messages_are_copies_and_large_ones_are_views() -> None:
     assert list(map(type, peer.receive_data(large[100:]))) == [memoryview]
 
 
-def in_two(peer: Peer, body: bytes) -> memoryview:
+def in_two(peer: ZmtpPeer, body: bytes) -> memoryview:
     """A message that has a buffer of its own."""
     data = frame(body)
     assert peer.receive_data(data[:100]) == []

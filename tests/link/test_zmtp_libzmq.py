@@ -19,7 +19,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from tests.deadline import DEADLINE
 from wsraw.link.batches import NO_BATCH, Batch
-from wsraw.link.zmtp import Peer, header
+from wsraw.link.zmtp import ZmtpPeer, header
 
 LARGEST = 16 << 20
 TRANSPORTS = ["tcp", "ipc"] if hasattr(socket, "AF_UNIX") and sys.platform != "win32" else ["tcp"]
@@ -30,9 +30,9 @@ IN_FLIGHT = 50
 
 
 class Ours:
-    """A Peer over a socket that does not block."""
+    """A ZmtpPeer over a socket that does not block."""
 
-    def __init__(self, sock: socket.socket, peer: Peer) -> None:
+    def __init__(self, sock: socket.socket, peer: ZmtpPeer) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.peer = peer
@@ -176,7 +176,7 @@ class Meet:
 
     def accept(self, server: socket.socket, limit: int = LARGEST) -> Ours:
         sock = self._stack.enter_context(server.accept()[0])
-        return Ours(sock, Peer("ROUTER", {"DEALER"}, limit, as_server=True))
+        return Ours(sock, ZmtpPeer("ROUTER", {"DEALER"}, limit, as_server=True))
 
     def dial(self, endpoint: str, limit: int = LARGEST) -> Ours:
         scheme, _, place = endpoint.partition("://")
@@ -187,7 +187,7 @@ class Meet:
             sock = socket.socket(socket.AF_UNIX)
             sock.connect(place)
         self._stack.enter_context(sock)
-        return Ours(sock, Peer("DEALER", {"ROUTER"}, limit, as_server=False))
+        return Ours(sock, ZmtpPeer("DEALER", {"ROUTER"}, limit, as_server=False))
 
     def pair(self, end: str, transport: str = "tcp", limit: int = LARGEST, **options: Any) -> Pair:
         if end == "server":

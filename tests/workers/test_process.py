@@ -13,7 +13,7 @@ from tests.deadline import DEADLINE, eventually
 from tests.needs import HAS_SIGNALS, HAS_UNIX, signals
 from tests.workers import routers
 from wsraw.link.records import PROTOCOL_VERSION, Publish, Refused, Send, Stats, encode
-from wsraw.link.zmtp import Peer
+from wsraw.link.zmtp import ZmtpPeer
 from wsraw.runtime.log.line import decode
 
 from .conftest import EPOCH, TOKEN, Process, closed, con_id, connect, message
@@ -623,7 +623,7 @@ def test_a_gateway_that_refuses_a_worker_is_heard(process: Process, source: str)
         con, _ = served.accept()
         with con:
             con.settimeout(DEADLINE)
-            peer = Peer("ROUTER", ("DEALER",), 1000, as_server=True)
+            peer = ZmtpPeer("ROUTER", ("DEALER",), 1000, as_server=True)
             while not peer.is_ready or peer.output:
                 con.sendall(peer.data_to_send())
                 if not peer.is_ready:

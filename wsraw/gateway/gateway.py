@@ -47,7 +47,7 @@ from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.gateway.status import of_loop, report
-from wsraw.gateway.stop import Stop
+from wsraw.gateway.stop import GracefulStop
 from wsraw.gateway.system import Collector, TurnTimes, keep_freed_memory
 from wsraw.link import records as rec
 from wsraw.runtime import launch, private
@@ -114,7 +114,7 @@ class Gateway:
         self.deadlines = Deadlines(self.registry)
         self.sockets = Sockets(self.loop, self.registry, settings, descriptors)
         self.deadlines.undelivered = self.sockets.undelivered
-        self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)
+        self.stopping = GracefulStop(self.loop, self.registry, self.sessions, self.sockets)
         self.inspection = Inspection(
             self.registry, kernel.look, self.loop.clock, time.time, self._tell_supervisor
         )

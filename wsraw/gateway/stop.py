@@ -25,7 +25,7 @@ class ClientSockets(Protocol):
     def unwritten(self) -> bool: ...
 
 
-class Stop:
+class GracefulStop:
     """Phases, each of which lasts until it is done or the deadline has passed."""
 
     def __init__(

@@ -13,7 +13,7 @@ from wsraw.link.batches import EVENT_LIMIT, KEPT_COST
 from wsraw.link.records import Ack, Bye, LinkError, Part
 
 
-class Kept(NamedTuple):
+class KeptPart(NamedTuple):
     """The commands of one part."""
 
     seq: int
@@ -28,7 +28,7 @@ class Parts:
     """The parts of one session, in the order in which they came."""
 
     def __init__(self) -> None:
-        self.kept: list[Kept] = []
+        self.kept: list[KeptPart] = []
         """Always the same list."""
         self.size = 0
         """Bytes that all of them count for; at most EVENT_LIMIT."""
@@ -51,7 +51,7 @@ class Parts:
         if self.size + size > EVENT_LIMIT:
             raise LinkError(f"parts of more than {EVENT_LIMIT} bytes, and no ack")
         if records:
-            self.kept.append(Kept(part.seq, batch, records, size))
+            self.kept.append(KeptPart(part.seq, batch, records, size))
             self._count(size)
 
     def _count(self, size: int) -> None:

@@ -85,8 +85,8 @@ class _RefusedError(Exception):
     """The peer says that we have."""
 
 
-class Peer:
-    """One end of a connection: bytes in, messages and bytes out.
+class ZmtpPeer:
+    """One end of a ZMTP connection: bytes in, messages and bytes out.
 
     Nothing that a peer sends raises: `why` then says what was wrong with it, and the connection is
     to be closed once `data_to_send` (an ERROR command, in most cases) was sent. What came before is
@@ -485,10 +485,10 @@ def _check_stranger(data: bytes) -> None:
     raise _WrongError(f"the peer does not speak ZMTP: it begins with {data[:4]!a}")
 
 
-def ready_peer(limit: int) -> Peer:
+def ready_peer(limit: int) -> ZmtpPeer:
     """A ROUTER whose handshake was done by another process, and that is between two messages."""
-    ours = Peer("ROUTER", ("DEALER",), limit, as_server=True)
-    theirs = Peer("DEALER", ("ROUTER",), limit, as_server=False)
+    ours = ZmtpPeer("ROUTER", ("DEALER",), limit, as_server=True)
+    theirs = ZmtpPeer("DEALER", ("ROUTER",), limit, as_server=False)
     while not (ours.is_ready and theirs.is_ready):
         ours.receive_data(theirs.data_to_send())
         theirs.receive_data(ours.data_to_send())

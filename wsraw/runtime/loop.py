@@ -110,14 +110,14 @@ class Turns:
         self.long[bisect_left(TURN_BOUNDS, seconds) - 1] += 1
 
 
-class Owner(Protocol):
+class CallbackOwner(Protocol):
     """What an exception in one of its callbacks ends."""
 
     def handle_fault(self, error: BaseException) -> None:
         """End, in any state, and report the error. It is not called again."""
 
 
-def owner_of(callback: object) -> Owner | None:
+def owner_of(callback: object) -> CallbackOwner | None:
     """The first part of a callback that has a method `handle_fault`, or None. Parts are the object
     of a method, and what a partial calls and passes."""
     if isinstance(callback, partial):
@@ -128,7 +128,7 @@ def owner_of(callback: object) -> Owner | None:
         return None
     for part in (callback, getattr(callback, "__self__", None)):
         if hasattr(part, "handle_fault"):
-            return cast(Owner, part)
+            return cast(CallbackOwner, part)
     return None
 
 

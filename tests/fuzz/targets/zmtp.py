@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.fuzz.oracles import pieces
 from wsraw.link.batches import NO_BATCH, READ_IN_PLACE
-from wsraw.link.zmtp import COMMAND_LIMIT, FIRST_PART, GREETING, GROWTH, SIGNATURE, Peer
+from wsraw.link.zmtp import COMMAND_LIMIT, FIRST_PART, GREETING, GROWTH, SIGNATURE, ZmtpPeer
 
 CLIENT, READY, TIGHT = 1, 2, 4
 """Bits of the first byte: which end is fuzzed, after its handshake or from the start, and whether
@@ -102,9 +102,9 @@ def run(data: bytes) -> Hashable:
     )
 
 
-def _peer(bits: int, limit: int) -> Peer:
+def _peer(bits: int, limit: int) -> ZmtpPeer:
     end = bits & CLIENT
-    peer = Peer(TYPES[end].decode(), {TYPES[1 - end].decode()}, limit, as_server=not end)
+    peer = ZmtpPeer(TYPES[end].decode(), {TYPES[1 - end].decode()}, limit, as_server=not end)
     if bits & READY:
         assert peer.receive_data(GREETING + _ready(TYPES[1 - end])) == []
         peer.data_to_send()
@@ -112,7 +112,9 @@ def _peer(bits: int, limit: int) -> Peer:
     return peer
 
 
-def _in_pieces(peer: Peer, parts: Iterable[bytes], *, in_place: bool) -> tuple[list[bytes], bytes]:
+def _in_pieces(
+    peer: ZmtpPeer, parts: Iterable[bytes], *, in_place: bool
+) -> tuple[list[bytes], bytes]:
     heard: list[bytes] = []
     said = b"" if peer.is_ready else peer.data_to_send()
     received = 0
@@ -138,7 +140,7 @@ def _in_pieces(peer: Peer, parts: Iterable[bytes], *, in_place: bool) -> tuple[l
 
 
 def _check_reference(
-    peer: Peer, bits: int, data: bytes, limit: int, heard: list[bytes], said: bytes
+    peer: ZmtpPeer, bits: int, data: bytes, limit: int, heard: list[bytes], said: bytes
 ) -> None:
     expected: list[bytes] = []
     answers = bytearray()
@@ -243,9 +245,9 @@ def _reference_type(metadata: bytes) -> bytes:
 
 def _check_answers(bits: int, said: bytes) -> None:
     """Our own other end takes what is answered."""
-    other = Peer("DEALER", {"ROUTER"}, 1000, as_server=False)
+    other = ZmtpPeer("DEALER", {"ROUTER"}, 1000, as_server=False)
     if bits & CLIENT:
-        other = Peer("ROUTER", {"DEALER"}, 1000, as_server=True)
+        other = ZmtpPeer("ROUTER", {"DEALER"}, 1000, as_server=True)
     if bits & READY:
         said = GREETING + _ready(TYPES[bits & CLIENT]) + said
     assert other.receive_data(said) == []

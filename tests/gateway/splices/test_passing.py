@@ -11,7 +11,7 @@ from wsraw.config.settings import BridgeSettings, Settings
 from wsraw.gateway.connection.connection import Connection, Phase
 from wsraw.gateway.http import MAX_ANSWER
 from wsraw.gateway.splices.passing import answered, client_of, refused, request_of
-from wsraw.gateway.websocket.handshake import MOST_BODY, Response
+from wsraw.gateway.websocket.handshake import MOST_BODY, HandshakeResponse
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening, check, open_of
 
@@ -194,7 +194,7 @@ def test_headers_beside_the_101() -> None:
 
 @pytest.mark.parametrize("status", [100, 101, 200, 299, 304, 407, 600])
 def test_responses_that_no_client_may_get_are_not_passed_on(status: int) -> None:
-    assert refused(1, Response(status, [])) is None
+    assert refused(1, HandshakeResponse(status, [])) is None
     assert refused(1, None) is None
 
 
@@ -203,16 +203,16 @@ def test_a_refusal_is_passed_on() -> None:
         ("WWW-Authenticate", "Basic"), ("Set-Cookie", "a=1"), ("set-cookie", "b=2"), ("X", "1"),
         ("x", "2"), ("Content-Length", "2"), ("Connection", "close"), ("Content-Type", "t/x"),
     ]  # fmt: skip
-    found = refused(1, Response(401, fields, b"no"))
+    found = refused(1, HandshakeResponse(401, fields, b"no"))
     assert found is not None
     assert (found.status, found.body) == (401, b"no")
     assert found.headers == {
         "WWW-Authenticate": "Basic", "Set-Cookie": "a=1", "X": "1, 2", "Content-Type": "t/x",
     }  # fmt: skip
-    cut = refused(1, Response(500, fields, b"x" * MOST_BODY))
+    cut = refused(1, HandshakeResponse(500, fields, b"x" * MOST_BODY))
     assert cut is not None
     assert (cut.body, "Content-Type" in cut.headers) == (b"", False)
-    assert refused(1, Response(500, [("X", "y" * MAX_ANSWER)], b"")) is None
+    assert refused(1, HandshakeResponse(500, [("X", "y" * MAX_ANSWER)], b"")) is None
 
 
 # --- the settings ---

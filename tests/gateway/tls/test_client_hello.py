@@ -33,12 +33,12 @@ from wsraw.gateway.tls.client_hello import (
     MAX_HELLO,
     MAX_RECORD,
     MAX_WARNINGS,
-    Hello,
     HelloReader,
+    TlsHello,
 )
 
 
-def read(data: bytes) -> Hello | None:
+def read(data: bytes) -> TlsHello | None:
     return HelloReader().receive_data(data)
 
 
@@ -54,7 +54,7 @@ def real(name: str | None) -> bytes:
 
 @pytest.mark.parametrize("name", ["example.org", "EXAMPLE.org", None])
 def test_a_client_hello_of_openssl_is_read(name: str | None) -> None:
-    assert read(real(name)) == Hello((name or "").lower())
+    assert read(real(name)) == TlsHello((name or "").lower())
 
 
 @pytest.mark.parametrize("size", [1, 5, 100, MAX_RECORD])
@@ -67,7 +67,7 @@ def test_a_client_hello_may_be_cut_and_split_into_records_anywhere(size: int) ->
             hello = reader.receive_data(rest[:cut])
             rest = rest[cut:]
             assert hello is None or not rest
-        assert hello == Hello("a.b")
+        assert hello == TlsHello("a.b")
         assert reader.buffer == data
 
 
@@ -126,7 +126,7 @@ def test_bytes_that_are_not_a_client_hello_are_refused(data: bytes) -> None:
 
 
 def test_a_client_hello_has_a_longest_size() -> None:
-    assert read(records(message(size=MAX_HELLO - 200))) == Hello("")
+    assert read(records(message(size=MAX_HELLO - 200))) == TlsHello("")
     # Tiny records are longer than what they carry, and count by themselves.
     for data in (records(message(size=MAX_HELLO)), records(message(size=MAX_HELLO // 2), 1)):
         for cut in (1000, len(data)):
@@ -160,7 +160,7 @@ def test_openssl_prefers_a_curve_where_one_is_offered(curve: int, tmp_path: Path
     signatures = extension(13, vector(b"\4\3\10\4", 2))
     groups = supported(GREASE, FFDHE8192, curve)
     data = records(message(versions, signatures, groups, shares()))
-    assert read(data) == Hello()
+    assert read(data) == TlsHello()
     incoming.write(data)
     with pytest.raises(ssl.SSLWantReadError):
         server.do_handshake()
@@ -171,10 +171,10 @@ def test_openssl_prefers_a_curve_where_one_is_offered(curve: int, tmp_path: Path
 # --- of servers that we connect to ---
 
 WARNING, FATAL = b"\x15\3\3\0\2\1\x70", b"\x15\3\3\0\2\2\x28"
-COSTLY = Hello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)
+COSTLY = TlsHello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)
 
 
-def heard(data: bytes, cut: int = 1 << 20) -> Hello | None:
+def heard(data: bytes, cut: int = 1 << 20) -> TlsHello | None:
     reader = HelloReader(of_server=True)
     for at in range(0, len(data), cut):
         hello = reader.receive_data(data[at : at + cut])
@@ -193,7 +193,7 @@ def test_a_server_hello_of_openssl_is_accepted(version: ssl.TLSVersion, cut: int
     incoming.write(real("localhost"))
     with pytest.raises(ssl.SSLWantReadError):
         server.do_handshake()
-    assert heard(outgoing.read(), cut) == Hello()
+    assert heard(outgoing.read(), cut) == TlsHello()
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1 << 20])
@@ -202,18 +202,18 @@ def test_a_server_hello_of_openssl_is_accepted(version: ssl.TLSVersion, cut: int
     [
         (retry(FFDHE8192), COSTLY),
         (retry(FFDHE2048), COSTLY),
-        (retry(P256), Hello()),
+        (retry(P256), TlsHello()),
         (records(server_message(shares=struct.pack("!H", FFDHE8192) + vector(b"key", 2))), COSTLY),
-        (records(server_message(shares=struct.pack("!H", P256) + vector(b"key", 2))), Hello()),
+        (records(server_message(shares=struct.pack("!H", P256) + vector(b"key", 2))), TlsHello()),
         # A name that it does not know is worth a warning to some, and nothing more.
         (WARNING + retry(FFDHE8192), COSTLY),
-        (WARNING * MAX_WARNINGS + retry(P256), Hello()),
-        (FATAL, Hello()),
+        (WARNING * MAX_WARNINGS + retry(P256), TlsHello()),
+        (FATAL, TlsHello()),
         (WARNING[:5] + b"\1", None),
     ],
 )
 def test_a_server_that_asks_for_an_expensive_key_exchange_is_refused(
-    data: bytes, hello: Hello | None, cut: int
+    data: bytes, hello: TlsHello | None, cut: int
 ) -> None:
     assert heard(data, cut) == hello
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.needs import unix_sockets
 from wsraw.gateway.handover.channel import pair
-from wsraw.gateway.tls.marks import LONGEST_REASON, PUMP_BUFFER, Mark, receive, send_mark
+from wsraw.gateway.tls.marks import LONGEST_REASON, PUMP_BUFFER, PumpMark, receive, send_mark
 
 pytestmark = unix_sockets
 
@@ -27,9 +27,14 @@ def ends() -> Iterator[Ends]:
 
 @pytest.mark.parametrize(
     ("mark", "why"),
-    [(Mark.END, ""), (Mark.RESET, ""), (Mark.LOST, "reset by peer"), (Mark.LOST, "x" * 5000)],
+    [
+        (PumpMark.END, ""),
+        (PumpMark.RESET, ""),
+        (PumpMark.LOST, "reset by peer"),
+        (PumpMark.LOST, "x" * 5000),
+    ],
 )
-def test_a_mark_comes_behind_the_data_before_it(ends: Ends, mark: Mark, why: str) -> None:
+def test_a_mark_comes_behind_the_data_before_it(ends: Ends, mark: PumpMark, why: str) -> None:
     """The system may return both with one read."""
     here, there = ends
     here.send(b"data")
@@ -52,23 +57,23 @@ def test_there_is_room_for_a_mark_however_full_the_socket_is(ends: Ends) -> None
     with pytest.raises(BlockingIOError):
         while True:
             sent += here.send(b"x" * 100_000)
-    send_mark(here, Mark.RESET)
+    send_mark(here, PumpMark.RESET)
     mark = None
     while mark is None:
         data, mark, _ = receive(there, 65_536)
         sent -= len(data)
-    assert mark is Mark.RESET
+    assert mark is PumpMark.RESET
     assert sent == 0
 
 
 def test_marks_leave_no_descriptors_open(ends: Ends) -> None:
     here, there = ends
-    send_mark(here, Mark.END)
+    send_mark(here, PumpMark.END)
     receive(there, 100)
     before = os.dup(0)
     os.close(before)
     for _ in range(10):
-        send_mark(here, Mark.LOST, "lost")
+        send_mark(here, PumpMark.LOST, "lost")
         receive(there, 100)
     after = os.dup(0)
     os.close(after)
@@ -78,4 +83,4 @@ def test_marks_leave_no_descriptors_open(ends: Ends) -> None:
 def test_a_mark_for_an_end_that_is_gone_is_no_error(ends: Ends) -> None:
     here, there = ends
     there.close()
-    send_mark(here, Mark.LOST, "lost")
+    send_mark(here, PumpMark.LOST, "lost")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.deadline import DEADLINE
 from wsraw.link.batches import Batch
-from wsraw.link.zmtp import GREETING, Peer
+from wsraw.link.zmtp import GREETING, ZmtpPeer
 from wsraw.runtime.link.client import LinkClient
 from wsraw.runtime.link.connection import LinkSocket, tune
 from wsraw.runtime.link.server import Link, LinkServer
@@ -31,11 +31,11 @@ def pair(limit: int = 1 << 30, buffer: int | None = None) -> tuple[LinkSocket, L
 
 
 def serving(sock: socket.socket, limit: int = 1 << 30) -> LinkSocket:
-    return LinkSocket(sock, Peer("ROUTER", ("DEALER",), limit, as_server=True))
+    return LinkSocket(sock, ZmtpPeer("ROUTER", ("DEALER",), limit, as_server=True))
 
 
 def calling(sock: socket.socket, limit: int = 1 << 30) -> LinkSocket:
-    return LinkSocket(sock, Peer("DEALER", ("ROUTER",), limit, as_server=False))
+    return LinkSocket(sock, ZmtpPeer("DEALER", ("ROUTER",), limit, as_server=False))
 
 
 def ready_pair(limit: int = 1 << 30, buffer: int | None = None) -> tuple[LinkSocket, LinkSocket]:

@@ -33,7 +33,7 @@ from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.gateway.sockets.transport import PlainTransport
 from wsraw.link.batches import LARGEST_BATCH
 from wsraw.link.states import NEW
-from wsraw.link.zmtp import Peer, header
+from wsraw.link.zmtp import ZmtpPeer, header
 from wsraw.runtime.link.connection import JOINED_BELOW, LinkSocket, _Frame
 from wsraw.runtime.link.server import Link, LinkServer
 
@@ -78,7 +78,7 @@ SOCKETS: Final = Plan(
     },
 )
 PEER: Final = Plan(
-    Peer,
+    ZmtpPeer,
     PeerState,
     copied="limit is_ready why output _greeted _head _size _is_command _longest _frames _skip"
     " _between",
@@ -324,12 +324,12 @@ def _thaw_frame(state: FrameState) -> _Frame:
     return frame
 
 
-def _freeze_peer(peer: Peer) -> PeerState:
+def _freeze_peer(peer: ZmtpPeer) -> PeerState:
     part = peer._part
     return PEER.freeze(peer, part=bytes(part[: peer._filled]) if part is not None else None)
 
 
-def _thaw_peer(state: PeerState, peer: Peer) -> None:
+def _thaw_peer(state: PeerState, peer: ZmtpPeer) -> None:
     PEER.thaw(state, peer)
     if state.part is not None:
         peer._part = bytearray(state.part)

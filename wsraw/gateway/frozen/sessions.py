@@ -28,7 +28,7 @@ from wsraw.gateway.sessions.backlog import Backlog, Unapplied
 from wsraw.gateway.sessions.sessions import Cut, Loss, Sessions
 from wsraw.gateway.sessions.tokens import Tokens
 from wsraw.link.gateway_end import EVENTS, GatewayEnd
-from wsraw.link.parts import Kept, Parts
+from wsraw.link.parts import KeptPart, Parts
 from wsraw.link.records import asked_for, gateway_decoder, tag_of
 from wsraw.link.states import DRAINING, GONE, READY, LinkState
 from wsraw.link.window import InFlight, RoundTrips, Window
@@ -426,6 +426,6 @@ def _thaw_ids(first: int, used: bytes, left: int) -> IdRange:
 
 def _thaw_parts(state: PartsState, parts: Parts) -> None:
     PARTS.thaw(state, parts)
-    parts.kept.extend([Kept(*kept) for kept in state.kept])
+    parts.kept.extend([KeptPart(*kept) for kept in state.kept])
     parts._joined = state.joined
     parts._count(sum([kept.size for kept in parts.kept]))

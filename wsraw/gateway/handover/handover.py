@@ -25,7 +25,7 @@ from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.gateway.sockets.transport import PumpedTransport, TlsTransport
-from wsraw.gateway.stop import Stop
+from wsraw.gateway.stop import GracefulStop
 from wsraw.gateway.tls.marks import PUMP_BUFFER
 from wsraw.link import records as rec
 from wsraw.runtime.clock import monotonic
@@ -40,20 +40,20 @@ OFFER: Final = b"U"
 """What the supervisor sends with the two descriptors of an offer."""
 
 
-class Thawing(Protocol):
-    """What takes the state of another gateway."""
+class StateTaker(Protocol):
+    """What takes the state of another gateway: the `Thawing` of gateway/frozen/."""
 
     def take(self, data: bytes, sockets: list[Any]) -> None: ...
     def finish(self) -> None: ...
 
 
-class State(Protocol):
-    """The state of a gateway, of which gateway/frozen/ makes records with sockets."""
+class GatewayState(Protocol):
+    """The state of a gateway, as the `Parts` of gateway/frozen/ make records with sockets of it."""
 
     def why_not(self) -> str: ...
     def unmovable(self) -> list[tuple[Connection, str]]: ...
     def freeze(self, now: float) -> Iterator[tuple[bytes, list[Any]]]: ...
-    def thawing(self, now: float) -> Thawing: ...
+    def thawing(self, now: float) -> StateTaker: ...
 
 
 class Handover:
@@ -62,12 +62,12 @@ class Handover:
     def __init__(
         self,
         loop: Loop,
-        state: State,
+        state: GatewayState,
         registry: Registry,
         sessions: Sessions,
         sockets: Sockets,
         links: Links,
-        stopping: Stop,
+        stopping: GracefulStop,
     ) -> None:
         self._loop = loop
         self._state = state

@@ -19,7 +19,7 @@ from typing import Final
 
 from wsraw.gateway.sockets.transport import MOST_UNSENT, TRUNCATED, reset
 from wsraw.gateway.tls.engine import TlsEngine
-from wsraw.gateway.tls.marks import Mark, receive, send_mark
+from wsraw.gateway.tls.marks import PumpMark, receive, send_mark
 from wsraw.runtime import launch
 from wsraw.runtime.launch import Parent
 from wsraw.runtime.loop import Loop, Timer
@@ -57,8 +57,8 @@ class Pumped:
         self.is_truncated_silently = is_truncated_silently
 
 
-class Relay:
-    """One of them, in the loop."""
+class PumpRelay:
+    """Forwards between the client and the gateway of one pumped connection."""
 
     __slots__ = (
         "_client",
@@ -189,7 +189,7 @@ class Relay:
             self._to_client += self._engine.encrypt(data)
             if self._engine.error:
                 self._lose_client(f"TLS: {self._engine.error}")
-        if mark is Mark.END:
+        if mark is PumpMark.END:
             self._end_output()
         elif mark is not None or not data:
             # Without a mark it has died in the middle of what it wanted to say.
@@ -242,7 +242,7 @@ class Relay:
         if self._to_gateway:
             return
         if self._lost:
-            send_mark(self._gateway, Mark.LOST, self._lost)
+            send_mark(self._gateway, PumpMark.LOST, self._lost)
             self._give_up()
         elif self._client_ended and not self._is_hung_up:
             self._shut(self._gateway)
@@ -295,9 +295,9 @@ class Pump:
 
     def __init__(self, pumped: Iterable[Pumped]) -> None:
         self.loop = Loop()
-        self.over: list[Relay] = []
+        self.over: list[PumpRelay] = []
         """To be closed."""
-        self._relays = {Relay(self, each) for each in pumped}
+        self._relays = {PumpRelay(self, each) for each in pumped}
 
     def serve(self, supervisor: Parent | None) -> int:
         """All that this process does from now on; returns its exit code."""

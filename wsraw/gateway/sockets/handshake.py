@@ -19,7 +19,7 @@ from wsraw.gateway.http import answer_for, http_answer
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.transport import TlsTransport
 from wsraw.gateway.tls.client_contexts import OpenTls
-from wsraw.gateway.tls.client_hello import HANDSHAKE, Hello, HelloReader
+from wsraw.gateway.tls.client_hello import HANDSHAKE, HelloReader, TlsHello
 from wsraw.gateway.tls.engine import TlsEngine
 from wsraw.gateway.tls.server_contexts import ServerContexts
 from wsraw.runtime.printable import without_secrets
@@ -171,7 +171,7 @@ class TlsHandshake:
     def _read_hello(self, reader: HelloReader, data: bytes) -> bytes:
         """Read the peer's first message, which tells what it would have us compute. OpenSSL gets it
         when it is complete and harmless: what this returns."""
-        hello: Hello | None = reader.receive_data(data)
+        hello: TlsHello | None = reader.receive_data(data)
         if hello is None:
             return b""
         self._hello = None

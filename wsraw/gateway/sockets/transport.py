@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.connection.output import GATHERED_FROM, WRITE_SIZE, Output
 from wsraw.gateway.tls.engine import TlsEngine
-from wsraw.gateway.tls.marks import Mark, blank, receive, send_mark
+from wsraw.gateway.tls.marks import PumpMark, blank, receive, send_mark
 
 ENCRYPT_SIZE: Final = 64 * 1024
 """Bytes of plaintext encrypted at a time; the ciphertext waits for the kernel to take it."""
@@ -103,7 +103,7 @@ class PumpedTransport:
         if self.lost:
             raise OSError(self.lost)
         data, mark, why = receive(self._sock, size)
-        if mark is Mark.LOST:
+        if mark is PumpMark.LOST:
             self.lost = why or "the connection was lost"
             if not data:
                 raise OSError(self.lost)
@@ -124,12 +124,12 @@ class PumpedTransport:
         """The same, and the pump goes on reading."""
         if not self._has_ended:
             self._has_ended = True
-            send_mark(self._sock, Mark.END)
+            send_mark(self._sock, PumpMark.END)
         return True
 
     def reset(self) -> None:
         """Close the socket; the pump resets the client's."""
-        send_mark(self._sock, Mark.RESET)
+        send_mark(self._sock, PumpMark.RESET)
         self._sock.close()
 
 

@@ -20,7 +20,7 @@ from wsraw.config.patterns import PARAMETER
 from wsraw.config.settings import BridgeSettings
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.http import MAX_ANSWER
-from wsraw.gateway.websocket.handshake import MOST_BODY, Response
+from wsraw.gateway.websocket.handshake import MOST_BODY, HandshakeResponse
 from wsraw.link.open_options import path_of_target, set_headers
 from wsraw.link.records import Open, Reject
 from wsraw.link.rules import OF_ANSWERS, split_host_port
@@ -179,7 +179,7 @@ def answered(con: Connection) -> list[tuple[str, str]]:
     return passed
 
 
-def refused(con_id: int, response: Response | None) -> Reject | None:
+def refused(con_id: int, response: HandshakeResponse | None) -> Reject | None:
     """The response for a client whose target has refused the handshake; None: it is none that can
     be passed on."""
     if response is None or not 300 <= response.status <= 599 or response.status in _NOT_REFUSALS:

@@ -44,7 +44,7 @@ ALERT_HANDSHAKE_FAILURE: Final = bytes((21, 3, 1, 0, 2, 2, 40))
 ALERT_DECODE_ERROR: Final = bytes((21, 3, 1, 0, 2, 2, 50))
 
 
-class Hello(NamedTuple):
+class TlsHello(NamedTuple):
     """The result of reading a hello; with `error` it is refused, and `alert` tells the peer."""
 
     server_name: str = ""
@@ -52,9 +52,9 @@ class Hello(NamedTuple):
     alert: bytes = b""
 
 
-_MALFORMED: Final = Hello("", "its first message is not a hello of TLS", ALERT_DECODE_ERROR)
-_TOO_LONG: Final = Hello("", "its first message is too long", ALERT_DECODE_ERROR)
-_EXPENSIVE: Final = Hello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)
+_MALFORMED: Final = TlsHello("", "its first message is not a hello of TLS", ALERT_DECODE_ERROR)
+_TOO_LONG: Final = TlsHello("", "its first message is too long", ALERT_DECODE_ERROR)
+_EXPENSIVE: Final = TlsHello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)
 
 
 class HelloReader:
@@ -70,7 +70,7 @@ class HelloReader:
         self._start = 0
         self._warnings = 0
 
-    def receive_data(self, data: bytes) -> Hello | None:
+    def receive_data(self, data: bytes) -> TlsHello | None:
         """Read the hello, if it is complete; None: more bytes are needed. The result does not
         depend on how the bytes are cut. Never raises."""
         buffer, message = self.buffer, self._message
@@ -92,7 +92,7 @@ class HelloReader:
                 # A fatal alert is for OpenSSL to explain. A warning says that the server does not
                 # know the name that we have sent (RFC 6066, section 3).
                 if part[0] != _WARNING:
-                    return Hello()
+                    return TlsHello()
                 self._warnings += 1
                 if self._warnings > MAX_WARNINGS:
                     return _MALFORMED
@@ -106,7 +106,7 @@ class HelloReader:
                 return _TOO_LONG
         return None
 
-    def _read(self, message: bytearray) -> Hello | None:
+    def _read(self, message: bytearray) -> TlsHello | None:
         if message[0] != (_SERVER_HELLO if self._of_server else _CLIENT_HELLO):
             return _MALFORMED
         length = int.from_bytes(message[1:4], "big")
@@ -123,7 +123,7 @@ class HelloReader:
             return _MALFORMED
 
 
-def _read_client_hello(body: bytes) -> Hello:
+def _read_client_hello(body: bytes) -> TlsHello:
     body = body[2 + 32 :]
     _, body = _take(body, 1)  # session id
     _, body = _take(body, 2)  # cipher suites
@@ -148,10 +148,10 @@ def _read_client_hello(body: bytes) -> Hello:
                 if _is_expensive(shares[:2]):
                     return _EXPENSIVE
                 _, shares = _take(shares[2:], 2)
-    return Hello(name)
+    return TlsHello(name)
 
 
-def _read_server_hello(body: bytes) -> Hello:
+def _read_server_hello(body: bytes) -> TlsHello:
     _, body = _take(body[2 + 32 :], 1)  # session id
     if len(body) < 2 + 1:  # cipher suite, compression method
         raise ValueError("it ends too early")
@@ -162,7 +162,7 @@ def _read_server_hello(body: bytes) -> Hello:
         value, extensions = _take(extensions[2:], 2)
         if kind == _KEY_SHARE and _is_expensive(value):
             return _EXPENSIVE
-    return Hello()
+    return TlsHello()
 
 
 def _is_expensive(group: bytes) -> bool:

@@ -28,7 +28,7 @@ LONGEST_REASON: Final = 1024
 """Bytes of the reason of a loss: far less than a pipe takes at once."""
 
 
-class Mark(Enum):
+class PumpMark(Enum):
     """What is said beside data. The values are on the wire between two versions."""
 
     END = b"E"
@@ -40,7 +40,7 @@ class Mark(Enum):
     """From the pump: the connection was lost. The descriptor is a pipe with the reason."""
 
 
-def send_mark(sock: socket.socket, mark: Mark, why: str = "") -> None:
+def send_mark(sock: socket.socket, mark: PumpMark, why: str = "") -> None:
     """Send a mark behind all that was sent before, unless the other end is gone."""
     assert sys.platform != "win32"
     number, is_own = blank(), False
@@ -58,7 +58,7 @@ def send_mark(sock: socket.socket, mark: Mark, why: str = "") -> None:
         os.close(number)
 
 
-def receive(sock: socket.socket, size: int) -> tuple[bytes, Mark | None, str]:
+def receive(sock: socket.socket, size: int) -> tuple[bytes, PumpMark | None, str]:
     """At most `size` bytes, none at the end; a mark that came behind them, and its reason. Raises
     BlockingIOError or OSError."""
     assert sys.platform != "win32"
@@ -73,7 +73,7 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, Mark | None, str]:
             # A pipe with nothing more to come, or /dev/null: neither blocks.
             why = os.read(number, LONGEST_REASON).decode("utf-8", "replace")
             os.close(number)
-    return data[:-1], Mark(data[-1:]), why
+    return data[:-1], PumpMark(data[-1:]), why
 
 
 @cache

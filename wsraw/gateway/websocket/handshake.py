@@ -243,7 +243,7 @@ LONGEST_CHUNK_LINE: Final = 256
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?=[;\s])")
 
 
-class Response(NamedTuple):
+class HandshakeResponse(NamedTuple):
     """A server's response to our request."""
 
     status: int
@@ -281,7 +281,7 @@ class ClientHandshake:
         self._eof = False
         self._reading = self._read()
         next(self._reading)
-        self.response: Response | None = None
+        self.response: HandshakeResponse | None = None
         """The server's response, once it is complete."""
         self.terms: deflate.Terms | None = None
         """Of compression, if both sides agree on it."""
@@ -322,7 +322,7 @@ class ClientHandshake:
             return bytes(self._buffer)
         return None
 
-    def _check(self, response: Response) -> None:
+    def _check(self, response: HandshakeResponse) -> None:
         """Raises HandshakeError if the response does not open the WebSocket that we asked for."""
         if response.status != 101:
             raise HandshakeError(f"server rejected WebSocket connection: HTTP {response.status}")
@@ -348,7 +348,7 @@ class ClientHandshake:
 
     # --- reading the response; each yield waits for more bytes ---
 
-    def _read(self) -> Generator[None, None, Response]:
+    def _read(self) -> Generator[None, None, HandshakeResponse]:
         """Read the final response, behind interim ones (RFC 9110, section 15.2). Its body is read
         only as far as handlers see it: a server may never finish it."""
         for _ in range(MOST_INTERIM):
@@ -364,7 +364,7 @@ class ClientHandshake:
             body = yield from self._read_body(_by_name(response.fields))
         return response._replace(body=body)
 
-    def _read_head(self) -> Generator[None, None, tuple[Response, bool]]:
+    def _read_head(self) -> Generator[None, None, tuple[HandshakeResponse, bool]]:
         buffer = self._buffer
         seen = 0
         while (end := _HEAD_END.search(buffer, seen)) is None:
@@ -379,7 +379,7 @@ class ClientHandshake:
         if found is None or len(head) > MOST_HEAD or head.count(b"\n") > MOST_FIELDS + 2:
             raise HandshakeError("the server did not send a valid HTTP response")
         del buffer[: len(head)]
-        return Response(int(found[2]), _split_fields(found[3])), found[1] == b"0"
+        return HandshakeResponse(int(found[2]), _split_fields(found[3])), found[1] == b"0"
 
     def _read_body(self, values: Values) -> Generator[None, None, bytes]:
         if values["transfer-encoding"]:

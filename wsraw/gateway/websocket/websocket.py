@@ -24,7 +24,7 @@ from wsraw.gateway.websocket.frames import (
 from wsraw.gateway.websocket.handshake import (
     ClientHandshake,
     HandshakeError,
-    Response,
+    HandshakeResponse,
     ServerHandshake,
     to_inf,
 )
@@ -158,7 +158,7 @@ class WebSocket:
         return self
 
     @property
-    def response(self) -> Response | None:
+    def response(self) -> HandshakeResponse | None:
         """The response of a server that did not open the WebSocket."""
         handshake = self.handshake
         return handshake.response if isinstance(handshake, ClientHandshake) else None

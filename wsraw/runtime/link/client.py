@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from wsraw.link.batches import LARGEST_BATCH, Batch
-from wsraw.link.zmtp import Peer
+from wsraw.link.zmtp import ZmtpPeer
 from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.connection import HAS_UNIX, LONGEST_SOCKET_PATH, LinkSocket, tune
 from wsraw.runtime.sockets import strerror
@@ -214,7 +214,9 @@ class LinkClient:
 
     def _begin(self, sock: socket.socket, now: float) -> None:
         """The socket is connected: greet."""
-        self._socket = LinkSocket(sock, Peer("DEALER", ("ROUTER",), self._limit, as_server=False))
+        self._socket = LinkSocket(
+            sock, ZmtpPeer("DEALER", ("ROUTER",), self._limit, as_server=False)
+        )
         self.wait_until = now + CONNECT_TIMEOUT
         self.wants_write = False
         self.on_change()

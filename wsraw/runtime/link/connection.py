@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final
 
 from wsraw.link.batches import READ_IN_PLACE, Batch
-from wsraw.link.zmtp import Peer, header
+from wsraw.link.zmtp import ZmtpPeer, header
 
 READ_BUDGET: Final = 1024 * 1024
 """Bytes that one call reads from a connection, before others have their turn."""
@@ -125,7 +125,7 @@ class LinkSocket:
         "why",
     )
 
-    def __init__(self, sock: socket.socket, peer: Peer) -> None:
+    def __init__(self, sock: socket.socket, peer: ZmtpPeer) -> None:
         """The greeting is unsent; `flush` sends it."""
         self.peer = peer
         self.unsent = 0

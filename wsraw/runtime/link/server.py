@@ -19,7 +19,7 @@ from typing import Final
 
 from wsraw.config.addresses import Listen
 from wsraw.link.batches import LARGEST_BATCH, Batch
-from wsraw.link.zmtp import Peer, ready_peer
+from wsraw.link.zmtp import ZmtpPeer, ready_peer
 from wsraw.runtime import sockets
 from wsraw.runtime.clock import monotonic
 from wsraw.runtime.link.connection import HAS_UNIX, READ_BUDGET, READ_SIZE, LinkSocket, tune
@@ -73,8 +73,8 @@ def endpoint_of(sock: socket.socket) -> str:
     return f"tcp://{LOOPBACK.host}:{sock.getsockname()[1]}"
 
 
-class State(Enum):
-    """Of a Link."""
+class SocketState(Enum):
+    """State of the socket of a Link."""
 
     OPEN = "open"
     CLOSING = "closing"
@@ -83,8 +83,8 @@ class State(Enum):
     """To be freed, or freed."""
 
 
-_OPEN: Final = State.OPEN
-_CLOSING: Final = State.CLOSING
+_OPEN: Final = SocketState.OPEN
+_CLOSING: Final = SocketState.CLOSING
 
 
 class Link:
@@ -115,7 +115,7 @@ class Link:
         self.has_spoken = False
         """Whether a batch has come from it."""
         self._server = server
-        self._socket = LinkSocket(sock, Peer("ROUTER", ("DEALER",), limit, as_server=True))
+        self._socket = LinkSocket(sock, ZmtpPeer("ROUTER", ("DEALER",), limit, as_server=True))
         self._state = _OPEN
         self._is_paused = False
         self._watched = (False, False)
@@ -274,7 +274,7 @@ class Link:
         """Tell the loop what to wait for."""
         socket, state = self._socket, self._state
         reading = state is _CLOSING or (state is _OPEN and not self._is_paused)
-        writing = socket.unsent > 0 and not socket.broken and state is not State.CLOSED
+        writing = socket.unsent > 0 and not socket.broken and state is not SocketState.CLOSED
         if (reading, writing) != self._watched:
             self._watched = (reading, writing)
             if reading or writing:
@@ -337,14 +337,14 @@ class Link:
 
     def _free(self) -> None:
         """Let go of the socket, after the loop's handlers: they close nothing."""
-        if self._state is not State.CLOSED:
-            self._state = State.CLOSED
+        if self._state is not SocketState.CLOSED:
+            self._state = SocketState.CLOSED
             self._watch()
             self._server._free_later(self)
 
     def _release(self) -> None:
         """Close the socket."""
-        self._state = State.CLOSED
+        self._state = SocketState.CLOSED
         self._watch()
         self._socket.close()
 
