@@ -16,7 +16,7 @@ from tests.deadline import DEADLINE
 from wsraw.admin import publishing
 from wsraw.admin.publishing import MOST_AT_ONCE, MOST_BODY, MOST_DATA, read_all
 from wsraw.admin.run import NoAnswerError, Run
-from wsraw.admin.server import Server
+from wsraw.admin.server import AdminServer
 from wsraw.link.records import Done
 
 
@@ -108,7 +108,7 @@ class Served:
         sock = socket.create_server(("127.0.0.1", 0))
         self.address = sock.getsockname()
         self.run = Recorder()
-        self._server = Server(sock, self.run, admin_token, publish_token_file=token)
+        self._server = AdminServer(sock, self.run, admin_token, publish_token_file=token)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 

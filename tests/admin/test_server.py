@@ -13,22 +13,24 @@ import pytest
 
 from tests.deadline import DEADLINE, eventually
 from wsraw.admin import server as server_module
-from wsraw.admin.answers import MOST_BODY, Answer, Request, Route, text
+from wsraw.admin.answers import MOST_BODY, AdminRequest, AdminResponse, Route, text
 from wsraw.admin.routes import ROUTES
 from wsraw.admin.run import Run
-from wsraw.admin.server import MOST_CONNECTIONS, Server
+from wsraw.admin.server import MOST_CONNECTIONS, AdminServer
 
 
-def _repeat(request: Request) -> Answer:
+def _repeat(request: AdminRequest) -> AdminResponse:
     return text(HTTPStatus.OK, request.query, request.body.decode())
 
 
-def _break(request: Request) -> Answer:
+def _break(request: AdminRequest) -> AdminResponse:
     raise RuntimeError("a bug")
 
 
-def _pieces(request: Request) -> Answer:
-    return Answer(HTTPStatus.OK, (line for line in (b"one\n", b"two\n")), "text/event-stream")
+def _pieces(request: AdminRequest) -> AdminResponse:
+    return AdminResponse(
+        HTTPStatus.OK, (line for line in (b"one\n", b"two\n")), "text/event-stream"
+    )
 
 
 TRIED = {
@@ -51,16 +53,16 @@ class Served:
         self.found: list[bool] = []
         """Whether clients that asked for /look had left."""
         routes = TRIED | {"/wait": Route(self._wait), "/look": Route(self._look)}
-        self.server = Server(sock, Run(str(folder)), token_file, routes)
+        self.server = AdminServer(sock, Run(str(folder)), token_file, routes)
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self._thread.start()
 
-    def _wait(self, request: Request) -> Answer:
+    def _wait(self, request: AdminRequest) -> AdminResponse:
         self.waiting += 1
         self.go_on.wait(DEADLINE)
         return text(HTTPStatus.OK)
 
-    def _look(self, request: Request) -> Answer:
+    def _look(self, request: AdminRequest) -> AdminResponse:
         self.found.append(request.has_left(float(request.query)))
         return text(HTTPStatus.OK)
 

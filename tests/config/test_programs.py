@@ -6,7 +6,7 @@ from pathlib import PurePath
 import pytest
 
 from wsraw.config import options, programs
-from wsraw.config.programs import Entry, Program
+from wsraw.config.programs import Program, WorkerSpec
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="quotes as POSIX has them")
 
@@ -85,7 +85,7 @@ def test_several_worker_entries_are_parsed() -> None:
     chat, node = programs.parse_all(["a/chat.py:2", "node echo.mjs"])
     assert (chat.program.label, chat.number) == ("chat.py", 2)
     assert (node.program.label, node.number) == ("node echo.mjs", 1)
-    assert programs.parse_all([]) == (Entry(programs.PRINTS, 1),)
+    assert programs.parse_all([]) == (WorkerSpec(programs.PRINTS, 1),)
 
 
 def test_the_entry_none_starts_no_workers() -> None:

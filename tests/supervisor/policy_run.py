@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from wsraw.config.programs import Entry, Program
+from wsraw.config.programs import Program, WorkerSpec
 from wsraw.config.settings import Settings
 from wsraw.link.records import Check, DrainWorker, Stop
 from wsraw.supervisor.decisions import actions as a
@@ -47,11 +47,11 @@ class Run:
         self,
         workers: int = 1,
         luck: float = 1.0,
-        *more: Entry,
-        others: dict[str, list[Entry]] | None = None,
+        *more: WorkerSpec,
+        others: dict[str, list[WorkerSpec]] | None = None,
         **settings: Any,
     ) -> None:
-        ours = [Entry(PROGRAM, workers)] if workers else []
+        ours = [WorkerSpec(PROGRAM, workers)] if workers else []
         entries = {"default": [*ours, *more], **(others or {})}
         self.policy = Policy(entries, Settings(**settings), lambda: luck)
         self.now = 100.0

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.supervisor.policy_run import Run
-from wsraw.config.programs import Entry, Program
+from wsraw.config.programs import Program, WorkerSpec
 from wsraw.config.units import human_size, human_time
 from wsraw.supervisor import status
 from wsraw.supervisor.decisions.child import Child
@@ -181,7 +181,7 @@ def test_the_status_is_shown_as_a_table() -> None:
 
 
 def test_the_table_groups_workers_by_pool() -> None:
-    feed = Entry(Program("feed.py", "feed.py", label="feed.py"), 2)
+    feed = WorkerSpec(Program("feed.py", "feed.py", label="feed.py"), 2)
     run = Run(1, others={"feed": [feed], "far": []}, restart_intensity=0).up()
     run.do(run.policy.ready(2, run.now))
     run.exit(run.policy.pools["feed"].workers[0], 1)

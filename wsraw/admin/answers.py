@@ -14,7 +14,7 @@ MOST_BODY: Final = 64 * 1024
 TEXT: Final = "text/plain; charset=utf-8"
 
 
-class Request(NamedTuple):
+class AdminRequest(NamedTuple):
     """A request whose path, method and token are good."""
 
     method: str
@@ -35,7 +35,7 @@ class Pieces(Protocol):
     def close(self) -> None: ...
 
 
-class Answer(NamedTuple):
+class AdminResponse(NamedTuple):
     """A response. A body in pieces is sent until it ends."""
 
     status: HTTPStatus
@@ -50,7 +50,7 @@ class Route(NamedTuple):
     token is needed even if the setting admin_token is not set. `is_publishing`: the token of the
     setting publish_token is needed, and no other one is accepted."""
 
-    answer: Callable[[Request], Answer]
+    answer: Callable[[AdminRequest], AdminResponse]
     methods: tuple[str, ...] = ("GET", "HEAD")
     is_open: bool = False
     needs_token: bool = False
@@ -58,6 +58,6 @@ class Route(NamedTuple):
     most_body: int = MOST_BODY
 
 
-def text(status: HTTPStatus, *lines: str) -> Answer:
+def text(status: HTTPStatus, *lines: str) -> AdminResponse:
     """A plain-text answer of these lines."""
-    return Answer(status, "".join(f"{line}\n" for line in lines).encode())
+    return AdminResponse(status, "".join(f"{line}\n" for line in lines).encode())

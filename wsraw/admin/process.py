@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wsraw.admin.page.access import OwnToken
 from wsraw.admin.run import Run
-from wsraw.admin.server import Server
+from wsraw.admin.server import AdminServer
 from wsraw.config.settings import Settings
 from wsraw.runtime.launch import Parent
 from wsraw.runtime.sockets import adopt
@@ -24,7 +24,7 @@ def main(settings: Settings, shared: str, supervisor: Parent) -> int:
     page_token = None if settings.admin_token else OwnToken(folder)
     if page_token is None:
         OwnToken.remove(folder)
-    server = Server(
+    server = AdminServer(
         adopt(shared),
         Run(settings.run_dir),
         settings.admin_token,

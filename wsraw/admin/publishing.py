@@ -12,7 +12,7 @@ from base64 import b64decode
 from http import HTTPStatus
 from typing import Any, Final
 
-from wsraw.admin.answers import Answer, Request, text
+from wsraw.admin.answers import AdminRequest, AdminResponse, text
 from wsraw.admin.run import NoAnswerError
 from wsraw.link.records import GROUP_LIMIT
 
@@ -37,7 +37,7 @@ Asked = tuple[str, dict[str, Any]]
 """A request to the gateway, and its options."""
 
 
-def publish(request: Request) -> Answer:
+def publish(request: AdminRequest) -> AdminResponse:
     """Send messages to all members of groups, or to all connections of users."""
     try:
         messages = read_all(request.body)
@@ -55,7 +55,7 @@ def publish(request: Request) -> Answer:
             return text(HTTPStatus.BAD_REQUEST, f"{so_far}{done.text}")
         sent.append(done.data["sent"])
     body = json.dumps({"sent": sent if is_list else sent[0]}) + "\n"
-    return Answer(HTTPStatus.OK, body.encode(), JSON)
+    return AdminResponse(HTTPStatus.OK, body.encode(), JSON)
 
 
 def read_all(body: bytes) -> Asked | list[Asked]:

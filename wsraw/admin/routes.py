@@ -6,22 +6,22 @@ from http import HTTPStatus
 from typing import Final
 
 from wsraw.admin import health, metrics, publishing
-from wsraw.admin.answers import Answer, Request, Route, text
+from wsraw.admin.answers import AdminRequest, AdminResponse, Route, text
 from wsraw.admin.page import actions
 from wsraw.admin.page.document import document
 from wsraw.admin.page.stream import stream
 from wsraw.admin.run import NoAnswerError
 
 
-def _metrics(request: Request) -> Answer:
+def _metrics(request: AdminRequest) -> AdminResponse:
     try:
         body, content_type = metrics.page(request.run.figures(), request.headers.get("Accept", ""))
     except NoAnswerError as error:
         return text(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
-    return Answer(HTTPStatus.OK, body, content_type)
+    return AdminResponse(HTTPStatus.OK, body, content_type)
 
 
-def _healthz(request: Request) -> Answer:
+def _healthz(request: AdminRequest) -> AdminResponse:
     try:
         request.run.figures()
     except NoAnswerError as error:
@@ -29,7 +29,7 @@ def _healthz(request: Request) -> Answer:
     return text(HTTPStatus.OK, "ok")
 
 
-def _readyz(request: Request) -> Answer:
+def _readyz(request: AdminRequest) -> AdminResponse:
     try:
         why = health.not_ready(request.run.figures())
     except NoAnswerError as error:
@@ -39,7 +39,7 @@ def _readyz(request: Request) -> Answer:
     return text(HTTPStatus.OK, "ok")
 
 
-def _page(request: Request) -> Answer:
+def _page(request: AdminRequest) -> AdminResponse:
     """The page, without any data: its script asks for that."""
     found = document()
     headers = (
@@ -47,7 +47,7 @@ def _page(request: Request) -> Answer:
         ("Referrer-Policy", "no-referrer"),
         ("Cross-Origin-Opener-Policy", "same-origin"),
     )
-    return Answer(HTTPStatus.OK, found.body, "text/html; charset=utf-8", headers)
+    return AdminResponse(HTTPStatus.OK, found.body, "text/html; charset=utf-8", headers)
 
 
 ROUTES: Final[dict[str, Route]] = {

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from wsraw.admin.answers import Answer, Pieces, Request, Route, text
+from wsraw.admin.answers import AdminRequest, AdminResponse, Pieces, Route, text
 from wsraw.admin.page.access import OwnToken
 from wsraw.admin.routes import ROUTES
 from wsraw.admin.run import Run
@@ -55,7 +55,7 @@ BUSY: Final = (
 )
 
 
-class Server(ThreadingHTTPServer):
+class AdminServer(ThreadingHTTPServer):
     """Serves `routes` on a socket that listens."""
 
     daemon_threads = True
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(message)s\n"
     timeout = SILENT_FOR
-    server: Server
+    server: AdminServer
 
     def do_GET(self) -> None:
         answer = self._answer()
@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_GET  # noqa: N815
 
-    def _answer(self) -> Answer:
+    def _answer(self) -> AdminResponse:
         try:
             url = urlsplit(self.path)
         except ValueError:
@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
             return text(HTTPStatus.UNAUTHORIZED, NO_TOKEN)
         return self._pass_on(route, url.query)
 
-    def _publishing(self, route: Route, query: str) -> Answer:
+    def _publishing(self, route: Route, query: str) -> AdminResponse:
         """Check the token of publish_token: whoever may publish may not necessarily see and change
         the run."""
         path = self.server.publish_token_file
@@ -235,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
             return text(HTTPStatus.UNAUTHORIZED, NO_TOKEN)
         return self._pass_on(route, query)
 
-    def _pass_on(self, route: Route, query: str) -> Answer:
+    def _pass_on(self, route: Route, query: str) -> AdminResponse:
         body = self._body(route.most_body)
         if body is None:
             most = f"send Content-Length, and at most {route.most_body} bytes"
@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.heard(self.connection)
         headers = dict(self.headers.items())
         run, has_left = self.server.run, self._has_left
-        return route.answer(Request(self.command, query, headers, body, run, has_left))
+        return route.answer(AdminRequest(self.command, query, headers, body, run, has_left))
 
     def _has_left(self, within: float) -> bool:
         """Whether the client closes the connection within this many seconds. What it sends after
@@ -277,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise ConnectionError("the client has left in the middle of its request")
         return body
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: AdminResponse) -> None:
         body = answer.body
         self.close_connection = True
         self.send_response(answer.status)

@@ -12,7 +12,7 @@ from typing import Final
 
 from wsraw.commands.failures import WrongUse
 from wsraw.config import pools, sources
-from wsraw.config.programs import Entry, Program, is_module
+from wsraw.config.programs import Program, WorkerSpec, is_module
 from wsraw.config.settings import BridgeSettings, Settings
 from wsraw.link.open_options import check, is_local, open_of, parse_target, read_tokens
 from wsraw.link.records import DEFAULT_POOL
@@ -21,7 +21,7 @@ SETTINGS_FILE: Final = "wsraw.toml"
 """The name under which `wsraw init` writes the settings file."""
 
 
-def check_all(found: sources.Configuration) -> dict[str, tuple[Entry, ...]]:
+def check_all(found: sources.Configuration) -> dict[str, tuple[WorkerSpec, ...]]:
     """Check that the programs, and the files that settings name, exist; return what each pool runs.
     Raises WrongUse."""
     try:

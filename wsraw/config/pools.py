@@ -18,7 +18,7 @@ from wsraw.config.addresses import parse_listen
 from wsraw.config.origins import Hosts
 from wsraw.config.patterns import PARAMETER, Pattern
 from wsraw.config.patterns import split as split_path
-from wsraw.config.programs import Entry
+from wsraw.config.programs import WorkerSpec
 from wsraw.config.settings import (
     BRIDGE,
     BridgeSettings,
@@ -141,18 +141,18 @@ def fallback(settings: Settings) -> str | None:
 
 def entries(
     settings: Settings, is_file: Callable[[str], bool] | None = None
-) -> dict[str, tuple[Entry, ...]]:
+) -> dict[str, tuple[WorkerSpec, ...]]:
     """The programs to start for each pool; none for a pool whose workers are started by hand.
     `is_file` is the one of `programs.parse`.
 
     Raises ValueError that begins with the name of a setting.
     """
     look = {"is_file": is_file} if is_file is not None else {}
-    found: dict[str, tuple[Entry, ...]] = {}
+    found: dict[str, tuple[WorkerSpec, ...]] = {}
     if has_default(settings):
         found[DEFAULT_POOL] = programs.parse_all(settings.workers, **look)
     if settings.static:
-        found[STATIC_POOL] = (Entry(programs.STATIC, 1),)
+        found[STATIC_POOL] = (WorkerSpec(programs.STATIC, 1),)
     for pool in settings.pools:
         try:
             found[pool.name] = programs.parse_all(pool.workers, **look) if pool.workers else ()

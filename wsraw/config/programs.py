@@ -61,8 +61,8 @@ STATIC: Final = Program("static", label="files", module="wsraw.workers.static.fi
 PRINTS: Final = Program("", label="no handlers: events are printed")
 
 
-class Entry(NamedTuple):
-    """A program, and its number of processes."""
+class WorkerSpec(NamedTuple):
+    """An entry of the setting `workers`: a program, and its number of processes."""
 
     program: Program
     number: int
@@ -72,7 +72,7 @@ def _never(path: str) -> bool:
     return False
 
 
-def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
+def parse(text: str, is_file: Callable[[str], bool] = _never) -> WorkerSpec:
     """Read one entry. `is_file` says whether a file has that name.
 
     Raises ValueError that begins with `workers: `.
@@ -88,10 +88,10 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
     if not (len(count) < 5 and 1 <= int(count) <= MOST):
         raise ValueError(f"workers: {text!r}: the number of processes must be from 1 to {MOST}")
     if is_handlers_file(name, is_file):
-        return Entry(Program(name, file=name, label=PurePath(name).name), int(count))
+        return WorkerSpec(Program(name, file=name, label=PurePath(name).name), int(count))
     file = _module_file(name, is_file)
     if file:
-        return Entry(Program(name, file=file, label=name), int(count))
+        return WorkerSpec(Program(name, file=file, label=name), int(count))
     file, number = _python_file(text)
     if file and not is_file(text):
         raise ValueError(
@@ -102,10 +102,10 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
     except ValueError as error:
         raise ValueError(f"workers: {text!r}: {str(error).lower()}") from error
     if len(words) == 1 and words[0].endswith(".py"):
-        return Entry(Program(name, file=words[0], label=PurePath(words[0]).name), int(count))
+        return WorkerSpec(Program(name, file=words[0], label=PurePath(words[0]).name), int(count))
     if not words or not words[0]:
         raise ValueError(f"workers: {text!r}: write FILE or COMMAND, or with a number FILE:N")
-    return Entry(Program(name, words=words, label=hide_logins(name)), int(count))
+    return WorkerSpec(Program(name, words=words, label=hide_logins(name)), int(count))
 
 
 class Place(NamedTuple):
@@ -157,14 +157,16 @@ def _python_file(text: str) -> tuple[str, str]:
     return (f"{file}.py", rest) if colon and text.isprintable() and " " not in text else ("", "")
 
 
-def parse_all(texts: Iterable[str], is_file: Callable[[str], bool] = _never) -> tuple[Entry, ...]:
+def parse_all(
+    texts: Iterable[str], is_file: Callable[[str], bool] = _never
+) -> tuple[WorkerSpec, ...]:
     """All entries; one worker that prints if there are none. Raises ValueError as `parse` does."""
     texts = tuple(texts)
     if texts == (NONE,):
         return ()
     if NONE in texts:
         raise ValueError(f"workers: {NONE!r} excludes all others: leave it out, or the others")
-    entries = [parse(text, is_file) for text in texts] or [Entry(PRINTS, 1)]
+    entries = [parse(text, is_file) for text in texts] or [WorkerSpec(PRINTS, 1)]
     labels = [entry.program.label for entry in entries]
     found = []
     for program, count in entries:
@@ -174,7 +176,7 @@ def parse_all(texts: Iterable[str], is_file: Callable[[str], bool] = _never) -> 
             )
         if labels.count(program.label) > 1:
             program = program._replace(label=hide_logins(program.name))
-        found.append(Entry(program, count))
+        found.append(WorkerSpec(program, count))
     if sum(entry.number for entry in found) > MOST:
         raise ValueError(f"workers: more than {MOST} processes in total")
     return tuple(found)

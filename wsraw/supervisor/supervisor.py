@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from wsraw.config import pools
 from wsraw.config import settings as settings_module
-from wsraw.config.programs import Entry
+from wsraw.config.programs import WorkerSpec
 from wsraw.config.settings import Settings
 from wsraw.config.units import human_size, human_time
 from wsraw.link.records import (
@@ -531,7 +531,7 @@ class Supervisor:
         return new
 
     @staticmethod
-    def _entries(settings: Settings) -> dict[str, tuple[Entry, ...]]:
+    def _entries(settings: Settings) -> dict[str, tuple[WorkerSpec, ...]]:
         return pools.entries(settings, os.path.isfile)
 
     def _change_settings(self, settings: Settings) -> None:

@@ -95,7 +95,7 @@ class _Unread:
 UNREAD: Final = _Unread()
 
 
-class Owner(Protocol):
+class RuntimeView(Protocol):
     """The part of the runtime that a connection needs."""
 
     @property
@@ -151,7 +151,7 @@ class Connection:
         "inf",
     )
 
-    def __init__(self, owner: Owner, con: int) -> None:
+    def __init__(self, owner: RuntimeView, con: int) -> None:
         self.id = con
         """A unique integer that is never reused; it may be stored and sent anywhere."""
         self.inf = Inf()
@@ -531,7 +531,7 @@ class RemoteConnection:
 
     __slots__ = ("_owner", "ref")
 
-    def __init__(self, owner: Owner, ref: str) -> None:
+    def __init__(self, owner: RuntimeView, ref: str) -> None:
         self._owner = owner
         self.ref = ref
         """Its reference, ``node/id``."""

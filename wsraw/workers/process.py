@@ -32,7 +32,7 @@ from wsraw.runtime.log.formatters import HAS_LINES, TRACEBACK
 from wsraw.runtime.printable import printable_lines
 from wsraw.workers import api
 from wsraw.workers.loading import handlers, source
-from wsraw.workers.loading.versions import Keeper, Version
+from wsraw.workers.loading.versions import KeptVersion, SourceKeeper
 from wsraw.workers.reporting import capture, output
 from wsraw.workers.reporting.ration import Ration, place_of
 from wsraw.workers.reporting.worker_log import log
@@ -148,11 +148,11 @@ def _load(file: str | None, folder: str, version: str = "") -> handlers.Handlers
     keeper = None
     if version.startswith(programs.KEPT):
         try:
-            source.install(version=Version(version.removeprefix(programs.KEPT)))
+            source.install(version=KeptVersion(version.removeprefix(programs.KEPT)))
         except OSError as error:
             raise handlers.LoadError(f"{error.filename}: {error.strerror}") from error
     else:
-        keeper = Keeper(version) if version else None
+        keeper = SourceKeeper(version) if version else None
         source.install(keeper)
     ours = os.getpid()
     loaded = handlers.load(file)

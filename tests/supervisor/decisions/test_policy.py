@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.supervisor.policy_run import ENDPOINT, PROGRAM, Run, abort, kill, tell_stop, terminate
-from wsraw.config.programs import Entry, Program
+from wsraw.config.programs import Program, WorkerSpec
 from wsraw.config.settings import Settings
 from wsraw.link.records import DrainWorker, Stop
 from wsraw.supervisor.decisions import actions as a
@@ -715,7 +715,7 @@ def test_a_second_stop_and_an_unexpected_stopped_are_ignored() -> None:
 
 # --- several pools ---
 
-FEED = Entry(Program("feed.py", "feed.py", label="feed.py"), 2)
+FEED = WorkerSpec(Program("feed.py", "feed.py", label="feed.py"), 2)
 
 
 def two_pools(workers: int = 2, **settings: Any) -> Run:
@@ -842,7 +842,7 @@ class World(RuleBasedStateMachine):
         super().__init__()
         chance = random.Random(0)
         settings = Settings(stop_timeout=10.0, drain_timeout=4.0)
-        entries = {"a": [Entry(PROGRAM, 3)], "b": [Entry(PROGRAM, 2)], "elsewhere": []}
+        entries = {"a": [WorkerSpec(PROGRAM, 3)], "b": [WorkerSpec(PROGRAM, 2)], "elsewhere": []}
         self.policy = Policy(entries, settings, chance.random)
         self.pools = self.policy.pools
         self.now = 0.0

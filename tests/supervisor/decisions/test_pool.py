@@ -12,7 +12,7 @@ from tests.supervisor.policy_run import (
     tell_stop,
     terminate,
 )
-from wsraw.config.programs import Entry, Program
+from wsraw.config.programs import Program, WorkerSpec
 from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState
@@ -117,7 +117,7 @@ def test_a_ready_worker_has_loaded_whatever_its_exit_code() -> None:
 def test_a_command_that_dies_again_and_again_is_refused() -> None:
     """PHP ends with 255 where a file has a syntax error, and Node with 1."""
     php = Program("php chat.php", words=("php", "chat.php"), label="php")
-    run = Run(0, 1.0, Entry(php, 2)).up()
+    run = Run(0, 1.0, WorkerSpec(php, 2)).up()
     run.pass_time(10)
     old = list(run.policy.workers)
     (spawn,) = run.do(run.policy.reload(run.now))
@@ -185,7 +185,7 @@ def test_an_exit_code_of_a_handler_does_not_refuse_a_reload(code: int) -> None:
 
 def test_an_exit_code_of_a_handler_does_not_end_the_run() -> None:
     """While another pool is not up yet."""
-    feed = Entry(Program("feed.py", "feed.py", label="feed.py"), 1)
+    feed = WorkerSpec(Program("feed.py", "feed.py", label="feed.py"), 1)
     run = Run(1, others={"feed": [feed]})
     run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
@@ -515,7 +515,7 @@ def test_scaling_during_a_reload_takes_effect() -> None:
 
 # --- several programs ---
 
-NODE = Entry(Program("node x.mjs", words=("node", "x.mjs"), label="node x.mjs"), 2)
+NODE = WorkerSpec(Program("node x.mjs", words=("node", "x.mjs"), label="node x.mjs"), 2)
 
 
 def mixed() -> Run:
@@ -574,19 +574,21 @@ def test_a_worker_is_replaced_by_one_of_its_entry() -> None:
 OTHER = Program("y.py", "y.py", label="y.py")
 
 
-def change(run: Run, old: list[Entry], new: list[Entry], name: str = "default") -> list[a.Action]:
-    before = {"default": [Entry(PROGRAM, 2)], name: old}
-    after = {"default": [Entry(PROGRAM, 2)], name: new}
+def change(
+    run: Run, old: list[WorkerSpec], new: list[WorkerSpec], name: str = "default"
+) -> list[a.Action]:
+    before = {"default": [WorkerSpec(PROGRAM, 2)], name: old}
+    after = {"default": [WorkerSpec(PROGRAM, 2)], name: new}
     run.policy.change_pools(before, after, run.now)
     return run.do(run.policy.decide(run.now))
 
 
 def test_another_number_of_workers_starts_or_ends_some() -> None:
     run = up(2)
-    (spawn,) = change(run, [Entry(PROGRAM, 2)], [Entry(PROGRAM, 3)])
+    (spawn,) = change(run, [WorkerSpec(PROGRAM, 2)], [WorkerSpec(PROGRAM, 3)])
     assert isinstance(spawn, a.Spawn)
     assert settled(be_ready(run, spawn.child)).text == "reloaded: 3 workers"
-    told = change(run, [Entry(PROGRAM, 3)], [Entry(PROGRAM, 1)])
+    told = change(run, [WorkerSpec(PROGRAM, 3)], [WorkerSpec(PROGRAM, 1)])
     assert told == [drain(child, run.pool.drain_timeout) for child in run.pool.leaving]
     assert len(run.policy.workers) == 1
 
@@ -596,7 +598,7 @@ def test_a_number_that_was_scaled_stays_if_its_setting_does() -> None:
     (spawn,) = run.do(run.policy.scale(3, run.now, run.pool, PROGRAM))
     assert isinstance(spawn, a.Spawn)
     be_ready(run, spawn.child)
-    (other,) = change(run, [Entry(PROGRAM, 2)], [Entry(PROGRAM, 2), Entry(OTHER, 1)])
+    (other,) = change(run, [WorkerSpec(PROGRAM, 2)], [WorkerSpec(PROGRAM, 2), WorkerSpec(OTHER, 1)])
     assert isinstance(other, a.Spawn)
     assert other.child.program == OTHER
     assert len(run.policy.workers) == 4
@@ -604,7 +606,7 @@ def test_a_number_that_was_scaled_stays_if_its_setting_does() -> None:
 
 def test_another_program_replaces_workers_one_by_one() -> None:
     run = up(2)
-    todo = change(run, [Entry(PROGRAM, 2)], [Entry(OTHER, 2)])
+    todo = change(run, [WorkerSpec(PROGRAM, 2)], [WorkerSpec(OTHER, 2)])
     assert run.pool.programs == [OTHER]
     while len(todo) == 1 and isinstance(todo[0], a.Spawn):
         assert todo[0].child.program == OTHER
@@ -616,7 +618,7 @@ def test_another_program_replaces_workers_one_by_one() -> None:
 
 def test_another_program_that_does_not_load_leaves_the_old_workers() -> None:
     run = up(2)
-    (spawn,) = change(run, [Entry(PROGRAM, 2)], [Entry(OTHER, 3)])[:1]
+    (spawn,) = change(run, [WorkerSpec(PROGRAM, 2)], [WorkerSpec(OTHER, 3)])[:1]
     assert isinstance(spawn, a.Spawn)
     done = run.exit(run.pool.successor or spawn.child, DOES_NOT_LOAD)
     assert any(isinstance(each, a.Settled) and not each.ok for each in done)
@@ -629,13 +631,13 @@ def test_another_program_that_does_not_load_leaves_the_old_workers() -> None:
 
 def test_a_new_pool_starts_and_one_that_is_gone_ends() -> None:
     run = up(2)
-    (spawn,) = change(run, [], [Entry(OTHER, 1)], "chat")
+    (spawn,) = change(run, [], [WorkerSpec(OTHER, 1)], "chat")
     assert isinstance(spawn, a.Spawn)
     assert spawn.child.pool == "chat"
     done = be_ready(run, spawn.child)
     assert settled(done) == a.Settled("reload", True, "reloaded: 1 worker", "chat")
-    before = {"default": [Entry(PROGRAM, 2)], "chat": [Entry(OTHER, 1)]}
-    run.policy.change_pools(before, {"default": [Entry(PROGRAM, 2)]}, run.now)
+    before = {"default": [WorkerSpec(PROGRAM, 2)], "chat": [WorkerSpec(OTHER, 1)]}
+    run.policy.change_pools(before, {"default": [WorkerSpec(PROGRAM, 2)]}, run.now)
     told = run.do(run.policy.decide(run.now))
     assert told == [drain(spawn.child, run.pool.drain_timeout)]
     assert not run.policy.is_wanted("chat")
@@ -650,7 +652,7 @@ def test_after_a_rollback_a_new_program_is_loaded_from_disk() -> None:
     replace(run, run.do(run.policy.reload(run.now)))
     replace(run, run.do(run.policy.roll_back(["default"], run.now)))
     assert run.pool.versions.wanted.is_kept
-    (spawn,) = change(run, [Entry(PROGRAM, 1)], [Entry(OTHER, 1)])
+    (spawn,) = change(run, [WorkerSpec(PROGRAM, 1)], [WorkerSpec(OTHER, 1)])
     assert isinstance(spawn, a.Spawn)
     assert not spawn.child.version.is_kept
 

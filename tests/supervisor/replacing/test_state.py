@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.supervisor.policy_run import PROGRAM, Run
-from wsraw.config.programs import Entry, Program
+from wsraw.config.programs import Program, WorkerSpec
 from wsraw.config.settings import Settings
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState
@@ -85,7 +85,7 @@ def test_every_attribute_is_carried_or_left_out_for_a_reason(kind: type) -> None
 
 
 def test_a_run_that_is_up_goes_on() -> None:
-    run = Run(2, others={"chat": [Entry(OTHER, 1)]}).up()
+    run = Run(2, others={"chat": [WorkerSpec(OTHER, 1)]}).up()
     run.pass_time(10)
     other = copied(run)
     assert [c.n for c in other.policy.workers] == [c.n for c in run.policy.workers]

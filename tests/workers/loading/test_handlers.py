@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wsraw.workers.loading import handlers
-from wsraw.workers.loading.handlers import LoadError, Timer, every, load, start_timers
+from wsraw.workers.loading.handlers import IntervalTimer, LoadError, every, load, start_timers
 
 Load = Callable[..., handlers.Handlers]
 
@@ -168,7 +168,7 @@ def test_every_registers_timers(load_text: Load) -> None:
 
 
 def test_missed_times_of_a_timer_are_skipped() -> None:
-    timer = Timer(1.0, lambda: None)
+    timer = IntervalTimer(1.0, lambda: None)
     timer.start(100.0)
     assert timer.when == 101.0
     timer.advance(101.25)

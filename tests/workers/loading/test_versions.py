@@ -16,7 +16,7 @@ import pytest
 from wsraw.config.programs import LOADED
 from wsraw.workers.loading import handlers, source
 from wsraw.workers.loading import versions as module
-from wsraw.workers.loading.versions import INDEX, Keeper, Version, read_index
+from wsraw.workers.loading.versions import INDEX, KeptVersion, SourceKeeper, read_index
 
 HANDLERS = """
 from package.part import VALUE
@@ -68,7 +68,7 @@ def said(project: Path) -> str:
 
 
 def kept(project: Path, folder: Path, *, late: bool = True) -> None:
-    keeper = Keeper(str(folder))
+    keeper = SourceKeeper(str(folder))
     source.install(keeper)
     if late:
         assert said(project) == "1 1 kept_handlers.py"
@@ -86,7 +86,7 @@ def test_a_version_is_loaded_although_its_files_are_gone(project: Path, tmp_path
     kept(project, folder)
     assert (folder / LOADED).exists()
     shutil.rmtree(project)
-    source.install(version=Version(str(folder)))
+    source.install(version=KeptVersion(str(folder)))
     assert said(project) == "1 1 kept_handlers.py"
 
 
@@ -95,21 +95,21 @@ def test_a_version_is_loaded_although_its_files_have_changed(project: Path, tmp_
     write(project, "kept_handlers.py", "raise SystemExit")
     write(project, "package/part.py", "VALUE = 2")
     write(project, "late.py", "VALUE = 2")
-    source.install(version=Version(str(tmp_path / "1")))
+    source.install(version=KeptVersion(str(tmp_path / "1")))
     assert said(project) == "1 1 kept_handlers.py"
 
 
 def test_a_module_that_was_never_loaded_is_loaded_from_disk(project: Path, tmp_path: Path) -> None:
     kept(project, tmp_path / "1", late=False)
     write(project, "late.py", "VALUE = 2")
-    source.install(version=Version(str(tmp_path / "1")))
+    source.install(version=KeptVersion(str(tmp_path / "1")))
     assert said(project) == "1 2 kept_handlers.py"
 
 
 def test_tracebacks_show_what_runs(project: Path, tmp_path: Path) -> None:
     kept(project, tmp_path / "1")
     write(project, "kept_handlers.py", "\n" * 20)
-    source.install(version=Version(str(tmp_path / "1")))
+    source.install(version=KeptVersion(str(tmp_path / "1")))
     loaded = handlers.load(str(project / "kept_handlers.py"))
     assert loaded.on_message is not None
     try:
@@ -121,11 +121,11 @@ def test_tracebacks_show_what_runs(project: Path, tmp_path: Path) -> None:
 def test_the_first_worker_decides_what_a_version_is(project: Path, tmp_path: Path) -> None:
     kept(project, tmp_path / "1")
     write(project, "package/part.py", "VALUE = 2")
-    keeper = Keeper(str(tmp_path / "1"))
+    keeper = SourceKeeper(str(tmp_path / "1"))
     source.install(keeper)
     assert said(project) == "2 1 kept_handlers.py"
     forget()
-    source.install(version=Version(str(tmp_path / "1")))
+    source.install(version=KeptVersion(str(tmp_path / "1")))
     assert said(project) == "1 1 kept_handlers.py"
 
 
@@ -133,7 +133,7 @@ def test_a_large_project_is_not_kept(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_KEPT", 100)
-    keeper = Keeper(str(tmp_path / "1"))
+    keeper = SourceKeeper(str(tmp_path / "1"))
     source.install(keeper)
     said(project)
     keeper.loaded()
@@ -143,22 +143,22 @@ def test_a_large_project_is_not_kept(
 
 def test_a_full_disk_costs_the_way_back_alone(project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "1"
-    keeper = Keeper(str(folder))
+    keeper = SourceKeeper(str(folder))
     shutil.rmtree(folder)
     folder.write_text("not a folder")
     source.install(keeper)
     assert said(project) == "1 1 kept_handlers.py"
     keeper.loaded()
     assert keeper.why
-    assert Keeper(str(folder)).why
+    assert SourceKeeper(str(folder)).why
 
 
 def test_what_a_process_with_the_same_id_has_kept_stays(tmp_path: Path) -> None:
     """Ids of processes come again, within the life of a version."""
     for text in ("VALUE = 'a long one'", "VALUE = 2"):
         path = str(tmp_path / f"{len(text)}.py")
-        Keeper(str(tmp_path / "1")).keep("m", path, text.encode(), is_package=False)
-    version = Version(str(tmp_path / "1"))
+        SourceKeeper(str(tmp_path / "1")).keep("m", path, text.encode(), is_package=False)
+    version = KeptVersion(str(tmp_path / "1"))
     assert {version.source(each.path) for each in read_index(str(tmp_path / "1"))} == {
         b"VALUE = 'a long one'",
         b"VALUE = 2",
@@ -171,7 +171,7 @@ def test_a_line_of_the_index_that_is_cut_short_is_not_called_kept(tmp_path: Path
     import resource
 
     folder = tmp_path / "1"
-    keeper = Keeper(str(folder))
+    keeper = SourceKeeper(str(folder))
     keeper.keep("one", str(tmp_path / "one.py"), b"", is_package=False)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (folder / INDEX).stat().st_size
@@ -213,7 +213,7 @@ def test_packages_without_a_file_of_their_own_come_back(tmp_path: Path, then: st
     write(project, "kept_handlers.py", NAMESPACES)
     write(project, "spaces/inner/part.py", "VALUE = 1")
     write(project, "spaces/other.py", "VALUE = 1")
-    keeper = Keeper(str(folder))
+    keeper = SourceKeeper(str(folder))
     source.install(keeper)
     assert said(project) == "1 1"
     keeper.loaded()
@@ -227,7 +227,7 @@ def test_packages_without_a_file_of_their_own_come_back(tmp_path: Path, then: st
         write(project, "spaces/inner/part.py", "VALUE = 2")
         if then == "a package":
             write(project, "spaces/__init__.py", "raise ImportError('of the new version')")
-    source.install(version=Version(str(folder)))
+    source.install(version=KeptVersion(str(folder)))
     assert said(project) == "1 1"
     assert str(project / "spaces") in sys.modules["spaces"].__path__
     for name in ("kept_handlers", "spaces", "spaces.inner", "spaces.inner.part", "spaces.other"):
@@ -241,7 +241,7 @@ def test_a_namespace_that_others_share_has_their_parts_too(tmp_path: Path) -> No
     write(elsewhere, "spaces/other.py", "VALUE = 'elsewhere'")
     sys.path.append(str(elsewhere))
     try:
-        source.install(keeper := Keeper(str(folder)))
+        source.install(keeper := SourceKeeper(str(folder)))
         assert said(project) == "1 elsewhere"
         keeper.loaded()
         index = folder / INDEX
@@ -252,7 +252,7 @@ def test_a_namespace_that_others_share_has_their_parts_too(tmp_path: Path) -> No
         del sys.modules["spaces.other"]
         shutil.rmtree(project / "spaces")
         sys.path.remove(str(project))
-        source.install(version=Version(str(folder)))
+        source.install(version=KeptVersion(str(folder)))
         assert said(project) == "1 elsewhere"
     finally:
         sys.path.remove(str(elsewhere))
@@ -267,7 +267,7 @@ def test_a_disk_that_is_full_later_costs_the_way_back_too(
     mixture would come back."""
     logging.getLogger("wsraw").propagate = True
     folder = tmp_path / "1"
-    source.install(keeper := Keeper(str(folder)))
+    source.install(keeper := SourceKeeper(str(folder)))
     loaded = handlers.load(str(project / "kept_handlers.py"))
     keeper.loaded()
     assert (folder / LOADED).exists()

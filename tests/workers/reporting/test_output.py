@@ -112,7 +112,7 @@ def drain(reader: int) -> bytes:
 def test_output_does_not_wait_for_a_reader_that_does_not_read() -> None:
     reader, writer = os.pipe()
     stream = io.TextIOWrapper(
-        io.BufferedWriter(output.Pipe(writer, 0.01)), "utf-8", line_buffering=True
+        io.BufferedWriter(output.OutputPipe(writer, 0.01)), "utf-8", line_buffering=True
     )
     try:
         for _ in range(2):
@@ -137,7 +137,7 @@ def test_output_does_not_wait_for_a_reader_that_does_not_read() -> None:
 @needs_poll
 def test_output_that_fits_is_written_unchanged() -> None:
     reader, writer = os.pipe()
-    pipe = output.Pipe(writer, 10.0)
+    pipe = output.OutputPipe(writer, 10.0)
     try:
         for data in (b"", b"x", b"line\n", bytes(range(256)) * 50, memoryview(b"abc")):
             assert pipe.write(data) == len(data)
@@ -152,7 +152,7 @@ def test_output_that_fits_is_written_unchanged() -> None:
 @needs_poll
 def test_output_to_a_closed_reader_raises_as_usual() -> None:
     reader, writer = os.pipe()
-    pipe = output.Pipe(writer, 10.0)
+    pipe = output.OutputPipe(writer, 10.0)
     os.close(reader)
     try:
         with pytest.raises(BrokenPipeError):
@@ -187,7 +187,7 @@ def test_a_long_printed_line_stays_within_the_bounds() -> None:
 def test_a_stream_tells_it_of_what_is_printed_at_once() -> None:
     reader, writer = os.pipe()
     current = SUBJECT
-    raw = output.Pipe(writer, 1.0, lambda: current)
+    raw = output.OutputPipe(writer, 1.0, lambda: current)
     stream = io.TextIOWrapper(io.BufferedWriter(raw, output.KEPT_WHOLE), line_buffering=True)
     # A pipe of Windows holds 4 KiB.
     with ThreadPoolExecutor() as threads, open(reader, encoding="utf-8") as file:

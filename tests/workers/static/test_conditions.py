@@ -5,9 +5,9 @@ from email.utils import formatdate
 import pytest
 
 from wsraw.workers.request import Headers
-from wsraw.workers.static.conditions import Version, range_of, status_of
+from wsraw.workers.static.conditions import FileVersion, range_of, status_of
 
-FILE = Version(1000, 1_700_000_000_500_000_000)
+FILE = FileVersion(1000, 1_700_000_000_500_000_000)
 TAG = FILE.etag
 THEN = formatdate(1_700_000_000, usegmt=True)
 BEFORE = formatdate(1_699_999_999, usegmt=True)
@@ -16,7 +16,11 @@ AFTER = formatdate(1_700_000_001, usegmt=True)
 
 def test_a_version_changes_with_size_and_time() -> None:
     assert FILE.last_modified == "Tue, 14 Nov 2023 22:13:20 GMT"
-    tags = {TAG, Version(1001, FILE.changed_ns).etag, Version(1000, FILE.changed_ns + 1).etag}
+    tags = {
+        TAG,
+        FileVersion(1001, FILE.changed_ns).etag,
+        FileVersion(1000, FILE.changed_ns + 1).etag,
+    }
     assert len(tags) == 3
 
 
@@ -100,6 +104,6 @@ def test_a_range_of_another_version_is_the_whole_file(condition: str, is_partial
 
 
 def test_an_empty_file_has_no_range() -> None:
-    empty = Version(0, 1)
+    empty = FileVersion(0, 1)
     assert not range_of(Headers({"Range": "bytes=0-"}), empty)
     assert not range_of(Headers({"Range": "bytes=-1"}), empty)

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from wsraw.admin.answers import Answer, Request, text
+from wsraw.admin.answers import AdminRequest, AdminResponse, text
 from wsraw.admin.run import NoAnswerError, Run
 from wsraw.runtime.log.line import LARGEST_ID
 
@@ -20,7 +20,7 @@ LONGEST: Final = 120.0
 KICKED: Final = "disconnected by an operator"
 
 
-def connection(request: Request) -> Answer:
+def connection(request: AdminRequest) -> AdminResponse:
     """All that is known about a connection."""
     number = parse_qs(request.query).get("id", [""])[-1]
     if not (number.isascii() and number.isdigit() and len(number) < 20):
@@ -28,10 +28,10 @@ def connection(request: Request) -> Answer:
     return _told(request.run, "connection", {"id": int(number)})
 
 
-def kick(request: Request) -> Answer:
+def kick(request: AdminRequest) -> AdminResponse:
     """Close a connection: {"id": NUMBER}."""
     found = _body(request)
-    if isinstance(found, Answer):
+    if isinstance(found, AdminResponse):
         return found
     number = found.get("id")
     if type(number) is not int or not 0 <= number <= LARGEST_ID:
@@ -40,10 +40,10 @@ def kick(request: Request) -> Answer:
     return _told(request.run, "kick", options, "it was closed")
 
 
-def reload(request: Request) -> Answer:
+def reload(request: AdminRequest) -> AdminResponse:
     """Replace the workers: {} or {"pool": NAME}."""
     found = _body(request)
-    if isinstance(found, Answer):
+    if isinstance(found, AdminResponse):
         return found
     pool = found.get("pool", "")
     if not isinstance(pool, str):
@@ -51,10 +51,10 @@ def reload(request: Request) -> Answer:
     return _done(request.run, "reload", [pool] if pool else [])
 
 
-def scale(request: Request) -> Answer:
+def scale(request: AdminRequest) -> AdminResponse:
     """Change the number of workers: {"workers": "NAME=N"}, as for `wsraw scale`."""
     found = _body(request)
-    if isinstance(found, Answer):
+    if isinstance(found, AdminResponse):
         return found
     workers = found.get("workers")
     if not isinstance(workers, str):
@@ -62,7 +62,7 @@ def scale(request: Request) -> Answer:
     return _done(request.run, "scale", [workers])
 
 
-def _body(request: Request) -> dict[str, Any] | Answer:
+def _body(request: AdminRequest) -> dict[str, Any] | AdminResponse:
     """The JSON object of a request that may change something; else the answer."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     origin = headers.get("origin")
@@ -81,7 +81,7 @@ def _body(request: Request) -> dict[str, Any] | Answer:
     return found
 
 
-def _told(run: Run, what: str, options: dict[str, Any], said: str = "") -> Answer:
+def _told(run: Run, what: str, options: dict[str, Any], said: str = "") -> AdminResponse:
     """What the gateway answers."""
     try:
         done = run.ask_gateway(what, options)
@@ -90,7 +90,7 @@ def _told(run: Run, what: str, options: dict[str, Any], said: str = "") -> Answe
     return _json(done.ok, done.text or (said if done.ok else "it was refused"), done.data)
 
 
-def _done(run: Run, what: str, args: list[str]) -> Answer:
+def _done(run: Run, what: str, args: list[str]) -> AdminResponse:
     """What the supervisor answers, in pieces, because it may take long."""
 
     def pieces() -> Generator[bytes]:
@@ -101,11 +101,11 @@ def _done(run: Run, what: str, args: list[str]) -> Answer:
         else:
             yield _told_body(done.ok, done.text)
 
-    return Answer(HTTPStatus.OK, pieces(), JSON)
+    return AdminResponse(HTTPStatus.OK, pieces(), JSON)
 
 
-def _json(ok: bool, told: str, data: Any = None) -> Answer:
-    return Answer(HTTPStatus.OK, _told_body(ok, told, data), JSON)
+def _json(ok: bool, told: str, data: Any = None) -> AdminResponse:
+    return AdminResponse(HTTPStatus.OK, _told_body(ok, told, data), JSON)
 
 
 def _told_body(ok: bool, told: str, data: Any = None) -> bytes:

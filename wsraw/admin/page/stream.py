@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from wsraw.admin.answers import Answer, Request, text
+from wsraw.admin.answers import AdminRequest, AdminResponse, text
 from wsraw.admin.run import NoAnswerError, Run
 
 EVERY: Final = 1.0
@@ -34,14 +34,14 @@ _KINDS: Final = ("websocket", "raw")
 _SWITCHES: Final = ("slow", "paused", "opened")
 
 
-def stream(request: Request) -> Answer:
+def stream(request: AdminRequest) -> AdminResponse:
     """Figures, connections and log lines, until the page is closed."""
     if not _streams.acquire(blocking=False):
         return text(
             HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_STREAMS} pages are open: close another one"
         )
     events = _Events(request)
-    return Answer(HTTPStatus.OK, events, "text/event-stream; charset=utf-8")
+    return AdminResponse(HTTPStatus.OK, events, "text/event-stream; charset=utf-8")
 
 
 def _options(query: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _options(query: str) -> dict[str, Any]:
 class _Events(Iterator[bytes]):
     """The events of one page."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: AdminRequest) -> None:
         self._events = _events(request.run, _options(request.query), request.has_left)
         self._lock = threading.Lock()
         self._is_open = True

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
-from wsraw.config.programs import MOST, Entry, Program
+from wsraw.config.programs import MOST, Program, WorkerSpec
 from wsraw.config.settings import Settings
 from wsraw.link.records import Check, Stop
 from wsraw.runtime.log.line import Level
@@ -88,7 +88,7 @@ class Policy:
 
     def __init__(
         self,
-        entries: Mapping[str, Sequence[Entry]],
+        entries: Mapping[str, Sequence[WorkerSpec]],
         settings: Settings,
         random: Callable[[], float],
     ) -> None:
@@ -196,8 +196,8 @@ class Policy:
 
     def change_pools(
         self,
-        old: Mapping[str, Sequence[Entry]],
-        new: Mapping[str, Sequence[Entry]],
+        old: Mapping[str, Sequence[WorkerSpec]],
+        new: Mapping[str, Sequence[WorkerSpec]],
         now: float,
     ) -> None:
         """Go on with these programs and numbers of workers, instead of those that the settings had
@@ -236,7 +236,7 @@ class Policy:
         """Whether the settings have that pool."""
         return name in self.pools and name not in self._unwanted
 
-    def _pool(self, name: str, entries: Sequence[Entry]) -> Pool:
+    def _pool(self, name: str, entries: Sequence[WorkerSpec]) -> Pool:
         settings = self._settings
         restarts = Restarts(settings.restart_intensity, self._random)
         return Pool(name, entries, settings.drain_timeout, restarts, self._do)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from wsraw.config.programs import Entry, Program
+from wsraw.config.programs import Program, WorkerSpec
 from wsraw.link import records as rec
 from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
@@ -46,7 +46,7 @@ class Pool:
     def __init__(
         self,
         name: str,
-        entries: Sequence[Entry],
+        entries: Sequence[WorkerSpec],
         drain_timeout: float,
         restarts: Restarts,
         do: Callable[[a.Action], object],
@@ -187,7 +187,7 @@ class Pool:
         self._is_scaling = True
         self._set_count(program, count, now)
 
-    def change(self, old: Sequence[Entry], new: Sequence[Entry], now: float) -> bool:
+    def change(self, old: Sequence[WorkerSpec], new: Sequence[WorkerSpec], now: float) -> bool:
         """Go on with other settings. A number that has not changed stays as it was scaled to. A
         worker of a program that is not wanted any more makes room for one of a new program as soon
         as that is ready. Returns whether there are new programs."""

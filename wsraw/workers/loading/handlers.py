@@ -66,7 +66,7 @@ ASK_AGAIN: Final = 1.0
 """Seconds until a worker asks again for the turn to call a timer, after it had no gateway."""
 
 
-class Timer:
+class IntervalTimer:
     """A function to be called at intervals. Missed calls are skipped: no burst follows a long
     handler."""
 
@@ -128,7 +128,7 @@ def _is_plain(function: object) -> bool:
     )
 
 
-_timers: list[Timer] | None = None
+_timers: list[IntervalTimer] | None = None
 """Timers of `every`; None in a process that has no worker."""
 
 _is_too_late = False
@@ -161,7 +161,7 @@ def every(seconds: float, *, once: bool = False) -> Callable[[F], F]:
                     f"there is a timer {name} with once=True already: give each function a name of "
                     "its own"
                 )
-            _timers.append(Timer(time, function, name))
+            _timers.append(IntervalTimer(time, function, name))
         return function
 
     return add
@@ -173,7 +173,7 @@ def _timer_name(function: Callable[[], Any]) -> str:
     return name[:GROUP_LIMIT]
 
 
-def start_timers(now: float) -> list[Timer]:
+def start_timers(now: float) -> list[IntervalTimer]:
     """Start all timers; `every` raises from now on."""
     global _timers, _is_too_late
     timers, _timers, _is_too_late = _timers or [], None, True
@@ -182,7 +182,7 @@ def start_timers(now: float) -> list[Timer]:
     return timers
 
 
-def offer(timers: list[Timer]) -> None:
+def offer(timers: list[IntervalTimer]) -> None:
     """Begin with these timers; the file that loads, or on_start, may add others."""
     global _timers, _is_too_late
     _timers, _is_too_late = list(timers), False

@@ -17,15 +17,15 @@ from pathlib import PurePath
 from types import CodeType
 from typing import Final
 
-from wsraw.workers.loading.versions import Keeper, Version
+from wsraw.workers.loading.versions import KeptVersion, SourceKeeper
 
 INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
 
 _LIBRARY: Final = PurePath(os.__file__).parent
 _OURS: Final = PurePath(__file__).parents[2]
 
-_keeper: Keeper | None = None
-_version: Version | None = None
+_keeper: SourceKeeper | None = None
+_version: KeptVersion | None = None
 
 
 class Loader(SourceFileLoader):
@@ -42,7 +42,7 @@ class Loader(SourceFileLoader):
         return self.source_to_code(source, path)
 
 
-def install(keeper: Keeper | None = None, version: Version | None = None) -> None:
+def install(keeper: SourceKeeper | None = None, version: KeptVersion | None = None) -> None:
     """Load all modules of this process in this way, however they are imported. `keeper` keeps them;
     those of `version` are loaded from there."""
     global _keeper, _version

@@ -38,7 +38,7 @@ MOST_KEPT: Final = 64 * 1024 * 1024
 NOT_KEPT: Final = "`wsraw rollback` cannot come back to this version: %s"
 
 
-class Kept(NamedTuple):
+class KeptModule(NamedTuple):
     """A module in the index."""
 
     name: str
@@ -49,13 +49,13 @@ class Kept(NamedTuple):
     """The name of its file in the folder."""
 
 
-def read_index(folder: str) -> list[Kept]:
+def read_index(folder: str) -> list[KeptModule]:
     """The modules of a version. Raises OSError."""
-    found: dict[str, Kept] = {}
+    found: dict[str, KeptModule] = {}
     with open(os.path.join(folder, INDEX), encoding="utf-8") as file:
         for line in file:
             try:
-                kept = Kept(**json.loads(line))
+                kept = KeptModule(**json.loads(line))
             except (ValueError, TypeError):
                 # A worker was killed while it wrote.
                 continue
@@ -63,7 +63,7 @@ def read_index(folder: str) -> list[Kept]:
     return list(found.values())
 
 
-class Keeper:
+class SourceKeeper:
     """Keeps what this worker loads. A disk that fails costs the way back, and not the worker."""
 
     def __init__(self, folder: str) -> None:
@@ -97,7 +97,7 @@ class Keeper:
             file, descriptor = self._new_file()
             with open(descriptor, "wb") as written:
                 written.write(source)
-            kept = Kept(name, path, is_package, file)
+            kept = KeptModule(name, path, is_package, file)
             self._append(INDEX, json.dumps(kept._asdict()).encode() + b"\n")
         except OSError as error:
             self._fail(error.strerror or str(error))
@@ -144,7 +144,7 @@ class Keeper:
             os.close(descriptor)
 
 
-class Version:
+class KeptVersion:
     """A version that was kept: modules are loaded from it, wherever their files are now.
 
     Modules that were not loaded before are loaded from disk. Raises OSError.
@@ -215,7 +215,7 @@ class Version:
         return spec
 
 
-def _namespaces(modules: Mapping[str, Kept]) -> dict[str, list[str]]:
+def _namespaces(modules: Mapping[str, KeptModule]) -> dict[str, list[str]]:
     """The packages that have no file among these modules, and their folders."""
     found: dict[str, list[str]] = {}
     for name, kept in modules.items():

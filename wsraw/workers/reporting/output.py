@@ -45,7 +45,7 @@ _writing = threading.RLock()
 another thread prints. Reentrant, as a signal handler may print."""
 
 
-class Pipe(io.FileIO):
+class OutputPipe(io.FileIO):
     """A non-blocking stream over a pipe; closing it leaves the descriptor open."""
 
     def __init__(self, fd: int, timeout: float, current: Callable[[], Subject] = Subject) -> None:
@@ -121,7 +121,7 @@ def never_block(timeout: float = LONGEST_WAIT, current: Callable[[], Subject] = 
         if isinstance(stream, io.TextIOWrapper):
             _replaced.append(stream)
             stream.flush()
-            raw = io.BufferedWriter(Pipe(stream.fileno(), timeout, current), KEPT_WHOLE)
+            raw = io.BufferedWriter(OutputPipe(stream.fileno(), timeout, current), KEPT_WHOLE)
             new = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
             setattr(sys, name, new)
             setattr(sys, f"__{name}__", new)

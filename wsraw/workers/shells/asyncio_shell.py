@@ -15,7 +15,7 @@ from wsraw.link.records import STATS_EVERY, Event, OnMessage
 from wsraw.runtime.clock import monotonic
 from wsraw.runtime.selector import Selector
 from wsraw.workers.connection import Connection
-from wsraw.workers.loading.handlers import Timer, start_timers
+from wsraw.workers.loading.handlers import IntervalTimer, start_timers
 from wsraw.workers.reporting.handler_times import NAMES
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
@@ -82,7 +82,7 @@ class AsyncioShell(Shell):
         self._is_closed = False
         """Whether we have left the loop; scheduled callbacks do nothing from then on."""
         self._unsent: bytes | None = None
-        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        self._timers: dict[IntervalTimer, asyncio.TimerHandle] = {}
         self.turned: Callable[[], object] = lambda: None
         """Called when something was received or sent."""
         self._context: contextvars.Context
@@ -375,11 +375,11 @@ class AsyncioShell(Shell):
         if not self._tells_times:
             self._tell_later()
 
-    def _arm(self, timer: Timer) -> None:
+    def _arm(self, timer: IntervalTimer) -> None:
         if not self._is_closed:
             self._timers[timer] = self._loop.call_at(timer.when, self._tick, timer)
 
-    def _tick(self, timer: Timer) -> None:
+    def _tick(self, timer: IntervalTimer) -> None:
         if timer.when > self._loop.time():
             # asyncio is early by up to a step of its clock, which is 16 ms on Windows. The gateway
             # would say again and again that the timer is not due.
@@ -390,7 +390,7 @@ class AsyncioShell(Shell):
         if self._is_turn(timer, self._arm):
             self._spawn(self._run_timer, timer)
 
-    async def _run_timer(self, timer: Timer) -> None:
+    async def _run_timer(self, timer: IntervalTimer) -> None:
         await self._call("every", timer.function)
         timer.advance(self._loop.time())
         self._arm(timer)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from wsraw.link.records import OnMessage
 from wsraw.runtime.clock import monotonic
-from wsraw.workers.loading.handlers import Timer, start_timers
+from wsraw.workers.loading.handlers import IntervalTimer, start_timers
 from wsraw.workers.reporting.handler_times import QUICK
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Shell
@@ -22,7 +22,7 @@ class PlainShell(Shell):
     """A turn: receive a batch, call its handlers, calls and timers, send their commands."""
 
     _started = False
-    _timers: list[Timer]
+    _timers: list[IntervalTimer]
     _lock: threading.RLock
     """Held to use the dealer or the link's batches while a handler runs."""
 

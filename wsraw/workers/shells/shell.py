@@ -14,7 +14,7 @@ from wsraw.runtime.bell import Bell
 from wsraw.runtime.clock import monotonic
 from wsraw.workers import api
 from wsraw.workers.connection import FORKED
-from wsraw.workers.loading.handlers import Timer, offer
+from wsraw.workers.loading.handlers import IntervalTimer, offer
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
@@ -136,7 +136,7 @@ class Shell:
         """The clock of timers."""
         return monotonic()
 
-    def _is_turn(self, timer: Timer, told: Callable[[Timer], object]) -> bool:
+    def _is_turn(self, timer: IntervalTimer, told: Callable[[IntervalTimer], object]) -> bool:
         """Whether a timer that is due may be called. One of the whole pool may once the gateway has
         said so; it is asked here, and then `told` is called."""
         if not timer.name or timer.is_ours:

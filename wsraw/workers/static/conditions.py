@@ -11,7 +11,7 @@ _TAGS: Final = re.compile(r'(?:W/)?"[^"]*"')
 _RANGE: Final = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 
 
-class Version(NamedTuple):
+class FileVersion(NamedTuple):
     """One state of a file."""
 
     size: int
@@ -32,7 +32,7 @@ class Version(NamedTuple):
         return formatdate(self.changed, usegmt=True)
 
 
-def status_of(headers: Mapping[str, str], version: Version) -> int:
+def status_of(headers: Mapping[str, str], version: FileVersion) -> int:
     """200; 304 for a client that has the file already; 412 if its condition does not hold."""
     wanted = headers.get("If-Match")
     if wanted is not None:
@@ -51,7 +51,7 @@ def status_of(headers: Mapping[str, str], version: Version) -> int:
     return 304 if since is not None and version.changed <= since else 200
 
 
-def range_of(headers: Mapping[str, str], version: Version) -> range | None:
+def range_of(headers: Mapping[str, str], version: FileVersion) -> range | None:
     """The bytes that are asked for; None for all of them, and an empty range for none of these
     (416). Several ranges are answered with all bytes, as section 14.2 allows."""
     asked = _RANGE.fullmatch(headers.get("Range", ""))
@@ -68,7 +68,7 @@ def range_of(headers: Mapping[str, str], version: Version) -> range | None:
     return range(int(first), min(int(last) + 1, size) if last else size)
 
 
-def _may_be_in_parts(headers: Mapping[str, str], version: Version) -> bool:
+def _may_be_in_parts(headers: Mapping[str, str], version: FileVersion) -> bool:
     """Whether the client's other bytes are of this version, if it has some."""
     condition = headers.get("If-Range")
     if condition is None:

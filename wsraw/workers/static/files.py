@@ -18,7 +18,7 @@ from typing import BinaryIO, Final, NamedTuple
 from wsraw.workers.connection import Connection
 from wsraw.workers.request import Request
 from wsraw.workers.static import conditions, paths
-from wsraw.workers.static.conditions import Version
+from wsraw.workers.static.conditions import FileVersion
 
 PIECE: Final = 256 * 1024
 """Bytes that are read, and wait for a client, at once."""
@@ -76,7 +76,7 @@ class File(NamedTuple):
 
     name: str
     stream: BinaryIO
-    version: Version
+    version: FileVersion
 
 
 def find(folder: str, target: str) -> File | str | None:
@@ -123,7 +123,7 @@ def _open(path: str) -> File | None:
     if not stat.S_ISREG(status.st_mode):
         stream.close()
         return None
-    return File(os.path.basename(path), stream, Version(status.st_size, status.st_mtime_ns))
+    return File(os.path.basename(path), stream, FileVersion(status.st_size, status.st_mtime_ns))
 
 
 def type_of(name: str) -> str:
