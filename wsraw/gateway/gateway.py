@@ -66,25 +66,26 @@ MIDWAY_DRAIN: Final = 0.0003
 """Seconds for commands of workers, in the middle of reading."""
 
 LAGS_KEPT: Final = 15
-"""Ticks of which the latest is reported: as many seconds as usually lie between two scrapes."""
+"""Ticks over which the greatest delay is reported: as many seconds as usually lie between two
+scrapes."""
 
 REMOTE_TRIES: Final = 50
 REMOTE_PAUSE: Final = 0.1
-"""Tries and seconds between them: the address of workers on other machines is left by the gateway
-that was upgraded."""
+"""Attempts, and the seconds between them, to bind the address of workers on other machines, until
+the upgraded gateway has released it."""
 
 ORPHAN_STOP: Final = 5.0
-"""Seconds that a gateway takes to stop whose supervisor is gone."""
+"""Seconds in which a gateway stops whose supervisor is gone."""
 
 EXIT_NOT_WANTED: Final = 1
-"""Exit code of a successor to which nothing was handed over."""
+"""Exit code of a successor that took over nothing."""
 
 EXIT_CANNOT_START: Final = 3
-"""Exit code if it cannot listen: trying again would not help."""
+"""Exit code if the gateway cannot listen: trying again would not help."""
 
 
 class Gateway:
-    """The parts of the process, and the order in which a turn calls them."""
+    """The parts of the process, and their order in a turn."""
 
     def __init__(
         self,
@@ -97,10 +98,10 @@ class Gateway:
         given: Sequence[str] = (),
         is_successor: bool = False,
     ) -> None:
-        """`folder`: where the link's socket is, if not in the run folder. `given`: sockets of the
-        supervisor, one for each listener, and one for the link if that is on TCP; without them they
-        are opened here. `is_successor`: see `take_over`. Raises OSError if the link's socket cannot
-        be bound there."""
+        """`folder`: the folder of the link's socket, if it is not the run folder. `given`: sockets
+        of the supervisor, one for each listener, and one for the link if it is on TCP; without
+        them, the gateway opens its own. `is_successor`: see `take_over`. Raises OSError if the
+        link's socket cannot be bound there."""
         self.settings = settings
         self.loop = Loop()
         limit = settings.memory_limit or system.quarter()
@@ -129,7 +130,7 @@ class Gateway:
         if settings.cluster:
             self.cluster = Cluster(self.registry, settings.node, self._tell_supervisor)
         self._link_trouble = ""
-        """Why the link's socket could not be made again the last time."""
+        """Why the link's socket could not be opened again, the last time that this was tried."""
         self.sockets.shared.newcomer = self.inspection.tracer.newcomer
         self._control: ControlLink | None = None
         if control and not is_successor:
@@ -168,8 +169,8 @@ class Gateway:
 
     def take_over(self, predecessor: Sequence[str], control: str, token: str) -> str:
         """Instead of `start`: become the successor of the gateway at the other end of two sockets,
-        once that gives all it has. Blocks. Returns why not, or "". Raises OSError or ValueError,
-        with advice."""
+        once it has handed over everything. Blocks. Returns why that failed, or "". Raises OSError
+        or ValueError, with advice."""
         self._listen()
         words, records = map(adopt, predecessor)
         told = self.handover.take(words, records)
@@ -193,13 +194,14 @@ class Gateway:
             self.sockets.admission.most = self.sockets.descriptors.most_connections()
 
     def _listen_for_remote(self) -> None:
-        # Only here: libzmq takes memory and threads.
+        # Imported only here: libzmq takes memory and threads.
         from wsraw.gateway.remote.links import ZmqLinks
 
         self._links.remote = ZmqLinks(self.loop, self.registry, self.sessions)
 
     def _listen_for_remote_soon(self, tries: int) -> None:
-        """As soon as the gateway before this one has left the address."""
+        """Listen for workers on other machines as soon as the gateway before this one has released
+        the address."""
         try:
             self._listen_for_remote()
         except (OSError, ValueError) as error:
@@ -221,13 +223,13 @@ class Gateway:
             self._links.relink(folder)
         except OSError as error:
             self._link_trouble = os_error(error)
-            # Asked again every second, it is not said again.
+            # The request comes again each second; the same problem is not logged again.
             if self._link_trouble != before:
                 log.error("new workers cannot connect: %s", self._link_trouble)
         else:
             if before:
                 log.info("new workers can connect again")
-        # In any case: the supervisor checks that the socket exists, and asks again if not.
+        # In any case: the supervisor checks that the socket exists, and asks again if it does not.
         self._report_addresses()
 
     def _tick(self) -> None:
@@ -239,7 +241,7 @@ class Gateway:
 
     def close(self) -> None:
         if self.handover.has_left:
-            # The sockets are the successor's now.
+            # The sockets now belong to the successor.
             if self._control is not None:
                 self._control.close()
             self.loop.close()
@@ -253,15 +255,15 @@ class Gateway:
     # --- one turn ---
 
     def _midway(self, now: float) -> None:
-        """Apply commands that have come, and send workers the events that were read so far: on
-        other cores they can begin to work before everything is read."""
+        """Apply received commands, and send workers the events that were read so far: on other
+        cores they can begin before everything is read."""
         self.registry.flow.now = now
         self._links.drain(MIDWAY_DRAIN)
         self._links.send(now)
         self.registry.sum_totals(long_only=True)
 
     def _before_sleep(self, now: float) -> bool:
-        """The end of a turn. True: the next one must not sleep. A step that has nothing to do is
+        """The end of a turn. True: the next turn must not sleep. A step without anything to do is
         not called: most turns have one message."""
         registry, sessions, sockets = self.registry, self.sessions, self.sockets
         registry.flow.now = now
@@ -315,16 +317,17 @@ class Gateway:
     def _measured(self, now: float) -> bool:
         busy = self._before_sleep(now)
         if self._times is None:
-            # The first turn has the start in it.
+            # The first turn includes the start.
             self._times = TurnTimes()
         else:
             self._times.end_turn()
         return busy
 
     def _read_supervisor(self, control: ControlLink, now: float) -> None:
-        """First of all, as a hello may come from a worker that the supervisor has just started."""
+        """Called first, because a hello may come from a worker that the supervisor has just
+        started."""
         while (records := control.receive()) is not None:
-            # Before the supervisor has told of its workers, no hello can be checked.
+            # Before the supervisor has told us its workers, no hello can be checked.
             self._links.open()
             for record in records:
                 try:
@@ -333,8 +336,8 @@ class Gateway:
                     self._fail_to_apply(record, error)
 
     def _read_workers(self, now: float) -> None:
-        """Apply what workers command, then a share of what earlier turns have left. Then end the
-        sessions of workers that have died: everything they sent has been read."""
+        """Apply commands of workers, then a share of what earlier turns have left. Then end the
+        sessions of dead workers: everything they sent has been read."""
         links = self._links
         if self.loop.is_behind:
             links.look_again()
@@ -342,7 +345,8 @@ class Gateway:
             links.drain()
         if links.strangers:
             control = self._control
-            # The loop may not have looked at it yet. Strangers wait until it has nothing to say.
+            # The loop may not have looked at the control link yet. Strangers wait until everything
+            # there is read.
             if control is not None and control.read_now():
                 self._read_supervisor(control, now)
             else:
@@ -353,8 +357,8 @@ class Gateway:
             links.end_dead(now)
 
     def _check_deadlines(self, now: float) -> bool:
-        """Check deadlines once a second, and the memory as soon as it has grown: after all reading,
-        as an ack that has come must not be missed. Returns whether the second was over."""
+        """Check deadlines once a second, and the memory as soon as it has grown. This comes after
+        all reading, so that no received ack is missed. Returns whether a second was over."""
         is_tick, self._tick_due = self._tick_due, False
         if is_tick:
             self.registry.sum_totals()
@@ -376,16 +380,16 @@ class Gateway:
         self.sessions.to_supervisor.append(record)
 
     def _write_supervisor(self) -> None:
-        """Report what the other steps have found."""
+        """Report to the supervisor what the other steps have found."""
         records, self.sessions.to_supervisor = self.sessions.to_supervisor, []
         if self._control is not None:
             self._control.tell(records)
 
     def _is_busy(self) -> bool:
-        """Whether something is left for a turn that does not wait: the rest of a share, or what
-        writing has caused (an on_close, a resume). This is the last step, as libzmq's descriptors,
-        of remote workers, are edge-triggered: a send can consume the edge, and the loop would sleep
-        on a message."""
+        """Whether the next turn must not wait: the rest of a share is left, or writing has caused
+        something (an on_close, a resume). This is the last step, because libzmq's descriptors, for
+        remote workers, are edge-triggered: a send can consume the edge, and the loop would sleep
+        although a message waits."""
         links = self._links
         return bool(
             self.sockets.is_busy
@@ -396,7 +400,7 @@ class Gateway:
         )
 
     def _write_dead_letters(self) -> None:
-        """Keep events that have killed workers, for people to examine."""
+        """Write events that have killed workers to a file, for people to examine."""
         letters, self.sessions.dead_letters = self.sessions.dead_letters, []
         if not self.settings.run_dir:
             return
@@ -414,7 +418,7 @@ class Gateway:
     # --- the supervisor ---
 
     def _fail_to_apply(self, record: rec.FromSupervisor, error: Exception) -> None:
-        """A fault of our own. A supervisor that waits for an answer gets one."""
+        """A bug in wsraw. If the supervisor waits for an answer, it gets one."""
         self.registry.counters.fault(f"the supervisor's {type(record).__name__}", error)
         if isinstance(record, rec.Reload):
             self.sessions.to_supervisor.append(rec.Reloaded(f"a bug in wsraw: {error!r}"))
@@ -470,7 +474,7 @@ class Gateway:
                 self.sessions.to_supervisor.append(rec.Reloaded(why))
 
     def leave(self) -> None:
-        """The supervisor wants us to stop."""
+        """The supervisor tells us to stop."""
         self._stop(self.settings.stop_timeout)
 
     def stop_orphaned(self) -> None:
@@ -485,19 +489,19 @@ class Gateway:
 
 
 def _return_to_folder() -> None:
-    """Resolve the name of our folder anew: relative names of files mean the folder to which a
-    symbolic link in that name leads now."""
+    """Resolve the name of our folder again: relative file names are relative to the folder to which
+    a symbolic link in that name leads now."""
     try:
         os.chdir(os.environ.get("PWD", "."))
     except OSError:
-        # Gone: relative names still work from the folder that we are in.
+        # The folder is gone: relative names still work from the folder that we are in.
         pass
 
 
 def _append(path: str, line: bytes) -> None:
-    """Append a line or nothing: half a line would spoil the next one. Raises OSError."""
+    """Append a whole line or nothing: half a line would spoil the next one. Raises OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    # Readable for its owner alone: it holds what clients have sent.
+    # Only its owner may read the file: it contains data of clients.
     descriptor = private.open_file(path, flags)
     try:
         size = os.fstat(descriptor).st_size
@@ -509,20 +513,20 @@ def _append(path: str, line: bytes) -> None:
 
 
 def _watch_stdin(gateway: Gateway, supervisor: Parent) -> None:
-    """Hear what the supervisor says, and whether it is gone. Raises OSError or RuntimeError."""
+    """Listen to the supervisor, and notice when it is gone. Raises OSError or RuntimeError."""
     if launch.HAS_SIGNALS:
         gateway.loop.watch(supervisor.descriptor, partial(_hear, gateway, supervisor), read=True)
     else:
-        # On Windows a pipe cannot be selected on.
+        # On Windows, select does not work on pipes.
         arguments = (gateway, supervisor)
         threading.Thread(target=_hear_all, args=arguments, daemon=True).start()
 
 
 def _hear(gateway: Gateway, supervisor: Parent, readable: bool, writable: bool) -> None:
-    """It is silent until its end, where it has signals."""
+    """Where the supervisor has signals, it is silent until its end."""
     if supervisor.line() is None:
         gateway.loop.unwatch(supervisor.descriptor)
-        # In a handler nothing may be closed.
+        # In a handler of the loop, nothing may be closed.
         gateway.loop.call_soon_threadsafe(gateway.stop_orphaned)
 
 
@@ -548,8 +552,8 @@ def main(
     predecessor: Sequence[str] = (),
 ) -> int:
     """Run a gateway as a child of the supervisor; returns its exit code. `given` and `folder`: as
-    above; `workers`: how many are expected. `offers`: a socket of the supervisor for upgrades;
-    `predecessor`: two sockets of the gateway whose place this one is to take."""
+    for `Gateway`; `workers`: how many are expected. `offers`: a socket of the supervisor for
+    upgrades; `predecessor`: two sockets of the gateway that this one is to replace."""
     limit = raise_limit()
     if ARE_NUMBERED and settings.max_connections > limit:
         text = "max_connections is %d, but only %d files may be open; raise that limit (ulimit -Hn)"
@@ -573,7 +577,7 @@ def main(
             gateway.close()
         return EXIT_CANNOT_START
     if why:
-        # Not `close`: what was built here is not ours.
+        # Not `close`: what was restored here does not belong to us.
         if why != GOES_ON:
             print(f"error: {why}", file=sys.stderr, flush=True)
         return EXIT_NOT_WANTED

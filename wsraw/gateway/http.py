@@ -9,7 +9,7 @@ from typing import Final
 from wsraw.link.rules import OF_ANSWERS, VALUE, header_problem
 
 MAX_ANSWER: Final = 64 * 1024
-"""Bytes of body and fields in a handler's response at most."""
+"""Bytes of body and fields that a handler's response may have."""
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -27,7 +27,8 @@ def answer_problem(status: int, reason: str, headers: Mapping[str, str], body: b
 
 
 def answer(status: int, reason: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """A handler's response, after which the connection is closed; check it with `answer_problem`.
+    """A handler's response, after which the connection is closed; check the response with
+    `answer_problem`.
 
     The default for the reason is the standard one, the default for the body is the reason.
     """
@@ -52,7 +53,7 @@ def http_head(status: int, reason: str, fields: Iterable[tuple[str, str]]) -> by
 
 
 def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
-    """A short response of our own in plain text, after which the connection is closed."""
+    """A short plain-text response of the gateway itself, after which the connection is closed."""
     fields = dict(headers)
     if status == 426:
         # The protocol to upgrade to must be named (RFC 9110, section 15.5.22).
@@ -61,8 +62,8 @@ def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
 
 
 def answer_for(first: bytes, answer: bytes) -> bytes:
-    """The response to a request with these first bytes: to HEAD without body (RFC 9110, section
-    9.3.2)."""
+    """The response to a request with these first bytes; without a body if the method is HEAD (RFC
+    9110, section 9.3.2)."""
     if not first.startswith(b"HEAD"):
         return answer
     head, end, _ = answer.partition(b"\r\n\r\n")
@@ -70,7 +71,7 @@ def answer_for(first: bytes, answer: bytes) -> bytes:
 
 
 def fields_of(head: bytes) -> dict[str, str]:
-    """The fields of a request that is not a handshake: lower-case names, values of the same name
+    """The fields of a request that is not a handshake: names in lower case, values of the same name
     joined. Lines that are not fields are ignored."""
     fields: dict[str, str] = {}
     for line in head.decode("latin-1").split("\n")[1:]:

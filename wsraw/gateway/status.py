@@ -1,6 +1,6 @@
-"""Sans-I/O. How a gateway is: what `wsraw status` and the metrics show.
+"""Sans-I/O. The state of a gateway, as `wsraw status` and the metrics show it.
 
-All of it is counted as it happens: a report takes as long with 100,000 connections as with one.
+Everything is counted as it happens: a report takes as long with 100,000 connections as with one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def report(
     most: int = 0,
     samples: bool = True,
 ) -> dict[str, Any]:
-    """Plain values; times in seconds, sizes in bytes. `sockets` is how many are open, `most` how
-    many may be; 0: as many as like. `samples`: with percentiles, which take some time for each
-    worker."""
+    """Plain values: times in seconds, sizes in bytes. `sockets` is the number of open connections,
+    `most` the maximum, 0 if there is none. `samples`: include percentiles, which take some time for
+    each worker."""
     flow = registry.flow
     paused = next(iter(flow.paused), None)
     workers = [
@@ -63,8 +63,8 @@ def report(
 
 
 def _connections(totals: Iterable[ConnectionTotals], known: int) -> dict[str, int]:
-    """How many connections are open, by kind. `known`: those, and ended ones whose on_close is not
-    handled yet."""
+    """How many connections are open, by kind. `known`: open ones, and ended ones whose on_close is
+    not handled yet."""
     counts = {"websocket": 0, "raw": 0, "opened": 0}
     for each in totals:
         if each.kind in counts:
@@ -124,8 +124,8 @@ def _handler(totals: HandlerTotals) -> dict[str, Any]:
 
 
 def _longest_parked(pool: Pool, served: list[Entry], now: float) -> float:
-    """How long the oldest event has waited, of the connections whose turn is next, and of those
-    that are `served` for the longest time."""
+    """How long the oldest event has waited, among the connections whose turn is next, and among
+    those that were `served` longest ago."""
     queues = [pool.waiting, pool.unheard, pool.unheard_left, pool.suspects]
     queues += [worker.bound for worker in pool.workers]
     firsts = served + [next(iter(queue)) for queue in queues if queue]
@@ -161,7 +161,7 @@ def _percentiles(samples: list[float]) -> dict[str, float]:
 
 
 def of_loop(turns: Turns, lag: float) -> dict[str, Any]:
-    """How busy the loop is. `lag`: by how many seconds it was late."""
+    """How busy the loop is. `lag`: the seconds by which it was late."""
     return {
         "turns": turns.count,
         "seconds": turns.seconds,

@@ -1,4 +1,5 @@
-"""I/O. How a gateway stops: no new clients, handlers finish, the others get 1001, workers leave."""
+"""I/O. How a gateway stops: it accepts no clients, handlers finish, remaining clients get 1001, and
+workers leave."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ from wsraw.link.states import NEW, READY
 from wsraw.runtime.loop import Loop
 
 LAST_WAIT: Final = 1.0
-"""Seconds that clients have to close their side after everything has been written to them."""
+"""Seconds that clients have to close their side after everything was written to them."""
 
 
 class ClientSockets(Protocol):
-    """What a stop needs of the client sockets."""
+    """The part of `Sockets` that a stop uses."""
 
     @property
     def endpoints(self) -> Collection[object]: ...
@@ -36,7 +37,8 @@ class GracefulStop:
         self._sessions = sessions
         self._sockets = sockets
         self.phases: list[Callable[[float], bool]] = []
-        """Those that are not done; while there are any, `advance` is to be called each turn."""
+        """The phases that are not done; while there are any, `advance` must be called in each
+        turn."""
         self._deadline = 0.0
         self._written_at = 0.0
 
@@ -54,8 +56,8 @@ class GracefulStop:
         self.phases = [self._finish_events, self._close_clients, self._drain_workers]
 
     def advance(self, now: float) -> bool:
-        """Go through the phases as far as possible; True, and the supervisor is told, after the
-        last one."""
+        """Go through the phases as far as possible. After the last one, tell the supervisor, and
+        return True."""
         while self.phases and self.phases[0](now):
             self.phases.pop(0)
         if self.phases:
@@ -80,7 +82,7 @@ class GracefulStop:
         if self._registry.is_waited_for() or self._sockets.unwritten():
             self._written_at = now
             return False
-        # A raw client that never closes its side must not hold us up for long.
+        # A raw client that never closes its side must not delay the stop for long.
         if self._sockets.endpoints and now < self._written_at + LAST_WAIT:
             self._loop.wake_at(self._written_at + LAST_WAIT)
             return False

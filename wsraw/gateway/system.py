@@ -1,11 +1,11 @@
-"""I/O. What the process takes of its machine: memory, garbage collections, CPU time of turns.
+"""I/O. The process's use of its machine: memory, garbage collections, CPU time of turns.
 
-Python's garbage collector looks through the young generations as ever, in next to no time. The
-oldest generation is all that is open: connections, and what waits for them. Looking through it
-takes 15 µs a connection and more for what waits, during which nobody is served, and finds next to
-nothing: connections leave no reference cycles that we know of. Python would do so whenever that
-generation has grown by a quarter, which clients can bring about in the middle of a flood. So it is
-done here, in a quiet moment, after so many new connections.
+Python's garbage collector collects the young generations as usual, which takes almost no time. The
+oldest generation contains all open connections and the data that waits for them. Collecting it
+takes 15 µs a connection, and more for the data; meanwhile no client is served. It finds almost
+nothing: connections leave no reference cycles that we know of. Python would collect it whenever it
+has grown by a quarter, which clients can cause in the middle of a flood. So it is done here, in a
+quiet moment, after a number of new connections.
 """
 
 from __future__ import annotations
@@ -19,62 +19,63 @@ from pathlib import Path
 from typing import Final
 
 IF_NOT_KNOWN: Final = 1 << 30
-"""Bytes, where the platform does not say how much there is."""
+"""Bytes to assume where the platform does not report its memory."""
 
 OF_CONTAINERS: Final = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
     if sys.platform == "linux"
     else ()
 )
-"""Where a container finds its limit, with the two versions of cgroups. Without a limit the file
-says so, or holds a number larger than any memory."""
+"""The files with a container's limit, for both versions of cgroups. Without a limit, the file says
+so, or holds a number larger than any memory."""
 
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
-"""Of mallopt(3)."""
+"""A parameter of mallopt(3)."""
 
 MAPPED_FROM: Final = 4 * 1024 * 1024
-"""Bytes of an allocation that gets memory of its own, which goes back when it is freed."""
+"""Bytes of an allocation that gets pages of its own, which go back to the system when it is
+freed."""
 
 KEPT_FREE: Final = 16 * 1024 * 1024
-"""Bytes of freed memory above which the end of the heap is given back."""
+"""Bytes of freed memory at the end of the heap above which it is given back."""
 
 NEVER: Final = 1 << 30
 """Collections of the middle generation before Python collects the oldest one by itself."""
 
 LEAST: Final = 10_000
-"""New connections before the next collection; or as many as are open, if those are more."""
+"""New connections before the next collection, or as many as are open, if that is more."""
 
 AT_LAST: Final = 10
-"""After so many times as many it is done, quiet or not."""
+"""Factor: after this many times as many connections, a collection runs even if it is not quiet."""
 
 FEW: Final = 1000
-"""Open connections with which a collection takes 10 ms. With 10,000 it takes 90 ms, in which others
-wait, so that it is put off as if there were no quiet moment: hardly anything needs it."""
+"""Open connections with which a collection takes 10 ms. With 10,000 it takes 90 ms, in which
+clients wait, so it is delayed as if it were never quiet: hardly any gateway needs it."""
 
 LONG: Final = 0.02
-"""Seconds of CPU time; others wait noticeably for a turn of that length."""
+"""Seconds of CPU time: clients notice a turn of this length."""
 
 ASKED_BY: Final = "MEASURE_WSRAW_TURNS"
-"""The environment variable that turns the measuring on; `wsraw status --json` shows the figures.
+"""The environment variable that turns measuring on; `wsraw status --json` shows the figures.
 (Variables that begin with WSRAW_ are not passed on to children.)"""
 
 
 def quarter(limits: Iterable[str | Path] = OF_CONTAINERS) -> int:
-    """The default of `memory_limit`, in bytes: a quarter of the machine's memory, or of what a
-    container may have of it."""
+    """The default of `memory_limit` in bytes: a quarter of the machine's memory, or of a
+    container's limit."""
     known = _of_this_machine()
     for path in limits:
         try:
             known.append(int(Path(path).read_text()))
         except (OSError, ValueError):
-            # It is not there, or says `max`.
+            # The file does not exist, or says `max`.
             pass
     return min(known, default=4 * IF_NOT_KNOWN) // 4
 
 
 def _of_this_machine() -> list[int]:
-    """What the system says of its memory, in bytes; the smallest counts."""
+    """The system's memory in bytes; of several figures, the smallest."""
     if sys.platform == "win32":
         import ctypes
 
@@ -92,9 +93,9 @@ def _of_this_machine() -> list[int]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next large messages. Otherwise it gives that memory back
-    to the system, and new pages take a third of the gateway's CPU time for a message of 1 MiB. What
-    the environment asks for (MALLOC_…, mallopt(3)) and other allocators stay as they are."""
+    """Let glibc keep freed memory for the next large messages. Otherwise it gives that memory back
+    to the system, and new pages take a third of the gateway's CPU time for a message of 1 MiB.
+    Settings in the environment (MALLOC_…, mallopt(3)) and other allocators are left alone."""
     is_set = any(name.startswith("MALLOC_") for name in os.environ)
     if is_set or not sys.platform.startswith("linux"):
         return
@@ -107,28 +108,29 @@ def keep_freed_memory() -> None:
 
 
 class Collector:
-    """Asks for garbage collections; for a process of its own, as its settings are global."""
+    """Decides when to collect garbage; for a process of its own, as its settings are global."""
 
     def __init__(self) -> None:
         self._collected_at = 0
         self._has_adopted = False
-        """What was taken over is left out, until there is time to look at it."""
+        """What was taken over is not collected until there is time."""
 
     def adopted(self) -> None:
-        """Much was taken over from another gateway, and clients wait: leave it out for now."""
+        """Much was taken over from another gateway, and clients wait: do not collect it for now."""
         gc.freeze()
         self._has_adopted = True
 
     def begin(self) -> None:
-        """What is loaded by now stays: to look at it again and again would cost 30 ms each time."""
+        """Exclude everything loaded so far: collecting it again and again would cost 30 ms each
+        time."""
         gc.collect()
         gc.freeze()
         young, middle, _ = gc.get_threshold()
         gc.set_threshold(young, middle, NEVER)
 
     def collect_if_due(self, total: int, still_open: int, quiet: bool) -> bool:
-        """Called once a second with the number of connections since the start, how many are open,
-        and whether nobody waits. Returns whether it has collected."""
+        """To be called once a second with the number of connections since the start, how many are
+        open, and whether no client waits. Returns whether it has collected."""
         new = total - self._collected_at
         least = max(LEAST, still_open)
         if new <= (least if quiet and still_open <= FEW else AT_LAST * least):
@@ -142,8 +144,8 @@ class Collector:
 
 
 class TurnTimes:
-    """The CPU time of the loop's turns, for benchmarks. On a busy machine the time on the wall says
-    little about us, and waiting for sockets costs no CPU time."""
+    """The CPU time of the loop's turns, for benchmarks. On a busy machine, wall-clock time says
+    little about the gateway, and waiting for sockets costs no CPU time."""
 
     def __init__(self) -> None:
         self._last = time.thread_time()
@@ -159,5 +161,5 @@ class TurnTimes:
         self._longest = max(self._longest, took)
 
     def figures(self) -> dict[str, float]:
-        """Since the start; times in seconds."""
+        """Figures since the start; times in seconds."""
         return {"turns": self._turns, "long": self._long_turns, "longest": self._longest}

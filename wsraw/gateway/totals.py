@@ -1,8 +1,8 @@
-"""Sans-I/O. What the gateway counts: plain numbers, kept as things happen.
+"""Sans-I/O. The gateway's counters: plain numbers, kept up to date.
 
-Reading them costs the same for one connection as for 100,000. They are counted for each read, write
-and batch where that is enough, and not for each message. What is to be added up for each read and
-write is appended to a list first, and summed for many at once, which costs less.
+Reading them costs the same for one connection as for 100,000. Where that is enough, reads, writes
+and batches are counted, and not messages. Sizes of reads and writes are first appended to a list,
+and summed for many at once, which costs less.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from wsraw.link.records import HANDLER_BOUNDS, Stats
 from wsraw.link.rules import stats_refusal
 
 MANY: Final = 1000
-"""Reads or writes that are summed before the second is over: so these lists stay short, and no turn
-is longer for them."""
+"""Reads or writes that are summed before the second is over, so that these lists stay short, and no
+turn takes longer because of them."""
 
 UNKNOWN: Final = "unknown"
-"""The kind of a connection that has ended before it was known what it is."""
+"""The kind of a connection that has ended before its protocol was known."""
 
 
 class ConnectionTotals:
-    """Connections of one kind, pool and listener, and what they have carried."""
+    """Connections of one kind, pool and listener, and the data that they have carried."""
 
     __slots__ = (
         "closed",
@@ -46,33 +46,32 @@ class ConnectionTotals:
         """`raw`, `websocket`, `http` or UNKNOWN."""
         self.pool = pool
         self.listener = listener
-        """Its name; empty for connections that handlers have opened."""
+        """Name of the listener; empty for connections that handlers have opened."""
         self.opened = opened
-        """Handlers have opened them; else a listener has accepted them."""
+        """Handlers have opened the connections; else a listener has accepted them."""
         self.open = 0
-        """Connections whose on_close has not come about yet."""
+        """Connections whose on_close has not been dispatched yet."""
         self.total = 0
         """Connections so far."""
         self.closed: dict[str, int] = {}
         """Connections that have ended, by cause."""
         self.reads: list[int] = []
-        """Bytes of reads that are not summed yet. Most bring one event, which is not counted
-        yet, either; what others bring more or less than that is in `events` already."""
+        """Sizes of reads that are not summed yet. Most reads bring one event, which is not counted
+        yet, either; `events` already has the difference for those that brought more or fewer."""
         self.writes: list[int] = []
-        """Bytes that the kernel has taken, which are not summed yet."""
+        """Sizes of writes that the kernel has taken and that are not summed yet."""
         self.events = 0
         """Events of all kinds."""
         self.notices = 0
         """Events that are not messages."""
         self.sent = 0.0
-        """Messages of handlers, or their frames. A float, as those cost less: it is added to for
-        each message."""
+        """Messages of handlers, or their frames. A float, because adding to a float is faster."""
         self.received_bytes = 0
-        """Bytes read, as far as summed; with TLS, after decryption."""
+        """Bytes read and summed; with TLS, after decryption."""
         self.sent_bytes = 0
-        """Bytes that the kernel has taken, as far as summed; with TLS, before encryption."""
+        """Bytes that the kernel has taken, and that are summed; with TLS, before encryption."""
         self.responses: dict[str, int] = {}
-        """Responses to HTTP requests, by the class of their status: `2xx` and so on."""
+        """Responses to HTTP requests by status class: `2xx` and so on."""
 
     @property
     def received(self) -> int:
@@ -115,13 +114,14 @@ class HandlerTotals:
     def __init__(self) -> None:
         self.calls = 0
         self.seconds = 0.0
-        """What the calls have taken together."""
+        """Seconds that all calls have taken together."""
         self.exceptions = 0
         self.slower = [0] * len(HANDLER_BOUNDS)
-        """Calls longer than each of HANDLER_BOUNDS, and not longer than the next one."""
+        """For each of HANDLER_BOUNDS, the calls that were longer than it and not longer than the
+        next one."""
 
     def add(self, more: Stats | HandlerTotals) -> None:
-        """Count what a worker says, or take over what a canary has counted."""
+        """Add figures that a worker has reported, or those of a canary."""
         self.calls += more.calls
         self.seconds += more.seconds
         self.exceptions += more.exceptions
@@ -130,7 +130,7 @@ class HandlerTotals:
 
 
 class PoolTotals:
-    """What has happened in one pool, whichever of its workers did it."""
+    """Counts of one pool, for all of its workers."""
 
     __slots__ = (
         "acked", "closed", "dead_letters", "given_back", "handlers", "parked", "redelivered",
@@ -142,19 +142,19 @@ class PoolTotals:
         self.parked = 0
         """Events that wait for a worker now."""
         self.acked = 0
-        """Events that were handled in sessions that are over."""
+        """Events that were handled in sessions that have ended."""
         self.redelivered = 0
-        """Events that were given out again after a worker's death or a lost link, or because they
+        """Events that were delivered again after a worker's death or a lost link, or because they
         were given back."""
         self.given_back = 0
         """Events that workers of a canary have given back, as their handlers failed."""
         self.dead_letters = 0
         """Events that were dropped because they kill workers."""
         self.handlers: dict[str, HandlerTotals] = {}
-        """By name, as far as workers have told."""
+        """By name, the figures that workers have reported."""
 
     def add(self, other: PoolTotals) -> None:
-        """Take over what a canary has counted."""
+        """Add the counts of a canary."""
         self.parked += other.parked
         self.acked += other.acked
         self.redelivered += other.redelivered
@@ -166,7 +166,7 @@ class PoolTotals:
             self._handler(name).add(figures)
 
     def count(self, stats: Stats) -> str | None:
-        """Add what a worker says of a handler; returns why it is refused, if it is."""
+        """Add a worker's figures of a handler; return why they are refused, if they are."""
         why = stats_refusal(stats)
         if why is None:
             self._handler(stats.handler).add(stats)

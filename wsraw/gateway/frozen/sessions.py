@@ -1,5 +1,5 @@
-"""Sans-I/O. Workers and their sessions to records and back: a worker goes on as if nothing had
-been, as its session number, the numbers of its events and its acks do."""
+"""Sans-I/O. Workers and their sessions to records and back. A worker continues as before: its
+session number, the numbers of its events and its acks stay valid."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ _STATES: Final = {state.value: state for state in LinkState}
 
 
 def number_lost(sessions: Sessions, refs: Refs) -> None:
-    """Give a number to each event of a lost link, before any event is frozen."""
+    """Number the events of lost links, before any event is frozen."""
     for loss in sessions._lost.values():
         for event in loss.events:
             refs.lost.setdefault(id(event), len(refs.lost))
@@ -124,7 +124,7 @@ def number_lost(sessions: Sessions, refs: Refs) -> None:
 def freeze_worker(
     worker: Worker, sessions: Sessions, refs: Refs, dying: str | None = None
 ) -> WorkerState:
-    """`dying`: what was wrong with its link, if that has ended."""
+    """The record of a worker. `dying`: what was wrong with its link, if the link has ended."""
     clock, remote = refs.clock, worker.remote
     return WORKER.freeze(
         worker,
@@ -204,7 +204,8 @@ def _freeze_backlog(worker: Worker, backlog: Backlog) -> BacklogState | None:
 
 
 def freeze_sessions(sessions: Sessions, refs: Refs) -> SessionsState:
-    """What sessions share; after all else, as it names the workers that were mentioned."""
+    """The record of what sessions share; to be made last, because it names the workers that were
+    referred to."""
     clock = refs.clock
     return SessionsState(
         last_session=sessions._last_session,
@@ -258,20 +259,20 @@ def _caller(caller: GatewayEnd[Entry] | None, sessions: Sessions, refs: Refs) ->
 
 
 class ThawSessions:
-    """Fills the sessions of a gateway that has had no worker yet."""
+    """Restores the sessions of a gateway that has had no workers yet."""
 
     def __init__(self, sessions: Sessions, delivery: ThawDelivery) -> None:
         self._sessions = sessions
         self._delivery = delivery
         self._clock = delivery.clock
         self.workers: list[Worker] = []
-        """In the order in which records name them."""
+        """The workers, in the order in which records name them."""
         self._backlogs: list[tuple[int, Worker, BacklogState]] = []
         self._gone: dict[int, Entry] = {}
-        """In place of connections that were forgotten with an event in flight."""
+        """Stands for connections that were forgotten with an event in flight."""
 
     def worker(self, state: WorkerState) -> Worker:
-        """All entries are there. Raises FrozenError."""
+        """Restore a worker, once all entries are there. Raises FrozenError."""
         registry, clock = self._delivery.registry, self._clock
         found = _STATES.get(state.session.state)
         if found is None:
@@ -359,7 +360,8 @@ class ThawSessions:
         return flight.event
 
     def finish(self, state: SessionsState) -> None:
-        """All workers and events are there; before the delivery is put together."""
+        """Restore what sessions share, once all workers and events are there, and before the
+        delivery is linked."""
         sessions, clock = self._sessions, self._clock
         for place, number in state.gone:
             if place != len(self.workers):
@@ -392,7 +394,7 @@ class ThawSessions:
             cluster._heard_at = clock.when(state.heard_at)
             cluster.absent.entries = dict.fromkeys(map(self._delivery.find, state.absent))
             cluster.absent.dropped = state.dropped
-            # The setting presence may be another one now.
+            # The setting presence may have changed.
             cluster._is_behind = True
             cluster.agent = self.workers[state.agent] if state.agent is not None else None
             for ref, asker, query, answer, until in state.questions:
@@ -400,8 +402,8 @@ class ThawSessions:
                 cluster._questions[ref] = PendingQuery(worker, query, answer, clock.at(until))
 
     def end_agents(self) -> None:
-        """The delivery is put together: an agent of another cluster begins anew, if there is one
-        now."""
+        """After the delivery is linked: an agent of another cluster starts again, if there is a
+        cluster now."""
         cluster = self._delivery.registry.groups.cluster
         for worker in self.workers:
             if worker.is_agent and (cluster is None or cluster.agent is not worker):

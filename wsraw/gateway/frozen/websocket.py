@@ -1,9 +1,9 @@
 """Sans-I/O. A WebSocket to a record and back.
 
-Its limits and thresholds are those of the settings where it goes on; only a message that is under
-way keeps the limit that it began with. Compression with a context goes on: a peer takes blocks that
-refer to nothing at any time, so that ours begins anew, and what the peer's messages refer to can be
-read out (inflating.py).
+Its limits and thresholds become those of the new gateway's settings; only an incomplete message
+keeps the limit that it began with. Compression with a context continues: a peer accepts blocks
+without references at any time, so our compressor starts again, and the data that the peer's
+messages refer to can be read out (inflating.py).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class UnmovableError(Exception):
 
 
 def freeze_websocket(ws: WebSocket, inf: Mapping[str, str]) -> WebSocketState:
-    """`inf`: what the connection has. Raises UnmovableError."""
+    """The record of a WebSocket. `inf`: the head that the connection has. Raises UnmovableError."""
     reader, messages, writer = ws.reader, ws._messages, ws.writer
     handshake = ws.handshake
     return WEBSOCKET.freeze(
@@ -133,7 +133,8 @@ def freeze_websocket(ws: WebSocket, inf: Mapping[str, str]) -> WebSocketState:
 
 
 def check_codec(ws: WebSocket) -> None:
-    """Raises UnmovableError for a WebSocket that cannot be frozen now. Between messages all can."""
+    """Raises UnmovableError for a WebSocket that cannot be frozen now. Between messages, all
+    can."""
     messages = ws._messages
     if ws._codec is not None and (messages.under_way or messages.inflating):
         _freeze_codec(ws._codec)
@@ -184,8 +185,8 @@ def _window(codec: Codec, inflater: zlib._Decompress | None) -> bytes | None:
 
 
 def _freeze_inflation(codec: Codec, job: _Inflation) -> tuple[bytes | None, InflationState]:
-    """Inflate the rest of the frame with a copy. It is given to the other decompressor as it is:
-    so that one needs to know only what comes in front of it in its window after the frame."""
+    """Inflate the rest of the frame with a copy of the decompressor. The new one gets this data as
+    it is, so that it only needs the data that precedes it in the window after the frame."""
     ahead = Codec(codec.terms, Settings())
     ahead._inflation = copy = _Inflation(job.inflater.copy(), b"", job.final, job.limit)
     copy.piece, copy.rest, copy.size, copy.blocks = job.piece, job.rest, job.size, job.blocks
@@ -218,8 +219,9 @@ def _freeze_inflation(codec: Codec, job: _Inflation) -> tuple[bytes | None, Infl
 def thaw_websocket(
     state: WebSocketState, settings: Settings, inf: dict[str, str], taken: list[bytes]
 ) -> WebSocket:
-    """`inf`: what the connection has. The data of a large frame that is being made is appended to
-    `taken`: what is sent again must be the same object."""
+    """Restore a WebSocket. `inf`: the head that the connection has. The data of a large frame that
+    is being made is appended to `taken`, because the data that is sent again must be the same
+    object."""
     ws = WebSocket(settings, state.is_client)
     WEBSOCKET.thaw(state, ws)
     ws.inf = inf if state.inf is None else state.inf

@@ -1,1 +1,1 @@
-"""How a gateway hands all it has over to its successor, and how that takes it over."""
+"""How a gateway hands everything over to its successor, and how the successor takes it over."""

@@ -1,7 +1,7 @@
 """I/O. Records with descriptors, over a unix socket: what a handover is made of.
 
 A frame is a head, the families of its sockets, one byte each, and its data. Its descriptors
-(SCM_RIGHTS, unix(7)) go with its first byte. Neither end blocks: whoever owns one waits.
+(SCM_RIGHTS, unix(7)) go with its first byte. Neither end blocks: its owner waits.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from typing import Final, NamedTuple
 from wsraw.runtime.printable import os_error
 
 MOST_SOCKETS: Final = 250
-"""In a frame. Linux takes 253 descriptors a message (SCM_MAX_FD)."""
+"""Sockets in a frame. Linux takes 253 descriptors a message (SCM_MAX_FD)."""
 
 BUFFER: Final = 1024 * 1024
-"""Bytes on their way that we ask the system for; it may take fewer."""
+"""Size in bytes of the buffers that we ask the system for; it may give less."""
 
 READ_SIZE: Final = 256 * 1024
 
 _HEAD: Final = struct.Struct(">IBB")
-"""Bytes of data, kind, number of sockets."""
+"""Size of the data, kind, number of sockets."""
 
 RECORD: Final = 0
-"""Something of the state."""
+"""Part of the state."""
 OWN: Final = 1
-"""What is of the process and not of its state; see giving.py."""
+"""Data of the process that is not part of the state; see giving.py."""
 LAST: Final = 2
-"""Everything was sent."""
+"""The last frame."""
 
 
 class Frame(NamedTuple):
-    """One of them, as it was received."""
+    """A received frame."""
 
     kind: int
     data: bytes
@@ -47,11 +47,11 @@ class Frame(NamedTuple):
 
 
 class ChannelError(Exception):
-    """What was received cannot be used; the text says why."""
+    """The received data cannot be used; the text says why."""
 
 
 def pair(size: int = BUFFER) -> tuple[socket.socket, socket.socket]:
-    """Both ends of a channel, with buffers of that size. Raises OSError."""
+    """Both ends of a channel, with buffers of this size. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for end in (ours, theirs):
         end.setblocking(False)
@@ -68,15 +68,15 @@ class Sender:
         self._data: memoryview = memoryview(b"")
         self._sockets: Sequence[socket.socket] = ()
         self.bytes = 0
-        """Sent so far."""
+        """Bytes sent so far."""
 
     @property
     def is_done(self) -> bool:
-        """Whether the last frame is with the system."""
+        """Whether the system has taken the whole last frame."""
         return not self._data
 
     def put(self, kind: int, data: bytes, sockets: Sequence[socket.socket] = ()) -> None:
-        """Begin with the next frame; the last one is done."""
+        """Begin with the next frame, once the last one is done."""
         assert len(sockets) <= MOST_SOCKETS
         families = bytes(sock.family for sock in sockets)
         head = _HEAD.pack(len(data), kind, len(sockets))
@@ -84,7 +84,7 @@ class Sender:
         self._sockets = sockets
 
     def send(self) -> bool:
-        """Send as much as the system takes; whether that was something. Raises OSError if the
+        """Send as much as the system takes; return whether that was anything. Raises OSError if the
         other end is gone."""
         assert sys.platform != "win32"
         before = len(self._data)
@@ -101,7 +101,7 @@ class Sender:
         except BlockingIOError:
             pass
         except OSError as error:
-            # Linux bounds how many descriptors of a user are on their way at a time.
+            # Linux limits how many descriptors of a user may be in transit at a time.
             if error.errno != errno.ETOOMANYREFS:
                 raise
             time.sleep(0.001)
@@ -118,7 +118,7 @@ class Receiver:
         self.ended = False
 
     def receive(self) -> list[Frame]:
-        """What has come whole. Raises ChannelError."""
+        """The frames that have arrived completely. Raises ChannelError."""
         assert sys.platform != "win32"
         room = socket.CMSG_SPACE(4 * (MOST_SOCKETS + 3))
         frames: list[Frame] = []
@@ -130,7 +130,7 @@ class Receiver:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
-                # The other end was closed with something unread.
+                # The other end was closed before it had read everything.
                 data, rights, flags = b"", [], 0
             for _, kind, numbers in rights:
                 if kind == socket.SCM_RIGHTS:
@@ -180,7 +180,7 @@ class Receiver:
         return sockets
 
     def close(self) -> None:
-        """Free what was received and not handed out."""
+        """Close the received descriptors that were not handed out."""
         while self._numbers:
             os.close(self._numbers.popleft())
         self._sock.close()

@@ -1,34 +1,4 @@
-"""Sans-I/O. Who has the connections while a gateway is replaced: the giver, or the taker.
-
-Both hold the same descriptors from the first record of a handover on, and neither reads nor writes
-a moved socket before it is decided whose they are. They talk over two socketpairs: one for records
-(giver to taker), which may be full, and one for words, which never is, as each side says few and
-short ones::
-
-    giver                              taker
-      │ serves                           │ loads, checks
-      │ ◀──────── ready ──────────────── │
-      │ stops at the end of a turn       │
-      │ ═════════ records ═════════════▶ │ builds what they say
-      │ ◀──────── adopted ────────────── │ can serve, and waits
-      │ ───────── C (commit) ──────────▶ │
-      │ ◀──────── L (live) ───────────── │ serves from here on
-      │ closes its descriptors           │
-
-Either may be killed at any instant, and then the other one sees the end of the words, after all
-that was said before. What each may conclude:
-
-- **The giver goes on** if it has said A (abort), or if the words end without an L. A taker says L
-  before it touches anything. So without it nothing was touched, and nobody else is left.
-- **The taker serves** if it has everything, and then C comes, or the words end without an A. A
-  giver says A before it touches anything again. So without it nothing was touched, and nobody else
-  is left. If the giver was killed before everything was with the system, both are gone.
-
-C, A and L are single bytes: they have been said, or not. The giver says one of C and A at most,
-the first of them when it decides: at `adopted`, or when its time is over. After a C it waits for
-the L or the end however long that takes; the supervisor kills a taker that does not get there.
-tests/gateway/handover/test_dialog.py goes through all orders of these steps and of both deaths.
-"""
+"""Sans-I/O. Who owns the connections while a gateway is replaced: the giver, or the taker."""
 
 from __future__ import annotations
 
@@ -46,18 +16,18 @@ ADOPTED: Final = "adopted"
 REFUSED: Final = "refused"
 
 MOST_WORDS: Final = 64 * 1024
-"""Bytes of a word that is not complete; no taker says so much."""
+"""Bytes of an incomplete word; no taker sends as many."""
 
 ENDED: Final = "the new gateway has ended"
 
 GOES_ON: Final = "the old gateway goes on"
-"""Why a taker quits that is not wanted any more. The old gateway tells the reason."""
+"""Why a taker quits that is not needed any more. The old gateway logs the reason."""
 
 NOT_KNOWN: Final = "the new gateway speaks another version of the handover"
 
 
 class Next(Enum):
-    """What the owner of a machine is to do."""
+    """What the owner of a Giver or a Taker must do next."""
 
     WAIT = "nothing yet"
     GIVE = "stop serving, and send the records"
@@ -72,31 +42,31 @@ class Giver:
     """The old gateway's side."""
 
     def __init__(self, timeout: float) -> None:
-        """`timeout`: seconds from the stop to `adopted`; 0: none."""
+        """`timeout`: seconds from the stop to `adopted`; 0: no limit."""
         self._timeout = timeout
         self._heard = b""
         self._until = math.inf
         self.is_stopped = False
-        """Nothing is served: records are being sent."""
+        """Nothing is served any more: records are being sent."""
         self.has_committed = False
         self.over: Next | None = None
-        """KEEP or LEAVE, once that is certain."""
+        """KEEP or LEAVE, once that is decided."""
         self.why = ""
-        """Why it keeps what it has."""
+        """Why the giver keeps what it has."""
         self.said: dict[str, Any] = {}
-        """What the taker has said with its last word."""
+        """Data of the taker's last word."""
 
     @property
     def wake_at(self) -> float:
-        """When `check` is due; infinity for never."""
+        """When `check` is due; infinity if never."""
         return self._until if self.over is None and not self.has_committed else math.inf
 
     def receive(self, data: bytes, now: float) -> Next:
-        """Hear the taker. The owner acts on the answer before it listens on."""
+        """Handle bytes of the taker. The owner acts on the answer before it reads on."""
         self._heard += data
         while self._heard and self.over is None:
             if self._heard[:1] == LIVE:
-                # Whatever came before: it serves now, so we must not.
+                # Whatever came before: the taker serves now, so we must not.
                 self.over = Next.LEAVE
                 break
             line, end, rest = self._heard.partition(b"\n")
@@ -128,22 +98,22 @@ class Giver:
         return self.fail(NOT_KNOWN)
 
     def end(self) -> Next:
-        """The words have ended, and all of them were heard: the taker is gone."""
+        """The words have ended, and all of them were read: the taker is gone."""
         if self.over is None:
             self.over = Next.KEEP
             self.why = ENDED
         return self.over
 
     def fail(self, why: str) -> Next:
-        """Something is wrong with the taker, or here. Once it was told to serve, only its end gives
-        back what it has: then this does nothing."""
+        """A problem of the taker, or of this side. Once the taker was told to serve, only its end
+        gives the connections back: then this method does nothing."""
         if self.over is None and not self.has_committed:
             self.over = Next.KEEP
             self.why = why
         return self.over or Next.WAIT
 
     def check(self, now: float) -> Next:
-        """Look at the clock."""
+        """Check whether the timeout is over."""
         if now < self.wake_at:
             return self.over or Next.WAIT
         return self.fail(f"the new gateway has not taken over within {self._timeout:g} s")
@@ -154,15 +124,15 @@ class Taker:
 
     def __init__(self) -> None:
         self.has_adopted = False
-        """It has all that the giver had."""
+        """The taker has everything that the giver had."""
         self.giver_is_gone = False
         self.over: Next | None = None
-        """SERVE or QUIT, once that is certain."""
+        """SERVE or QUIT, once that is decided."""
         self.why = ""
-        """Why it quits."""
+        """Why the taker quits."""
 
     def adopted(self) -> Next:
-        """Everything has come, and is built. WAIT: say `adopted`."""
+        """Everything has arrived and is restored. WAIT: say `adopted`."""
         if self.over is None:
             self.has_adopted = True
             if self.giver_is_gone:
@@ -170,7 +140,7 @@ class Taker:
         return self.over or Next.WAIT
 
     def receive(self, data: bytes) -> Next:
-        """Hear the giver."""
+        """Handle bytes of the giver."""
         for index in range(len(data)):
             byte = data[index : index + 1]
             if self.over is not None:
@@ -184,7 +154,7 @@ class Taker:
         return self.over or Next.WAIT
 
     def end(self) -> Next:
-        """The words have ended, and all of them were heard: the giver is gone. What it has sent may
+        """The words have ended, and all of them were read: the giver is gone. What it has sent may
         still be complete."""
         self.giver_is_gone = True
         if self.over is None and self.has_adopted:
@@ -198,7 +168,8 @@ class Taker:
         return self.over or Next.WAIT
 
     def fail(self, why: str) -> Next:
-        """It cannot serve, or is not to. The giver goes on, at the latest when we have ended."""
+        """The taker cannot serve, or is not allowed to. The giver continues, at the latest when we
+        have ended."""
         if self.over is None:
             self.over = Next.QUIT
             self.why = why
@@ -206,5 +177,5 @@ class Taker:
 
 
 def word(name: str, said: dict[str, Any] | None = None) -> bytes:
-    """A word of the taker, in bytes."""
+    """A word of the taker, as bytes."""
     return json.dumps([name, said or {}]).encode() + b"\n"

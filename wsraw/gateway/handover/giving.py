@@ -1,8 +1,9 @@
-"""I/O. The old gateway's side of a handover: it offers, stops, sends all it has, and is rid of it,
-or has it back.
+"""I/O. The old gateway's side of a handover: it offers its state, stops, sends everything, and then
+either has handed it over or has it back.
 
-From the stop to the end it does nothing else: it blocks, in the middle of a turn, so that nobody
-but the taker can touch a client's socket. What it sends stays open here until the taker serves.
+From the stop to the end, the old gateway does nothing else: it blocks, in the middle of a turn, so
+that only the taker can touch a client's socket. The sockets that it sends stay open here until the
+taker serves.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from wsraw.runtime.selector import READ, WRITE, Selector
 log = logging.getLogger("wsraw.gateway")
 
 PATIENCE: Final = 0.5
-"""The share of the timeout that is given, after the taker is ready, to what cannot move just now:
-TLS handshakes above all. Everybody is served meanwhile, and clients are accepted."""
+"""Share of the timeout, after the taker is ready, in which the old gateway waits for connections
+that cannot move yet, mainly TLS handshakes. Meanwhile everything is served, and clients are
+accepted."""
 
 SETTLE: Final = 1.0
-"""Seconds that are given after that. No client is accepted meanwhile: their handshakes may never
-all be done at one moment."""
+"""Further seconds of waiting, in which no client is accepted: otherwise there may never be a moment
+without a handshake."""
 
 LOOK_AGAIN: Final = 0.005
-"""Seconds between two looks at whether all can move."""
+"""Seconds between two checks whether all connections can move."""
 
 
 class Piece(NamedTuple):
-    """What is sent as one frame."""
+    """A frame to send."""
 
     kind: int
     data: bytes
@@ -42,7 +44,7 @@ class Piece(NamedTuple):
 
 
 class Giving:
-    """One offer, from the supervisor's word to its end."""
+    """One offer, from the supervisor's request to its end."""
 
     def __init__(
         self, loop: Loop, words: socket.socket, records: socket.socket, timeout: float
@@ -55,14 +57,14 @@ class Giving:
         self._wanted = Next.WAIT
         self._patience = PATIENCE * timeout
         self.since = 0.0
-        """When the taker was ready; 0: it is not."""
+        """When the taker was ready; 0: not yet."""
         self.stopped_at = 0.0
-        """When nothing was served any more, on the clock of both processes."""
+        """When the gateway stopped serving, on the clock that both processes share."""
         loop.watch(words, self._hear, read=True)
 
     @property
     def is_due(self) -> bool:
-        """Whether something is to be done at the end of the turn."""
+        """Whether `advance` has something to do at the end of the turn."""
         return self._wanted is not Next.WAIT
 
     @property
@@ -71,7 +73,7 @@ class Giving:
         return self.giver.why
 
     def _hear(self, readable: bool, writable: bool) -> None:
-        """The loop's call, while everything is served here."""
+        """Called by the loop while everything is served here."""
         self._wanted = self._listen()
         if self.is_due:
             self._loop.unwatch(self._words)
@@ -88,19 +90,19 @@ class Giving:
         return self.giver.receive(data, now) if data else self.giver.end()
 
     def has_time(self, now: float) -> bool:
-        """Whether to wait for what cannot move at the moment."""
+        """Whether to wait for connections that cannot move yet."""
         if self._wanted is not Next.GIVE or now >= self.since + self._patience + SETTLE:
             return False
         self._loop.wake_at(now + LOOK_AGAIN)
         return True
 
     def holds_off(self, now: float) -> bool:
-        """Whether no more clients are to be accepted."""
+        """Whether to accept no more clients."""
         return now >= self.since + self._patience
 
     def run(self, pieces: Iterator[Piece]) -> bool:
-        """Hand over. Blocks. True: the taker has it all; False: it is all still here, and `why`
-        says why."""
+        """Hand over. Blocks. True: the taker has everything. False: everything is still here, and
+        `why` gives the reason."""
         giver = self.giver
         self._wanted = Next.WAIT
         if giver.over is None:
@@ -133,7 +135,7 @@ class Giving:
             giver.check(monotonic())
 
     def _send(self, pieces: Iterator[Piece]) -> bool:
-        """Send until the system takes no more. True: that was everything, or the taker is gone."""
+        """Send until the system takes no more. True: everything was sent, or the taker is gone."""
         sender = self._sender
         try:
             while True:
@@ -149,24 +151,24 @@ class Giving:
                     sender.send()
                     return sender.is_done
         except ConnectionError:
-            # The words tell what has become of it.
+            # The words tell what has become of the taker.
             return True
         except OSError as error:
             self.giver.fail(os_error(error))
             return True
 
     def _wait_for_the_end(self) -> None:
-        """After a commit: what the taker does decides, and nothing else."""
+        """After a commit, only what the taker does decides."""
         self._words.setblocking(True)
         while self.giver.over is None:
             self._listen()
 
     def _say(self, word: bytes) -> None:
         try:
-            # One byte, and nothing else is on its way: there is room.
+            # A single byte, and nothing else is in transit: there is room.
             self._words.send(word)
         except OSError:
-            # It is gone; the end of its words says so.
+            # The taker is gone; the end of its words shows that.
             pass
 
     def _close(self) -> None:
@@ -176,7 +178,7 @@ class Giving:
         self._records.close()
 
     def abandon(self, why: str) -> None:
-        """Another offer, or the end of the run, has come before anything was handed over."""
+        """Another offer, or the end of the run, came before anything was handed over."""
         self._loop.unwatch(self._words)
         self.giver.fail(why)
         self._close()

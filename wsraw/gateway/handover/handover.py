@@ -1,5 +1,5 @@
-"""I/O. A gateway's part in an upgrade: what it gives to its successor, and what it has taken from
-its predecessor. The dialog is in giving.py and taking.py."""
+"""I/O. A gateway's part in an upgrade: what it gives to its successor, and what it takes from its
+predecessor. The dialog is in giving.py and taking.py."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from wsraw.runtime.loop import Loop
 log = logging.getLogger("wsraw.gateway")
 
 VERSION: Final = 1
-"""Of the dialog and of what is of the process. The state has a version of its own."""
+"""Version of the dialog and of the process's data. The state has a version of its own."""
 
 OFFER: Final = b"U"
-"""What the supervisor sends with the two descriptors of an offer."""
+"""The byte with which the supervisor sends the two descriptors of an offer."""
 
 
 class StateTaker(Protocol):
@@ -57,7 +57,7 @@ class GatewayState(Protocol):
 
 
 class Handover:
-    """Both parts, as far as the gateway's loop is concerned."""
+    """Both sides of a handover, as the gateway's loop uses them."""
 
     def __init__(
         self,
@@ -84,20 +84,20 @@ class Handover:
         self._timeout = settings.upgrade_timeout
         self._intake: socket.socket | None = None
         self.giving: Giving | None = None
-        """The offer that is not answered. If it is due, `advance` is to be called at the end of the
-        turn."""
+        """The offer that is not answered yet. If it is due, `advance` must be called at the end of
+        the turn."""
         self.has_left = False
         """Whether the successor has everything."""
         self.pumped: list[Pumped] = []
-        """What is left then."""
+        """The connections that are left after the handover."""
         self._left_out: list[tuple[Connection, str]] = []
-        """Connections that cannot move, and why."""
+        """Connections that cannot move, each with the reason."""
         self._pairs: dict[Endpoint, tuple[socket.socket, socket.socket]] = {}
 
     # --- the old gateway ---
 
     def listen(self, intake: socket.socket) -> None:
-        """Hear of offers, over a socket from the supervisor."""
+        """Listen for offers on a socket of the supervisor."""
         self._intake = intake
         intake.setblocking(False)
         self._loop.watch(intake, self._hear, read=True)
@@ -127,7 +127,7 @@ class Handover:
             self.stop()
 
     def stop(self) -> None:
-        """The run is stopping: refuse an offer that is not answered."""
+        """The run is stopping: refuse an offer that is not answered yet."""
         if self.giving is not None:
             why = "the run is stopping"
             self.giving.abandon(why)
@@ -136,7 +136,7 @@ class Handover:
             self._sessions.to_supervisor.append(rec.Kept(why))
 
     def advance(self, now: float) -> None:
-        """Hand over, or wait a little for what cannot move just now."""
+        """Hand over, or wait a little for connections that cannot move yet."""
         giving = self.giving
         assert giving is not None
         if self._must_settle(giving, now):
@@ -148,13 +148,13 @@ class Handover:
             self._leave()
             return
         self._take_back()
-        # Why a process has ended, the supervisor knows better.
+        # The supervisor knows better why a process has ended.
         why = "" if giving.why == ENDED else giving.why
         log.warning("the upgrade has failed, this gateway goes on: %s", giving.why)
         self._sessions.to_supervisor.append(rec.Kept(why))
 
     def _must_settle(self, giving: Giving, now: float) -> bool:
-        """Whether something that cannot move now may still be able to in a moment."""
+        """Whether a connection that cannot move now may be able to in a moment."""
         self._sockets.holds_off = giving.holds_off(now)
         why = self._state.why_not()
         self._left_out = self._state.unmovable()
@@ -165,7 +165,7 @@ class Handover:
         return False
 
     def _pieces(self, giving: Giving, now: float) -> Iterator[Piece]:
-        """All that the successor gets, made while it is sent."""
+        """All frames for the successor, made while they are sent."""
         tls = {
             endpoint.sock: endpoint
             for endpoint in self._sockets.endpoints
@@ -179,7 +179,7 @@ class Handover:
         yield Piece(LAST, b"")
 
     def _own(self, giving: Giving, path: str) -> dict[str, Any]:
-        """What is of the process and not of its state."""
+        """The data of the process that is not part of the state."""
         ids = [endpoint.con.id for endpoint in self._pairs]
         mine = [(os.getpid(), giving.stopped_at, ids)] if ids else []
         return {
@@ -200,13 +200,13 @@ class Handover:
         }
 
     def _end_of(self, endpoint: Endpoint) -> socket.socket:
-        """What moves of a TLS connection: one end of a pair, whose other end is the pump's. Raises
-        OSError."""
+        """What moves of a TLS connection: one end of a socketpair, whose other end the pump keeps.
+        Raises OSError."""
         self._pairs[endpoint] = pair(PUMP_BUFFER)
         return self._pairs[endpoint][1]
 
     def _take_back(self) -> None:
-        """Go on as if nothing had been."""
+        """Continue as before."""
         for ours, theirs in self._pairs.values():
             ours.close()
             theirs.close()
@@ -233,12 +233,12 @@ class Handover:
         for con, why in self._left_out:
             self._close(con, why)
         if self._links.remote is not None:
-            # Its addresses are for the successor.
+            # The addresses of the listeners are for the successor.
             self._links.remote.close()
         self._loop.stop()
 
     def _close(self, con: Connection, why: str) -> None:
-        """End a connection that has not moved; its on_close is the successor's."""
+        """Close a connection that has not moved; the successor handles its on_close."""
         text = "connection %d could not move to the new gateway: %s"
         log.warning(text, con.id, why, extra=con.subject.extra())
         endpoint = con.endpoint
@@ -256,8 +256,8 @@ class Handover:
     # --- the new gateway ---
 
     def take(self, words: socket.socket, records: socket.socket) -> dict[str, Any] | str:
-        """Take over what the old gateway has. Blocks. Returns what is to be told about it; a text
-        says why this gateway is not to serve."""
+        """Take over what the old gateway has. Blocks. Returns data for its report; a text says why
+        this gateway must not serve."""
         thawing = self._state.thawing(self._loop.now)
         own: dict[str, Any] = {}
         links: list[socket.socket] = []
@@ -280,7 +280,7 @@ class Handover:
             self._take_own(own, links[0])
             return {"connections": len(self._sockets.endpoints)}
 
-        # What is built stays: to look for garbage in it would double the pause.
+        # What was restored stays: searching it for garbage would double the pause.
         gc.disable()
         taking = Taking(words, records, take, finish)
         try:

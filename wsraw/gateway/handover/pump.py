@@ -1,10 +1,10 @@
 """I/O. What remains of an old gateway after an upgrade: TLS connections, which OpenSSL cannot let
 go to another process. The pump decrypts and encrypts; everything else about them has moved.
 
-Each has a socketpair to the gateway that serves it. Plaintext passes through it, within a bound for
-each direction: who does not read makes the other end wait. The end of a direction passes as its
-end, and a reset as a reset (see tls/marks.py); the death of the gateway is a reset. A pump lives as
-long as its connections.
+Each connection has a socketpair to the gateway that serves it. Plaintext passes through the pair,
+within a bound for each direction: an end that does not read makes the other end wait. The end of a
+direction passes as its end, and a reset as a reset (see tls/marks.py); the death of the gateway is
+a reset. A pump lives as long as its connections.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from wsraw.runtime.printable import os_error
 log = logging.getLogger("wsraw.gateway")
 
 PORTION: Final = 64 * 1024
-"""Bytes read at a time, from either side, while nothing of that direction waits."""
+"""Bytes read at a time from either side, as long as nothing waits in that direction."""
 
 LAST_WORDS: Final = 10.0
-"""Seconds without progress after which a client is given up that does not read the rest, once the
-gateway has closed its socket."""
+"""Seconds without progress after which a client that does not read its last data is disconnected,
+once the gateway has closed its socket."""
 
 
 class Pumped:
@@ -49,7 +49,7 @@ class Pumped:
         is_truncated_silently: bool,
     ) -> None:
         """`unsent`: ciphertext that the client has not taken. `is_truncated_silently`: an end
-        without close_notify is an end like any other, as for a WebSocket."""
+        without close_notify counts as a normal end, as for a WebSocket."""
         self.client = client
         self.gateway = gateway
         self.engine = engine
@@ -84,15 +84,17 @@ class PumpRelay:
         self._engine = pumped.engine
         self._is_silent = pumped.is_truncated_silently
         self._to_client = pumped.unsent
-        """Ciphertext."""
+        """Ciphertext for the client."""
         self._to_gateway = b""
-        """Plaintext."""
+        """Plaintext for the gateway."""
         self._client_ended = False
-        """It is not read any more, and the gateway knows once `_to_gateway` is sent."""
+        """The client is not read any more, and the gateway will be told once `_to_gateway` is
+        sent."""
         self._gateway_ended = False
-        """It sends nothing more."""
+        """The gateway sends nothing more."""
         self._lost = ""
-        """Why nothing can be sent to the client any more; the gateway hears of it in its turn."""
+        """Why nothing can be sent to the client any more; the gateway is told after earlier
+        data."""
         self._timer: Timer | None = None
         self._resets = False
         self._is_hung_up = False
@@ -100,7 +102,7 @@ class PumpRelay:
         self.is_over = False
 
     def begin(self) -> None:
-        # What came with the last ciphertext that the old gateway has read.
+        # Plaintext that came with the last ciphertext read by the old gateway.
         if self._engine.has_more or self._engine.ended or self._engine.error:
             self._decrypt(b"")
         self._flush()
@@ -118,7 +120,7 @@ class PumpRelay:
         if readable and not self._to_client and not self._gateway_ended:
             self._read_gateway()
         elif not readable and not writable:
-            # Nothing was asked for, and yet the system tells: it has closed both directions.
+            # The loop watches neither direction, but the system reports that both are closed.
             self._gateway_is_gone()
         self._flush()
         self._watch()
@@ -159,7 +161,7 @@ class PumpRelay:
             self._lose_client("TLS: the peer asks for answers and does not read them")
 
     def _lose_client(self, why: str) -> None:
-        """What came before is still passed on."""
+        """The client is lost. What it sent before is still passed on."""
         self._lost = self._lost or why
         self._client_ended = True
         self._to_client = b""
@@ -192,19 +194,19 @@ class PumpRelay:
         if mark is PumpMark.END:
             self._end_output()
         elif mark is not None or not data:
-            # Without a mark it has died in the middle of what it wanted to say.
+            # Without a mark, the gateway has died in the middle of its output.
             self._send_to_client()
             self._reset_client()
 
     def _end_output(self) -> None:
-        """The gateway sends no more: close_notify."""
+        """The gateway sends no more: send close_notify."""
         self._gateway_ended = True
         self._engine.close()
         self._to_client += self._engine.data_to_send()
 
     def _gateway_is_gone(self) -> None:
-        """Nobody takes what the client sends. What the gateway has sent before is for the client as
-        long as that reads."""
+        """The gateway has closed its socket, so data from the client is not needed any more. What
+        the gateway has sent before is still sent to the client, as long as it reads."""
         self._is_hung_up = True
         self._to_gateway = b""
         self._client_ended = True
@@ -256,7 +258,7 @@ class PumpRelay:
             pass
 
     def _watch(self) -> None:
-        """Read from each side while nothing of that direction waits; write what waits."""
+        """Read from each side as long as nothing waits in that direction; write what waits."""
         if self.is_over:
             return
         loop = self._pump.loop
@@ -264,17 +266,17 @@ class PumpRelay:
         if reads or writes:
             loop.watch(self._client, self.on_client, read=reads, write=writes)
         else:
-            # Else its hang-up would be reported again and again.
+            # Otherwise its hang-up would be reported again and again.
             loop.unwatch(self._client)
         reads, writes = not self._to_client and not self._gateway_ended, bool(self._to_gateway)
         if reads or writes or not self._is_hung_up:
-            # With neither, for its hang-up.
+            # Watched for neither, only for its hang-up.
             loop.watch(self._gateway, self.on_gateway, read=reads, write=writes)
         else:
             loop.unwatch(self._gateway)
 
     def _give_up(self) -> None:
-        """Close both sides, at the end of the turn."""
+        """Close both sides at the end of the turn."""
         if self._timer is not None:
             self._timer.cancel()
         if not self.is_over:
@@ -291,25 +293,25 @@ class PumpRelay:
 
 
 class Pump:
-    """All of them, until the last one has ended or the supervisor is gone."""
+    """All moved TLS connections, until the last one has ended or the supervisor is gone."""
 
     def __init__(self, pumped: Iterable[Pumped]) -> None:
         self.loop = Loop()
         self.over: list[PumpRelay] = []
-        """To be closed."""
+        """Relays to be closed."""
         self._relays = {PumpRelay(self, each) for each in pumped}
 
     def serve(self, supervisor: Parent | None) -> int:
-        """All that this process does from now on; returns its exit code."""
+        """Run the pump, all that this process does from now on; return its exit code."""
         signal.signal(signal.SIGTERM, lambda *_: self.stop())
-        # What the gateway was is freed.
+        # Free what the gateway has left.
         gc.unfreeze()
         gc.collect()
         self.run(supervisor)
         return 0
 
     def run(self, supervisor: Parent | None) -> None:
-        """Returns at the end of the last one."""
+        """Run the loop until the last connection has ended."""
         self.loop.before_sleep = self._before_sleep
         if supervisor is not None and launch.HAS_SIGNALS:
             hear = partial(self._hear, supervisor)
@@ -325,7 +327,7 @@ class Pump:
         self.loop.close()
 
     def stop(self) -> None:
-        """End all of them; for a signal."""
+        """End all connections; for a signal."""
         self.loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:

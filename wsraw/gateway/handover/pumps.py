@@ -1,4 +1,4 @@
-"""Which connections are behind a pump, and when their time is over."""
+"""Which connections go through a pump, and when they are closed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from wsraw.gateway.sockets.endpoint import Endpoint
 
 class _Pump(NamedTuple):
     since: float
-    """When it became one, on the clock of all processes."""
+    """When the gateway became a pump, on the clock that all processes share."""
     endpoints: set[Endpoint]
 
 
 class Pumps:
     """The pumps of all earlier gateways of this run. Their connections are closed, a few each
-    second, when `upgrade_linger` is over; a pump ends with its last one."""
+    second, when `upgrade_linger` is over; a pump ends with its last connection."""
 
     def __init__(
         self,
@@ -28,19 +28,19 @@ class Pumps:
         linger: float,
         spread: float,
     ) -> None:
-        """`endpoints`: all that are open."""
+        """`endpoints`: all open endpoints."""
         self._registry = registry
         self._endpoints = endpoints
         self._linger = linger
         self._spread = spread
         self._pumps: dict[int, _Pump] = {}
-        """By pid."""
+        """The pumps by pid."""
 
     def add(self, pid: int, since: float, endpoints: Iterable[Endpoint]) -> None:
         self._pumps[pid] = _Pump(since, set(endpoints))
 
     def told(self) -> list[tuple[int, float, list[int]]]:
-        """Pid, since when, and the ids of the connections, for the next gateway."""
+        """Pid, start time and connection ids of each pump, for the next gateway."""
         self._forget()
         return [
             (pid, pump.since, [endpoint.con.id for endpoint in pump.endpoints])
@@ -48,7 +48,7 @@ class Pumps:
         ]
 
     def report(self, clock: float) -> list[dict[str, Any]]:
-        """For `wsraw status`. `clock`: of all processes."""
+        """For `wsraw status`. `clock`: the time that all processes share."""
         self._forget()
         return [
             {"pid": pid, "connections": len(pump.endpoints), "age": clock - pump.since}
@@ -56,14 +56,15 @@ class Pumps:
         ]
 
     def _forget(self) -> None:
-        """Connections that have ended, and pumps without any."""
+        """Forget connections that have ended, and pumps without connections."""
         for pid, pump in list(self._pumps.items()):
             pump.endpoints.intersection_update(self._endpoints)
             if not pump.endpoints:
                 del self._pumps[pid]
 
     def tick(self, now: float, clock: float) -> None:
-        """Once a second. `now` is the loop's, `clock` that of all processes."""
+        """Once a second: close some connections whose time is over. `now` is the loop's time,
+        `clock` the one that all processes share."""
         self._forget()
         for pump in self._pumps.values():
             late = clock - pump.since - self._linger

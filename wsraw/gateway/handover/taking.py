@@ -1,5 +1,5 @@
-"""I/O. The new gateway's side of a handover: it says that it is ready, builds what the old one
-sends, and serves when it is told to, or when the old one is dead. It blocks until then."""
+"""I/O. The new gateway's side of a handover: it reports that it is ready, restores what the old one
+sends, and serves when it is told to, or when the old one is dead. Until then it blocks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from wsraw.runtime.selector import READ, Selector
 log = logging.getLogger("wsraw.gateway")
 
 LONGEST_WAIT: Final = 3600.0
-"""Seconds between two looks at both sockets, which are not needed."""
+"""Seconds of a wait for both sockets; the number does not matter."""
 
 
 class Taking:
-    """One handover. `take` gets each frame, and may raise ValueError, with a text for people;
-    `finish` is called after the last one."""
+    """One handover. `take` gets each frame, and may raise ValueError with a text for people;
+    `finish` is called after the last frame."""
 
     def __init__(
         self,
@@ -38,11 +38,11 @@ class Taking:
 
     @property
     def why(self) -> str:
-        """Why it does not serve."""
+        """Why this gateway does not serve."""
         return self.taker.why
 
     def run(self, said: dict[str, Any]) -> bool:
-        """Take over. Blocks. True: serve now; nobody else does."""
+        """Take over. Blocks. True: serve now, because the old gateway does not any more."""
         taker = self.taker
         self._say(word(READY, said))
         with Selector() as selector:
@@ -63,13 +63,13 @@ class Taking:
         return serves
 
     def _listen(self) -> bool:
-        """Hear the giver; True: it says no more."""
+        """Read words of the giver. True: there will be no more."""
         try:
             data = self._words.recv(65536)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
-            # It was closed with something of ours unread.
+            # It was closed before it had read all our words.
             data = b""
         if data:
             self.taker.receive(data)
@@ -80,7 +80,7 @@ class Taking:
         return True
 
     def _receive(self) -> bool:
-        """Take what has come; True: there will be no more."""
+        """Take the frames that have arrived. True: there will be no more."""
         try:
             for frame in self._receiver.receive():
                 if self.taker.over is not None:
@@ -109,8 +109,8 @@ class Taking:
 
     def _say(self, data: bytes) -> None:
         try:
-            # There is room: we say few and short words.
+            # There is room: our words are few and short.
             self._words.send(data)
         except OSError:
-            # It is gone; the end of its words says so.
+            # The giver is gone; the end of its words shows that.
             pass

@@ -1,1 +1,1 @@
-"""What an operator asks of connections: to list them, to look at one, to act on them."""
+"""What operators ask about connections: to list them, to look at one, to act on them."""

@@ -1,4 +1,4 @@
-"""Sans-I/O. What an operator does to connections: close them, and send to them.
+"""Sans-I/O. What operators do to connections: close them, and send to them.
 
 Requests are generators, see steps.py.
 """
@@ -30,9 +30,10 @@ MOST_DATA: Final = 1024 * 1024
 
 def kick(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
     """Close the connection `id`, or that of a reference `ref`, or those that fit a filter, with a
-    `code` and a `reason`. If that is more than one, `all` must be set, or nothing is done. Answers
-    how many were `closed`. In a cluster, those of a `user` are closed at all gateways with `all`
-    and no other filter; `told` says that others were asked to do so.
+    `code` and a `reason`. If that is more than one connection, `all` must be set, or nothing is
+    done. Answers how many were `closed`. In a cluster, `all` with a `user` and no other filter
+    closes that user's connections at all gateways; `told` says that the other gateways were asked
+    to do so.
 
     Raises ValueError for options that cannot be right.
     """
@@ -68,7 +69,7 @@ def _kick_one(registry: Registry, con_id: int, code: int, reason: str) -> Steps:
 
 
 def _kick_ref(registry: Registry, ref: object, code: int, reason: str) -> Steps:
-    """`ref`: the reference of a connection at any gateway of the cluster."""
+    """Close the connection with the reference `ref`, at any gateway of the cluster."""
     cluster = registry.groups.cluster
     node, _, number = ref.rpartition("/") if isinstance(ref, str) else ("", "", "")
     if cluster is None:
@@ -91,7 +92,7 @@ def _kick_many(
     reason: str,
     everywhere: str = "",
 ) -> Steps:
-    """`everywhere`: the user whose connections at other gateways are to be closed, too."""
+    """`everywhere`: the user whose connections at other gateways must be closed, too."""
     found: list[Connection] = []
     for cons in chosen.each():
         found += [con for con in cons if con.state is not CLOSED and chosen.matches(con)]
@@ -107,7 +108,7 @@ def _kick_many(
                 closed += 1
             yield None
     finally:
-        # Also if whoever asked has gone.
+        # Logged even if the operator has gone.
         if closed == 1:
             log.info("wsraw kick: closed %s", found[0].label, extra=found[0].subject.extra())
         elif closed:
@@ -146,8 +147,8 @@ def _send(registry: Registry, con_id: int, data: bytes, kind: str) -> Steps:
 
 
 def publish(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
-    """Send `data` to all members of `group`, but those whose ids are in `exclude`. Answers to how
-    many it was `sent`.
+    """Send `data` to all members of `group`, except those whose ids are in `exclude`. Answers to
+    how many members it was `sent`.
 
     Raises ValueError for options that cannot be right.
     """
@@ -158,7 +159,7 @@ def publish(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps
 
 
 def send_to_user(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
-    """The same for all connections of `user`."""
+    """Send `data` to all connections of `user`; options and answer as for `publish`."""
     groups, user = registry.groups, _name_of(options, "user")
     send = SendToUser(user, _data_of(options), _type_of(options), _excluded(options))
     return _publish(
@@ -180,7 +181,7 @@ def _publish(
         why = publish(registry.flow.now)
         if why != UNFINISHED:
             return InspectionResult(why is None, why or "", {"sent": count})
-        # Too many messages are on their way to large groups.
+        # Too many messages are being sent to large groups.
         yield None
 
 
@@ -189,7 +190,7 @@ def _name_of(options: Mapping[str, Any], what: str) -> str:
     if not isinstance(name, str):
         raise ValueError(f"{what}: {name!r} is not the name of a {what}")
     if len(name) > GROUP_LIMIT:
-        # It has no members, and never will.
+        # The group has no members, and never will have.
         raise ValueError(f"{what}: a name has at most {GROUP_LIMIT} characters, not {len(name)}")
     return name
 

@@ -1,7 +1,7 @@
-"""Sans-I/O. What is known of a connection, as plain values: times in seconds, sizes in bytes.
+"""Sans-I/O. Facts about a connection as plain values: times in seconds, sizes in bytes.
 
-Texts of clients are shortened, and parts of them that may be secret are left out: the query of a
-path, the userinfo of a target.
+Texts of clients are shortened, and parts that may be secret are left out: the query of a path, the
+userinfo of a target.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from wsraw.gateway.delivery.entry import (
 from wsraw.runtime.printable import without_secrets
 
 LONGEST: Final = 200
-"""Characters of a text that a client or a handler has chosen."""
+"""Characters that are shown of a text that a client or a handler has chosen."""
 
 MOST_SHOWN: Final = 100
-"""Groups, and coupled connections, that are listed of one connection."""
+"""Groups, and coupled connections, that are listed for a connection."""
 
 PAUSES: Final = {
     PAUSED_OWN: "more than high_water_mark is held for it",
@@ -40,7 +40,7 @@ PAUSES: Final = {
 
 
 def summary(con: Connection, flow: Flow) -> dict[str, Any]:
-    """What a list shows of a connection."""
+    """The facts that a list shows."""
     now = flow.now
     entry = entry_of(con)
     facts: dict[str, Any] = {
@@ -77,7 +77,7 @@ def summary(con: Connection, flow: Flow) -> dict[str, Any]:
 
 
 def whole(con: Connection, flow: Flow) -> dict[str, Any]:
-    """All that is known of a connection; `summary` is a part of it."""
+    """All facts; `summary` is a part of them."""
     facts = summary(con, flow) | {
         "scheme": con.about.get("scheme", ""),
         "proxy": con.about.get("proxy", ""),
@@ -143,7 +143,7 @@ def _ending(con: Connection) -> dict[str, Any] | None:
 
 
 def _tls(about: dict[str, Any]) -> dict[str, str]:
-    """Without the client's certificate, but with the name in it."""
+    """TLS facts: without the client's certificate, but with the name in it."""
     facts = {name: _short(about[name]) for name in _OF_TLS if about.get(name)}
     client = about.get("client")
     return facts | {"client": _short(client["subject"])} if client else facts
@@ -153,7 +153,7 @@ _OF_TLS: Final = ("version", "cipher", "server_name", "alpn")
 
 
 def path_of(con: Connection) -> str:
-    """The path that a WebSocket's client has asked for, without its query."""
+    """The path that a WebSocket client has asked for, without its query."""
     return _short(without_secrets(con.inf.get("url", "")))
 
 
@@ -162,5 +162,5 @@ def _short(text: str) -> str:
 
 
 def _ago(when: float, now: float) -> float | None:
-    """Seconds since then; None if it has never been."""
+    """Seconds since a time; None if that was never."""
     return now - when if when else None

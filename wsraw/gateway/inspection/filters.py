@@ -1,4 +1,4 @@
-"""Sans-I/O. Which connections an operator means."""
+"""Sans-I/O. Which connections an operator's options match."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from wsraw.link.rules import split_host_port
 KINDS: Final = ("websocket", "raw", "unknown")
 
 STEP: Final = 16
-"""Connections that are looked at in a step."""
+"""Connections that are checked in a step."""
 
 Test = Callable[[Connection, Entry | None], bool]
 
 
 class Filter:
-    """The connections that fit all of the options `pool`, `group`, `user`, `address`, `path`,
-    `kind`, `state`, `worker`, `slow`, `paused`, `idle` and `opened` that are given.
+    """The connections that match all given options: `pool`, `group`, `user`, `address`, `path`,
+    `kind`, `state`, `worker`, `slow`, `paused`, `idle` and `opened`.
 
     Raises ValueError with a line that says what to write instead.
     """
@@ -33,9 +33,9 @@ class Filter:
         self._registry = registry
         self._flow = registry.flow
         self.group = _text(options, "group")
-        """Only its members can fit."""
+        """Only members of this group can match."""
         self.user = _text(options, "user")
-        """Only the connections of that user can fit."""
+        """Only connections of this user can match."""
         self._tests: list[Test] = []
         for name, make in self._makers.items():
             value = options.get(name)
@@ -50,11 +50,11 @@ class Filter:
 
     @property
     def is_for_all(self) -> bool:
-        """Whether every connection fits."""
+        """Whether every connection matches."""
         return not self._tests
 
     def each(self) -> Generator[list[Connection]]:
-        """The connections that may fit, some at a time: those that there are at the beginning, and
+        """The connections that may match, some at a time: those that exist at the beginning,
         without those that have ended since."""
         registry = self._registry
         groups = registry.groups
@@ -70,7 +70,7 @@ class Filter:
             yield [con for con in cons if con.entry is None or not con.entry.gone]
 
     def matches(self, con: Connection) -> bool:
-        """Whether a connection fits now."""
+        """Whether a connection matches now."""
         entry = entry_of(con)
         return all(test(con, entry) for test in self._tests)
 
@@ -83,7 +83,7 @@ class Filter:
             raise ValueError(f"there is no pool {pool!r}; {known}")
         found = self._registry.pools[pool]
         if found.name != pool:
-            # A canary, among whose connections is none that has no entry yet.
+            # It is a canary; all of its connections have an entry.
             return lambda con, entry: entry is not None and entry.pool is found
         return lambda con, entry: (entry.pool.name if entry is not None else con.pool) == pool
 
@@ -150,8 +150,8 @@ def _is_member(entry: Entry, group: str) -> bool:
 
 
 def _address_of(con: Connection) -> Any:
-    """The address of the peer, `unix`, or None. One that a handler has opened has the address that
-    it was opened to, if the handler has given an address."""
+    """The address of the peer, `unix`, or None. For a connection that a handler has opened, the
+    address that the handler has given, if it has given one."""
     peer: str = con.about.get("peer", "")
     if con.opened and not peer:
         peer = con.target.partition("://")[2] or con.target

@@ -1,7 +1,7 @@
 """Sans-I/O. Requests of an operator about connections, worked on in slices of a turn.
 
-Each has a number, and is answered in pages. The next page is made when it is asked for: what waits
-here for somebody who does not read is one page.
+Each request has a number, and is answered in pages. The next page is made when it is asked for, so
+that only one page waits here for an operator who does not read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KNOWN: Final[dict[str, Begin]] = {
 
 
 class Inspection:
-    """The requests that are under way."""
+    """The requests that are being worked on."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class Inspection:
         self._clock = clock
         self._tell = tell
         self._waiting: dict[int, Steps] = {}
-        """Requests whose next page nobody has asked for yet."""
+        """Requests whose next page was not asked for yet."""
         self.running: dict[int, Steps] = {}
-        """Requests that have something to do, in the order of their turn."""
+        """Requests that have work to do, in the order of their turns."""
         self._idle: dict[int, Steps] = {}
-        """Traces of connections to which nothing happens."""
+        """Traces of connections on which nothing happens."""
 
     def ask(self, ask: Ask) -> None:
         """Begin a request."""
@@ -74,25 +74,25 @@ class Inspection:
             self._end(ask.ref, InspectionResult(False, str(error)))
 
     def more(self, more: More) -> None:
-        """The next page of a request is wanted."""
+        """Make the next page of a request."""
         steps = self._waiting.pop(more.ref, None)
         if steps is not None:
             self.running[more.ref] = steps
 
     def enough(self, enough: Enough) -> None:
-        """Nobody waits for a request any more."""
+        """End a request that is not needed any more."""
         for each in (self._waiting, self.running, self._idle):
             steps = each.pop(enough.ref, None)
             if steps is not None:
                 steps.close()
 
     def forget(self) -> None:
-        """Nobody waits for any of them: the link to the supervisor was lost."""
+        """End all requests, because the link to the supervisor was lost."""
         for ref in [*self._waiting, *self.running, *self._idle]:
             self.enough(Enough(ref))
 
     def look(self) -> None:
-        """At the end of a turn, while there are taps: let traces have what it has changed."""
+        """At the end of a turn, while there are taps: let traces see its changes."""
         if self.tracer.look() and self._idle:
             self.running |= self._idle
             self._idle.clear()
@@ -120,7 +120,7 @@ class Inspection:
     def _step(
         self, ref: int, steps: Steps
     ) -> tuple[list[dict[str, Any]] | None, InspectionResult | None]:
-        """The page that a step has filled, and the answer if it was the last one."""
+        """The page that a step has filled, and the answer if the page was the last one."""
         try:
             return next(steps), None
         except StopIteration as end:

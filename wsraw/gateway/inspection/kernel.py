@@ -1,7 +1,7 @@
-"""I/O. What the kernel knows of a TCP connection: bytes, round trip, repeated segments.
+"""I/O. What the kernel knows about a TCP connection: bytes, round trip, retransmitted segments.
 
-It counts anyway, so that this costs a system call when somebody asks, and nothing else. Only Linux
-tells as much.
+The kernel counts these anyway, so they cost a system call when an operator asks, and nothing else.
+Only Linux gives them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _RTT: Final = 15
 _TOTAL_RETRANS: Final = 23
 _BYTES_RECEIVED: Final = 27
 _NOT_SENT: Final = 30
-"""Their places in it."""
+"""Indexes of these fields."""
 
 
 def look(con: Connection) -> dict[str, Any]:
-    """Of the socket of a connection; empty where the kernel does not tell."""
+    """The kernel's figures of a connection's socket; empty where there are none."""
     endpoint = con.endpoint
     if not sys.platform.startswith("linux") or not isinstance(endpoint, Endpoint):
         return {}

@@ -26,12 +26,12 @@ SORTS: Final[dict[str, Key]] = {
     "events": lambda entry, flow: entry.event_bytes,
     "sent": lambda entry, flow: entry.taken,
 }
-"""What a list can be sorted by, the largest first. A connection that has not said anything yet
-comes last."""
+"""Sort keys of a list, for the largest first. A connection that has not sent anything yet comes
+last."""
 
 
 def connections(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
-    """List connections: those that fit a filter, sorted by `sort`, `limit` at most (0: all). Pages
+    """List the connections that match a filter, sorted by `sort`, at most `limit` (0: all). Pages
     are lists of rows; the last one has `rows` and how many were `matched`.
 
     Raises ValueError for options that cannot be right.
@@ -48,7 +48,7 @@ def connections(registry: Registry, options: Mapping[str, Any], look: Look) -> S
 
 
 def _in_order(flow: Flow, chosen: Filter, limit: int, look: Look) -> Steps:
-    """Those that fit, in the order in which they came."""
+    """The matching connections, in the order in which they came."""
     rows: list[Row] = []
     matched = 0
     for cons in chosen.each():
@@ -66,7 +66,7 @@ def _in_order(flow: Flow, chosen: Filter, limit: int, look: Look) -> Steps:
 
 
 def _sorted(flow: Flow, chosen: Filter, limit: int, key: Key, look: Look) -> Steps:
-    """The first ones by that key."""
+    """The first matching connections by a sort key."""
     heap: list[tuple[float, int, Connection]] = []
     matched = 0
     for cons in chosen.each():
@@ -97,7 +97,7 @@ def _sorted(flow: Flow, chosen: Filter, limit: int, key: Key, look: Look) -> Ste
 
 
 def connection(registry: Registry, options: Mapping[str, Any], look: Look) -> Steps:
-    """All that is known of the connection `id`."""
+    """All facts about the connection `id`."""
     con_id = id_of(options)
     return _one(registry, con_id, look)
 

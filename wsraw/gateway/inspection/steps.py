@@ -1,7 +1,7 @@
 """Sans-I/O. What requests about connections are made of: generators that work in small steps.
 
-A request yields None after a step, or a page that is full; what it returns is its last page. So one
-about 100,000 connections takes many turns, and no client waits for it.
+A request yields None after a step, or a full page; it returns its last page. So a request about
+100,000 connections takes many turns, and no client waits for it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Steps: TypeAlias = Generator[list[Row] | None, None, InspectionResult]
 """Pages of rows, and None between two steps."""
 
 Look: TypeAlias = Callable[[Connection], dict[str, Any]]
-"""What the kernel knows of a connection."""
+"""The kernel's figures of a connection."""
 
 
 def id_of(options: Mapping[str, Any]) -> int:
-    """The option `id`. Raises ValueError."""
+    """The value of the option `id`. Raises ValueError."""
     con_id = options.get("id")
     if not isinstance(con_id, int) or isinstance(con_id, bool):
         raise ValueError(f"id: {con_id!r} is not the id of a connection")
@@ -46,7 +46,7 @@ def find(registry: Registry, con_id: int) -> Generator[None, None, Connection | 
     entry = registry.entries.get(con_id)
     if entry is not None:
         return entry.con
-    # Those that have not said anything are not looked for by their ids by anybody else.
+    # Connections that have sent nothing are otherwise never looked up by their ids.
     silent = list(registry.flow.without_entry)
     for start in range(0, len(silent), COMPARED):
         for con in silent[start : start + COMPARED]:

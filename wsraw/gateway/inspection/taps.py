@@ -1,9 +1,10 @@
-"""Sans-I/O. A tap on one connection: it tells what goes through it, and changes nothing.
+"""Sans-I/O. A tap on one connection: it reports what goes through the connection, and changes
+nothing.
 
 While a connection is traced, its phase, its WebSocket's reader and writer, and its output are
-exchanged for ones that tell. So a connection that is not traced does nothing for those that are.
-Whatever does not pass these (which worker has its events, pauses, groups, what the client has
-taken) is found by comparing, at the end of each turn.
+replaced by ones that report. So traces cost other connections nothing. Whatever does not pass these
+(which worker has its events, pauses, groups, what the client has taken) is found by comparing, at
+the end of each turn.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ IN: Final = "<"
 OUT: Final = ">"
 STATE: Final = "="
 WRONG: Final = "!"
-"""What a line is about: what the client sends, what it is sent, what becomes of it, and what is
-wrong."""
+"""Signs of lines: about what the client sends, what it is sent, how the connection changes, and
+problems."""
 
 SHOWN: Final = ("host", "origin", "user-agent", "sec-websocket-version", "sec-websocket-extensions")
-"""Headers whose values are shown. Others may hold secrets, even Sec-WebSocket-Protocol a token."""
+"""Headers whose values are shown. Others may hold secrets; even Sec-WebSocket-Protocol may hold a
+token."""
 
 OUTPUT: Final = (
     "_headed",
@@ -44,16 +46,16 @@ OUTPUT: Final = (
     "shared_size",
     "size",
 )
-"""What an output knows."""
+"""Attributes of an Output."""
 
 NOT_LAST: Final = ", more follows"
 
 Note = Callable[[str, str, int, bytes, str], object]
-"""What a line is about, what has happened, the bytes that it has, the bytes, and a text."""
+"""Reports the sign of a line, what has happened, the number of bytes, the bytes, and a text."""
 
 
 class Tap:
-    """Tells `note` what happens to a connection, from its making to `close`."""
+    """Reports to `note` what happens to a connection, from its start to `close`."""
 
     def __init__(self, con: Connection, note: Note) -> None:
         self.con = con
@@ -70,7 +72,7 @@ class Tap:
         self.tell_beginning(note)
 
     def tell_beginning(self, note: Note) -> None:
-        """Tell somebody what the connection is now."""
+        """Report the present state of the connection."""
         con = self.con
         note(STATE, "trace", 0, b"", f"from here on: {con.kind or 'unknown'}, {con.state.value}")
 
@@ -87,11 +89,11 @@ class Tap:
         self.note(IN if is_in else OUT, "frame", size, data, text)
 
     def look(self) -> bool:
-        """The turn is over: tell what has changed. False: nothing more can happen."""
+        """The turn is over: report what has changed. False: nothing more can happen."""
         con = self.con
         if con.state is not CLOSED:
             if con.phase is not self.phase:
-                # Whoever moves a connection on from outside its phase.
+                # Something has changed the connection's phase from outside.
                 self.phase.inner = con.phase
                 con.phase = self.phase
             self._watch_websocket()
@@ -100,7 +102,7 @@ class Tap:
         return con.endpoint is not None or (entry is not None and not entry.gone)
 
     def close(self) -> None:
-        """Leave the connection as it would be without us."""
+        """Leave the connection as it would be without a tap."""
         con = self.con
         if con.phase is self.phase:
             con.phase = self.phase.inner
@@ -113,7 +115,7 @@ class Tap:
 
 
 class Seen:
-    """What was last seen of a connection."""
+    """The last reported values of a connection."""
 
     def __init__(self, con: Connection) -> None:
         self.entry: Entry | None = entry_of(con)
@@ -132,14 +134,14 @@ class Seen:
             self._skipped = entry.skipped
 
     def tell_changes(self, con: Connection, note: Note) -> None:
-        """Tell what is otherwise than at the last call."""
+        """Report values that differ from the last call."""
         if con.state is not self._state:
             self._state = con.state
             note(STATE, "state", 0, b"", con.state.value)
             if con.state is CLOSED:
                 end = con.ending
                 reason = f" {end.reason}" if end.reason else ""
-                # Handlers are told only if they knew the connection, and never of the end of a
+                # Handlers are told the end only if they knew the connection, and never the end of a
                 # request.
                 known = con.kind != "http" and (self.entry or entry_of(con)) is not None
                 name = "on_close" if known else "end"
@@ -184,7 +186,7 @@ class Seen:
 
 
 class TappedOutput(Output):
-    """Tells of published messages, which do not pass through anything else of the connection."""
+    """Reports published messages, which pass through no other part of the connection."""
 
     __slots__ = ("_con", "_note")
 
@@ -194,7 +196,7 @@ class TappedOutput(Output):
         self._note = note
 
     def append_shared(self, chunk: bytes) -> None:
-        """Queue as ever, and tell."""
+        """Queue the chunk, and report it."""
         super().append_shared(chunk)
         if self._con.websocket is None:
             self._note(OUT, "published", len(chunk), bytes(chunk), "raw")
@@ -204,7 +206,7 @@ class TappedOutput(Output):
 
 
 class TappedPhase(Phase):
-    """Does what the phase of the connection does, and tells."""
+    """Does what the phase of the connection does, and reports it."""
 
     __slots__ = ("_note", "inner")
 
@@ -213,7 +215,7 @@ class TappedPhase(Phase):
         self._note = note
 
     def _enter(self, con: Connection) -> Phase:
-        """Let the phase find itself in its place while it works: it may move the connection on."""
+        """Put the real phase in its place while it works: it may change the connection's phase."""
         con.phase = self.inner
         return self.inner
 
@@ -230,7 +232,7 @@ class TappedPhase(Phase):
                 self._note(IN, "on_request", len(event.body), event.body, _head(con))
             elif type(event) is OnError:
                 self._note(WRONG, "on_error", 0, b"", event.message)
-            # The end is told when the turn is over: not all ends come from a phase.
+            # The end is reported when the turn is over: not all ends come from a phase.
         return events
 
     def first_events(self, con: Connection, now: float) -> list[Event]:
@@ -351,7 +353,7 @@ class TappedPhase(Phase):
 
 
 def _head(con: Connection) -> str:
-    """What on_connect is told, without what may be secret."""
+    """The data of on_connect, without what may be secret."""
     inf = con.inf
     parts = [inf.get("Protocol", "")]
     if "url" in inf:

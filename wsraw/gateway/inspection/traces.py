@@ -1,7 +1,7 @@
 """Sans-I/O. Traces: what taps tell, for an operator who reads it as it happens.
 
-Lines wait in a queue with a bound. If the operator reads too slowly, lines are dropped, and how
-many is said: no connection waits for that.
+Lines wait in a queue with a bound. If the operator reads too slowly, lines are dropped and counted:
+no connection waits for an operator.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from wsraw.gateway.inspection.steps import InspectionResult, Row, Steps, find, i
 from wsraw.gateway.inspection.taps import STATE, WRONG, Tap
 
 QUEUE: Final = 1024 * 1024
-"""Bytes of lines that wait for one operator."""
+"""Bytes of lines that may wait for one operator."""
 
 LINE: Final = 200
-"""Bytes that a line takes beside its data and its text."""
+"""Bytes that a line counts beside its data and its text."""
 
 PAGE: Final = 64 * 1024
-"""Bytes of lines on a page, and one line more."""
+"""Bytes of lines on a page, plus one line."""
 
 MOST_BYTES: Final = 64 * 1024
 """Bytes of a payload that an operator may ask for."""
 
 EARLY: Final = 16 * 1024
-"""Bytes of lines of a connection until it is known whether it is one to be traced."""
+"""Bytes of lines of a connection that may wait until it is known whether it is to be traced."""
 
 MOST_TRACED: Final = 100
 """Connections that one operator may trace at once."""
@@ -39,9 +39,9 @@ IDLE: Final[list[Row]] = []
 
 
 class Lines:
-    """Lines that wait to be read. Each has its `time`, the id of its connection (`con`), what it is
-    `about` (taps.py), `what` has happened, with how many bytes (`size`), the first of these
-    (`data`), and a `text`."""
+    """Lines that wait to be read. Each line has its `time`, the id of its connection (`con`), a
+    sign (`about`, see taps.py), `what` has happened, the number of bytes (`size`), the first of
+    them (`data`), and a `text`."""
 
     def __init__(self, most_bytes: int, room: int, now: Callable[[], float]) -> None:
         self.most_bytes = most_bytes
@@ -50,7 +50,7 @@ class Lines:
         self._lines: list[Row] = []
         self._size = 0
         self._lost = 0
-        """Lines that were dropped since the last one that was not."""
+        """Lines that were dropped since the last line that was not."""
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -73,7 +73,7 @@ class Lines:
         self._size += _weight(line)
 
     def take(self) -> list[Row]:
-        """The next page, which makes room for as much."""
+        """The next page; its lines make room for others."""
         page: list[Row] = []
         size = 0
         for line in self._lines:
@@ -84,13 +84,13 @@ class Lines:
         del self._lines[: len(page)]
         self._size -= size
         if self._lost:
-            # Behind those that had come before.
+            # Behind the earlier lines.
             lost, self._lost = self._lost, 0
             self._append(0, WRONG, "lines lost", 0, b"", f"{lost:,}, not read in time")
         return page
 
     def take_over(self, other: Lines) -> None:
-        """Add what others have collected."""
+        """Add the lines that were collected elsewhere."""
         for line in other._lines:
             self._put(line)
         self._lost += other._lost
@@ -105,38 +105,38 @@ class TraceRequest:
 
     def __init__(self, chosen: Filter | None, count: int, lines: Lines) -> None:
         self.chosen = chosen
-        """Which connections; None for one that is known by its id."""
+        """Which connections to trace; None for one that is known by its id."""
         self.left = count
-        """How many of them are still waited for."""
+        """How many connections the trace still waits for."""
         self.lines = lines
         self.traced: dict[Connection, Lines] = {}
         self.candidates: dict[Connection, Lines] = {}
-        """Newcomers of which it is not known yet whether they fit, and what they have told."""
+        """New connections that may match later, each with its lines so far."""
 
     @property
     def is_over(self) -> bool:
-        """Whether all that were to be traced have ended."""
+        """Whether all traced connections have ended, and no other is waited for."""
         return not self.left and not self.traced
 
 
 class Tracer:
-    """All traces of a gateway. `wall` tells the time of the day."""
+    """All traces of a gateway. `wall` gives the time of day."""
 
     def __init__(self, registry: Registry, wall: Callable[[], float]) -> None:
         self._registry = registry
         self._wall = wall
         self._offset = 0.0
-        """What the time of the day is ahead of the loop's clock."""
+        """Difference between the time of day and the loop's clock."""
         self.taps: dict[Connection, tuple[Tap, list[Lines]]] = {}
-        """Connections with a tap, and for whom it is."""
+        """Connections with a tap, and the lines that it adds to."""
         self._requests: list[TraceRequest] = []
 
     # --- a request ---
 
     def trace(self, options: Mapping[str, Any]) -> Steps:
-        """Tell what happens to the connection `id`, or to the first ones that fit a filter: as many
-        as `connections` says, those that there are and those that come, or with `new` only those.
-        Of each payload the first `bytes` are shown. Ends when all of them have ended.
+        """Trace the connection `id`, or the first ones that match a filter: as many as
+        `connections` says, present and future ones, or with `new` only future ones. Of each payload
+        the first `bytes` are shown. Ends when all of them have ended.
 
         Raises ValueError for options that cannot be right.
         """
@@ -189,7 +189,7 @@ class Tracer:
     # --- taps ---
 
     def _add(self, con: Connection, lines: Lines) -> None:
-        """Let these lines have what a connection tells."""
+        """Add what a connection reports to these lines."""
         if con in self.taps:
             tap, readers = self.taps[con]
             readers.append(lines)
@@ -220,7 +220,7 @@ class Tracer:
                 self._add(con, lines)
 
     def look(self) -> bool:
-        """The turn is over: tell what has changed. Whether there is something to read."""
+        """The turn is over: report changes. Returns whether there is something to read."""
         for con, (tap, _) in list(self.taps.items()):
             if not tap.look():
                 tap.note(STATE, "end", 0, b"", "")
@@ -234,7 +234,7 @@ class Tracer:
         return any(request.lines or request.is_over for request in self._requests)
 
     def _decide(self, request: TraceRequest, con: Connection) -> None:
-        """Trace a candidate if it is found to fit."""
+        """Trace a candidate if it matches."""
         lines = request.candidates.get(con)
         if lines is None or request.chosen is None:
             return

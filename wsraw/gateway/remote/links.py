@@ -1,10 +1,10 @@
 """I/O. The gateway's links to workers on other machines: batches out and in, and when one is lost.
 
 Over a network nobody reports the death of a process, and libzmq does not say when a link has ended.
-A link is lost when a send says EHOSTUNREACH, and after that nothing more of it is to be read: a
-drain of the ROUTER found nothing at all, or nothing of it while another worker was read from
-several times (a ROUTER reads from its peers in turn). EHOSTUNREACH comes before its last batches
-are read, and their acks count; a full queue is neither a sign of life nor of death.
+A link is lost when a send has failed with EHOSTUNREACH, and then all its batches have been read: a
+drain of the ROUTER found nothing at all, or nothing of this worker while another one was read from
+several times (a ROUTER reads from its peers in turn). EHOSTUNREACH comes before the worker's last
+batches are read, and the acks in these count. A full queue is a sign of neither life nor death.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ RETRY: Final = 0.01
 """Seconds until a batch that found a full queue is tried again."""
 
 LOOK_AGAIN: Final = 0.002
-"""Seconds between two looks at a worker whose death is not yet certain."""
+"""Seconds between two checks of a worker whose death is not yet certain."""
 
 UNREAD_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes of batches that wait for those before them; with more, nothing is read from workers."""
+"""Bytes of batches that may wait behind earlier ones; if there are more, nothing is read from
+workers."""
 
 ROUNDS: Final = 3
-"""Batches of one worker, without any of another one between them, that tell that the other one's
-queue is empty. Two would do but for the moment in which libzmq forgets a peer."""
+"""Batches of one worker, without any of another one between them, that show that the other one's
+queue is empty. Two would be enough except in the moment in which libzmq forgets a peer."""
 
 
 class ZmqLinks:
@@ -51,14 +52,14 @@ class ZmqLinks:
         self._unsent: dict[Worker, deque[bytes]] = {}
         self._unsent_bytes: dict[Worker, int] = {}
         self._lost: dict[Worker, dict[bytes, int]] = {}
-        """Workers whose link is gone, and how many batches of each other worker have come since
-        the last one of theirs: `end_dead` finds out whether that was the last one."""
+        """Workers whose link is gone, and how many batches of each other worker have been read
+        since their own last one: `end_dead` uses this to decide that nothing more will come."""
         self._look_at = 0.0
 
     # --- in ---
 
     def drain(self, seconds: float) -> None:
-        """Read what workers have sent, up to a budget; the last batch may take it over that."""
+        """Read what workers have sent, up to a budget; the last batch may exceed it."""
         if self._sessions.backlog.unread > UNREAD_LIMIT:
             self._router.drained = False
             return
@@ -66,7 +67,7 @@ class ZmqLinks:
         self._router.drain(self._receive, BUDGET, seconds)
 
     def look_again(self) -> None:
-        """The loop is behind, and has not looked at the descriptors."""
+        """The loop is behind, and may have missed that the descriptors are ready."""
         for wire in self._remote.wires:
             wire.look_again()
 
@@ -78,7 +79,7 @@ class ZmqLinks:
     # --- out ---
 
     def reply(self, identity: bytes, batch: bytes) -> None:
-        """Send a batch to one without a session; it may be lost."""
+        """Send a batch to a worker without a session; it may be lost."""
         if identity.startswith(REMOTE_MARK):
             self._router.send(identity, batch)
 
@@ -90,7 +91,8 @@ class ZmqLinks:
                 self._lost.setdefault(worker, {})
             if sent is not Sent.FULL:
                 return
-            # It is sent in order once there is room; until then this worker gets no new events.
+            # The batch is sent in order once there is room; until then this worker gets no new
+            # events.
             if not self._unsent:
                 self._loop.call_later(RETRY, self._send_rest)
             self._unsent[worker] = deque()
@@ -103,7 +105,7 @@ class ZmqLinks:
         if waiting > UNSENT_LIMIT and worker not in self._lost:
             self._forget_unsent(worker)
             self._sessions.end_unread(worker, self._loop.now)
-            # What it held is for others, in a turn that does not wait.
+            # Its events are for other workers, in a turn that does not wait.
             self._loop.wake_at(self._loop.now)
 
     def _forget_unsent(self, worker: Worker) -> None:
@@ -138,7 +140,7 @@ class ZmqLinks:
     # --- death ---
 
     def probe(self) -> None:
-        """Once a second: a batch of no records finds out whether a worker is still connected."""
+        """Once a second: an empty batch finds out whether a worker is still connected."""
         for worker in list(self._sessions.workers.values()):
             if worker.remote is None or worker.session.state is NEW:
                 continue
@@ -151,15 +153,15 @@ class ZmqLinks:
                     self._lost.setdefault(worker, {})
 
     def end_dead(self, now: float) -> None:
-        """End the sessions of workers of which nothing more is to be read."""
+        """End the sessions of workers from which nothing more will come."""
         if not self._lost:
             return
         self.drain(DRAIN_TIME)
         for worker, others in list(self._lost.items()):
-            # Unless that last drain has brought its bye, or has left something unread.
+            # Unless the last drain has read its bye, or has left something unread.
             if worker.session.state is not GONE:
                 if worker in self._sessions.backlog.workers:
-                    # What it has sent is still being applied.
+                    # Its batches are still being applied.
                     continue
                 if not self._router.drained and max(others.values(), default=0) < ROUNDS:
                     continue
@@ -175,7 +177,7 @@ class ZmqLinks:
             self._loop.wake_at(self._look_at)
 
     def _count_read(self, identity: bytes) -> None:
-        """A batch of this worker is read while others are dying."""
+        """A batch of this worker is read while others may be dead."""
         for worker, others in self._lost.items():
             if identity == worker.session.identity:
                 others.clear()
@@ -183,9 +185,9 @@ class ZmqLinks:
                 others[identity] = others.get(identity, 0) + 1
 
     def pending(self) -> bool:
-        """Whether there is more to read: to be asked after every send, before every sleep."""
+        """Whether there is more to read: to be asked after every send, and before every sleep."""
         return any(wire.pending() for wire in self._remote.wires)
 
     def close(self) -> None:
-        """Close the sockets; what is still to be read or sent is lost with us."""
+        """Close the sockets; batches that are not read or sent are lost."""
         self._remote.close()

@@ -17,7 +17,7 @@ log = logging.getLogger("wsraw.gateway")
 
 
 class Remote:
-    """The ROUTER for remote workers, and who may speak there."""
+    """The ROUTER for remote workers, and the workers that it lets in."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Remote:
                 raise ValueError(str(error)) from error
         self._context = new_context()
         if secret:
-            # Before anything is bound: without somebody to ask libzmq would let everybody in.
+            # Before anything is bound: without a Gatekeeper, libzmq would let every peer in.
             self._keeper = Gatekeeper(self._context)
         try:
             self.router = RemoteSocket(
@@ -67,7 +67,7 @@ class Remote:
         log.info("workers on other machines connect to %s (%s)", where, how)
 
     def answer_handshakes(self) -> None:
-        """Let in those whose key is known, and reject the others."""
+        """Let in the workers whose key is known, and reject others."""
         if self._keeper is not None:
             self._keeper.answer(self._lets_in, self._refused)
 
@@ -93,11 +93,11 @@ class Remote:
         )
 
     def _meet(self, identity: bytes, address: str, user: str) -> bool:
-        # What an IPv6 listener calls an IPv4 address (RFC 4291, section 2.5.5.2).
+        # The form in which an IPv6 listener reports an IPv4 address (RFC 4291, section 2.5.5.2).
         address = address.removeprefix("::ffff:")
         remote = RemoteWorker(address)
         if self._keys is not None:
-            # Again, as the files may have changed since its handshake.
+            # Checked again, because the files may have changed since its handshake.
             key = self._find(from_z85(user)) if user else None
             if key is None:
                 return False

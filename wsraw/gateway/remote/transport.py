@@ -29,30 +29,32 @@ from wsraw.link.batches import (
 from wsraw.runtime.clock import monotonic
 
 RECEIVE_QUEUE: Final = 16
-"""Batches that libzmq holds for us from each worker; beyond that its sends wait. It counts batches,
-not bytes: what a worker can make it hold is the product."""
+"""Batches from each worker that libzmq holds for us; if there are more, the worker's sends wait. It
+counts batches, not bytes: a worker can make it hold this many of the largest ones."""
 
 TURN_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of batches read from one socket in a turn, beside the budget of batches."""
+"""Bytes of batches that are read from one socket in a turn, in addition to the budget of
+batches."""
 
 DRAIN_TIME: Final = 0.0015
-"""Seconds of a turn for batches of one socket; the answer to a flood can be a flood."""
+"""Seconds of a turn for batches of one socket; answering a flood can take long, too."""
 
 HANDSHAKE_TIMEOUT: Final = 5000
-"""Milliseconds for a ZMTP handshake; also the pause of one whose key is not let in."""
+"""Milliseconds for a ZMTP handshake; also the delay before a peer whose key is rejected tries
+again."""
 
 EXPIRY_BEATS: Final = 3
-"""Heartbeats missed after which the link of a remote worker is lost."""
+"""Missed heartbeats after which the link of a remote worker is lost."""
 
 REMOTE_MARK: Final = b"\x01"
-"""In front of identities of remote workers; libzmq's own begin with a zero byte."""
+"""Prefix of the identities of remote workers; libzmq's own begin with a zero byte."""
 
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 
 ZAP_BUDGET: Final = 32
-"""Handshakes answered in a turn."""
+"""Handshakes that are answered in a turn."""
 
-# As plain numbers: pyzmq's are enums, and an operation on those takes a microsecond.
+# As plain numbers: pyzmq's are enums, whose operations take a microsecond.
 _READABLE: Final = int(zmq.POLLIN)
 _EVENTS: Final = int(zmq.EVENTS)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -60,20 +62,18 @@ _MORE_FOLLOWS: Final = _NOBLOCK | int(zmq.SNDMORE)
 
 
 class Sent(Enum):
-    """What became of a send."""
+    """The result of a send."""
 
     OK = "ok"
     FULL = "full"
-    """Its queue is full: no sign of death, nor of life."""
+    """The queue is full: a sign of neither death nor life."""
     GONE = "gone"
 
 
 class Wire:
-    """What all of them share: a descriptor that wakes the loop, and the question behind it.
-
-    The question costs 2 µs, a receive in vain 4: so it is asked only where the answer can have
-    changed since it was no, after a wake-up and after a send.
-    """
+    """A descriptor that wakes the loop, and the check that must follow it. The check costs 2 µs, a
+    receive in vain 4 µs: so it is done only when its result may have changed, after a wake-up and
+    after a send."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
@@ -82,15 +82,15 @@ class Wire:
         self._clock = monotonic
 
     def wake(self, readable: bool, writable: bool) -> None:
-        """The loop's call: the descriptor is ready. The turn itself drains the socket."""
+        """Called by the loop: the descriptor is ready. The turn itself drains the socket."""
         self._must_ask = True
 
     def look_again(self) -> None:
-        """The descriptor may have missed a message: ask."""
+        """The descriptor may have missed a message: check."""
         self._must_ask = True
 
     def pending(self) -> bool:
-        """Whether a message waits: to be asked after every send, before every sleep."""
+        """Whether a message waits: to be asked after every send, and before every sleep."""
         return self._has_message()
 
     def _has_message(self) -> bool:
@@ -99,7 +99,7 @@ class Wire:
         return self._must_ask
 
     def close(self) -> None:
-        """Close at once; what is still to be read or sent is lost with us."""
+        """Close at once; messages that are not read or sent are lost."""
         self._socket.close(0)
 
 
@@ -118,7 +118,7 @@ class RouterSocket(Wire):
     def drain(
         self, receive: Callable[[bytes, Batch], None], budget: int, seconds: float = DRAIN_TIME
     ) -> None:
-        """Hand over each waiting (identity, data), at most `budget`."""
+        """Pass on each waiting (identity, data), at most `budget`."""
         left = TURN_BYTES
         until = self._clock() + seconds
         for _ in range(budget):
@@ -137,7 +137,7 @@ class RouterSocket(Wire):
 
     @abstractmethod
     def _receive(self) -> tuple[bytes, Batch] | None:
-        """The next message; None if it is to be ignored."""
+        """The next message; None if it must be ignored."""
 
     def send(self, identity: bytes, data: bytes) -> Sent:
         """Send one batch; never waits."""
@@ -167,11 +167,10 @@ class RemoteSocket(RouterSocket):
         known: Container[bytes],
         meet: Callable[[bytes, str, str], bool],
     ) -> None:
-        """With a `secret` key it speaks CURVE, and asks a Gatekeeper, who must be there already.
-
-        Of an identity that is not `known`, `meet` is asked first, with its address and the user id
-        of its key ("" if there is none); with False its data are dropped, unread and uncopied.
-        """
+        """With a `secret` key, the socket speaks CURVE, and asks a Gatekeeper, which must exist
+        already. For an identity that is not `known`, `meet` is asked first, with its address and
+        the user id of its key ("" if there is none); if it returns False, the data is dropped,
+        unread and uncopied."""
         socket = context.socket(zmq.ROUTER)
         super().__init__(socket)
         socket.set(zmq.ROUTER_MANDATORY, 1)
@@ -183,7 +182,7 @@ class RemoteSocket(RouterSocket):
         socket.set(zmq.IPV6, int(any("[" in endpoint for endpoint in endpoints)))
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
         if heartbeat:
-            # Nobody reports the death of a remote worker, and a cut cable sends no FIN.
+            # The death of a remote worker is not reported, and a cut cable sends no FIN.
             expiry = int(heartbeat * 1000 * EXPIRY_BEATS)
             socket.set(zmq.HEARTBEAT_IVL, max(1, int(heartbeat * 1000)))
             socket.set(zmq.HEARTBEAT_TIMEOUT, expiry)
@@ -222,22 +221,20 @@ class RemoteSocket(RouterSocket):
 
 OK: Final = b"200"
 LATER: Final = b"300"
-"""For whom we do not know. Not 400, which says never: libzmq's client would not come back for as
-long as its process lives, although its key may be let in a minute later."""
+"""The status for unknown keys. Not 400, which means never: libzmq's client would not try again as
+long as its process lives, although its key may be accepted a minute later."""
 
 MECHANISM: Final = 5
 CREDENTIALS: Final = 6
 ADDRESS: Final = 3
-# Places in a request: version, request id, domain, address, routing id, mechanism, credentials.
+# Indexes in a request: version, request id, domain, address, routing id, mechanism, credentials.
 
 
 def zap_reply(
     request: Sequence[bytes], lets_in: Callable[[bytes], str | None]
 ) -> tuple[list[bytes], str]:
-    """The answer to a ZAP request, and whom to tell the log of: an address, "" for one let in.
-
-    `lets_in` gives the user id for a public key, or None.
-    """
+    """The answer to a ZAP request, and the address to log, "" if the peer is let in. `lets_in`
+    gives the user id for a public key, or None."""
     user = None
     if len(request) == CREDENTIALS + 1 and request[MECHANISM] == b"CURVE":
         user = lets_in(request[CREDENTIALS])
@@ -249,11 +246,11 @@ def zap_reply(
 
 
 class Gatekeeper(Wire):
-    """Answers libzmq's question whether a key is let in (ZAP). In our loop, without a thread: a
-    handshake waits for a turn, and nobody else waits for it."""
+    """Answers libzmq's question whether a key is accepted (ZAP). It runs in our loop, without a
+    thread: a handshake waits for a turn, and nothing else waits for it."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """One a context, and before the first RemoteSocket with a key."""
+        """There is one for each context, made before the first RemoteSocket with a key."""
         super().__init__(context.socket(zmq.REP))
         self._socket.set(zmq.LINGER, 0)
         self._socket.bind(ZAP_ENDPOINT)
@@ -261,8 +258,8 @@ class Gatekeeper(Wire):
     def answer(
         self, lets_in: Callable[[bytes], str | None], refused: Callable[[str], object]
     ) -> None:
-        """Check the handshakes that wait. `lets_in` gives a user id for a public key, or None;
-        then `refused` is called with the address."""
+        """Answer the waiting handshakes. `lets_in` gives a user id for a public key, or None; then
+        `refused` is called with the address."""
         for _ in range(ZAP_BUDGET):
             if not self.pending():
                 return
@@ -287,5 +284,5 @@ def _get_int(socket: zmq.Socket[bytes], option: int) -> int:
 
 
 def new_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """One per process."""
+    """The context; there is one in a process."""
     return zmq.Context()

@@ -1,6 +1,6 @@
 """Sans-I/O. Batches of workers, applied a share at a time.
 
-A large batch of one worker must not hold up what does not concern it: in each turn a share of it is
+A large batch of one worker must not delay other clients and workers: in each turn a share of it is
 applied, and what the worker sends meanwhile waits behind it.
 """
 
@@ -18,36 +18,35 @@ from wsraw.link.records import Ack, Bye, Join, Mark, Query, Record, Splice, call
 from wsraw.link.states import GONE
 
 SHARE: Final = 64
-"""Commands of a large batch that are applied in a turn: those whom it does not concern wait for as
-many writes."""
+"""Commands of a large batch that are applied in a turn: all others wait for as many writes."""
 
 PER_EVENT: Final = 4
-"""Commands for each event of a batch that make no large batch of it: under full load an ordinary
-one has hundreds of events, and shares of it would cost more than they gain."""
+"""Commands for each event that an ordinary batch may have: under full load it has hundreds of
+events, and applying it in shares would cost more than it gains."""
 
 WORK: Final = 256
-"""Work for which a share ends sooner; see `Outgoing.work`."""
+"""Work after which a share ends sooner; see `Outgoing.work`."""
 
 BATCHES: Final = 16
-"""Batches that waited and are looked at in one turn of their worker."""
+"""Batches that waited and are handled in one turn of their worker."""
 
 
 class Unapplied:
-    """What a worker has sent and is not applied yet."""
+    """What a worker has sent and what is not applied yet."""
 
     __slots__ = ("at", "batches", "records", "size")
 
     def __init__(self, records: list[Any], at: int, size: int) -> None:
         self.records = records
-        """The batch that is being applied; from where on, and how many bytes that is."""
+        """The batch that is being applied; from which record on, and how many bytes it has."""
         self.at = at
         self.size = size
         self.batches: deque[bytes | memoryview] = deque()
-        """Those behind it."""
+        """The batches behind it."""
 
 
 class Backlog:
-    """What workers have sent and is not applied yet."""
+    """What workers have sent and what is not applied yet."""
 
     def __init__(
         self,
@@ -56,21 +55,21 @@ class Backlog:
         receive: Callable[[Worker, bytes | memoryview, float], None],
         fault: Callable[[Worker, BaseException, float], None],
     ) -> None:
-        """`apply` is called with each record, `receive` with the next batch of a worker once its
-        turn has come, `fault` with a worker whose session cannot go on."""
+        """`apply` is called with each record, `receive` with the next batch of a worker when it is
+        its turn, `fault` with a worker whose session cannot continue."""
         self._registry = registry
         self._apply = apply
         self._receive = receive
         self._fault = fault
         self.workers: dict[Worker, Unapplied] = {}
-        """In the order of their turn."""
+        """Workers, in the order of their turns."""
         self.unread = 0
-        """Bytes of batches that have not been looked at yet."""
+        """Bytes of batches that have not been parsed yet."""
         self.share = SHARE
         self.per_event = PER_EVENT
 
     def append(self, worker: Worker, data: bytes | memoryview) -> None:
-        """Keep a batch until what its worker sent before is applied."""
+        """Keep a batch until earlier ones of its worker are applied."""
         self.workers[worker].batches.append(data)
         self._count(len(data) + EVENT_COST)
 
@@ -79,8 +78,9 @@ class Backlog:
         self._registry.flow.hold(size)
 
     def apply(self, worker: Worker, records: list[Any], at: int, size: int, now: float) -> None:
-        """Apply records from `at` on, of `size` bytes: all of an ordinary batch, else a share of
-        them. The others are for the turns to come, as the batch has come whole."""
+        """Apply records from `at` on, of `size` bytes: all of an ordinary batch, or a share of a
+        large one. The rest is for later turns; it cannot be lost, because the whole batch is
+        here."""
         apply, outgoing = self._apply, self._registry.outgoing
         end = len(records)
         share = self.share
@@ -97,7 +97,7 @@ class Backlog:
             except Exception as error:
                 why = self._record_fault(worker, record, error, now)
             if worker.session.state is GONE:
-                # It has said bye: the records after that are ignored.
+                # The worker has said bye: further records are ignored.
                 return
             if why is not None:
                 if why == UNFINISHED:
@@ -110,7 +110,7 @@ class Backlog:
         if end < len(records):
             if not at:
                 size += worker.session.joined_size
-            # What was applied may wait for its connection, where it counts, or be gone.
+            # A record that was applied may wait for its connection, where it counts, or be done.
             size = size * (len(records) - end) // (len(records) - at)
             records[at:end] = [None] * (end - at)
             self.workers[worker] = Unapplied(records, end, size)
@@ -128,11 +128,11 @@ class Backlog:
     def _record_fault(
         self, worker: Worker, record: Record, error: Exception, now: float
     ) -> str | None:
-        """A command was not applied, or in part: its connection ends, and the rest of the batch is
-        applied. (Left undone, its event would come again, and so would this.)"""
+        """A command was not applied, or only in part: end its connection, and apply the rest of the
+        batch. (Otherwise its event would come again, and so would this fault.)"""
         if type(record) is Ack or type(record) is Bye:
             raise error
-        # Workers leave the messages of both sides of a splice to the gateway.
+        # For spliced connections, workers leave the messages of both sides to the gateway.
         ids = getattr(record, "con", 0), record.other if type(record) is Splice else 0
         entries = [self._registry.entries[con] for con in ids if con in self._registry.entries]
         if not entries:
@@ -144,8 +144,8 @@ class Backlog:
     # --- what is left of earlier turns ---
 
     def go_on(self, now: float) -> bool:
-        """Once a turn: apply a share of what is left, of each worker in turn. As long as much waits
-        to be written, of one worker. Gives whether anything was left."""
+        """Once a turn: apply a share of what is left, of each worker in turn; of only one worker as
+        long as much output waits. Returns whether anything was left."""
         outgoing = self._registry.outgoing
         if not (self.workers or outgoing.broadcasts or outgoing.compressing):
             return False
@@ -162,7 +162,7 @@ class Backlog:
         return True
 
     def _go_on(self, worker: Worker, now: float) -> None:
-        """A share of what this worker has sent; then it queues up behind the others."""
+        """Apply a share of what this worker has sent; then it queues behind the others."""
         rest = self.workers.pop(worker)
         try:
             self._apply_rest(worker, rest, now)
@@ -194,20 +194,20 @@ class Backlog:
             self._registry.flow.hold(-rest.size)
 
     def discard(self, worker: Worker) -> None:
-        """Drop what is left of a worker's."""
+        """Drop what is left of a worker."""
         rest = self.workers.pop(worker, None)
         if rest is not None:
             self._drop(rest)
 
     def finish(self, worker: Worker, now: float) -> None:
-        """Apply all that is left of a worker's, as its session is to end: it has come whole."""
+        """Apply all that is left of a worker, because its session is about to end."""
         while worker in self.workers:
             rest = self.workers[worker]
             before = rest.at, len(rest.batches)
             self._go_on(worker, now)
             rest = self.workers.get(worker, rest)
             if before == (rest.at, len(rest.batches)):
-                # It may wait for what another one has begun, or for those who publish.
+                # It may wait for another worker's message, or for broadcasts.
                 for other in list(self.workers):
                     if other in self.workers:
                         self._go_on(other, now)

@@ -1,7 +1,7 @@
-"""Sans-I/O. What workers command, record by record.
+"""Sans-I/O. Commands of workers, record by record.
 
-Each command returns None, or why it is refused. A connection that is closed already is the normal
-race: a counted no-op. An id that was never given out is a mistake: refused.
+Each command returns None, or why it is refused. A command for a closed connection is a normal race:
+it is counted and does nothing. An id that was never given out is a mistake: refused.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ from wsraw.link.records import (
 )
 
 MOST_MARKS: Final = 1000
-"""Marks that wait on one connection."""
+"""Marks that may wait on one connection."""
 
 TOO_LATE: Final = 1008
-"""Close code for a client that is rejected after it was let in (RFC 6455, section 7.4.1)."""
+"""Close code for a client that is rejected after it was accepted (RFC 6455, section 7.4.1)."""
 
 PAGE: Final = 4096
 """Members of a group in one answer."""
@@ -84,7 +84,7 @@ class Splicer(Protocol):
 
 
 class Commands:
-    """Applies the records of workers to connections, groups and the flow between them."""
+    """Applies commands of workers to connections, groups and flow control."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class Commands:
         give_back: Callable[[Worker, int], Entry | str],
         timers: PoolTimers[GatewayEnd[Entry]],
     ) -> None:
-        """`leave`: a worker has said bye. `give_back`: it gives back the event with that number;
-        returns its connection, or why that cannot be."""
+        """`leave`: a worker has said bye. `give_back`: a worker gives back the event with that
+        number; returns its connection, or why that is impossible."""
         self._registry = registry
         self._splices = splices
         self._leave_session = leave
@@ -142,7 +142,7 @@ class Commands:
         }
 
     def apply(self, worker: Worker, record: Record, now: float) -> str | None:
-        """Apply a record; returns why it is refused, if it is."""
+        """Apply a record; return why it is refused, if it is."""
         command = self._by_type.get(type(record))
         if command is not None:
             return command(worker, record, now)
@@ -173,9 +173,9 @@ class Commands:
     # --- the verdict of on_connect ---
 
     def _settle(self, entry: Entry, kind: type, worker: Worker, now: float) -> None:
-        """on_connect or on_request has returned. Without a word it lets the client in, or passes
-        the request on; but if the batch had a record that we could not read, that may have been the
-        word."""
+        """on_connect or on_request has returned without a verdict: that accepts the client, or
+        passes the request on. But if the batch had a record that could not be read, that may have
+        been the verdict."""
         is_unread = worker.unread_batch == worker.session.batches
         if kind is OnRequest and is_unread:
             self._respond(worker, entry, Respond(entry.id, 500), now)
@@ -196,12 +196,12 @@ class Commands:
         if not entry.con.undecided:
             why = self._no_verdict(entry)
             if why is not None and entry.con.needs_verdict and entry.holder is worker:
-                # It does not hear any more of what it has rejected.
+                # The worker gets no more events of a client that it has rejected.
                 reason = reject.reason or "rejected"
                 self._close(worker, entry, Close(entry.id, TOO_LATE, reason), now)
             return why
         if entry.con.kind == "raw" and entry.con.state is not CLOSED:
-            # Those that wait for their handshake are counted where it ends (verdict.py).
+            # Clients that wait for their handshake are counted where it ends (verdict.py).
             self._registry.counters.hit("verdict", now)
         return self._decided(entry, entry.con.reject(reject, now), now)
 
@@ -214,7 +214,7 @@ class Commands:
             registry.dispatcher.drop_messages(entry)
         registry.take(entry.con, events, now)
         registry.flow.output_changed(entry)
-        # It reads again, and what came too early is parsed.
+        # The client is read again, and data that came too early is parsed.
         registry.flow.changed[entry] = None
         registry.dirty[entry.con] = None
         return why
@@ -227,7 +227,7 @@ class Commands:
             return f"connection {con.id} is not an HTTP request: only on_request is answered so"
         events, why = con.phase.respond(con, respond, now)
         if con.phase.is_answering:
-            # Nobody else can send the rest of its body.
+            # No other worker can send the rest of its body.
             entry.owner = worker
             worker.ties.add(entry)
         self._end_request(entry, events, now)
@@ -271,7 +271,7 @@ class Commands:
         except ValueError as error:
             return f"connection {open_.con}: {error}"
         if self._registry.has_closed_all:
-            # An on_close that opens another connection would hold up the stop again and again.
+            # Otherwise, on_close handlers that open connections could delay the stop for ever.
             return None
         pool = self._registry.pool_of(worker)
         name = asked.name
@@ -323,8 +323,8 @@ class Commands:
 
     @staticmethod
     def _may_keep(worker: Worker, entry: Entry) -> bool:
-        """Whether what a worker wants to keep with a connection comes in order with what others
-        have kept there."""
+        """Whether data that a worker wants to keep with a connection comes in order with what
+        others have kept there."""
         return entry.holder is worker and (entry.in_flight > 0 or entry.opener is worker)
 
     def _join(self, worker: Worker, join: Join, now: float) -> str | None:
@@ -350,7 +350,7 @@ class Commands:
         self._registry.dispatcher.with_output.add(worker)
 
     def _leave(self, worker: Worker, entry: Entry, leave: Leave, now: float) -> str | None:
-        # What was published before comes before.
+        # Earlier published messages come first.
         self._registry.outgoing.catch_up(entry, now)
         self._registry.groups.leave(entry, leave.group)
         return None
@@ -385,7 +385,7 @@ class Commands:
         if why is not None:
             for entry in (one, other):
                 if isinstance(entry, Entry) and entry.splice is None and entry.holder is worker:
-                    # It leaves its messages to us from here on.
+                    # From now on the worker leaves its messages to us.
                     self._close(worker, entry, Close(entry.id, 1011, "it cannot be spliced"), now)
             return why
         for entry in (one, other):
@@ -434,7 +434,7 @@ class Commands:
         return None
 
     def _query(self, worker: Worker, query: Query, now: float) -> str | None:
-        # Members are asked for again, where the answer leaves off.
+        # The worker asks for more members from where the answer ends.
         is_list = query.what in ("members", "user_connections")
         most = 2 * MOST_OWED if is_list else MOST_OWED
         if worker.session.owed >= most:
@@ -482,7 +482,7 @@ class Commands:
         return self._with_others(worker, query, found)
 
     def _with_others(self, worker: Worker, query: Query, answer: Answer) -> Answer | None:
-        """The answer with what other gateways say, once they have: None until then."""
+        """The answer that includes those of other gateways; None until they have come."""
         cluster = self._registry.groups.cluster
         return answer if cluster is None else cluster.ask(worker, query, answer)
 

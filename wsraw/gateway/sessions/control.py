@@ -1,4 +1,5 @@
-"""I/O. The gateway's end of the control link: reports to the supervisor, and what it says."""
+"""I/O. The gateway's end of the control link: it sends reports to the supervisor, and reads its
+records."""
 
 from __future__ import annotations
 
@@ -25,15 +26,13 @@ from wsraw.runtime.loop import Loop, Timer
 log = logging.getLogger("wsraw.gateway")
 
 LAST_WORDS: Final = 1.0
-"""Seconds for the last reports to be sent at the end."""
+"""Seconds for sending the last reports at the end."""
 
 
 class ControlLink:
-    """A connection to the supervisor, made again if it is lost while the supervisor lives.
-
-    The link takes a megabyte for a supervisor that does not read, because it was stopped; further
-    reports wait (see Reports).
-    """
+    """A connection to the supervisor, made again if it is lost while the supervisor lives. The link
+    holds up to a megabyte for a supervisor that does not read, because it was stopped; further
+    reports wait (see Reports)."""
 
     def __init__(
         self, loop: Loop, endpoint: str, token: str, lost: Callable[[], object] = lambda: None
@@ -47,16 +46,16 @@ class ControlLink:
         self._client = LinkClient(endpoint)
         self._client.on_change = self._watch
         self._watched = (-1, False)
-        """The descriptor that the loop watches, and whether for writing."""
+        """The descriptor that the loop watches, and whether it is watched for writing."""
         self._timer: Timer | None = None
         self.is_due = False
-        """Whether there may be something to receive."""
+        """Whether there may be something to read."""
         self._work(False, False)
 
     # --- out ---
 
     def tell(self, records: Iterable[FromGateway]) -> None:
-        """Say this as soon as possible. Nothing of it is lost while the supervisor lives."""
+        """Send a record as soon as possible. It is not lost while the supervisor lives."""
         for record in records:
             self._reports.add(record)
         self._send()
@@ -69,7 +68,7 @@ class ControlLink:
     # --- in ---
 
     def receive(self) -> list[FromSupervisor] | None:
-        """The records of the next batch that has come, or None."""
+        """The records of the next received batch, or None."""
         while (batch := self._client.receive()) is not None:
             try:
                 token, records, wrong = self._decoder.decode(batch)
@@ -95,8 +94,8 @@ class ControlLink:
         return record
 
     def read_now(self) -> bool:
-        """Read what has come, without waiting for the loop to say so. Whether that was something:
-        there may be more behind it, which is read after `receive`."""
+        """Read without waiting for the loop's call. Returns whether anything was read: there may be
+        more, which is read after `receive`."""
         self._work(False, False)
         return self._client.is_readable
 
@@ -140,5 +139,5 @@ class ControlLink:
             self._loop.watch(fd, self._work, read=True, write=write)
 
     def close(self) -> None:
-        """Close when what was said is out, or after a second."""
+        """Close when all reports are sent, or after a second."""
         self._client.close(LAST_WORDS)

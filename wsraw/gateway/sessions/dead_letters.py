@@ -1,4 +1,4 @@
-"""Sans-I/O. What is kept of an event that kills workers."""
+"""Sans-I/O. The record of an event that kills workers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from wsraw.gateway.delivery.entry import Entry
 from wsraw.link.records import Event, OnClose, OnError, OnMessage, OnRequest
 
 FILE_NAME = "dead-letters.jsonl"
-"""In the run folder: one JSON object a line."""
+"""A file in the run folder: one JSON object a line."""
 
 
 def dead_letter(entry: Entry, event: Event, deaths: int, losses: int = 0) -> dict[str, Any]:
-    """All that a person needs to find out why; `data` is base64."""
+    """All that a person needs to find the cause; `data` is base64."""
     con = entry.con
     letter: dict[str, Any] = {
         "con": entry.id,
@@ -42,7 +42,7 @@ def dead_letter(entry: Entry, event: Event, deaths: int, losses: int = 0) -> dic
 
 
 def _to_json(about: dict[str, Any]) -> dict[str, Any]:
-    """With the body of a server's answer, which is bytes, as base64."""
+    """Facts as JSON, with the body of a server's answer, which is bytes, as base64."""
     response = about.get("response")
     if response is None:
         return about

@@ -1,17 +1,17 @@
 """I/O. The gateway's links to workers of this machine: batches in, batches out, and their ends.
 
-A link is one more endpoint of the loop, so its end is certain: it is found after all that the
-worker has sent. The rule of a worker's death follows from that, and loses neither an ack nor an
-on_close:
+The loop watches links like clients' sockets, so the end of a link is certain: it comes after all
+that the worker has sent. The rules for a worker's death follow from that, and lose neither an ack
+nor an on_close:
 
-- The end of its link ends a worker's session, in order: what it has sent before is applied first,
-  also where that takes several turns. Its events go to others. Whether the process lives does not
-  matter: one that comes back begins anew, on a new link.
+- The end of its link ends a worker's session, in order: what it has sent is applied first, even if
+  that takes several turns. Its events go to other workers. Whether the process lives does not
+  matter: if it comes back, it starts again on a new link.
 - A reported exit ends nothing by itself, as the system closes the sockets of a process before its
-  exit is reported. Only if the link is still open after HELD_OPEN_FOR (a child of the process has
-  inherited its end), it is read once more and then closed.
-- An event may have been handled if its batch was handed to the system whole. All others have not
-  been seen: they are given to another worker as if for the first time.
+  exit is reported. If the link is still open after HELD_OPEN_FOR (because a child of the process
+  has inherited it), it is read once more and then closed.
+- An event may have been handled if the system has taken its whole batch. Other events have not been
+  seen: they are given to another worker as if for the first time.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from wsraw.runtime.link.server import Link, LinkServer
 from wsraw.runtime.loop import Loop
 
 READ_TIME: Final = 0.0015
-"""Seconds of a turn for batches of workers; the answer to a flood can be a flood."""
+"""Seconds of a turn for batches of workers; answering a flood can take long, too."""
 
 CHOKED_ABOVE: Final = 1024 * 1024
-"""Bytes that wait for a worker which does not read: with more it gets no new events."""
+"""Bytes that wait for a worker that does not read; above this it gets no new events."""
 
 HELD_OPEN_FOR: Final = 0.25
-"""Seconds after a worker's exit was reported in which its link must have ended."""
+"""Seconds in which the link of a worker must end after its exit was reported."""
 
 
 class RemoteLinks(Protocol):
@@ -54,7 +54,7 @@ class RemoteLinks(Protocol):
 
 
 class Links:
-    """All workers' links."""
+    """The links of all workers."""
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class Links:
         given: socket.socket | None = None,
         listens: bool = True,
     ) -> None:
-        """Listens in that folder, or on this machine alone if there is none; there on the socket
-        that was given, if one was. Without `listens`, `take_over` comes first. Raises OSError."""
+        """Listens in this folder, or on loopback if there is none, on the given socket if there is
+        one. Without `listens`, `take_over` comes first. Raises OSError."""
         self._loop = loop
         self._registry = registry
         self._sessions = sessions
@@ -78,22 +78,22 @@ class Links:
         self.is_open = False
         """Whether links are read; see `open`."""
         self._early: list[Link] = []
-        """Links that came before."""
+        """Links that connected before `open`."""
         self._links: dict[bytes, Link] = {}
-        """By identity; all that have said something and have not ended."""
+        """By identity, all links that have sent something and have not ended."""
         self.ready: dict[Link, None] = {}
-        """Those that have something to be read, in the order in which it came."""
+        """Links that have something to read, in the order in which it came."""
         self.strangers: dict[Link, None] = {}
-        """The same of those that have not said hello. They are read after all others: an old link
-        of the same worker comes before its new one."""
+        """Links without a hello that have something to read. They are read after all others,
+        because an old link of the same worker comes before its new one."""
         self._until = 0.0
         """When the time for reading is over."""
         self._paused: Link | None = None
-        """The link in the middle of whose batches it was over."""
+        """The link in the middle of whose batches the time was over."""
         self._behind: dict[Link, int] = {}
-        """Bytes that wait for those that do not read, as last counted."""
+        """Bytes that wait for workers that do not read, as last counted."""
         self.dying: dict[Worker, str] = {}
-        """Workers whose links have ended, and what they sent is still being applied; with what was
+        """Workers whose links have ended while their batches are still being applied, with what was
         wrong."""
         self._server = LinkServer(
             loop,
@@ -108,12 +108,12 @@ class Links:
 
     @property
     def endpoint(self) -> str:
-        """Where workers of this machine connect."""
+        """The address to which workers on this machine connect."""
         return self._server.endpoint
 
     def relink(self, folder: str) -> None:
-        """Listen in that folder, after somebody has removed the socket's file. Workers that have
-        connected before stay connected. Raises OSError."""
+        """Listen in this folder again, after the socket's file was removed. Connected workers stay
+        connected. Raises OSError."""
         self._server.bind(folder)
 
     def listener(self) -> tuple[socket.socket, str]:
@@ -121,11 +121,11 @@ class Links:
         return self._server.listener()
 
     def take_over(self, sock: socket.socket, path: str) -> None:
-        """Listen on the socket of another gateway. Raises OSError."""
+        """Listen on the socket of the old gateway. Raises OSError."""
         self._server.take_over(sock, path)
 
     def open(self) -> None:
-        """Begin to read: from now on a hello can be answered."""
+        """Begin to read: from now on hellos can be answered."""
         if self.is_open:
             return
         self.is_open = True
@@ -136,7 +136,8 @@ class Links:
     # --- in ---
 
     def _note(self, link: Link) -> None:
-        """The loop's call for a link that can be read. The turn itself reads, at its own places."""
+        """Called by the loop for a link that can be read. The turn itself reads, at its own
+        places."""
         if not self.is_open:
             link.pause()
             self._early.append(link)
@@ -146,7 +147,7 @@ class Links:
             self.strangers[link] = None
 
     def look_again(self) -> None:
-        """The loop is behind, and has not looked: some of those that have events may have acked."""
+        """The loop is behind, and may have missed acks of workers with events."""
         for identity, worker in self._sessions.workers.items():
             if worker.window.in_flight and identity in self._links:
                 self.ready[self._links[identity]] = None
@@ -154,8 +155,8 @@ class Links:
             self.remote.look_again()
 
     def drain(self, seconds: float = READ_TIME) -> None:
-        """Read what workers have sent, one link after the other, for so many seconds; the last
-        batch may take it over that. What is left is for the next turn."""
+        """Read what workers have sent, one link after the other, for this many seconds; the last
+        batch may exceed them. The rest is for the next turn."""
         if self.ready:
             ready, self.ready = self.ready, {}
             self._read_each(ready, self.ready, seconds)
@@ -163,14 +164,14 @@ class Links:
             self.remote.drain(seconds)
 
     def meet(self) -> None:
-        """Read those that have not said hello; after what the supervisor has said of them."""
+        """Read links without a hello, after the supervisor's records about their workers."""
         if self.strangers:
             strangers, self.strangers = self.strangers, {}
             self._read_each(strangers, self.strangers, READ_TIME)
 
     def _read_each(self, links: dict[Link, None], left: dict[Link, None], seconds: float) -> None:
         """Read these links as long as there is time, and put those that were not read into `left`.
-        One whose earlier batches are still being applied waits for that."""
+        A link whose earlier batches are still being applied waits."""
         self._until = self._clock() + seconds
         waiting, workers = self._sessions.backlog.workers, self._sessions.workers
         is_late = False
@@ -181,7 +182,7 @@ class Links:
             try:
                 link.read()
             except Exception as error:
-                # An error of a batch is one of its session; this is one of the link itself.
+                # This is an error of the link itself; an error in a batch belongs to the session.
                 link.handle_fault(error)
             is_late = self._clock() > self._until
         if self._paused is not None:
@@ -189,7 +190,7 @@ class Links:
             paused.resume()
 
     def _receive(self, link: Link, batch: Batch) -> None:
-        """A batch has come."""
+        """Handle a batch."""
         identity = link.identity
         self._sessions.receive(identity, batch, self._loop.now)
         if not link.is_admitted:
@@ -205,7 +206,7 @@ class Links:
     # --- out ---
 
     def send(self, now: float) -> None:
-        """One batch to each worker that has something to be sent."""
+        """Send one batch to each worker for which there is something."""
         sessions, links = self._sessions, self._links
         if self._behind:
             self._look_at_unsent()
@@ -216,7 +217,7 @@ class Links:
                     if not link.send(batch):
                         self._fell_short(link)
                 elif worker.remote is None:
-                    # Its link has ended in this turn, and what it has sent is being applied.
+                    # Its link has ended in this turn, and its batches are being applied.
                     worker.session.take_back((batch,))
                 elif self.remote is not None:
                     self.remote.send(worker, batch)
@@ -245,7 +246,8 @@ class Links:
                         link.cut(why)
 
     def _dismiss(self, identity: bytes) -> None:
-        """A worker has said bye. It may say hello again on its link, but not keep it for ever."""
+        """A worker has said bye. It may say hello again on its link, but cannot keep the link for
+        ever."""
         link, worker = self._links.get(identity), self._sessions.workers.get(identity)
         if link is not None and (worker is None or not worker.session.number):
             link.dismiss()
@@ -259,8 +261,8 @@ class Links:
             self.remote.reply(identity, batch)
 
     def _fell_short(self, link: Link) -> None:
-        """The system has not taken all that was sent. If the worker is gone, the end of its link is
-        found by reading."""
+        """The system has not taken everything. If the worker is gone, reading will find the end of
+        its link."""
         if not link.ended:
             self._behind.setdefault(link, 0)
             self._count_unsent(link)
@@ -281,7 +283,7 @@ class Links:
         elif unsent > UNSENT_LIMIT and _size_behind_first(link) > UNSENT_LIMIT:
             if worker is not None:
                 self._sessions.end_unread(worker, self._loop.now)
-                # What it held is for others, in a turn that does not wait.
+                # Its events are for other workers, in a turn that does not wait.
                 self._loop.wake_at(self._loop.now)
             else:
                 self._forget(link)
@@ -300,18 +302,20 @@ class Links:
         self._registry.flow.hold(-self._behind.pop(link, 0))
 
     def _ended(self, link: Link, fault: str) -> None:
-        """A link has ended, and all that came over it was read. `fault`: what was wrong with it."""
+        """A link has ended, and all that came over it was read. `fault`: what was wrong with the
+        link."""
         self._forget(link)
         worker = self._sessions.workers.get(link.identity)
         if worker is None:
-            # It has said bye, or was never more than a stranger.
+            # The worker has said bye, or never said hello.
             return
-        # One that is still there gets the rest of what was begun, before it learns what was wrong.
+        # A worker that still lives gets the rest of a batch that was begun, and then learns what
+        # was wrong.
         worker.session.take_back(link.unsent_batches(begun=not fault))
         self._end(worker, fault)
 
     def _end(self, worker: Worker, fault: str) -> None:
-        """End a session, once all that its worker has sent is applied."""
+        """End a session, once all batches of its worker are applied."""
         sessions, now = self._sessions, self._loop.now
         if worker in sessions.backlog.workers:
             self.dying[worker] = fault
@@ -319,7 +323,7 @@ class Links:
             return
         try:
             if fault:
-                # Its events are not forgiven if it comes back: one of them may break each link.
+                # Its events are not cleared if it comes back: one of them may break each link.
                 text = "%s was disconnected: %s"
                 self._registry.counters.say("error", text, worker.name, fault)
                 sessions.end(worker, now, died=True)
@@ -343,7 +347,7 @@ class Links:
             self.remote.end_dead(now)
 
     def exited(self, n: int) -> None:
-        """The process of worker `n` is gone."""
+        """The process of worker `n` has ended."""
         worker = self._sessions.exited(n)
         if worker is not None:
             self._loop.call_later(HELD_OPEN_FOR, partial(self._end_exited, worker))
@@ -351,7 +355,7 @@ class Links:
     def _end_exited(self, worker: Worker) -> None:
         link = self._links.get(worker.session.identity)
         if link is None or self._sessions.workers.get(worker.session.identity) is not worker:
-            # As it should be.
+            # That is the normal case.
             return
         self._read_out(link.identity)
         if not link.ended:
@@ -359,7 +363,7 @@ class Links:
             link.cut("the process of this worker has ended")
 
     def _read_out(self, identity: bytes) -> None:
-        """Apply all that has come over its link, at once: nothing more is to come."""
+        """Apply all that has come over its link at once: nothing more will come."""
         link = self._links.get(identity)
         if link is None:
             return
@@ -373,14 +377,14 @@ class Links:
     # --- the rest ---
 
     def tick(self) -> None:
-        """Once a second."""
+        """Once a second: free spare buffers, and probe the links to other machines."""
         self._server.free_spares()
         if self.remote is not None:
             self.remote.probe()
 
     def pending(self) -> bool:
         """Whether there is something to read that the loop need not report: to be asked after every
-        send, before every sleep."""
+        send, and before every sleep."""
         return bool(
             self.ready
             or self.strangers
@@ -388,13 +392,13 @@ class Links:
         )
 
     def close(self) -> None:
-        """Close the sockets; what is still to be read or sent is lost with us."""
+        """Close the sockets; batches that are not read or sent are lost."""
         self._server.close()
         if self.remote is not None:
             self.remote.close()
 
 
 def _size_behind_first(link: Link) -> int:
-    """Bytes of the batches that wait behind the one that is being written. That one may be as long
-    as a batch can be."""
+    """Bytes of the batches that wait behind the one that is being written, which may have any
+    size."""
     return sum([len(batch) for batch in link.unsent_batches()[1:]])

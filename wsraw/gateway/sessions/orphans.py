@@ -1,8 +1,8 @@
 """I/O. Processes that the supervisor has started: the gateway kills them if they outlive it.
 
-Once the supervisor is dead nobody reports exits, and the system may give the number of a dead
-process to another one. On Linux a descriptor means one process for ever (pidfd_open(2)). On Windows
-a job object ends them all anyway. On other systems the number must do.
+Once the supervisor is dead, exits are not reported any more, and the system may give the pid of a
+dead process to another one. On Linux a pidfd always means the same process (pidfd_open(2)). On
+Windows a job object ends them all anyway. On other systems the pid must be enough.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 
 class Orphans:
-    """Processes that the supervisor has started, by its numbers for them."""
+    """Processes that the supervisor has started, by the supervisor's numbers."""
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
@@ -24,7 +24,7 @@ class Orphans:
         return len(self._pids)
 
     def add(self, n: int, pid: int) -> None:
-        """A process that the supervisor has started, and not waited for."""
+        """Add a process that the supervisor has started and not waited for."""
         if self._pids.get(n) == pid:
             return
         self.discard(n)
@@ -33,14 +33,14 @@ class Orphans:
             try:
                 self._descriptors[n] = os.pidfd_open(pid)
             except ProcessLookupError:
-                # Its exit is on the way.
+                # Its exit will be reported.
                 del self._pids[n]
             except OSError:
-                # Out of descriptors, or an old kernel.
+                # There are no descriptors left, or the kernel is too old.
                 pass
 
     def told(self) -> list[tuple[int, int]]:
-        """Number and pid of each."""
+        """Number and pid of each process."""
         return list(self._pids.items())
 
     def discard(self, n: int) -> None:
@@ -51,7 +51,7 @@ class Orphans:
             os.close(descriptor)
 
     def kill_all(self) -> None:
-        """End those that are left, and forget them."""
+        """Kill the remaining processes, and forget them."""
         for n, pid in list(self._pids.items()):
             with suppress(OSError):
                 if sys.platform == "linux" and n in self._descriptors:

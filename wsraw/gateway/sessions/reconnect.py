@@ -1,8 +1,9 @@
 """Sans-I/O. Successors of connections that were opened with `reconnect`.
 
 A successor is a new connection with a new id: the old one has had its on_close, and its peer has
-forgotten it. It takes over the name and the worker. Data sent to it waits until it is open; then
-its on_connect comes, also for a raw one. An attempt that fails is reported like any other end.
+forgotten it. The successor takes over the name and the worker. Data sent to it waits until it is
+open; then its on_connect comes, even if it is raw. An attempt that fails is reported like any other
+end.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from wsraw.gateway.delivery.registry import Registry
 from wsraw.link.states import GONE, READY
 
 FIRST_DELAY: Final = 0.5
-"""Seconds before the first attempt; doubled after each one that fails."""
+"""Seconds before the first attempt; doubled after each failed one."""
 
 LONGEST_DELAY: Final = 30.0
 
@@ -25,7 +26,7 @@ MOST_DOUBLINGS: Final = 10
 """More than enough to reach LONGEST_DELAY."""
 
 STABLE_AFTER: Final = 10.0
-"""Seconds for which a connection must be open for the count of attempts to begin anew."""
+"""Seconds for which a connection must be open until the count of attempts starts again."""
 
 WANTED: Final = {"handler", "going-away", "owner-left"}
 """Causes of a wanted end, after which there is no successor."""
@@ -47,7 +48,7 @@ def _reopen(registry: Registry, entry: Entry, random: Callable[[], float], now: 
     if reopening is None or registry.stopping or entry.con.ending.cause in WANTED:
         return
     attempts = 0 if now - entry.con.keepalive.opened_at > STABLE_AFTER else reopening.attempts
-    # A night without the server would double the delay more often than a float can hold.
+    # Without this bound, a night without the server would overflow a float.
     doubled = FIRST_DELAY * 2.0 ** min(attempts, MOST_DOUBLINGS)
     delay = min(LONGEST_DELAY, doubled) * (0.5 + random() / 2)
     about = {"reconnects": attempts + 1}

@@ -1,9 +1,9 @@
 """Sans-I/O. What the supervisor is to be told, so that nothing of it is lost while it lives.
 
-A supervisor that was stopped (SIGSTOP) reads nothing. Reports wait for it, and a later one about
-the same thing replaces an earlier one: so what waits is bounded by the number of workers, and what
-it reads in the end is the truth. When the link is lost nobody knows how much of what was sent has
-arrived, so on a new link everything that still matters is said again.
+A supervisor that was stopped (SIGSTOP) reads nothing. Reports wait for it, and a later report about
+the same thing replaces an earlier one: so the number of waiting reports is bounded by the number of
+workers, and the supervisor finally reads the present state. When the link is lost, it is not known
+which reports have arrived, so everything that still matters is repeated on a new link.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from wsraw.link.records import (
 
 
 class Reports:
-    """Reports that wait, and those that a new link begins with."""
+    """Reports that wait, and those with which a new link begins."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[type, int], FromGateway] = {}
-        """By what they are about, in the order in which they are to be said."""
+        """By subject, in the order in which they are to be sent."""
         self._said: dict[tuple[type, int], FromGateway] = {}
-        """The last one about each thing that is not over."""
+        """The last report about each subject that is not over."""
         self._spawned: set[int] = set()
         """Workers whose processes live."""
 
     def spawned(self, n: int) -> None:
-        """The supervisor has started worker `n`: what is said of it matters until its exit."""
+        """The supervisor has started worker `n`: reports about it matter until its exit."""
         self._spawned.add(n)
 
     def exited(self, n: int) -> None:
@@ -48,7 +48,7 @@ class Reports:
         self._said.pop((Kill, n), None)
 
     def add(self, record: FromGateway) -> None:
-        """Say this, too. Replaces what waits about the same thing."""
+        """Add a report. It replaces a waiting one about the same subject."""
         about = _about(record)
         old = self._waiting.pop(about, None)
         if isinstance(record, Left) and isinstance(old, Left):
@@ -56,15 +56,15 @@ class Reports:
         self._waiting[about] = record
 
     def waiting(self) -> list[FromGateway]:
-        """What is to be said, in order."""
+        """The waiting reports, in order."""
         return list(self._waiting.values())
 
     def said(self) -> None:
-        """All of that is on its way."""
+        """All waiting reports are sent."""
         for record in self._waiting.values():
             match record:
                 case Ready(n) | Left(n) if n in self._spawned:
-                    # A session begins or is over: only the last of them still holds.
+                    # A session begins or ends: only the last such report still holds.
                     self._said[Ready, n] = record
                 case Kill(n) if n in self._spawned:
                     self._said[Kill, n] = record
@@ -73,7 +73,7 @@ class Reports:
         self._waiting.clear()
 
     def repeat(self) -> None:
-        """The link was lost: say again what may not have arrived, and then what waits."""
+        """The link was lost: repeat reports that may not have arrived, and then those that wait."""
         later, self._waiting = self._waiting, {}
         for record in (*self._said.values(), *later.values()):
             self.add(record)

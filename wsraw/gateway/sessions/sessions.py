@@ -3,8 +3,8 @@
 After each turn `batches()` go to workers, `replies` to those who have no session, `to_supervisor`
 to the supervisor.
 
-Bad input is data. A wrong record is left out and `refused` by its number, the rest applies; what is
-not a batch at all ends the session.
+Bad input is handled, not raised. A wrong record is skipped and `refused` by its number, and the
+rest applies; data that is not a batch ends the session.
 """
 
 from __future__ import annotations
@@ -59,70 +59,71 @@ from wsraw.link.states import DRAINING, GONE, NEW, READY
 log = logging.getLogger("wsraw.gateway")
 
 CANCEL_GRACE: Final = 5.0
-"""Seconds beyond handler_timeout in which a worker that handles several events at a time can cancel
+"""Seconds after handler_timeout in which a worker that handles several events at a time may cancel
 the handler."""
 
 HELD_BACK_AFTER: Final = 0.5
-"""Seconds that a worker's oldest event must have taken before others can be behind it for long."""
+"""Seconds that a worker's oldest event must have taken before it can delay others for long."""
 
 HELLO_TIMEOUT: Final = 30.0
-"""Seconds after which an identity that never said hello is forgotten, to be asked anew."""
+"""Seconds after which an identity that never said hello is forgotten; it is asked again when it
+sends something."""
 
 MOST_PENDING: Final = 1000
-"""Identities that may owe us their hello; the oldest is forgotten when there are more."""
+"""Identities that may still owe a hello; if there are more, the oldest is forgotten."""
 
 LONGEST_HELLO: Final = 2 * 1024 * 1024
-"""Bytes of a batch before the session begins: a hello may list all that its worker holds."""
+"""Bytes of a batch before the session begins: a hello may list all connections of its worker."""
 
 LONGEST_NAME: Final = 128
-"""Characters of what a worker calls itself."""
+"""Characters of the names that a worker gives itself."""
 
 SEVERAL_FRAMES: Final = "a message of several frames; a batch is one frame"
 
 UNSENT_LIMIT: Final = 32 * 1024 * 1024
-"""Bytes that may wait for a worker which does not read. The window bounds the events among them;
-what it is told of connections nothing else does."""
+"""Bytes that may wait for a worker that does not read. The window bounds its events; only this
+bounds the other records."""
 
 MOST_BY_HAND: Final = 1000
-"""Sessions of workers that the supervisor did not start: each costs some KiB."""
+"""Sessions of workers that were started by hand: each costs some KiB."""
 
 MOST_ORPHANED: Final = 200_000
-"""Connections of earlier gateways that get their on_close."""
+"""Connections of earlier gateways that are remembered as having got their on_close."""
 
 COME_BACK: Final = 30.0
-"""Seconds within which a worker whose link was lost has not died, if it comes back."""
+"""Seconds within which a worker whose link was lost counts as alive if it comes back."""
 
 MOST_LOST: Final = 100
-"""Workers that may come back; with more, the first one has died."""
+"""Workers that may come back; if there are more, the first one counts as dead."""
 
 BANNED_KEPT: Final = 1000
-"""Identities whose messages are dropped unread; the oldest goes when there are more."""
+"""Identities whose messages are dropped unread; if there are more, the oldest is forgotten."""
 
 
 class Cut(NamedTuple):
-    """A worker on this machine that is not to be heard any more."""
+    """A worker on this machine whose link must be cut."""
 
     identity: bytes
     why: str
     last: bytes = b""
-    """A batch that it is to read before its link is cut."""
+    """A batch for the worker to read before its link is cut."""
 
 
 class Loss(NamedTuple):
     """A lost link."""
 
     number: int
-    """The supervisor's for the worker, or 0."""
+    """The supervisor's number for the worker, or 0."""
     until: float
-    """The worker has not died if it comes back until then."""
+    """Until then the worker counts as alive if it comes back."""
     events: list[Event]
-    """What it held."""
+    """The events that the worker held."""
     is_counted: bool
-    """A death was counted for these events."""
+    """Whether a death was counted for these events."""
 
 
 class Sessions:
-    """All workers that have a session or are asked for their hello."""
+    """All workers that have a session, or are asked for their hello."""
 
     def __init__(self, registry: Registry, random: Callable[[], float] = lambda: 1.0) -> None:
         self._registry = registry
@@ -132,12 +133,12 @@ class Sessions:
         self._last_session = registry.ids.epoch << ID_EPOCH_SHIFT
         self.tokens = Tokens()
         self.workers: dict[bytes, Worker] = {}
-        """By identity."""
+        """Workers by identity."""
         self._pending: dict[bytes, Worker] = {}
-        """Those of them that have not said hello yet, the first one first."""
+        """Workers that have not said hello yet, the first one first."""
         self._banned: dict[bytes, None] = {}
         self._lost: dict[str, Loss] = {}
-        """By instance: those that may come back."""
+        """By instance, the lost links of workers that may come back."""
         self._orphaned: set[int] = set()
         """Connections of earlier gateways that have got their on_close."""
         self.splices = Splices(registry)
@@ -147,23 +148,23 @@ class Sessions:
         self.backlog = Backlog(registry, commands.apply, self._receive, self.fault)
         self.to_supervisor: list[FromGateway] = []
         self.replies: list[tuple[bytes, bytes]] = []
-        """(identity, batch) for those who have no session."""
+        """(identity, batch) for workers without a session."""
         self.cuts: list[Cut] = []
         """Links to be cut."""
         self.left: list[bytes] = []
-        """Identities of those that have said bye."""
+        """Identities of workers that have said bye."""
         self.unsent: Callable[[bytes], Iterable[bytes]] = lambda identity: ()
-        """Gives the batches for an identity that will not be sent if it is cut off."""
+        """Gives the batches for an identity that will not be sent if its link is cut."""
         self.read_out: Callable[[bytes], object] = lambda identity: None
-        """Takes all that has come from an identity on this machine which will send no more."""
+        """Reads everything from an identity on this machine that will send no more."""
         self.dead_letters: list[dict[str, Any]] = []
-        """To be written to the file."""
+        """Dead letters to be written to the file."""
 
     # --- batches in ---
 
     def receive(self, identity: bytes, data: bytes | memoryview, now: float) -> None:
-        """Take one message of a worker, a batch or not. Raises nothing: a bug of ours ends the
-        connection whose record was applied, or the worker's session."""
+        """Handle one message of a worker, which may be anything. Never raises: a bug in wsraw ends
+        the connection whose record was applied, or the worker's session."""
         self._registry.counters.now = now
         worker = self.workers.get(identity)
         try:
@@ -173,7 +174,7 @@ class Sessions:
                 worker = self._add_pending(identity, None, now)
             waiting = self.backlog.workers
             if waiting and worker in waiting:
-                # In order: what it sent before is not applied yet.
+                # In order: earlier batches of this worker are not applied yet.
                 self.backlog.append(worker, data)
             else:
                 self._receive(worker, data, now)
@@ -188,8 +189,8 @@ class Sessions:
         session = worker.session
         if session.state is NEW:
             if session_of(data):
-                # Of a session that has ended with its link: it could not leave before this link
-                # stood, and who sent it has not read our `who` yet.
+                # A batch of a session that has ended with its link: it could not be sent before
+                # this link was there, and the worker has not read our `who` yet.
                 data = b""
             elif len(data) > LONGEST_HELLO:
                 self._ban(worker, f"sent {len(data)} bytes before a hello", now)
@@ -203,20 +204,21 @@ class Sessions:
             return
         if records and type(records[0]) is Hello:
             if session.state is not NEW:
-                # It was asked twice, and has begun anew: what it had is over, handled or in part.
+                # The worker was asked twice, and has started again: its events are over, handled or
+                # in part.
                 self.end(worker, now, died=True, lost=True)
                 worker = self._add_pending(session.identity, worker.remote, now)
             self._hello(worker, records[0], now)
             return
         if session.state is NEW and not worker.asked:
-            # Only now: a `who` behind its welcome would end its session at the worker alone.
+            # Only now: behind a welcome, a `who` would end the session at the worker alone.
             worker.asked = True
             self.replies.append((session.identity, who()))
         if worker.starting and session.batches:
             worker.starting = False
             says_bye = bool(records) and type(records[-1]) is Bye
             if session.state is READY and not says_bye:
-                # Else it was told to leave before it had started, or its start has failed.
+                # Otherwise it was told to leave before it had started, or its start has failed.
                 self._ready(worker)
         if records:
             self.backlog.apply(worker, records, 0, len(data), now)
@@ -224,7 +226,7 @@ class Sessions:
     # --- hello ---
 
     def add_remote(self, identity: bytes, remote: RemoteWorker, now: float) -> bool:
-        """A worker on another machine speaks for the first time; False: drop what it sends."""
+        """A worker on another machine sends something for the first time; False: drop it."""
         if identity in self._banned:
             return False
         self._add_pending(identity, remote, now)
@@ -235,7 +237,7 @@ class Sessions:
         worker.session.parts.hold = self._registry.flow.hold
         self._pending[identity] = worker
         if len(self._pending) > MOST_PENDING:
-            # An honest one becomes known again with its hello.
+            # A correct worker becomes known again with its hello.
             self._forget_pending(next(iter(self._pending)))
         return worker
 
@@ -247,7 +249,7 @@ class Sessions:
         gone = self.tokens.gone(hello.token)
         if gone is not None:
             log.debug("worker %d was gone before its hello was read", gone)
-            # In a session it had forgotten that, and may have handled its events in part.
+            # While in a session it had lost its state, and may have handled its events in part.
             self.end(worker, now, died=worker.session.state is not NEW)
             return
         remote = worker.remote
@@ -260,14 +262,14 @@ class Sessions:
             self._ban(worker, why, now, of=WORKERS)
             return
         for other in self._of_instance(hello.instance):
-            # The same process on a new connection. Acks on the old one may be unread, and that may
-            # tell of its end.
+            # The same process on a new connection. There may be unread acks on the old one, and an
+            # end.
             self.read_out(other.session.identity)
         loss = self._lost.pop(hello.instance, None)
         if loss is not None and loss.is_counted:
             self._registry.dispatcher.suspects.forgive(loss.events)
         for other in self._of_instance(hello.instance):
-            # Its old session is over, nobody died.
+            # Its old session is over, but no process died.
             self.end(other, now, died=True, lost=True)
         registry = self._registry
         worker.is_agent = number == AGENT and registry.groups.cluster is not None
@@ -307,25 +309,25 @@ class Sessions:
             registry.groups.cluster.begin(worker)
 
     def _of_instance(self, instance: str) -> list[Worker]:
-        """Workers of that instance with a session; one that says hello has none yet."""
+        """Workers with a session and this instance; a worker that says hello has no session yet."""
         sessions = [(worker, worker.session) for worker in self.workers.values()]
         return [each for each, it in sessions if it.number and it.instance == instance]
 
     def _refusal(self, worker: Worker, hello: Hello, number: int) -> str:
-        """Why a hello with a good token, or key, is not enough."""
+        """Why a hello is refused although its token or key is right."""
         if hello.version != PROTOCOL_VERSION:
             return f"it speaks version {hello.version} of the protocol, not 1"
         names = (hello.pool, hello.instance, hello.language)
         if any(len(name) > LONGEST_NAME or not name.isprintable() for name in names):
-            # They appear in the log and in status.
+            # The names appear in the log and in `wsraw status`.
             return f"pool, instance and language are one line of at most {LONGEST_NAME} characters"
         remote = worker.remote
         if remote is not None and remote.pools is not None and hello.pool not in remote.pools:
             return f"its key is not for the pool {hello.pool}"
         for other in self.workers.values():
             if number and other.number == number and other.session.instance != hello.instance:
-                # It was inherited, by a fork for example. Of two sessions nobody would know whose
-                # process it is that has ended.
+                # The instance was inherited, by a fork for example. With two sessions, it would not
+                # be known which process has ended.
                 return f"its token belongs to worker {number}, which is connected already"
         by_hand = sum(not other.number for other in self.workers.values())
         if not number and by_hand - len(self._pending) >= MOST_BY_HAND:
@@ -341,16 +343,14 @@ class Sessions:
             self.to_supervisor.append(Ready(worker.number))
 
     def _end_orphaned(self, worker: Worker, held: list[int], now: float) -> None:
-        """Connections of a gateway that died: each gets its on_close once, as an ordinary event.
-
-        The worker is told to forget all others: they have had it already, or they have moved while
-        it was away.
-        """
+        """Give connections of a dead gateway their on_close, once each, as an ordinary event. The
+        worker is told to forget all others: they have had it already, or have moved while it was
+        away."""
         registry = self._registry
         for con_id in held:
             waiting = registry.entries.get(con_id)
             if waiting is not None and waiting.inherited and waiting.holder is None:
-                # The worker has begun anew before it had handled that on_close.
+                # The worker has started again before it had handled that on_close.
                 registry.dispatcher.give_back(waiting, worker)
             elif (
                 0 <= con_id >> ID_EPOCH_SHIFT < registry.ids.epoch
@@ -367,7 +367,7 @@ class Sessions:
                 worker.session.notice(Detach(con_id))
 
     def _ban(self, worker: Worker, why: str, now: float, of: str = "") -> None:
-        """`of`: whose line that is, if it is known."""
+        """Ignore a worker from now on. `of`: whose log line this is, if known."""
         session, why = worker.session, why[:LONGEST_WHY]
         of = of or (STRANGERS if session.state is NEW else WORKERS)
         self._registry.counters.say("error", "%s was rejected: %s", worker.name, why, of=of)
@@ -381,7 +381,7 @@ class Sessions:
             del self._banned[next(iter(self._banned))]
         self._kill(worker, why)
         if worker.remote is not None:
-            # It may do so again and again, to have innocent events taken for poison.
+            # Otherwise it could do so again and again, until innocent events count as poison.
             self.link_lost(worker, now)
         else:
             self.end(worker, now, died=True)
@@ -389,15 +389,15 @@ class Sessions:
     # --- the end of a session ---
 
     def _leave(self, worker: Worker, now: float) -> None:
-        """A bye."""
+        """Handle a bye."""
         self._log(worker, "has left")
         if worker.remote is None:
             self.left.append(worker.session.identity)
         self.end(worker, now)
 
     def link_lost(self, worker: Worker, now: float) -> None:
-        """End the session of a worker whose link is gone for good. It need not have died: if it
-        comes back in time, its events have seen no death. For those of a remote worker none is
+        """End the session of a worker whose link is gone for good. The worker may be alive: if it
+        comes back in time, no death counts for its events. For a remote worker's events, none is
         counted before that."""
         certain, dispatcher = worker.remote is None, self._registry.dispatcher
         dispatcher.blamed = []
@@ -410,7 +410,7 @@ class Sessions:
                 self._settle_loss(next(iter(self._lost)))
 
     def _settle_loss(self, instance: str) -> None:
-        """Count a worker that has not come back as dead."""
+        """A worker has not come back: count it as dead."""
         loss = self._lost.pop(instance)
         if not loss.is_counted:
             self._registry.dispatcher.suspects.confirm(loss.events)
@@ -425,13 +425,13 @@ class Sessions:
         self.end(worker, now, died=True)
 
     def _cut(self, worker: Worker, why: str, last: bytes = b"") -> None:
-        """Let its link be cut, and what waits there not be sent; its session is about to end."""
+        """Have its link cut without sending what waits; its session is about to end."""
         session = worker.session
         session.take_back(self.unsent(session.identity))
         self.cuts.append(Cut(session.identity, why, last))
 
     def withdraw(self, worker: Worker) -> None:
-        """Give a worker nothing new: its link has ended, and what it has sent is being applied."""
+        """Give a worker nothing new: its link has ended, and its batches are being applied."""
         pool = self._registry.pool_of(worker)
         self._registry.dispatcher.withdraw(pool, worker)
 
@@ -444,7 +444,8 @@ class Sessions:
         lost: bool = False,
         certain: bool = True,
     ) -> None:
-        """End a session: its events go back, what it owned is closed, its messages are cut.
+        """End a session: its events are returned, connections that it owns are closed, its
+        unfinished messages are cut.
 
         With `died`, events may have been handled in part. That death counts against them, unless
         the worker was told to leave, or has only changed its link (`lost`); see `link_lost` for
@@ -491,7 +492,7 @@ class Sessions:
             self.to_supervisor.append(Left(worker.number, worker.window.acked_events, unfinished))
 
     def _end_undelivered(self, now: float) -> None:
-        """What a death means for connections: poison, or messages that are not repeated."""
+        """What a death means for connections: poison events, or messages that are not repeated."""
         registry, dispatcher = self._registry, self._registry.dispatcher
         poisoned, dispatcher.poisoned = dispatcher.poisoned, []
         for entry, event, deaths, losses in poisoned:
@@ -516,8 +517,8 @@ class Sessions:
                 registry.fault(entry.con, error, now)
 
     def _fail(self, entry: Entry, cause: str, reason: str, now: float) -> None:
-        """1011 for a WebSocket, an error for a request, a reset for raw: nobody must believe that
-        all is well."""
+        """Close a connection after a failure: 1011 for a WebSocket, an error for a request, a reset
+        for raw, so that no client believes that all is well."""
         self._registry.dispatcher.drop_messages(entry)
         if entry.con.can_be_told:
             self._registry.close(entry, 1011, reason, cause, now)
@@ -525,8 +526,8 @@ class Sessions:
             self._registry.abort(entry, 1011, cause, "", now)
 
     def fault(self, worker: Worker, error: BaseException, now: float) -> None:
-        """Something of ours has raised while this worker was handled: its session ends for that,
-        as with a death. Raises nothing."""
+        """A bug in wsraw has raised while this worker was handled: end its session, as if it had
+        died. Never raises."""
         counters = self._registry.counters
         counters.fault(f"the session of {worker.name}", error)
         try:
@@ -537,7 +538,8 @@ class Sessions:
             self._drop(worker, second, now)
 
     def _drop(self, worker: Worker, error: BaseException, now: float) -> None:
-        """Its session cannot be ended in order: all connections that it had a part in end."""
+        """The session cannot be ended in order: end all connections that this worker had a part
+        in."""
         worker.session.end()
         for known in (self.workers, self._pending):
             if known.get(worker.session.identity) is worker:
@@ -556,12 +558,12 @@ class Sessions:
         worker.ties.clear()
 
     def _kill(self, worker: Worker, why: str) -> None:
-        """Have the supervisor kill the process, if it is one of its own."""
+        """Have the supervisor kill the process, if it has started it."""
         if worker.number:
             self.to_supervisor.append(Kill(worker.number, why))
 
     def _log(self, worker: Worker, what: str) -> None:
-        """A line about a worker; of those that were started by hand there may be very many."""
+        """Log a line about a worker; of workers started by hand there may be very many."""
         if worker.number:
             log.info("%s %s", worker.name, what)
         else:
@@ -570,7 +572,7 @@ class Sessions:
     # --- batches out ---
 
     def batches(self, now: float) -> list[tuple[Worker, bytes]]:
-        """End of a turn: give room to those who wait, then make one batch for each worker."""
+        """End of a turn: give room to those that wait, then make one batch for each worker."""
         registry, dispatcher = self._registry, self._registry.dispatcher
         splices = self.splices
         if splices.starting or splices.held:
@@ -601,7 +603,7 @@ class Sessions:
         return out
 
     def _serve_canary(self, pool: Pool, trial: Canary, now: float) -> None:
-        """What a canary needs in each turn, before events are given to its workers."""
+        """Do what a canary needs in each turn, before its workers get events."""
         if trial.unseen:
             canary.advance(self._registry.dispatcher, pool, trial)
         if canary.has_raised(trial, now):
@@ -624,7 +626,7 @@ class Sessions:
         )
 
     def is_quiet(self) -> bool:
-        """Whether every event that was taken is handled, or there is nobody to handle it."""
+        """Whether every event is handled, or there is no worker to handle it."""
         outgoing = self._registry.outgoing
         if self.backlog.workers or outgoing.broadcasts or outgoing.compressing:
             return False
@@ -636,8 +638,8 @@ class Sessions:
     # --- once a second ---
 
     def tick(self, now: float) -> None:
-        """Look for hellos that are missing, workers that do not come back, and those that hang or
-        have handled enough."""
+        """Look for missing hellos, workers that do not come back, and workers that hang or have
+        handled enough events."""
         for worker in list(self._pending.values()):
             if now - worker.since > HELLO_TIMEOUT:
                 self._forget_pending(worker.session.identity)
@@ -645,7 +647,7 @@ class Sessions:
             if now > loss.until:
                 self._settle_loss(instance)
         for worker in list(self.workers.values()):
-            # One that is behind waits for us.
+            # A worker whose batches we have not applied yet waits for us.
             if worker.session.state is not NEW and worker not in self.backlog.workers:
                 try:
                     self._check(worker, now)
@@ -653,7 +655,7 @@ class Sessions:
                     self.fault(worker, error, now)
 
     def _check(self, worker: Worker, now: float) -> None:
-        """Whether it hangs, or has handled enough."""
+        """Check whether a worker hangs, or has handled enough events."""
         settings, window = self._registry.settings, worker.window
         if worker.kill_reason:
             why, worker.kill_reason = worker.kill_reason, ""
@@ -661,19 +663,20 @@ class Sessions:
         elif settings.handler_timeout and not worker.hung and self._hangs(worker, now):
             self._end_hung(worker, now)
         elif 0 < worker.quota < window.acked_events and worker.session.state is READY:
-            # The supervisor may not do it just now; then it is asked again a tenth later.
+            # The supervisor may refuse for now; then it is asked again after a tenth more events.
             worker.quota = window.acked_events + settings.max_events / 10
             if worker.number:
                 why = f"it has handled {window.acked_events} events"
                 self.to_supervisor.append(Recycle(worker.number, why))
 
     def _hangs(self, worker: Worker, now: float) -> bool:
-        """Whether a handler has taken too long. One of several is asked to be cancelled first."""
+        """Whether a handler has taken too long. If there are several, it is asked to be cancelled
+        first."""
         window, timeout = worker.window, self._registry.settings.handler_timeout
         if window.concurrency > 1 and window.oldest_age(now) > HELD_BACK_AFTER:
             window.hold_back(now)
         if worker.overdue:
-            # Unless their time has begun anew.
+            # Unless their time has started again.
             flights = window.in_flight
             worker.overdue = {
                 seq
@@ -684,7 +687,7 @@ class Sessions:
             return False
         for flight in list(window.in_flight.values()):
             if any(mark[1] is worker for mark in flight.owner.marks or ()):
-                # It waits for its client to read, for which there is write_timeout.
+                # Its handler waits for its client to read; write_timeout applies to that.
                 window.touch(flight.owner, now)
         if window.concurrency == 1:
             return window.oldest_age(now) > timeout
@@ -698,8 +701,8 @@ class Sessions:
         return window.oldest_age(now) > timeout + CANCEL_GRACE
 
     def _end_hung(self, worker: Worker, now: float) -> None:
-        """It gets nothing more, and is killed at the next tick: until then it can log what it
-        awaits. One started by hand cannot be killed: its session ends."""
+        """Give the worker nothing more, and kill it at the next tick: until then it can log what it
+        waits for. A worker started by hand cannot be killed: its session ends."""
         session, dispatcher = worker.session, self._registry.dispatcher
         worker.hung = True
         worker.window.close()
@@ -721,14 +724,14 @@ class Sessions:
     # --- the supervisor ---
 
     def numbered(self, n: int) -> Worker | None:
-        """The worker that the supervisor knows as `n`, while its session lasts."""
+        """The worker with the supervisor's number `n`, while its session lasts."""
         for worker in self.workers.values():
             if worker.number == n and worker.session.state in (READY, DRAINING):
                 return worker
         return None
 
     def exited(self, n: int) -> Worker | None:
-        """The process is gone, and does not come back. Gives the worker if its session lasts."""
+        """The process has ended and will not come back. Returns the worker if its session lasts."""
         self.tokens.remove(n)
         for instance, loss in list(self._lost.items()):
             if loss.number == n:

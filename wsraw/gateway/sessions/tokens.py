@@ -7,19 +7,19 @@ from typing import Final
 from wsraw.link.rules import is_same_secret
 
 GONE_TOKENS_KEPT: Final = 1000
-"""Tokens of processes that are gone, should their hello still be on the way."""
+"""Tokens of ended processes that are remembered, because their hello may still be in transit."""
 
 
 class Tokens:
-    """Each process that the supervisor starts has a token; number 0 has that of workers started by
-    hand."""
+    """The token of each process that the supervisor starts; number 0 has the token of workers
+    started by hand."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._gone: dict[str, int] = {}
 
     def add(self, token: str, n: int) -> None:
-        """Expect a process with that token; a process has one."""
+        """Expect a process with this token; each process has one."""
         self._numbers = {t: number for t, number in self._numbers.items() if number != n or not n}
         self._numbers[token] = n
 
@@ -32,14 +32,15 @@ class Tokens:
                 del self._gone[next(iter(self._gone))]
 
     def number(self, token: str) -> int | None:
-        """The process with that token; None: there is none."""
+        """The number of the process with this token; None if there is none."""
         found = None
         for known, number in self._numbers.items():
-            # All of them, each in constant time: the time taken must not say which came close.
+            # All tokens are compared, each in constant time: the time must not show which was
+            # nearly right.
             if is_same_secret(known, token):
                 found = number
         return found
 
     def gone(self, token: str) -> int | None:
-        """The process that had that token, if it has exited."""
+        """The number of the ended process that had this token."""
         return self._gone.get(token)

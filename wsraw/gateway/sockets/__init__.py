@@ -1,1 +1,2 @@
-"""I/O. Client sockets: only the pumps of an upgrade (gateway/handover/) read or write one, too."""
+"""I/O. Client sockets. Apart from this package, only the pumps of an upgrade (gateway/handover/)
+read or write one."""

@@ -12,16 +12,17 @@ from wsraw.gateway.admission.per_address import MOST_REFUSED
 from wsraw.runtime.descriptors import ARE_NUMBERED, LOOK_UP, for_look_ups, reserve
 
 LEAST_RESERVE: Final = 32
-"""Descriptors that are never given to clients: the link, files, connections that handlers open."""
+"""Descriptors that are never given to clients: those of the link, of files, and of connections that
+handlers open."""
 
 TOO_MANY: Final = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 class Descriptors:
-    """The numbers for connections, accepted and opened."""
+    """The descriptors for connections, accepted and opened."""
 
     def __init__(self, limit: int = 0, workers: int = 0) -> None:
-        """A limit of 0 means none."""
+        """A limit of 0 means no limit."""
         self.limit = limit
         self._workers = workers
         self._top = sys.maxsize
@@ -38,7 +39,7 @@ class Descriptors:
         return for_look_ups(self.limit) // LOOK_UP if self.limit else sys.maxsize
 
     def is_beyond(self, sock: socket.socket) -> bool:
-        """Whether this socket is in the reserve."""
+        """Whether this socket's descriptor is in the reserve."""
         return sock.fileno() >= self._top
 
     def is_last(self, number: int) -> bool:
@@ -46,7 +47,7 @@ class Descriptors:
         return number >= self._top - 1
 
     def has_room(self) -> bool:
-        """Whether a connection could have one. Raises nothing."""
+        """Whether there is a descriptor for one more connection. Never raises."""
         try:
             with socket.socket() as probe:
                 return not self.is_beyond(probe)
@@ -54,8 +55,8 @@ class Descriptors:
             return False
 
     def most_connections(self) -> int:
-        """How many connections fit beside all that is open already and those that wait for a
-        refusal, if a tenth is left for what handlers open; 0 without a limit."""
+        """How many connections fit beside all open descriptors and clients that wait for a refusal,
+        if a tenth is left for connections that handlers open; 0 without a limit."""
         if not self.limit:
             return 0
         most = self.limit - max(LEAST_RESERVE, self.limit // 10)

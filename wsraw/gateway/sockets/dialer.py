@@ -1,4 +1,5 @@
-"""I/O. Connections that handlers open: names resolved in threads, addresses tried as in RFC 8305.
+"""I/O. Connections that handlers open: names are resolved in threads, addresses tried as in RFC
+8305.
 
 The next address is tried when the one before has failed, or has not answered for ATTEMPT_DELAY;
 attempts without an answer continue. The first address that answers wins.
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from wsraw.gateway.tls.engine import Context
 
 ATTEMPT_DELAY: Final = 0.25
-"""Seconds before the next address is tried, too (RFC 8305, section 5)."""
+"""Seconds after which the next address is tried in parallel (RFC 8305, section 5)."""
 
 MOST_ADDRESSES: Final = 8
 """Addresses of a name that are tried; each attempt without an answer holds a descriptor."""
 
 MOST_PEEKED: Final = 4096
-"""Bytes of a proxy that are looked at at once."""
+"""Bytes of a proxy that are peeked at in one call."""
 
 IN_PROGRESS: Final = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN}
 
@@ -43,7 +44,7 @@ Fault = Callable[[Connection, BaseException], object]
 
 
 class Dialer:
-    """Dials connections; each ends in `connected`, `failed` or `fault`, once."""
+    """Dials connections; each attempt ends in `connected`, `failed` or `fault`, once."""
 
     def __init__(
         self,
@@ -78,8 +79,8 @@ class Dialer:
             self._begin(attempt, asked)
 
     def _proxy_for(self, asked: Opening) -> Proxy | None:
-        """The proxy to connect through: the one that was asked for, or the one that is set for all
-        but this machine."""
+        """The proxy to connect through: the one given for this connection, or the one of the
+        setting for all targets except this machine."""
         if asked.proxy is None:
             return None if is_local(asked.target) else self._proxy
         return asked.proxy if isinstance(asked.proxy, Proxy) else None
@@ -96,7 +97,8 @@ class Dialer:
             attempt.fail("this platform has no unix sockets")
 
     def _secure(self, attempt: _Attempt, asked: Opening) -> None:
-        """Find the TLS context first, or make it in a thread: that takes longer than a turn may."""
+        """First find the TLS context, or make one in a thread: that takes longer than a turn
+        may."""
         options = options_of(asked)
 
         def made(attempt: _Attempt, context: Context | None, why: str) -> None:
@@ -137,13 +139,13 @@ class _Attempt:
         self._asked = asked
         self._host = proxy.host if proxy is not None else asked.target.host
         self._handshake: HttpConnect | Socks5 | None = None
-        """With the proxy, once it is connected."""
+        """The handshake with the proxy, once the proxy is connected."""
         self.terms: OpenTls | None = None
         self._loop = loop
         self._dialer = dialer
         self._addresses: list[Address] = []
         self._socks: dict[socket.socket, Any] = {}
-        """Sockets without an answer, and their addresses."""
+        """Sockets without an answer, each with its address."""
         self._cancel: Callable[[], None] | None = None
         self._waits_for = ""
         self._over = False
@@ -154,7 +156,7 @@ class _Attempt:
             self._timer = loop.call_at(con.keepalive.deadline, self._time_out)
 
     def wait(self, what: str, ask: Callable[..., Callable[[], None]], *args: Any) -> None:
-        """Ask a thread for something; `end` cancels that."""
+        """Run a job in a thread; `end` cancels it."""
         self._waits_for = what
         self._cancel = ask(*args)
 
@@ -167,7 +169,7 @@ class _Attempt:
             self._next()
 
     def _next(self) -> None:
-        """Try one more address; one that fails at once does not count."""
+        """Try one more address; an address that fails at once does not count."""
         self._stop_waiting()
         while self._addresses:
             family, address = self._addresses.pop(0)
@@ -187,7 +189,7 @@ class _Attempt:
                 code = sock.connect_ex(address)
             except (OSError, ValueError) as error:
                 code = getattr(error, "errno", None) or errno.EINVAL
-            # For a unix socket EAGAIN means that the backlog is full: it is not under way then.
+            # For a unix socket, EAGAIN means that the backlog is full: no connection is being made.
             if code in IN_PROGRESS and not (code == errno.EAGAIN and isinstance(address, str)):
                 self._loop.watch(sock, partial(self._handle, sock), write=True)
                 if self._addresses:
@@ -201,7 +203,7 @@ class _Attempt:
 
     def _handle(self, sock: socket.socket, readable: bool, writable: bool) -> None:
         if sock not in self._socks:
-            # Closed in this turn: another address was faster.
+            # The socket was closed in this turn, because another address was faster.
             return
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._loop.unwatch(sock)
@@ -218,7 +220,7 @@ class _Attempt:
                 self._succeed(sock)
         except Exception:
             if sock not in self._socks:
-                # Nobody owns it.
+                # No connection owns it.
                 sock.close()
             raise
 
@@ -232,7 +234,8 @@ class _Attempt:
         self._dialer.connected(self.con, sock, self.terms)
 
     def _ask_proxy(self, proxy: Proxy, sock: socket.socket, address: Any) -> None:
-        """The proxy is connected: ask it for the target. Its other addresses are not needed."""
+        """The proxy is connected: ask it for the target. Its other addresses are not needed any
+        more."""
         self._stop_waiting()
         self._addresses = []
         self._close_sockets()
@@ -243,7 +246,8 @@ class _Attempt:
     def _talk(
         self, sock: socket.socket, said: HttpConnect | Socks5, readable: bool, writable: bool
     ) -> None:
-        """Go on with the handshake. Nothing is read that is the target's: TLS may begin there."""
+        """Continue the handshake with the proxy. Bytes of the target are not read, because TLS may
+        begin there."""
         if sock not in self._socks:
             return
         try:
@@ -285,7 +289,7 @@ class _Attempt:
             self._dialer.failed(self.con, why)
 
     def handle_fault(self, error: BaseException) -> None:
-        """End the connection for an exception of our own."""
+        """End the connection because of a bug in wsraw."""
         try:
             self.end()
         finally:
@@ -297,7 +301,7 @@ class _Attempt:
             self._next_timer = None
 
     def end(self) -> None:
-        """Cancel everything that is under way."""
+        """Cancel everything that is in progress."""
         self._over = True
         self._dialer.attempts.discard(self)
         self._stop_waiting()
@@ -318,7 +322,7 @@ class _Attempt:
 
 
 def _send_first(sock: socket.socket, data: bytes) -> str:
-    """Send what comes before TLS, and before anything else; why it could not be, or nothing. A new
+    """Send what comes before TLS, and before everything else; return why that failed, or "". A new
     socket has room for it."""
     try:
         whole = not data or sock.send(data) == len(data)
@@ -328,8 +332,8 @@ def _send_first(sock: socket.socket, data: bytes) -> str:
 
 
 def _interleaved(addresses: list[Address]) -> list[Address]:
-    """The addresses in their order, but families by turns, so that a broken one costs little time
-    (RFC 8305, section 4)."""
+    """The addresses in their order, but with alternating families, so that a broken family costs
+    little time (RFC 8305, section 4)."""
     families: dict[int, list[Address]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)

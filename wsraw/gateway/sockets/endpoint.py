@@ -1,8 +1,8 @@
 """I/O. One connection's socket: it reads, writes, waits and closes.
 
-A socket outlives its connection a little: output is flushed, our side is shut down, and what the
-peer still sends is read and thrown away until it closes, too. Closing at once would answer that
-data with a reset, which can destroy the last bytes we sent before the peer has read them (RFC 9112,
+A socket outlives its connection a little: output is flushed, our side is shut down, and data from
+the peer is read and discarded until the peer closes, too. Closing at once would answer that data
+with a reset, which can destroy the last bytes we sent before the peer has read them (RFC 9112,
 section 9.6; nginx calls it lingering close).
 """
 
@@ -35,26 +35,28 @@ READ_SIZE: Final = 64 * 1024
 """Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
 
 LARGE_READ: Final = 256 * 1024
-"""The same of a WebSocket in the middle of a frame, which costs a turn for each read of it."""
+"""Bytes read in a turn from a WebSocket in the middle of a frame, because each read of it costs a
+turn."""
 
 LEAST_READ: Final = 4 * 1024
-"""The same at its beginning, and after a read that held more frames than are parsed in a turn: the
-cost of a read, and so what others wait for it, depends on frames and not on bytes."""
+"""Bytes read first from a connection, and after a read with more frames than are parsed in a turn:
+the cost of a read, and so the time that others wait, depends on frames and not on bytes."""
 
 WRITES: Final = 32
-"""Writes that a connection above its output limit gets before it counts as slow: some megabytes, as
-the kernel goes on taking them while a peer on the same machine reads."""
+"""Writes that a connection above its output limit gets before it counts as slow: some megabytes,
+because the kernel takes more while a peer on the same machine reads."""
 
 FEW: Final = 16
 """Frames of a read below which the next read of that connection may be GROWTH times as large."""
 
 GROWTH: Final = 4
-"""A connection whose reads hold more frames than FEW, and fill their portion, is not left to the
-selector, but queues up with others like it: connections that send little do not wait for it."""
+"""Factor by which reads may grow. A connection whose reads hold more frames than FEW, and fill
+their portion, is not left to the selector, but queues with others like it: connections that send
+little do not wait for it."""
 
 GRAIN: Final = 1 / 8
 """Seconds to which far deadlines are rounded up, so that one turn pings dozens of idle connections,
-each of which would else wake the loop for itself."""
+each of which would otherwise wake the loop."""
 
 PUNCTUAL: Final = 1.0
 """Seconds within which a deadline is kept exactly."""
@@ -70,7 +72,8 @@ class Handshake(Protocol):
 
 
 class Shared:
-    """What all endpoints share: the loop, the registry, and lists of work for the turn's end."""
+    """Data that all endpoints share: the loop, the registry, and lists of work for the end of the
+    turn."""
 
     def __init__(self, loop: Loop, registry: Registry, settings: Settings) -> None:
         self.loop = loop
@@ -82,10 +85,11 @@ class Shared:
         self.ended: list[Endpoint] = []
         """Endpoints to close: never inside a callback."""
         self.read_queue: dict[Endpoint, None] = {}
-        """Endpoints that have more to parse, or to read than others, in the order of their turn."""
+        """Endpoints that have more to parse, or to read than others, in the order of their
+        turns."""
         self.newcomer: Callable[[Connection], object] = _nobody_asks
-        """Is told of each client, and of each further request on a socket, before anything has come
-        from it."""
+        """Called with each client, and with each further request on a socket, before anything has
+        come from it."""
 
 
 def _nobody_asks(con: Connection) -> None:
@@ -129,12 +133,12 @@ class Endpoint:
         self._timer_at = math.inf
         self._portion = LEAST_READ
         self._is_busy = False
-        """It sends more than its share of a turn: it is read from in the read queue."""
+        """The peer sends more than its share of a turn: it is read from in the read queue."""
 
     # --- readiness ---
 
     def handle(self, readable: bool, writable: bool) -> None:
-        """The loop's call. Closing waits for the end of the turn."""
+        """Called by the loop. Closing waits for the end of the turn."""
         if writable:
             self.shared.dirty[self.con] = None
         if not self.reading:
@@ -198,7 +202,7 @@ class Endpoint:
             shared.registry.dispatch(con, events, now)
         elif not intake.parsed:
             if size >= LEAST_READ:
-                # A part of something large: there will be more of it in the next turn.
+                # It was a part of something large: the next turn will bring more.
                 shared.loop.give_way()
             shared.registry.flow.read_part(con, size)
         entry: Entry | None = con.entry  # type: ignore[assignment]
@@ -208,7 +212,7 @@ class Endpoint:
             if len(events) != 1:
                 totals.events += len(events) - 1
         if intake.has_more:
-            # The rest is for later turns, behind what others send then.
+            # The rest is for later turns, after what others send then.
             self._portion = LEAST_READ
             self._is_busy = True
             shared.registry.flow.read_part(con, size)
@@ -225,8 +229,8 @@ class Endpoint:
             shared.dirty[con] = None
 
     def after_opening(self, now: float) -> None:
-        """Apply a pause from before the connection was open: it does not hold up a handshake, whose
-        deadline would run."""
+        """Apply a pause from before the connection was open: it must not delay a handshake, whose
+        deadline is running."""
         con = self.con
         if con.state is OPEN:
             self.shared.registry.flow.weigh(con)
@@ -235,7 +239,7 @@ class Endpoint:
             self.update_reading()
 
     def _check_error(self) -> None:
-        """Look why the endpoint is called while it does not read: an error, or a hang-up.
+        """Find out why the endpoint is called while it does not read: an error, or a hang-up.
 
         A hang-up is reported again and again, by a unix socket as soon as its peer has closed,
         whatever waits to be read. So the socket is not watched until we read or write again.
@@ -246,8 +250,8 @@ class Endpoint:
             if error or not (self.eof or is_unix):
                 self.lost(strerror(error) if error else "connection reset by peer")
                 return
-        # Else it is still to read what came before, and then finds the same. (Asking for the error
-        # clears it.)
+        # Otherwise earlier data is still to be read, and then reading finds the same error. (Asking
+        # for the error clears it.)
         self.shared.loop.unwatch(self.sock)
         self.watched = NOT_WATCHED
 
@@ -261,7 +265,7 @@ class Endpoint:
     # --- writing, once a turn ---
 
     def flush(self) -> None:
-        """Write what there is in one go; only what is left waits for writability."""
+        """Write all output in one go; only the rest waits for writability."""
         con = self.con
         if (con.output.size or self.transport.unsent) and not self._write():
             return
@@ -271,7 +275,8 @@ class Endpoint:
         if con.state is CLOSING and (
             con.intake.has_more or con.intake.half_closed or not self.reading
         ):
-            # What comes now is not an event any more, but the peer's close frame is waited for.
+            # Further data does not make events any more, but the peer's close frame is still
+            # expected.
             self.update_reading()
         if con.keepalive.deadline < self._timer_at:
             self._arm(con.keepalive.deadline)
@@ -308,8 +313,8 @@ class Endpoint:
         return True
 
     def shut(self) -> None:
-        """Tell a raw peer that nothing more comes: its connection has done so, and goes on
-        reading."""
+        """Tell a raw peer that nothing more comes, as its connection has decided; reading
+        continues."""
         try:
             if self.transport.shut():
                 self.sock.shutdown(socket.SHUT_WR)
@@ -330,7 +335,7 @@ class Endpoint:
     # --- the turn's work ---
 
     def update_reading(self) -> None:
-        """Do as the read policy says: read when there is something, or queue up, or wait."""
+        """Follow the read policy: read when there is something, queue, or wait."""
         if self.handshake is not None:
             self.reading = not self.eof
             self.watch()
@@ -347,7 +352,8 @@ class Endpoint:
         return may_read(self.con, eof=self.eof, lingering=self.lingering, is_busy=self._is_busy)
 
     def take_turn(self, data: bytes) -> None:
-        """In the queue of handshakes: go on with one, or read what came with its last bytes."""
+        """In the queue of handshakes: take one step, or read what came with the last bytes of the
+        handshake."""
         if self.handshake is not None:
             self.handshake.take_turn(data)
         elif self.reading:
@@ -355,14 +361,14 @@ class Endpoint:
 
     def read_in_turn(self) -> None:
         """In the read queue: parse more of what was read, or read more, until it has no more than
-        others; or resume after a pause."""
+        other connections; or resume after a pause."""
         shared, con = self.shared, self.con
         now = shared.loop.now
         flow = shared.registry.flow
         if self.lingering or is_paused(con) or (flow.full and must_wait(flow, con)):
             return
         if self._is_busy and not con.intake.has_more and not con.intake.paused:
-            # Unless it is found to be so again.
+            # Unless reading finds it busy again.
             self._is_busy = False
             if not self.eof:
                 self.read()
@@ -405,7 +411,7 @@ class Endpoint:
                 shared.ended.append(self)
             return
         if con.keepalive.deadline <= now:
-            # Looked at for a ping, too: its time depends on it.
+            # Also needed for a ping, whose deadline depends on it.
             is_taking = self._is_taking()
             if is_taking and con.state is CLOSING:
                 con.keepalive.arm(con.keepalive.timeout, now)
@@ -414,8 +420,8 @@ class Endpoint:
         shared.dirty[con] = None
 
     def _is_taking(self) -> bool:
-        """Whether the peer has taken some of what the kernel has for it, since this was last looked
-        at: it is slow and not gone, and what was sent before a close is still on its way."""
+        """Whether the peer has taken some of the kernel's data since the last look: then it is slow
+        and not gone, and data from before a close is still on its way."""
         entry, left = entry_of(self.con), undelivered(self.sock)
         return entry is not None and left is not None and self.con.keepalive.look(entry.taken, left)
 
@@ -455,8 +461,8 @@ class Endpoint:
         self.watch()
 
     def _go_on(self, con: Connection) -> bool:
-        """A request is answered: begin with what comes next on its socket, if something may. While
-        its response is not written, its peer is not read from."""
+        """A request is answered: begin with what follows on its socket, if that is allowed. While
+        the response is being written, the peer is not read from."""
         shared = self.shared
         now = shared.loop.now
         successor = shared.registry.follow(con, now)
@@ -490,15 +496,16 @@ class Endpoint:
         return ws is not None and ws.agreed
 
     def _linger(self) -> None:
-        """Restart the clock of lingering: it runs while nothing moves."""
+        """Restart the clock of lingering: it runs while no data moves."""
         if self.shared.settings.close_timeout:
             self._arm(self.shared.loop.now + self.shared.settings.close_timeout)
 
     def close(self) -> None:
-        """Free the descriptor; with a reset if the connection asks for it, or output is left."""
+        """Free the descriptor; with a reset if the connection asks for it, or if output is left."""
         con = self.con
         if self._timer is not None:
-            # Else the timer would keep all this until it is due: in an attack that is most of it.
+            # Otherwise the timer would keep all this until it is due: in an attack, that is most of
+            # the memory.
             self._timer.cancel()
         self._leave()
         if con.entry is None:
@@ -522,15 +529,15 @@ class Endpoint:
     # --- faults of our own ---
 
     def handle_fault(self, error: BaseException) -> None:
-        """End the connection for an exception of our own. Raises nothing, and closes nothing: that
-        is for the end of the turn, as ever."""
+        """End the connection because of a bug in wsraw. Never raises, and closes nothing: that is
+        done at the end of the turn, as always."""
         shared = self.shared
         shared.registry.fault(self.con, error, shared.loop.now)
         if self.con.state is CLOSED:
             shared.ended.append(self)
 
     def free(self, error: BaseException) -> None:
-        """`close` has raised: free everything, whatever else raises."""
+        """`close` has raised: free everything, even if parts of that raise."""
         registry = self.shared.registry
         registry.counters.fault(f"the socket of {self.con.label}", error, self.con.subject)
         for step in (self._leave, self.sock.close, lambda: registry.flow.socket_closed(self.con)):

@@ -1,10 +1,10 @@
-"""I/O. The beginning of a connection that is, or may be, encrypted by TLS.
+"""I/O. The beginning of a connection that uses TLS, or may use it.
 
 The first byte of an accepted connection, or the first one after a PROXY header, says whether TLS
 begins there. Plain bytes are passed to the endpoint.
 
-The connection takes part once TLS is established. Until then only the few bytes of TLS itself are
-read and written, in turns (see handshake_queue.py), as each step is expensive.
+The connection is involved only once TLS is established. Until then, only the few bytes of TLS
+itself are read and written, in turns (see handshake_queue.py), because each step is expensive.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ class TlsHandshake:
             self._wait(b"")
 
     def _is_over(self) -> bool:
-        # A method, as what was read may have ended it. Where this is written out twice, mypy takes
-        # the answer for settled at the second, and compiled code raises TypeError for None.
+        # A method, because an earlier read may have ended the connection. If this expression is
+        # written out twice, mypy assumes the same result for the second one, and compiled code
+        # raises TypeError for None.
         return self._endpoint.handshake is not self
 
     def _wait(self, data: bytes) -> None:
@@ -78,11 +79,11 @@ class TlsHandshake:
     # --- first bytes ---
 
     def read(self) -> None:
-        """Read from the socket, which is readable."""
+        """Read from the readable socket."""
         endpoint, con, shared = self._endpoint, self.con, self._shared
         now, flow = shared.loop.now, shared.registry.flow
         if endpoint in shared.handshakes.waiting:
-            # More came while it waits for its turn; that stays in the kernel until then.
+            # More bytes came while it waits for its turn; they stay in the kernel until then.
             endpoint.reading = False
             endpoint.watch()
             return
@@ -102,11 +103,11 @@ class TlsHandshake:
             endpoint.update_reading()
 
     def _has_begun(self) -> bool:
-        """Whether something of TLS was read or sent."""
+        """Whether bytes of TLS were read or sent."""
         return self._tls is not None or (self._hello is not None and bool(self._hello.buffer))
 
     def _receive(self) -> bytes:
-        """What has come; nothing if there is nothing, or the connection has ended."""
+        """The bytes that have come; b"" if there are none, or the connection has ended."""
         try:
             data = self._endpoint.sock.recv(HANDSHAKE_READ)
         except (BlockingIOError, InterruptedError):
@@ -130,7 +131,7 @@ class TlsHandshake:
         shared.dirty[self.con] = None
 
     def _is_tls(self, first: bytes) -> bool:
-        """Whether the first bytes are TLS; plain ones are accepted or refused."""
+        """Whether the first bytes are TLS; plain bytes are accepted or refused."""
         con, shared, terms = self.con, self._shared, self._terms
         now = shared.loop.now
         shared.dirty[con] = None
@@ -151,7 +152,7 @@ class TlsHandshake:
     # --- the handshake ---
 
     def take_turn(self, data: bytes) -> None:
-        """Go one step with the bytes that have come."""
+        """Take one step with the bytes that have come."""
         if self.con.state is CLOSED or self._is_over():
             return
         if self._hello is not None:
@@ -169,8 +170,8 @@ class TlsHandshake:
             self._endpoint.update_reading()
 
     def _read_hello(self, reader: HelloReader, data: bytes) -> bytes:
-        """Read the peer's first message, which tells what it would have us compute. OpenSSL gets it
-        when it is complete and harmless: what this returns."""
+        """Read the peer's first message, which shows what it would make us compute. Returns the
+        message for OpenSSL, once it is complete and harmless."""
         hello: TlsHello | None = reader.receive_data(data)
         if hello is None:
             return b""
@@ -198,7 +199,7 @@ class TlsHandshake:
         endpoint.update_reading()
 
     def _fail(self, why: str, answer: bytes = b"") -> None:
-        """End the connection. An alert, or an answer, is still written."""
+        """End the connection. A TLS alert, or an answer, is still written."""
         shared, endpoint, con = self._shared, self._endpoint, self.con
         now = shared.loop.now
         endpoint.handshake = None

@@ -48,20 +48,21 @@ class Listener:
         self._accepted = accepted
         self.accepting = False
         self.accepted = 0
-        """Connections so far."""
+        """Connections accepted so far."""
         self.exhausted_until = 0.0
-        """Until when nothing is accepted, as descriptors ran out; 0: they have not."""
+        """Until then nothing is accepted, because descriptors ran out; 0: they have not."""
         self._complained_at = -COMPLAIN_EVERY
         self._is_given = given is not None
         self._sock = given if given is not None else listening.bind(listen)
 
     @property
     def address(self) -> str:
-        """Where it listens, with the real port for port 0."""
+        """The address that it listens on, with the real port for port 0."""
         return listening.printable(self._sock.getsockname())
 
     def update(self, room: bool) -> None:
-        """Accept while there is room: when that has changed, or descriptors had run out."""
+        """Accept while there is room. To be called when the room has changed, or descriptors had
+        run out."""
         now = self._loop.now
         if self.exhausted_until and now >= self.exhausted_until:
             if self._descriptors.has_room():

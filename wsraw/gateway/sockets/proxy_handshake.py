@@ -1,10 +1,10 @@
-"""Sans-I/O. What is said to a proxy before a connection that is opened through it can be used.
+"""Sans-I/O. The handshake with a proxy through which a connection is opened.
 
 SOCKS 5 (RFC 1928), with user and password (RFC 1929), and HTTP CONNECT (RFC 9110, section 9.3.6).
 The proxy resolves the name of the target.
 
-`receive_data` is given what has come and says how much of it the proxy has sent: what follows is
-the target's already.
+`receive_data` gets received bytes and returns how many of them are the proxy's: the following ones
+are the target's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ LONGEST_HEAD: Final = 16 * 1024
 """Bytes of a proxy's answer."""
 
 LOG_IN: Final = "write USER:PASSWORD@ before its host"
-"""Advice. A whole URL would not be shown: whatever looks like a login is left out of the log."""
+"""Advice. A whole URL would not be shown: anything that looks like a login is left out of the
+log."""
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: ([^\r\n]{0,100}))?")
 
@@ -31,7 +32,7 @@ def handshake_with(proxy: Proxy, target: Target) -> HttpConnect | Socks5:
 
 
 class HttpConnect:
-    """A request CONNECT, and its answer."""
+    """A CONNECT request, and its answer."""
 
     def __init__(self, proxy: Proxy, target: Target) -> None:
         host = target.host.partition("%")[0]
@@ -47,7 +48,7 @@ class HttpConnect:
         self._head = b""
 
     def receive_data(self, data: bytes) -> int:
-        """Take bytes of the proxy; returns how many."""
+        """Take bytes of the proxy; return how many."""
         before = len(self._head)
         head = self._head + data
         end = head.find(b"\r\n\r\n", max(0, before - 3))
@@ -92,7 +93,7 @@ class Socks5:
         self._needed = 2
 
     def receive_data(self, data: bytes) -> int:
-        """Take bytes of the proxy; returns how many."""
+        """Take bytes of the proxy; return how many."""
         used = 0
         while not (self.done or self.error):
             missing = self._needed - len(self._buffer)
@@ -133,7 +134,7 @@ class Socks5:
         self._next(5)
 
     def _read_reply(self) -> None:
-        """The reply, and the address that the proxy uses, which is of no interest."""
+        """Read the reply. The address that the proxy uses in it does not matter."""
         version, code, _, kind, first = self._buffer[:5]
         if version != 5:
             self.error = "the proxy does not speak SOCKS 5"
@@ -173,5 +174,5 @@ def _address(target: Target) -> bytes:
 
 
 def _ascii(host: str) -> str:
-    """A name as it is in DNS."""
+    """A name in the form of DNS."""
     return host if host.isascii() else host.encode("idna").decode()

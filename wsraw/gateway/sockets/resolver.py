@@ -1,11 +1,11 @@
-"""I/O. Names are resolved, and other slow work is done, in threads: getaddrinfo always blocks.
+"""I/O. Threads that resolve names, because getaddrinfo blocks, and do other slow work.
 
 A name whose server does not answer holds a thread for ten seconds and more, and nothing can stop
 it. So that such names never starve others:
 
 - an address, or `localhost`, never waits;
 - connections to the same name share one look-up;
-- a look-up that nobody waits for any more leaves the queue;
+- a look-up that no connection waits for any more leaves the queue;
 - a domain may begin a look-up only while it has fewer under way than there are threads left: the
   first bad domain gets half of all threads, the next one half of the rest.
 """
@@ -22,16 +22,16 @@ from typing import Any, Final
 from wsraw.runtime.loop import blame
 
 THREADS: Final = 64
-"""Look-ups under way at the same time; each has a thread of its own."""
+"""Look-ups in progress at the same time; each has a thread of its own."""
 
 MOST_WAITING: Final = 10_000
-"""Look-ups that wait for a thread; with more, the next one fails at once."""
+"""Look-ups that may wait for a thread; further ones fail at once."""
 
 Address = tuple[int, Any]
 """Family and socket address."""
 
 Job = Callable[[], Any]
-"""Runs in a thread. What it raises becomes the error's text."""
+"""Runs in a thread. The text of an exception becomes the error's text."""
 
 Done = Callable[[Any, str], object]
 """Called in the loop's thread with the job's result, or with None and the error's text."""
@@ -50,22 +50,22 @@ class LookUp:
 
 
 class Resolver:
-    """Looks names up in daemon threads. All but `_work` runs in the loop's thread."""
+    """Looks up names in daemon threads. All methods except `_work` run in the loop's thread."""
 
     def __init__(
         self, post: Callable[[Callable[[], object]], object], threads: int = THREADS
     ) -> None:
-        """`threads` is the most that may run; each look-up takes some descriptors."""
+        """`threads` is the maximum; each look-up takes some descriptors."""
         self._post = post
         self._most = max(1, min(threads, THREADS))
         self._look_ups: dict[object, LookUp] = {}
-        """Waiting or under way, by their key."""
+        """Look-ups that wait or are in progress, by key."""
         self._waiting: dict[str, dict[LookUp, None]] = {}
-        """Waiting, by domain; the domain whose turn is next comes first."""
+        """Waiting look-ups by domain; the domain whose turn is next comes first."""
         self._under_way: Counter[str] = Counter()
-        """The number of each domain."""
+        """Look-ups in progress of each domain."""
         self._busy = 0
-        """The number of all domains."""
+        """Look-ups in progress of all domains."""
 
     @property
     def waiting(self) -> int:
@@ -73,7 +73,7 @@ class Resolver:
         return len(self._look_ups) - self._busy
 
     def resolve(self, host: str, port: int, done: Done) -> Callable[[], None]:
-        """`call` with the addresses of a host; at once if no look-up is needed."""
+        """`call` is called with the addresses of a host; at once if no look-up is needed."""
         found = _known(host, port)
         if found is not None:
             done(found, "")
@@ -112,7 +112,7 @@ class Resolver:
                 look_up = next(iter(look_ups))
                 del look_ups[look_up]
                 if look_ups:
-                    # Now it is behind all other domains.
+                    # Now it comes after all other domains.
                     self._waiting[domain] = look_ups
                 self._under_way[domain] += 1
                 self._busy += 1
@@ -129,7 +129,7 @@ class Resolver:
         try:
             result = look_up.job()
         except Exception as error:
-            # Whatever it is, it is the result.
+            # Whatever was raised, it is the result.
             why = explain(error)
         self._post(partial(self._done, look_up, result, why))
 
@@ -154,19 +154,20 @@ def explain(error: Exception) -> str:
 
 
 def _known(host: str, port: int) -> list[Address] | None:
-    """The addresses of a host that needs no look-up; None: it needs one."""
+    """The addresses of a host that needs no look-up; None if it needs one."""
     if host.lower().rstrip(".") == "localhost":
-        # RFC 6761, section 6.3: it is always the loopback address.
+        # RFC 6761, section 6.3: `localhost` is always the loopback address.
         return [(socket.AF_INET6, ("::1", port, 0, 0)), (socket.AF_INET, ("127.0.0.1", port))]
     try:
         return _look_up(host, port, socket.AI_NUMERICHOST)
     except (OSError, ValueError):
-        # It is a name, or an invalid one (RFC 5890: a label of 64 bytes): the look-up says so.
+        # It is a name, or an invalid one (RFC 5890: a label of more than 63 bytes): the look-up
+        # reports that.
         return None
 
 
 def _nothing() -> None:
-    """There is nothing to cancel: the answer was there at once."""
+    """Cancels nothing: the answer was there at once."""
 
 
 def _look_up(host: str, port: int, flags: int) -> list[Address]:

@@ -1,4 +1,4 @@
-"""I/O. All the gateway's client sockets: listening, being connected, and open."""
+"""I/O. All client sockets of the gateway: listening, connecting, and open."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ WRITE_BUDGET: Final = 512
 """Connections that are written to in a turn, in the order in which they became dirty."""
 
 WRITE_TIME: Final = 0.002
-"""Seconds of a turn for writing, and for half of them closing; the rest waits for the next turn."""
+"""Seconds of a turn for writing, and half as many for closing; the rest waits for the next turn."""
 
 MEASURED: Final = 8
-"""Writes in a turn whose time says how long one takes."""
+"""Writes in a turn that are timed to find out how long one takes."""
 
 READ_TIME: Final = 0.0015
 """Seconds of a turn for pauses and the read queue."""
 
 
 class Sockets:
-    """Endpoints and listeners, and their steps of a turn."""
+    """Endpoints and listeners, and their steps in a turn."""
 
     def __init__(
         self,
@@ -73,13 +73,13 @@ class Sockets:
         )
         registry.policy.address_limits = self.admission
         self._refused: set[Endpoint] = set()
-        """Endpoints of clients above a limit, whose first bytes decide how they are told."""
+        """Endpoints of clients above a limit, whose first bytes decide how they are refused."""
         self.overdrawn: dict[int, None] = {}
         """The ids of connections that have sent more than their rate allows."""
         self.holds_off = False
-        """No client is accepted for a moment: the gateway is about to be replaced."""
+        """No client is accepted for a moment, because the gateway is about to be replaced."""
         self._contexts: dict[str, ServerContexts] = {}
-        """For each listener with TLS, by its name."""
+        """By name, the contexts of each listener with TLS."""
         self._dialer = Dialer(
             loop,
             self._connected,
@@ -99,7 +99,7 @@ class Sockets:
         self.listeners.append(Listener(self.loop, listen, self._accepted, given, self.descriptors))
 
     def reload_certificates(self) -> str:
-        """Read all certificates anew, for new connections. If one is wrong, all stay as they are,
+        """Read all certificates again, for new connections. If one is wrong, all stay as they are,
         and the reason is returned."""
         listens = [each.listen for each in self.listeners if each.listen.tls != "off"]
         try:
@@ -110,7 +110,7 @@ class Sockets:
         return ""
 
     def certificates(self) -> list[dict[str, Any]]:
-        """The certificates in use, and when they end, as far as that is known."""
+        """The certificates in use, and when they expire, as far as that is known."""
         return [
             {"listener": name, "cert": cert, "not_after": end}
             for name, contexts in self._contexts.items()
@@ -132,7 +132,7 @@ class Sockets:
     # --- connections ---
 
     def _fault(self, con: Connection, error: BaseException) -> None:
-        """An exception of our own, while this connection was handled."""
+        """An exception of our own while this connection was handled."""
         endpoint = con.endpoint
         if isinstance(endpoint, Endpoint) and endpoint in self.endpoints:
             endpoint.handle_fault(error)
@@ -205,7 +205,7 @@ class Sockets:
         self._add(endpoint)
 
     def dial(self) -> None:
-        """Begin to connect what workers have opened."""
+        """Begin to connect the connections that workers have opened."""
         entries, self.registry.to_dial = self.registry.to_dial, []
         for entry in entries:
             if entry.dial_at > self.loop.now:
@@ -291,9 +291,9 @@ class Sockets:
         flow = self.registry.flow
         for endpoint in list(read_queue):
             if flow.total > flow.check_above:
-                # Parsed it would take more memory.
+                # Parsed, the data would take more memory.
                 break
-            # One that queues up again meanwhile does so behind the others.
+            # An endpoint that queues again meanwhile comes after the others.
             del read_queue[endpoint]
             try:
                 endpoint.read_in_turn()
@@ -319,7 +319,7 @@ class Sockets:
                 self._fault(con, error)
 
     def _limit_rate(self, con: Connection, entry: Entry, limit: RateLimit, now: float) -> None:
-        # A pause longer than any other may last is not worth it.
+        # A pause that is longer than any other may last is useless.
         too_long = 0 < self.settings.pause_timeout < limit.owes
         if self.settings.rate_action == "close" or too_long:
             message = f"the peer sends more than {limit.setting} allows"
@@ -338,7 +338,7 @@ class Sockets:
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is more than fits into a turn."""
+        """Whether there is more work than fits into a turn."""
         shared = self.shared
         return bool(shared.dirty or shared.ended or shared.read_queue or shared.handshakes.waiting)
 
@@ -395,7 +395,7 @@ class Sockets:
     def _close_ended(self, until: float) -> None:
         ended, self.shared.ended = self.shared.ended, []
         for index, endpoint in enumerate(ended, 1):
-            # It can be in there twice.
+            # An endpoint can be in the list twice.
             if endpoint in self.endpoints:
                 self.endpoints.discard(endpoint)
                 self._refused.discard(endpoint)
@@ -411,7 +411,7 @@ class Sockets:
     # --- stop ---
 
     def close_unannounced(self) -> None:
-        """Close connections that no handler knows, as they have not shown their protocol."""
+        """Close connections that no handler knows, because they have not shown their protocol."""
         now = self.loop.now
         for endpoint in self.endpoints:
             if endpoint.con.entry is None:
@@ -423,7 +423,7 @@ class Sockets:
 
     @staticmethod
     def undelivered(con: Connection) -> int | None:
-        """How many bytes of a connection's output the kernel has and its peer's has not."""
+        """How many bytes of a connection's output the kernel has and the peer does not have yet."""
         endpoint = con.endpoint
         return undelivered(endpoint.sock) if isinstance(endpoint, Endpoint) else None
 

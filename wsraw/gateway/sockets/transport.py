@@ -1,9 +1,10 @@
 """I/O. How bytes go through a socket: plain, encrypted by TLS, or through a pump that does that. An
-endpoint treats all alike.
+endpoint treats all three alike.
 
-With TLS a byte of output counts as written only when the kernel has all of its ciphertext: what
-waits here is in the connection's account, and no mark is reached too early. `recv` returns all the
-plaintext of what has come; where something is left that select does not report, `has_more` is set.
+With TLS, a byte of output counts as written only when the kernel has all of its ciphertext: so
+output that waits here is in the connection's account, and no mark is reached too early. `recv`
+returns all plaintext that has come; if something is left that select does not report, `has_more` is
+set.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ ENCRYPT_SIZE: Final = 64 * 1024
 """Bytes of plaintext encrypted at a time; the ciphertext waits for the kernel to take it."""
 
 MOST_UNSENT: Final = 128 * 1024
-"""Bytes of ciphertext that may wait for a peer to read them. Beside one ENCRYPT_SIZE that is what
-TLS itself sends: a peer that asks for it (key updates) and reads nothing is cut off."""
+"""Bytes of ciphertext that may wait for a peer to read them. Beyond one ENCRYPT_SIZE, these are
+bytes of TLS itself: a peer that causes them (key updates) and reads nothing is disconnected."""
 
 MOST_OVERHEAD: Final = 3 * 1024
-"""Bytes of ciphertext with next to no plaintext, read without a gap, above which a peer queues up
-with peers that send a lot. A key update takes OpenSSL 15 µs for 27 bytes, and neither an event nor
-a frame shows it. (A long record that comes in parts counts, too.)"""
+"""Bytes of ciphertext with almost no plaintext, read without a gap, above which a peer queues with
+peers that send a lot. A key update takes OpenSSL 15 µs for 27 bytes, and makes neither an event nor
+a frame. (A long record that comes in parts counts, too.)"""
 
 TRUNCATED: Final = "the TLS connection was cut off: no close_notify came"
 
@@ -50,7 +51,7 @@ class PlainTransport:
         self._sock = sock
 
     def recv(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end. Raises BlockingIOError or OSError."""
+        """At most `size` bytes, b"" at the end. Raises BlockingIOError or OSError."""
         return self._sock.recv(size)
 
     def write(self, output: Output) -> int:
@@ -64,11 +65,11 @@ class PlainTransport:
             return 0
 
     def finish(self) -> bool:
-        """TCP's own end is all there is to send."""
+        """There is nothing to send: TCP's own end is enough."""
         return True
 
     def shut(self) -> bool:
-        """Say that nothing more comes; whether TCP's own end says so."""
+        """Announce that nothing more comes; return whether a FIN of TCP must do it."""
         return True
 
     def reset(self) -> None:
@@ -77,7 +78,7 @@ class PlainTransport:
 
 
 class PumpedTransport:
-    """A socketpair to an older gateway, which does the TLS of the client (see pump.py)."""
+    """A socketpair to an older gateway, which handles the client's TLS (see pump.py)."""
 
     __slots__ = ("_has_ended", "_sock", "lost")
 
@@ -89,17 +90,17 @@ class PumpedTransport:
         self._sock = sock
         self._has_ended = False
         self.lost = lost
-        """Why the connection was lost; all that came before is read."""
+        """Why the connection was lost; earlier data is still read."""
         # As long as there are descriptors.
         blank()
 
     @property
     def has_more(self) -> bool:
-        """Whether `recv` has something to raise that select does not report."""
+        """Whether `recv` has an error to raise that select does not report."""
         return bool(self.lost)
 
     def recv(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end. Raises BlockingIOError or OSError."""
+        """At most `size` bytes, b"" at the end. Raises BlockingIOError or OSError."""
         if self.lost:
             raise OSError(self.lost)
         data, mark, why = receive(self._sock, size)
@@ -117,11 +118,11 @@ class PumpedTransport:
             return 0
 
     def finish(self) -> bool:
-        """The pump sends close_notify behind all that was written."""
+        """Done: the pump sends close_notify after all that was written."""
         return self.shut()
 
     def shut(self) -> bool:
-        """The same, and the pump goes on reading."""
+        """Announce that nothing more comes; the pump continues to read."""
         if not self._has_ended:
             self._has_ended = True
             send_mark(self._sock, PumpMark.END)
@@ -145,9 +146,9 @@ class TlsTransport:
         self.unsent = engine.data_to_send()
         """Ciphertext that the kernel has not taken yet."""
         self.overhead = 0
-        """Bytes read lately that made work and held next to no plaintext."""
+        """Bytes read lately that caused work and held almost no plaintext."""
         self._discards = False
-        """What still comes is thrown away, and need not be decrypted."""
+        """Further data is discarded, and need not be decrypted."""
         self._has_closed = False
 
     @property
@@ -162,9 +163,9 @@ class TlsTransport:
         return engine.has_more or engine.ended or bool(engine.error)
 
     def recv(self, size: int) -> bytes:
-        """All the plaintext of the next `size` bytes of ciphertext, none at the end.
+        """All plaintext of the next `size` bytes of ciphertext, b"" at the end.
 
-        Raises BlockingIOError if there is none, and OSError with what is wrong, as sockets do.
+        Raises BlockingIOError if there is none, and OSError with the problem, like a socket.
         """
         engine = self.engine
         if self._discards:
@@ -179,7 +180,7 @@ class TlsTransport:
             data = self._sock.recv(size)
             if not data:
                 if self._con.kind == "websocket":
-                    # Its close frame tells its end.
+                    # Its close frame reports its end.
                     return b""
                 raise OSError(TRUNCATED)
         plain = engine.receive_data(data)
@@ -196,14 +197,14 @@ class TlsTransport:
 
     def _failed(self) -> OSError:
         try:
-            # The alert, for a peer that still reads.
+            # Send the alert, for a peer that still reads.
             self._push()
         except OSError:
             pass
         return OSError(f"TLS: {self.engine.error}")
 
     def write(self, output: Output) -> int:
-        """Send what TLS itself has to send, then output once it is established; returns how many
+        """Send what TLS itself has to send, then output once TLS is established; return how many
         bytes of output the kernel has taken. Raises OSError."""
         if not self.engine.established:
             self._push()
@@ -211,7 +212,7 @@ class TlsTransport:
         view = memoryview(output.data_to_send())
         done = 0
         while self._push():
-            # `encrypted` bytes of it had been encrypted before.
+            # `encrypted` bytes of the output had been encrypted before.
             done += output.encrypted
             output.encrypted = 0
             if done >= len(view) or done >= WRITE_SIZE:
@@ -224,12 +225,12 @@ class TlsTransport:
         return done
 
     def handshake(self, data: bytes) -> None:
-        """Go on with the handshake; the answer is in `unsent`."""
+        """Continue the handshake; the answer is in `unsent`."""
         self.engine.handshake(data)
         self.unsent += self.engine.data_to_send()
 
     def finish(self) -> bool:
-        """Send close_notify behind all that waits; True once everything is with the kernel. Raises
+        """Send close_notify after all that waits; True once the kernel has everything. Raises
         OSError."""
         self._discards = True
         if not self._has_closed and self.engine.established and not self.engine.error:
@@ -239,7 +240,7 @@ class TlsTransport:
         return self._push()
 
     def shut(self) -> bool:
-        """Send close_notify, and go on reading. TCP's end would keep TLS from answering."""
+        """Send close_notify, and continue to read. A FIN of TCP would keep TLS from answering."""
         if not self._has_closed and self.engine.established and not self.engine.error:
             self._has_closed = True
             self.engine.close()
@@ -264,7 +265,7 @@ Transport = PlainTransport | TlsTransport | PumpedTransport
 
 
 def reset(sock: socket.socket) -> None:
-    """Close with a reset: a raw client has no other way to learn that it was not served."""
+    """Close with a reset: only that tells a raw client that it was not served."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     except OSError:

@@ -1,1 +1,1 @@
-"""Connections between which the gateway forwards, without a worker."""
+"""Connections between which the gateway forwards data, without a worker."""

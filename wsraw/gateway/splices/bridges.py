@@ -1,8 +1,9 @@
-"""I/O, by its targets. Bridges: each client of theirs is spliced with a connection to a target.
+"""I/O, by its targets. Bridges: each client of a bridge is spliced with a connection to a target.
 
-A bridge is a pool without workers: what handlers do in other pools is done here. The handshake of a
-WebSocket waits for the target, so that a client whose target is down gets an HTTP status (502, or
-504 if it has not answered in time) and no connection that ends at once. A raw client is reset.
+A bridge is a pool without workers: this module does what handlers do in other pools. The handshake
+of a WebSocket waits for the target, so that a client whose target is down gets an HTTP status (502,
+or 504 if the target has not answered in time) instead of a connection that ends at once. A raw
+client is reset.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from wsraw.link.records import Event, OnConnect, OnError, Reject
 from wsraw.runtime.printable import without_secrets
 
 MOST_BEGUN: Final = 50
-"""Clients that have waited whose targets are opened in a turn."""
+"""Waiting clients whose targets are opened in a turn."""
 
 
 class Bridges(Bridged):
@@ -40,18 +41,18 @@ class Bridges(Bridged):
         settings: Settings,
         later: Callable[[float, Callable[[], object]], object],
     ) -> None:
-        """`later`: call this after so many seconds; 0: in the next turn."""
+        """`later`: calls a function after this many seconds; 0: in the next turn."""
         self._registry = registry
         self._splices = splices
         self._later = later
         registry.dispatcher.bridged = self
         self._targets = {each.pool: Targets(each) for each in settings.bridges}
         self._waiting: dict[str, deque[Entry]] = {}
-        """By pool: clients that wait for the file of tokens to be read."""
+        """By pool, clients that wait for the token file to be read."""
         self._is_called = False
 
     def tell(self, entry: Entry, event: Event, now: float) -> None:
-        """An event of a client, or of the connection to its target."""
+        """Handle an event of a client, or of the connection to its target."""
         if type(event) is OnConnect and entry.con.opened:
             self._opened(entry, now)
         elif type(event) is OnConnect:
@@ -60,7 +61,7 @@ class Bridges(Bridged):
             self._failed(entry, event.message, now)
 
     def begin_again(self, entry: Entry, now: float) -> None:
-        """A client of another process, without a target so far."""
+        """Open a target for a client that was taken over from another process without one."""
         self._begin(entry, now)
 
     def _begin(self, entry: Entry, now: float) -> None:
@@ -79,7 +80,7 @@ class Bridges(Bridged):
             self._later(0.0, self._go_on)
 
     def _go_on(self) -> None:
-        """Read on, then open the targets of those who wait, some in a turn."""
+        """Read on, then open the targets of waiting clients, some in each turn."""
         self._is_called = False
         for pool, waiting in list(self._waiting.items()):
             if self._targets[pool].go_on():
@@ -95,7 +96,7 @@ class Bridges(Bridged):
             try:
                 self._open(entry, now)
             except Exception as error:
-                # Of one client, and not of those behind it.
+                # An error of one client must not affect those behind it.
                 self._registry.fault(entry.con, error, now)
 
     def _open(self, entry: Entry, now: float) -> None:
@@ -121,7 +122,7 @@ class Bridges(Bridged):
         registry.to_dial.append(other)
 
     def _opened(self, other: Entry, now: float) -> None:
-        """The target is there: let the client in."""
+        """The target is connected: accept the client."""
         entry = self._splices.partner(other)
         if entry is None or not entry.con.undecided:
             return
@@ -151,7 +152,7 @@ class Bridges(Bridged):
         self._reject(entry, Reject(entry.id, status, body=body), why or told, now)
 
     def _reject(self, entry: Entry, reject: Reject, why: str, now: float) -> None:
-        """Tell a client that it is not connected, and the log the reason."""
+        """Tell a client that it is not connected, and log the reason."""
         con, counters = entry.con, self._registry.counters
         counters.say("warning", "%s cannot be bridged: %s", con.label, why, of=CLIENTS)
         events, _ = con.reject(reject, now)
@@ -164,13 +165,13 @@ class Bridges(Bridged):
         registry = self._registry
         registry.take(entry.con, events, now)
         registry.flow.output_changed(entry)
-        # It reads again, and what came too early is parsed.
+        # The client is read again, and data that came too early is parsed.
         registry.flow.changed[entry] = None
         registry.dirty[entry.con] = None
 
 
 def _place_of(con: Connection) -> Place:
-    """Where a client has connected to: our end of its socket."""
+    """The address to which a client has connected: our end of its socket."""
     sock = getattr(con.endpoint, "sock", None)
     try:
         address = sock.getsockname() if sock is not None else ""

@@ -12,19 +12,19 @@ from __future__ import annotations
 from typing import Final
 
 DEFAULT_TYPES: Final = {"chunk": "binary", "line": "text", "length": "binary"}
-"""The type of the messages that a WebSocket gets."""
+"""The default type of the messages that a WebSocket gets."""
 
 HEAD: Final = 4
-"""Bytes that say the length."""
+"""Bytes of a length."""
 
 
 class FramingError(ValueError):
-    """The bytes are not messages, or one is too large; the text says which."""
+    """The bytes are not messages, or a message is too large; the text says which."""
 
 
 def split(framing: str, buffer: bytearray, data: bytes, limit: int) -> list[bytes]:
-    """The messages that are whole with these bytes; what is left stays in the buffer. Raises
-    FramingError for a message above the limit."""
+    """The messages that these bytes complete; the rest stays in the buffer. Raises FramingError for
+    a message above the limit."""
     if framing == "chunk":
         return [data] if data else []
     seen = len(buffer)
@@ -60,8 +60,8 @@ def _counted(buffer: bytearray, limit: int) -> list[bytes]:
 
 
 def last(framing: str, buffer: bytearray) -> bytes | None:
-    """The message in what is left when nothing more comes; None: there is none. Raises
-    FramingError if it is cut short."""
+    """The message that remains when nothing more comes; None if there is none. Raises FramingError
+    if the message is incomplete."""
     if not buffer:
         return None
     if framing == "length":
@@ -70,8 +70,8 @@ def last(framing: str, buffer: bytearray) -> bytes | None:
 
 
 def join(framing: str, buffer: bytearray, data: bytes, final: bool) -> bytes:
-    """The bytes for a raw connection of a message or a part of it; what has to wait for the rest
-    stays in the buffer."""
+    """The bytes of a message, or of a part of it, for a raw connection; data that must wait for the
+    rest stays in the buffer."""
     if framing == "line":
         return data + b"\n" if final else data
     if framing == "length":

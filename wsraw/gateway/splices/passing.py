@@ -1,7 +1,7 @@
-"""Sans-I/O. What a target that is a WebSocket is told of its client, and a client of its target.
+"""Sans-I/O. What a WebSocket target is told about its client, and a client about its target.
 
-The path and query of the client's request, its headers and its address go to the target; what the
-target answers to the handshake goes to the client: headers beside a 101, or the whole response.
+The path and query of the client's request, its headers and its address go to the target; the
+target's answer to the handshake goes to the client: the headers of a 101, or the whole response.
 
 A client can write any header. So those about addresses (X-Forwarded-For, Forwarded and their like)
 are never passed on: the gateway writes its own, with the client that it has found to be behind the
@@ -28,16 +28,17 @@ from wsraw.link.rules import OF_ANSWERS, split_host_port
 _HOPS: Final = frozenset(
     ("keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer")
 )
-"""Headers of one connection (RFC 9110, section 7.6.1), beside those that the gateway writes."""
+"""Headers of one connection (RFC 9110, section 7.6.1), beside those that the gateway sets
+itself."""
 
 _NOT_PASSED: Final = OF_ANSWERS | _HOPS | {"expect", "host", "forwarded", "x-real-ip"}
 _FORWARDED: Final = "x-forwarded-"
 
 _OURS: Final = ("method", "url", "Protocol")
-"""Items of `inf` that are no headers."""
+"""Items of `inf` that are not headers."""
 
 _NOT_REFUSALS: Final = (304, 407)
-"""Of 300 to 599, the responses that mean nothing to a client of ours."""
+"""Statuses from 300 to 599 that are not passed on, because they mean nothing to the client."""
 
 _TOKEN: Final = re.compile(r"(?:^|&)token=[^&]*")
 
@@ -46,7 +47,8 @@ _TOKEN: Final = re.compile(r"(?:^|&)token=[^&]*")
 
 
 def request_of(bridge: BridgeSettings, con: Connection, asked: Open) -> Open:
-    """The `open` for a client's target, with what is passed on of the client's request."""
+    """The `open` for a client's target, with the parts of the client's request that are passed
+    on."""
     if asked.protocol != "websocket":
         return asked
     headers = _address_headers(bridge, con)
@@ -70,8 +72,8 @@ def _spelled(con: Connection, name: str) -> str:
 
 
 def _passed(bridge: BridgeSettings, con: Connection, has_login: bool) -> Iterator[tuple[str, str]]:
-    """The client's headers that the target gets. `has_login`: of the target's URL, which counts
-    then."""
+    """The client's headers that the target gets. `has_login`: the target's URL has a login, which
+    replaces the client's."""
     wanted = {name.lower() for name in bridge.pass_headers}
     if wanted == {"none"}:
         return
@@ -93,10 +95,10 @@ def _passed(bridge: BridgeSettings, con: Connection, has_login: bool) -> Iterato
 
 
 def _url(bridge: BridgeSettings, con: Connection, own: str) -> str:
-    """The path and query for a target whose own are these."""
+    """The path and query for a target; `own` are those of the target."""
     path, _, query = con.inf.get("url", "").partition("?")
     if bridge.tokens and "token" not in con.about.get("params", {}):
-        # It has chosen the target, and is a secret of the two who know it.
+        # The token has selected the target, and is a secret between the client and us.
         query = _TOKEN.sub("", query).removeprefix("&")
     if own:
         path, mark, own_query = _filled(bridge, con, own).partition("?")
@@ -105,8 +107,8 @@ def _url(bridge: BridgeSettings, con: Connection, own: str) -> str:
 
 
 def _filled(bridge: BridgeSettings, con: Connection, own: str) -> str:
-    """A target's path with the values of the parameters, encoded, so that none can end a segment,
-    or the path."""
+    """A target's path with the values of the parameters, encoded, so that no value can end a
+    segment or the path."""
     params: dict[str, str] = con.about.get("params", {})
 
     def value(found: re.Match[str]) -> str:
@@ -120,7 +122,7 @@ def _filled(bridge: BridgeSettings, con: Connection, own: str) -> str:
 
 
 def _address_headers(bridge: BridgeSettings, con: Connection) -> dict[str, str]:
-    """Who the client is, in the form that the target reads."""
+    """Headers about the client, in the form that the target reads."""
     address, port = client_of(con.about)
     scheme, host = "", ""
     if con.websocket is not None:
@@ -153,8 +155,8 @@ def _quoted(text: str) -> str:
 
 
 def client_of(about: dict[str, Any]) -> tuple[Address | None, int]:
-    """The address and port of a client; None if it has none, or a proxy hides it, and 0 if the port
-    is not known."""
+    """The address and port of a client. The address is None if the client has none, or a proxy
+    hides it; the port is 0 if it is not known."""
     peer = about.get("peer", "")
     bare = parse_address(peer)
     if bare is not None:
@@ -167,7 +169,7 @@ def client_of(about: dict[str, Any]) -> tuple[Address | None, int]:
 
 
 def answered(con: Connection) -> list[tuple[str, str]]:
-    """The headers for a client beside the 101, from the one of its target."""
+    """The headers of the target's 101 that its client gets."""
     several: dict[str, list[str]] = con.about.get("repeated", {})
     passed = []
     for name, value in con.inf.items():
@@ -180,8 +182,8 @@ def answered(con: Connection) -> list[tuple[str, str]]:
 
 
 def refused(con_id: int, response: HandshakeResponse | None) -> Reject | None:
-    """The response for a client whose target has refused the handshake; None: it is none that can
-    be passed on."""
+    """The response for a client whose target has refused the handshake; None if the target's
+    response cannot be passed on."""
     if response is None or not 300 <= response.status <= 599 or response.status in _NOT_REFUSALS:
         return None
     headers: dict[str, str] = {}
@@ -196,7 +198,7 @@ def refused(con_id: int, response: HandshakeResponse | None) -> Reject | None:
     body = response.body
     size = sum(len(name) + len(value) for name, value in headers.items())
     if len(body) >= MOST_BODY or len(body) + size > MAX_ANSWER:
-        # It was cut, or would have to be.
+        # The body was cut, or would have to be.
         body = b""
         headers = _without(headers, ("content-type", "content-encoding"))
     if size > MAX_ANSWER:

@@ -1,4 +1,4 @@
-"""Sans-I/O. The header of the PROXY protocol that a target gets before anything else.
+"""Sans-I/O. The PROXY header that a target gets before anything else.
 
 See HAProxy's proxy-protocol.txt. Both addresses of a header are of one family, so an IPv4 address
 beside an IPv6 one is written as `::ffff:…`.
@@ -16,12 +16,12 @@ Place = tuple[Address | None, int]
 """An address, and a port."""
 
 _UNSPECIFIED: Final = b"\x21\x00"
-"""Version 2, the command PROXY, and no family: a client whose address is not known."""
+"""Version 2, the command PROXY, and no family: the address of the client is not known."""
 
 _STREAMS: Final = {4: b"\x21\x11", 6: b"\x21\x21"}
 
 _TLV_SSL: Final = b"\x20\x00\x05\x01\x00\x00\x00\x01"
-"""The client has connected with TLS; its certificate, if it has one, was not looked at."""
+"""The client uses TLS; its certificate, if it has one, was not verified."""
 
 
 def header(version: str, source: Place, target: Place, tls: bool) -> bytes:

@@ -1,14 +1,15 @@
-"""Sans-I/O. Splices: two connections between which the gateway forwards by itself.
+"""Sans-I/O. Splices: pairs of connections between which the gateway forwards data by itself.
 
-What one side sends is queued for the other one as if a worker had sent it, and their flow control
-is coupled. Nothing goes to workers any more but on_error and on_close, and what their handlers had
-begun when they spliced. The gateway waits for those handlers, as they may still send; then it
-forwards its own copies of what came after, in order, before anything new (rule 17).
+Data from one side is queued for the other one as if a worker had sent it, and their flow control is
+coupled. Workers get only on_error and on_close from then on; handlers that have begun finish their
+events. The gateway waits for those handlers, as they may still send; then it forwards its own
+copies of what came after, in order, before anything new (rule 17).
 
-An end goes through (endings.py). A raw peer that sends nothing more (FIN) is a half-close to a raw
-peer: it gets a FIN, and may answer for as long as it likes. A WebSocket cannot be told that. A
-client that has sent FIN may want the answer of its WebSocket: both are closed once that has brought
-nothing for close_timeout. A target that has sent FIN is at its end: its client is closed (1000).
+The end of one side is passed on to the other (endings.py). Between raw peers, a FIN is passed on as
+a FIN, and the other peer may answer for as long as it likes. A WebSocket has no half-close. If a
+raw client has sent FIN, it may still want the answer of its WebSocket target: both are closed once
+the target has sent nothing for close_timeout. If a raw target has sent FIN, its WebSocket client is
+closed (1000).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from wsraw.link.records import Close, OnClose, OnMessage, Send
 from wsraw.link.rules import framing_problem
 
 CAUSE: Final = "spliced"
-"""Of the end of a connection: the one that it was spliced with has ended."""
+"""The cause of an end: the spliced partner has ended."""
 
 
 class Splices(Spliced):
@@ -40,9 +41,9 @@ class Splices(Spliced):
         self.starting: dict[Entry, None] = {}
         """Connections whose messages wait for handlers that have begun."""
         self.held: dict[Entry, Entry] = {}
-        """Connections that are paused as long as the other one is busy with a large message."""
+        """Connections that are paused while their partner is busy with a large message."""
         self.to_shut: dict[Entry, None] = {}
-        """Raw connections that are to get a FIN behind their output."""
+        """Raw connections that get a FIN after their output."""
 
     # --- two become one ---
 
@@ -54,14 +55,14 @@ class Splices(Spliced):
         worker: Worker | None,
         options: dict[str, Any],
     ) -> str | None:
-        """Splice two connections; give why that cannot be. `begun`: the last event of each whose
-        handler has begun at this worker."""
+        """Splice two connections; return why that is not possible. `begun`: the last event of each
+        connection whose handler has begun at this worker."""
         ways, type_ = options.get("framing") or "", options.get("type") or ""
         why = self._problem(one, other) or framing_problem(ways, type_)
         if why:
             return why
         if one.splice is not None:
-            # The handler of an event that was delivered again.
+            # It is the handler of an event that was delivered again.
             return None
         ways = ways or "chunk"
         type_ = type_ or framing.DEFAULT_TYPES[ways]
@@ -90,13 +91,13 @@ class Splices(Spliced):
         return ""
 
     def _take_over(self, entry: Entry, last: int, worker: Worker | None) -> None:
-        """Note what handlers have begun, and take the rest of the messages from them."""
+        """Note which events handlers have begun, and take the other messages from them."""
         splice = entry.splice
         assert splice is not None
         dispatcher = self._registry.dispatcher
         entry.closed_by_handler = True
         if entry.owner is not None:
-            # It ends with the other one, and not with its opener.
+            # It ends with its partner, and not with its opener.
             entry.owner.ties.discard(entry)
             entry.owner = None
         holder = entry.holder
@@ -131,7 +132,7 @@ class Splices(Spliced):
     # --- messages ---
 
     def take(self, entry: Entry, event: OnMessage, now: float) -> None:
-        """Forward a message, or keep it until that may be."""
+        """Forward a message, or keep it until it may be forwarded."""
         splice = entry.splice
         assert splice is not None
         entry.received_at = now
@@ -145,7 +146,8 @@ class Splices(Spliced):
     def _forward(
         self, entry: Entry, other: Entry, splice: SplicedSide, event: OnMessage, now: float
     ) -> bool:
-        """Returns False if that ends both: nothing is forwarded after it."""
+        """Forward a message. Returns False if this has ended both connections: then nothing more is
+        forwarded."""
         if other.con.websocket is None:
             data = event.data
             if splice.framing != "chunk" and event.type != "raw":
@@ -174,12 +176,12 @@ class Splices(Spliced):
         return True
 
     def _count(self, entry: Entry, splice: SplicedSide, data: bytes) -> None:
-        """A part of a message counts as any that is not whole."""
+        """Count a part of a message like other incomplete messages."""
         if splice.buffer:
             self._registry.flow.read_part(entry.con, len(data))
 
     def _is_within_limit(self, entry: Entry, splice: SplicedSide, now: float) -> bool:
-        """A message that is joined from fragments is bounded as one of a single frame is."""
+        """Whether a message that is joined from fragments is within the limit for single frames."""
         limit = self._registry.settings.max_message_size
         if len(splice.buffer) <= limit:
             return True
@@ -190,7 +192,7 @@ class Splices(Spliced):
         outgoing = self._registry.outgoing
         if outgoing.broadcasts:
             outgoing.catch_up(other, now)
-        # Frames of one message belong together; whole ones have no owner.
+        # Frames of one message belong together; whole messages have no owner.
         is_part = not send.final or other.fragment is outgoing.forwarder
         why = outgoing.send(other, outgoing.forwarder if is_part else None, send, now)
         if why is not None:
@@ -201,7 +203,7 @@ class Splices(Spliced):
         return True
 
     def _fail(self, entry: Entry, code: int, why: str, now: float) -> bool:
-        """What a peer has sent cannot be forwarded: that ends it, and so the other one. Returns
+        """Data of a peer cannot be forwarded: end its connection, and so the other one. Returns
         False."""
         registry = self._registry
         registry.counters.say(
@@ -214,8 +216,7 @@ class Splices(Spliced):
         return False
 
     def find_again(self) -> None:
-        """Know what is to be done for the entries that there are: they come from another
-        process."""
+        """Find out what to do for the entries that were taken over from another process."""
         for entry in list(self._registry.entries.values()):
             splice, other = entry.splice, self.partner(entry)
             if splice is None:
@@ -259,7 +260,7 @@ class Splices(Spliced):
             self._start(entry, splice)
 
     def _start(self, entry: Entry, splice: SplicedSide) -> None:
-        """Forward what has waited, then what comes."""
+        """Forward the messages that have waited, and then new ones directly."""
         registry, now = self._registry, self._registry.flow.now
         del self.starting[entry]
         splice.flows = True
@@ -280,7 +281,7 @@ class Splices(Spliced):
     # --- ends ---
 
     def _end_orphan(self, entry: Entry, other: Entry | None, now: float) -> None:
-        """The other side had ended before it was spliced."""
+        """Close a connection whose partner had ended before it was spliced."""
         if entry.con.state is CLOSED:
             return
         if other is not None:
@@ -289,13 +290,13 @@ class Splices(Spliced):
             self._close(entry, 1001 if entry.con.opened else 1014, "", now)
 
     def close_without(self, entry: Entry, now: float) -> None:
-        """A connection was to be spliced with one that is forgotten already."""
+        """Close a connection that was to be spliced with one that is already forgotten."""
         if entry.con.state is not CLOSED:
             entry.closed_by_handler = True
             self._end_orphan(entry, None, now)
 
     def ended(self, entry: Entry, now: float) -> None:
-        """Pass the end on, once all that came before is."""
+        """Pass the end on, once all earlier messages are."""
         splice, other = entry.splice, self.partner(entry)
         if splice is not None and splice.flows:
             if other is not None and not other.gone:
@@ -305,19 +306,19 @@ class Splices(Spliced):
 
     def _pass_end(self, entry: Entry, other: Entry, splice: SplicedSide, now: float) -> None:
         if other.con.state is CLOSED or (other.con.intake.half_closed and splice.has_passed_fin):
-            # Where both have sent FIN, each ends when its output is written.
+            # If both have sent FIN, each ends when its output is written.
             return
         if entry.con.ending.cause in ("eof", "peer"):
             self._send_last(entry, other, splice, now)
         code, reason = end_for(entry.con, other.con)
         if other.con.state is CONNECTING and entry.con.ending.cause == "lost":
-            # Nobody waits for what it would answer.
+            # Its answers are not needed any more.
             self._registry.abort(other, code, CAUSE, "", now)
         else:
             self._close(other, code, reason, now)
 
     def _send_last(self, entry: Entry, other: Entry, splice: SplicedSide, now: float) -> None:
-        """What is left of a raw side's bytes may be a message."""
+        """The remaining bytes of a raw side may be a message."""
         if not splice.buffer or other.con.websocket is None:
             return
         try:
@@ -336,12 +337,12 @@ class Splices(Spliced):
             registry.close(entry, code, reason, CAUSE, now)
 
     def half_closed(self, entry: Entry, now: float) -> bool:
-        """A raw peer sends nothing more, or a WebSocket has broken the protocol."""
+        """A raw peer has sent FIN, or a WebSocket has broken the protocol."""
         splice, other = entry.splice, self.partner(entry)
         if splice is None or other is None or other.gone:
             return False
         if not splice.flows:
-            # `_start` asks again.
+            # `_start` calls this again.
             return True
         if entry.con.websocket is not None:
             return False
@@ -349,7 +350,7 @@ class Splices(Spliced):
             self._send_last(entry, other, splice, now)
             return False
         if other.con.state is CLOSING:
-            # Both have: what is on its way is written, then both end.
+            # Both have sent FIN: data on its way is written, then both end.
             splice.has_passed_fin = True
             for each in (entry, other):
                 self.to_shut.pop(each, None)
@@ -364,8 +365,8 @@ class Splices(Spliced):
         return other.con.state is not CLOSED
 
     def take_shut(self) -> list[Connection]:
-        """The raw connections whose output is written, and whose sockets are to be shut for
-        writing now."""
+        """The raw connections whose output is written, and whose sockets must now be shut for
+        writing."""
         ready = []
         for entry in list(self.to_shut):
             con = entry.con
@@ -379,7 +380,7 @@ class Splices(Spliced):
         return ready
 
     def forget(self, entry: Entry) -> None:
-        """Handlers are done with a connection: forward what waited for them."""
+        """Handlers are done with a connection: forward the messages that waited for them."""
         splice = entry.splice
         if splice is not None and entry in self.starting:
             splice.begun = []

@@ -1,11 +1,11 @@
-"""I/O. Where a bridge connects a client to: one target, or one of a file of tokens.
+"""I/O. The target to which a bridge connects a client: the only one, or one of a token file.
 
-The file is read again when it has changed, so that targets come and go without a reload. It is that
-of websockify's plugin TokenFile: ``token: host:port`` on each line, and # begins a comment. A
-target may also be written as for `open`, with its scheme.
+The file is read again when it has changed, so that targets come and go without a reload. Its format
+is that of websockify's plugin TokenFile: ``token: host:port`` on each line, and # begins a comment.
+A target may also be written as for `open`, with its scheme.
 
-A large file takes longer than a turn may, so it is read in slices, one a turn. Clients that come
-meanwhile wait: an old file may name a target that the new one has taken away.
+Reading a large file takes longer than a turn may, so it is read in slices, one in each turn.
+Clients that come meanwhile wait: the old file may name a target that the new one does not.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from wsraw.link.open_options import Opening, check, open_of, read_tokens
 from wsraw.runtime.printable import os_error
 
 LOOK_AGAIN: Final = 1.0
-"""Seconds after which the file is looked at again."""
+"""Seconds after which the file is checked for changes again."""
 
 LARGEST: Final = 4 * 1024 * 1024
-"""Bytes of a file of tokens."""
+"""Bytes of a token file."""
 
 SLICE: Final = 16 * 1024
-"""Bytes of it that are read in a turn: 1 to 2 ms."""
+"""Bytes of the file that are read in a turn: 1 to 2 ms."""
 
 FREED: Final = 1000
-"""Tokens of the old file that are forgotten in a turn."""
+"""Tokens of the old file that are freed in a turn."""
 
 
 class NoTargetError(LookupError):
@@ -55,7 +55,7 @@ class Targets:
         self._reading: Iterator[None] | None = None
 
     def find(self, con: Connection) -> Opening:
-        """What to open for a client; `look` comes first. Raises NoTargetError."""
+        """The target for a client; to be called after `look`. Raises NoTargetError."""
         bridge, token = self.bridge, ""
         target = bridge.to
         if not target:
@@ -79,8 +79,8 @@ class Targets:
     # --- the file ---
 
     def look(self, now: float) -> bool:
-        """Look for changes now and then. Returns whether the file is being read: then call `go_on`
-        once a turn, and `find` once that is over."""
+        """Check the file for changes from time to time. Returns whether it is being read: then call
+        `go_on` once a turn, and `find` once that is over."""
         if self._reading is None and self.bridge.tokens and now >= self._look_at:
             self._look_at = now + LOOK_AGAIN
             self._reading = self._read_if_changed()
@@ -89,7 +89,7 @@ class Targets:
         return self._reading is not None
 
     def go_on(self) -> bool:
-        """Read a slice more. Returns whether there is more to read."""
+        """Read one more slice. Returns whether there is more to read."""
         reading = self._reading
         if reading is not None:
             for _ in reading:
@@ -105,13 +105,13 @@ class Targets:
             if known == self._known:
                 return
             if not stat.S_ISREG(found.st_mode):
-                # To open a pipe, and to read it, would wait for whoever writes to it.
+                # Opening a pipe, and reading it, would wait for its writer.
                 raise ValueError("it is not a regular file")
             tokens: dict[str, str] = {}
             with open(path, "rb") as file:
                 yield from _read_slices(file, tokens)
         except OSError as error:
-            # What was read before stays: a file that is replaced may be missing for a moment.
+            # The old targets stay: a file that is being replaced may be missing for a moment.
             self._trouble = f"the file of tokens cannot be read: {os_error(error)}"
             return
         except ValueError as error:
@@ -127,7 +127,7 @@ class Targets:
 
 
 def _read_slices(file: Any, tokens: dict[str, str]) -> Iterator[None]:
-    """Add the tokens of a file, and pause after each slice but the last. Raises ValueError."""
+    """Add the tokens of a file, and pause after each slice except the last. Raises ValueError."""
     size, line, encoding = 0, 1, "utf-8-sig"
     while data := file.read(SLICE):
         data += file.readline(LARGEST)
@@ -142,7 +142,7 @@ def _read_slices(file: Any, tokens: dict[str, str]) -> Iterator[None]:
 
 
 def token_of(con: Connection) -> str:
-    """The token of a client: the parameter of its path, else that of its query."""
+    """The token of a client: the parameter of its path, or else of its query."""
     params: dict[str, Any] = con.about.get("params", {})
     if "token" in params:
         return str(params["token"])

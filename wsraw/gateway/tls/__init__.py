@@ -1,1 +1,1 @@
-"""TLS: the first message, the engine over memory, contexts, the queue."""
+"""TLS: the first message, the engine over memory buffers, contexts, the queue of handshakes."""

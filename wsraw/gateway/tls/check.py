@@ -1,4 +1,4 @@
-"""I/O. Look at the certificates of listeners without serving anyone, for `wsraw check`."""
+"""I/O. Check the certificates of listeners without serving clients, for `wsraw check`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.tls.server_contexts import ServerContexts
 
 SOON: Final = 14
-"""Days before its end from which a certificate should have been renewed: ACME clients do it 30 days
-before."""
+"""Days before its end by which a certificate should have been renewed: ACME clients renew it 30
+days before."""
 
 DAY: Final = 86400
 
 
 def main(settings: Settings) -> int:
-    """Print a line of JSON with what is wrong and what will soon be; returns 1 if anything is."""
+    """Print a line of JSON with present and imminent problems; return 1 if there are present
+    ones."""
     problems: list[str] = []
     warnings: list[str] = []
     for text in settings.listen:
@@ -44,7 +45,7 @@ def _look_at_times(listen: Listen, problems: list[str], warnings: list[str]) -> 
         except ssl.SSLCertVerificationError as error:
             problems.append(f"{where}: {error.verify_message}")
         except ssl.SSLError:
-            # Whatever else is unusual about it is between it and its clients.
+            # Other oddities of the certificate are a matter for its clients.
             continue
         else:
             if days < SOON:
@@ -52,7 +53,7 @@ def _look_at_times(listen: Listen, problems: list[str], warnings: list[str]) -> 
 
 
 def end_of(cert: str, key: str) -> float:
-    """When a certificate ends, as a time of the epoch, found by a handshake in memory with a client
+    """When a certificate ends, in seconds since 1970, found by a handshake in memory with a client
     that trusts this certificate. Raises SSLCertVerificationError if it is not valid today, and
     SSLError."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

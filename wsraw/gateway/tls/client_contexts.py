@@ -1,8 +1,8 @@
 """I/O. The TLS contexts of opened connections: verifying, unless a handler asks for less.
 
-Making a context reads the system's certificates, which takes tens of milliseconds. So it is done in
-a thread, once for all connections with the same options. Certificates come as text: the worker may
-be on another machine, whose files the gateway cannot read.
+Making a context reads the system's certificates, which takes tens of milliseconds. So this is done
+in a thread, once for all connections with the same options. Certificates come as text: the worker
+may be on another machine, whose files the gateway cannot read.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 log = logging.getLogger("wsraw.gateway")
 
 MOST_CACHED: Final = 64
-"""Contexts kept, those made last. One with the system's certificates holds about 0.5 MiB."""
+"""Contexts that are kept, the newest ones. One with the system's certificates holds about 0.5
+MiB."""
 
 
 class TlsOptions(NamedTuple):
-    """The options of `open` about TLS. `ca`, `cert` and `key` are PEM texts."""
+    """The TLS options of `open`. `ca`, `cert` and `key` are PEM texts."""
 
     verify: bool = True
     ca: str = ""
     cert: str = ""
     key: str = ""
     speaks_http: bool = False
-    """The connection is a WebSocket, which ALPN tells the server."""
+    """The connection is a WebSocket: ALPN tells the server that it uses HTTP."""
 
 
 class OpenTls(NamedTuple):
-    """How an opened connection gets its TLS."""
+    """The TLS options and the context of an opened connection."""
 
     context: Context
     server_name: str
@@ -62,7 +63,7 @@ def make_context(options: TlsOptions) -> Context:
     import ssl
 
     if options.verify:
-        # Between the certificates there may be comments, in any script.
+        # There may be comments between the certificates, in any script.
         plain = options.ca.encode("ascii", "replace").decode()
         try:
             context = ssl.create_default_context(cadata=plain or None)
@@ -73,7 +74,7 @@ def make_context(options: TlsOptions) -> Context:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A server that chooses a cipher with finite-field Diffie-Hellman chooses its group, too: 8192
+    # A server that chooses a cipher with finite-field Diffie-Hellman also chooses its group: 8192
     # bits cost us 230 ms. For TLS 1.3 see client_hello.py.
     ciphers = [cipher["name"] for cipher in context.get_ciphers() if cipher["kea"] != "kx-dhe"]
     context.set_ciphers(":".join(ciphers))
@@ -85,7 +86,8 @@ def make_context(options: TlsOptions) -> Context:
 
 
 def _load(context: Context, pem: str) -> None:
-    """load_cert_chain takes only files; this one is readable for us alone, and deleted at once."""
+    """Load a certificate. load_cert_chain takes only files; this one is readable only for us, and
+    deleted at once."""
     import ssl
     import tempfile
 

@@ -1,9 +1,10 @@
 """Sans-I/O. A TLS peer's first message, read before OpenSSL sees it (RFC 8446, section 4.1).
 
-Two things must be known first: which server a client names, as each can have its own certificate;
-and whether the peer asks for a key exchange that would keep the loop busy. A finite-field group of
-8192 bits costs us 170 ms and a client nothing (the D(HE)at attack), and Python before 3.15 cannot
-disable those groups. Nobody needs them: every such client offers elliptic curves, too.
+Two things must be known first: the server name that a client asks for, because each name can have
+its own certificate; and whether the peer asks for a key exchange that would keep the loop busy. A
+finite-field group of 8192 bits costs us 170 ms and a client nothing (the D(HE)at attack), and
+Python before 3.15 cannot disable those groups. They are not needed: every client that offers them
+also offers elliptic curves.
 
 A client lists its groups at once, but the choice may take a second round, so all of them count. A
 server that we connect to names the group that it wants, in its ServerHello or in a
@@ -20,7 +21,7 @@ HANDSHAKE: Final = 22
 """The first byte of a TLS connection: the content type of its first record."""
 
 MAX_HELLO: Final = 32 * 1024
-"""Bytes; today's largest, with a post-quantum key share and a ticket, have 2 KiB."""
+"""Bytes of a hello; today's largest, with a post-quantum key share and a ticket, have 2 KiB."""
 
 MAX_RECORD: Final = 16 * 1024
 RECORD_HEAD: Final = 5
@@ -45,7 +46,8 @@ ALERT_DECODE_ERROR: Final = bytes((21, 3, 1, 0, 2, 2, 50))
 
 
 class TlsHello(NamedTuple):
-    """The result of reading a hello; with `error` it is refused, and `alert` tells the peer."""
+    """The result of reading a hello. If `error` is set, the hello is refused, and `alert` tells the
+    peer."""
 
     server_name: str = ""
     error: str = ""
@@ -72,7 +74,7 @@ class HelloReader:
 
     def receive_data(self, data: bytes) -> TlsHello | None:
         """Read the hello, if it is complete; None: more bytes are needed. The result does not
-        depend on how the bytes are cut. Never raises."""
+        depend on how the bytes are split. Never raises."""
         buffer, message = self.buffer, self._message
         buffer += data
         if buffer and buffer[0] != HANDSHAKE and not self._of_server:
@@ -102,7 +104,7 @@ class HelloReader:
             if hello is not None:
                 return hello
             if self._start > 2 * MAX_HELLO:
-                # In many tiny records, whose headers are longer than their content.
+                # The hello comes in many tiny records, whose headers are longer than their content.
                 return _TOO_LONG
         return None
 
@@ -138,7 +140,7 @@ def _read_client_hello(body: bytes) -> TlsHello:
         elif kind == _SUPPORTED_GROUPS:
             groups, _ = _take(value, 2)
             numbers = {groups[at : at + 2] for at in range(0, len(groups), 2)}
-            # Unknown groups do not count: browsers put one in front (RFC 8701), and OpenSSL skips
+            # Unknown groups do not count: browsers put one first (RFC 8701), and OpenSSL skips
             # them.
             if any(map(_is_expensive, numbers)) and numbers.isdisjoint(_CURVES):
                 return _EXPENSIVE
@@ -166,7 +168,7 @@ def _read_server_hello(body: bytes) -> TlsHello:
 
 
 def _is_expensive(group: bytes) -> bool:
-    """Whether it is in the range of ffdhe2048 to ffdhe8192 (RFC 7919, section 2)."""
+    """Whether a group is one of ffdhe2048 to ffdhe8192 (RFC 7919, section 2)."""
     return group[0] == 1
 
 

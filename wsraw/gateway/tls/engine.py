@@ -1,13 +1,14 @@
 """Sans-I/O. One end of a TLS connection: ciphertext in, plaintext out, and the other way round.
 
-OpenSSL works on two memory buffers. Nothing that a peer sends raises: what is wrong with it is in
-`error`, and the alert for the peer in `data_to_send`.
+OpenSSL works on two memory buffers. No input of a peer raises: `error` says what is wrong with it,
+and `data_to_send` has the alert for the peer.
 
 Bytes pass through OpenSSL in pieces of one record: its buffers never shrink, and an idle connection
 must not keep the size of its largest read.
 
 OpenSSL is loaded with the first context or connection: it takes 5 MiB, and most gateways have no
-TLS. This module itself is loaded by all of them, as the one on disk may be another version later.
+TLS. This module itself is loaded by all gateways, because the file on disk may later be another
+version.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PIECE: Final = 16 * 1024
 """Bytes of plaintext in the largest record (RFC 8446, section 5.1)."""
 
 MOST_NAMES: Final = 100
-"""Alternative names of a client's certificate that handlers see; `sha256` covers them all."""
+"""Alternative names in a client's certificate that handlers see; `sha256` covers all of them."""
 
 _SHORT: Final = {
     "commonName": "CN",
@@ -36,11 +37,11 @@ _SHORT: Final = {
     "streetAddress": "STREET",
     "userId": "UID",
 }
-"""RFC 4514, section 3."""
+"""Short names of attributes (RFC 4514, section 3)."""
 
 
 class TlsEngine:
-    """A TLS connection; `handshake` until it is `established`."""
+    """A TLS connection; call `handshake` until it is `established`."""
 
     __slots__ = ("_incoming", "_object", "_outgoing", "ended", "error", "established")
 
@@ -62,7 +63,7 @@ class TlsEngine:
         self.error = ""
 
     def handshake(self, data: bytes) -> None:
-        """Take bytes of the peer and go as far as they allow. The only expensive step."""
+        """Take bytes of the peer, and go as far as they allow. Only this step is expensive."""
         try:
             self._incoming.write(data)
             self._object.do_handshake()
@@ -74,7 +75,8 @@ class TlsEngine:
 
     @property
     def has_more(self) -> bool:
-        """Whether bytes came with the end of the handshake that `receive_data` has not returned."""
+        """Whether the bytes at the end of the handshake included some that `receive_data` has not
+        returned."""
         return self._incoming.pending > 0
 
     def receive_data(self, data: bytes) -> bytes:
@@ -107,13 +109,13 @@ class TlsEngine:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            # The same, after we have sent close_notify ourselves.
+            # The peer has answered our close_notify.
             self.ended = True
         except ssl.SSLError as error:
             self.error = explain(error)
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
-        """Take plaintext, return ciphertext, behind whatever else waited to be sent."""
+        """Take plaintext, and return its ciphertext after everything else that waits to be sent."""
         view = memoryview(data)
         parts = [self._outgoing.read()] if self._outgoing.pending else []
         try:
@@ -125,19 +127,20 @@ class TlsEngine:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def data_to_send(self) -> bytes:
-        """What TLS itself has to send: its handshake, alerts, answers to key updates."""
+        """The bytes that TLS itself has to send: its handshake, alerts, answers to key updates."""
         return self._outgoing.read() if self._outgoing.pending else b""
 
     def close(self) -> None:
-        """Queue close_notify, without which the peer cannot tell an end from a lost connection."""
+        """Queue close_notify: without it, the peer cannot distinguish an end from a lost
+        connection."""
         try:
             self._object.unwrap()
         except (ssl.SSLError, ValueError):
-            # The peer has not sent its own; we do not wait for that.
+            # The peer has not sent its own; we do not wait for it.
             pass
 
     def about(self, server_name: str) -> dict[str, Any]:
-        """What handlers are told, once it is established."""
+        """The TLS facts for handlers, once it is established."""
         cipher = self._object.cipher()
         about: dict[str, Any] = {
             "version": self._object.version() or "",
@@ -154,7 +157,7 @@ class TlsEngine:
         return about
 
     def _read_certificate(self) -> dict[str, Any]:
-        """The peer's certificate as Python reads it; empty if it cannot: an authority may have
+        """The peer's certificate as Python reads it; empty if that fails: an authority may have
         signed names that are not text."""
         try:
             return dict(self._object.getpeercert() or {})
@@ -163,7 +166,7 @@ class TlsEngine:
 
 
 def explain(error: ssl.SSLError) -> str:
-    """OpenSSL's error as a phrase for people."""
+    """An error of OpenSSL as a phrase for people."""
     why = getattr(error, "verify_message", "")
     if why:
         return f"the certificate was not accepted: {why}"
@@ -194,7 +197,7 @@ def _distinguished(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
 
 
 def _escaped(value: str) -> str:
-    """Escape a value (RFC 4514, section 2.4), so that it cannot contain another part."""
+    """Escape a value (RFC 4514, section 2.4), so that it cannot contain another attribute."""
     text = "".join(f"\\{c}" if c in '"+,;<>\\' else c for c in value).replace("\0", "\\00")
     if text.startswith((" ", "#")):
         text = "\\" + text

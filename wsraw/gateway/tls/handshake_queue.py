@@ -1,8 +1,8 @@
-"""I/O. TLS handshakes queue up: each is expensive, and open connections must not wait for them.
+"""I/O. The queue of TLS handshakes: each is expensive, and open connections must not wait for them.
 
-A full handshake costs the server about a millisecond of CPU time; a thousand that arrive at once
-would be a second in which nobody else is served. So they queue up here, in order of arrival, and
-each turn of the loop works on them until its share of CPU time is used up.
+A full handshake costs the server about a millisecond of CPU time; a thousand at once would be a
+second in which no other client is served. So handshakes queue here, in order of arrival, and each
+turn of the loop works on them until its share of CPU time is used up.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ BUDGET: Final = 0.003
 
 
 class Queued(Protocol):
-    """What can wait in the queue."""
+    """An item of the queue."""
 
     def take_turn(self, data: bytes) -> object:
-        """Go one step with the bytes that have come."""
+        """Take one step with the bytes that have come."""
 
     def handle_fault(self, error: BaseException) -> object:
-        """End: that step has raised."""
+        """End, because that step has raised."""
 
 
 class HandshakeQueue:
-    """Handshakes that wait for their turn, and how many have ended."""
+    """Handshakes that wait for their turn, and counts of those that have ended."""
 
     def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
         self._clock = clock
         self.waiting: dict[Queued, bytes] = {}
-        """With the bytes that each peer has sent."""
+        """Waiting handshakes, each with the bytes that its peer has sent."""
         self.completed = 0
         self.failed = 0
 
@@ -43,10 +43,10 @@ class HandshakeQueue:
         }
 
     def work(self) -> None:
-        """Take one turn's share: as long as the budget lasts, at least one step."""
+        """Use one turn's share: take steps as long as the budget lasts, but at least one."""
         waiting = self.waiting
         end = self._clock() + BUDGET
-        # One that queues up again meanwhile does so behind the others.
+        # A handshake that queues again meanwhile comes after the others.
         for _ in range(len(waiting)):
             handshake = next(iter(waiting))
             data = waiting.pop(handshake)

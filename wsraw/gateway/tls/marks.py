@@ -1,7 +1,7 @@
 """I/O. The socketpair between a gateway and a pump, which does the TLS of a connection.
 
-What a unix socket cannot tell, a mark does: a byte that goes with a descriptor. A read may return
-what was sent before it, and the mark as its last byte (unix(7)).
+A mark tells what a unix socket itself cannot: a byte that is sent with a descriptor. A read may
+return earlier data, and the mark as its last byte (unix(7)).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from functools import cache
 from typing import Final
 
 PUMP_BUFFER: Final = 64 * 1024
-"""Bytes on their way from one end to the other that we ask the system for."""
+"""Size in bytes of a direction's buffer that we ask the system for."""
 
 MARK_BUFFER: Final = 192 * 1024
-"""The same once a mark is sent, for which there is always room so."""
+"""Size in bytes of the buffer once a mark is sent, so that there is always room for it."""
 
 MARK_ROOM: Final = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 """Bytes of ancillary data for one descriptor."""
 
 LONGEST_REASON: Final = 1024
-"""Bytes of the reason of a loss: far less than a pipe takes at once."""
+"""Bytes of the reason of a loss: far fewer than a pipe takes at once."""
 
 
 class PumpMark(Enum):
-    """What is said beside data. The values are on the wire between two versions."""
+    """A message beside the data. Two versions exchange these values."""
 
     END = b"E"
-    """From the gateway: nothing more comes. Without it, the end of the socket is the death of the
+    """From the gateway: nothing more comes. An end of the socket without it is the death of the
     gateway."""
     RESET = b"R"
     """From the gateway: reset the connection."""
@@ -41,7 +41,7 @@ class PumpMark(Enum):
 
 
 def send_mark(sock: socket.socket, mark: PumpMark, why: str = "") -> None:
-    """Send a mark behind all that was sent before, unless the other end is gone."""
+    """Send a mark after all earlier data, unless the other end is gone."""
     assert sys.platform != "win32"
     number, is_own = blank(), False
     if why:
@@ -59,7 +59,7 @@ def send_mark(sock: socket.socket, mark: PumpMark, why: str = "") -> None:
 
 
 def receive(sock: socket.socket, size: int) -> tuple[bytes, PumpMark | None, str]:
-    """At most `size` bytes, none at the end; a mark that came behind them, and its reason. Raises
+    """At most `size` bytes, b"" at the end; a mark that came after them, and its reason. Raises
     BlockingIOError or OSError."""
     assert sys.platform != "win32"
     data, rights, _, _ = sock.recvmsg(size, MARK_ROOM)
@@ -70,7 +70,7 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, PumpMark | None, str
         numbers = array("i")
         numbers.frombytes(told[: len(told) - len(told) % numbers.itemsize])
         for number in numbers:
-            # A pipe with nothing more to come, or /dev/null: neither blocks.
+            # A closed pipe, or /dev/null: neither blocks.
             why = os.read(number, LONGEST_REASON).decode("utf-8", "replace")
             os.close(number)
     return data[:-1], PumpMark(data[-1:]), why
@@ -78,5 +78,5 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, PumpMark | None, str
 
 @cache
 def blank() -> int:
-    """A descriptor that says nothing."""
+    """A descriptor without a message."""
     return os.open(os.devnull, os.O_RDONLY)

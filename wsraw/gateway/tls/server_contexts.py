@@ -1,7 +1,7 @@
 """I/O. The TLS contexts of listeners, made from the files that the settings name.
 
-If something is wrong with a file, the error is one line that says what to do. On `reload` all files
-are loaded anew, or none; open connections keep the context that they have.
+If something is wrong with a file, the error is one line that says what to do. `reload` loads all
+files again, or none; open connections keep their context.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ CLIENTS: Final = {"none": "CERT_NONE", "optional": "CERT_OPTIONAL", "required": 
 
 
 class _EncryptedError(Exception):
-    """OpenSSL asks for a password, which nobody could type."""
+    """OpenSSL asks for a password, and there is no terminal to type it."""
 
 
 class ServerContexts:
-    """The contexts of a listener: a default, and others for the names that clients ask for."""
+    """The contexts of a listener: a default one, and those for the names that clients ask for."""
 
     def __init__(self, listen: Listen) -> None:
-        """Raises ValueError, with what to do."""
+        """Raises ValueError, with advice."""
         self.is_required = listen.tls == "required"
-        """Plain bytes are refused."""
+        """Connections without TLS are refused."""
         pairs = tls_pairs(listen)
         contexts = [_context(listen, pair) for pair in pairs]
         self.ends = {pair.cert: not_after(_read(pair.cert, "tls_cert")) for pair in pairs}
-        """When the certificate of each file ends, in seconds since 1970; None: unknown."""
+        """When the certificate in each file ends, in seconds since 1970; None: unknown."""
         self._default = contexts[0]
         self._of_names = {
             name: context
@@ -53,7 +53,8 @@ def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion[VERSIONS[listen.tls_min_version]]
-    # It is expensive for the server alone, and nobody needs it (RFC 9325, section 3.5).
+    # Renegotiation is expensive for the server alone, and no client needs it (RFC 9325, section
+    # 3.5).
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     pem = _read(pair.cert, "tls_cert")
@@ -75,7 +76,7 @@ def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
         raise ValueError(f"tls_cert: {pair.cert}: {error.strerror or error}") from error
     context.verify_mode = ssl.VerifyMode[CLIENTS[listen.tls_client_auth]]
     if listen.tls_client_ca:
-        # Between the certificates there may be comments, in any script.
+        # There may be comments between the certificates, in any script.
         pem = _read(listen.tls_client_ca, "tls_client_ca")
         try:
             context.load_verify_locations(cadata=pem.decode("ascii", "ignore"))

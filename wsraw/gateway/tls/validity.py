@@ -1,5 +1,5 @@
-"""Sans-I/O. How long a certificate is valid: read from its DER (RFC 5280, section 4.1), as the
-library tells that only of a peer's certificate, and only of a valid one."""
+"""Sans-I/O. How long a certificate is valid, read from its DER (RFC 5280, section 4.1): the ssl
+module reports that only for a peer's valid certificate."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def not_after(pem: bytes) -> float | None:
 
 
 def _not_after(der: bytes) -> float:
-    """Raises ValueError or IndexError for what is not a certificate."""
+    """When a certificate ends. Raises ValueError or IndexError for other data."""
     _, certificate, _ = _element(der)
     _, fields, _ = _element(certificate)
     tag, _, rest = _element(fields)
     if tag == VERSION:
-        # It is left out in version 1.
+        # Version 1 leaves the field out.
         _, _, rest = _element(rest)
     for _ in ("signature algorithm", "issuer"):
         _, _, rest = _element(rest)
@@ -45,7 +45,7 @@ def _not_after(der: bytes) -> float:
     tag, end, _ = _element(rest)
     text = end.decode("ascii")
     if tag == UTC_TIME:
-        # Two digits of the year; those below 50 are of this century.
+        # Years have two digits; those below 50 are in this century.
         text = ("20" if text[:2] < "50" else "19") + text
     elif tag != GENERALIZED_TIME:
         raise ValueError("no time")
