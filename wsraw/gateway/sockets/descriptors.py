@@ -29,7 +29,8 @@ class Descriptors:
         self.expect(workers)
 
     def expect(self, workers: int) -> None:
-        """Reserve descriptors for so many workers, and at least for those expected at the start."""
+        """Reserve descriptors for this many workers, and at least for those expected at the
+        start."""
         if self.limit and ARE_NUMBERED:
             self._top = self.limit - reserve(self.limit, max(workers, self._workers))
 

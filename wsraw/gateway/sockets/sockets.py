@@ -354,7 +354,8 @@ class Sockets:
         self.registry.outgoing.close_overflowing(self.loop.now)
 
     def flush(self) -> None:
-        """Write each dirty connection once, then close what has ended: never inside a callback.
+        """Write each dirty connection once, then close endpoints that have ended: never inside a
+        callback.
 
         After a message to a large group, or a flood of answers, the rest waits for the next turns,
         so that it does not hold up other connections.
