@@ -1,7 +1,7 @@
 """Sans-I/O. The gateway's end of the worker link: one session with one worker.
 
-A session number fences: a batch of another session, or one that acks what this session does not
-hold, is dropped whole. Nothing that a worker sends raises anything but LinkError.
+A session number fences: a batch of another session, or one that acks events which are not in
+flight, is dropped whole. No input of a worker raises anything but LinkError.
 """
 
 from __future__ import annotations
@@ -46,33 +46,33 @@ MOST_OWED: Final = 10_000
 """Refusals, and values in answers, that a worker can cause in a turn."""
 
 LONGEST_WHY: Final = 200
-"""Characters of a reason: it may quote what was wrong."""
+"""Characters of a reason, because it may quote the wrong data."""
 
 
 NOTHING: Final = range(0)
 
 
 class GatewayEnd(Generic[Owner]):
-    """The dialog with one worker, known by the identity of its link: its batches in, batches
-    for it out. What is in flight belongs to an owner of the caller's choice."""
+    """The dialog with one worker, known by the identity of its link: its batches in, batches for it
+    out. The caller chooses what events in flight belong to (`Owner`)."""
 
     def __init__(self, identity: bytes, decoder: Decoder, is_remote: bool = False) -> None:
         self.identity = identity
         self.window: Window[Owner] = Window(is_remote)
         self.state: LinkState = NEW
         self.number = 0
-        """Of the session; never given twice while a gateway lives."""
+        """The number of the session; never given twice while a gateway lives."""
         self.pool = ""
         self.instance = ""
         self.language = ""
         self.batches = 0
-        """Those that had the number of this session."""
+        """Batches with the number of this session."""
         self.batch_acks = 0
         """Events that the last batch acks."""
         self.dropped = 0
-        """Batches of another session, or with acks that are wrong."""
+        """Batches of another session, or with wrong acks."""
         self.owed = 0
-        """What the worker is to be told in answer to its own commands; see MOST_OWED."""
+        """Records that answer the worker's own commands; see MOST_OWED."""
         self.parts = Parts()
         """Commands that wait for the ack of their event."""
         self._kept = self.parts.kept
@@ -87,21 +87,22 @@ class GatewayEnd(Generic[Owner]):
     # --- batches in ---
 
     def receive(self, data: bytes | memoryview) -> list[Any]:
-        """The records of a batch, in order, None for those left out (the worker is told).
+        """The records of a batch, in order, with None for those left out (the worker is told).
 
-        Without a session in front only a hello counts, and then it is all that is given.
-        A batch of another session, or one that acks what is not in flight, gives nothing at all. A
-        part of an event gives nothing, and the batch with its ack gives all of its commands. Raises
-        LinkError for what is not a batch, or no part of an event: the session cannot go on.
+        Without a session number only a hello counts, and then only the hello is returned. A batch
+        of another session, or with an ack of an event that is not in flight, returns nothing. A
+        part of an event returns nothing, and the batch with its ack returns all of its commands.
+        Raises LinkError for data that is not a batch, or not a valid part: then the session cannot
+        continue.
         """
         session, records, wrong = self._decoder.decode(data)
         if self.state is NEW or not session:
-            # In a running session a hello says that the worker knows nothing of it any more.
+            # In a running session, a hello says that the worker has lost its state.
             return [record for record in records if type(record) is Hello]
         if session != self.number:
             self.dropped += 1
             return []
-        # A dropped one counts, too: the worker, which has sent it, counts it.
+        # A dropped batch counts, too, because the worker, which has sent it, counts it.
         self.batches += 1
         if not self._holds_all(records):
             self.dropped += 1
@@ -113,7 +114,7 @@ class GatewayEnd(Generic[Owner]):
         return records
 
     def _with_parts(self, records: list[Any], size: int) -> list[Any]:
-        """The same where there are parts, or where this may be one."""
+        """The records of a batch if there are parts, or if this may be one."""
         if self.batch_acks:
             return self.parts.join(records, self.batches)
         if not records or type(records[-1]) is not Part:
@@ -126,11 +127,11 @@ class GatewayEnd(Generic[Owner]):
 
     @property
     def joined_size(self) -> int:
-        """Bytes of the parts that the present batch has brought to an end."""
+        """Bytes of the parts that the present batch completes."""
         return self.parts.joined_size if self.parts.joined_by == self.batches else 0
 
     def _holds_all(self, records: list[Any]) -> bool:
-        """Whether every acked seq is in flight, once. Never loops over a range it was given."""
+        """Whether each acked seq is in flight, once. Never loops over a range from outside."""
         in_flight = self.window.in_flight
         count = 0
         # Most batches have one ack, and need no set.
@@ -167,7 +168,7 @@ class GatewayEnd(Generic[Owner]):
         *,
         shield: bool = False,
     ) -> None:
-        """The hello was good: begin the session. `shield`: it may give back events."""
+        """The hello was accepted: begin the session. `shield`: the worker may give back events."""
         self.state = after(self.state, LinkStep.WELCOME)
         self.number = session
         self.pool = hello.pool
@@ -189,19 +190,20 @@ class GatewayEnd(Generic[Owner]):
         ]
 
     def deliver(self, event: Event, owner: Owner, size: int, now: float) -> None:
-        """Send an event and put it in flight. The caller has asked the window for room."""
+        """Send an event and put it in flight. The caller has checked that the window has room."""
         self.window.add(event, owner, size, now)
         if size > WINDOW_BYTES:
             self._has_large = True
         self._out.append(event)
 
     def notice(self, record: Record) -> None:
-        """Send a notice; it keeps its place among the events."""
+        """Send a notice, in order with the events."""
         self._out.append(record)
 
     def refuse(self, index: int, why: str, ref: int = 0) -> None:
-        """Tell the worker that a record of its current batch was left out. Of thousands in a turn
-        it is not told each: nobody reads them, and they need memory. `ref`: of a question."""
+        """Tell the worker that a record of its current batch was left out. Beyond MOST_OWED in a
+        turn, the worker is not told: it could not use thousands of them, and they take memory.
+        `ref`: that of a query."""
         if self.owed < MOST_OWED:
             self.owed += 1
             batch, index = self.parts.place(self.batches, index)
@@ -214,8 +216,8 @@ class GatewayEnd(Generic[Owner]):
             self._out.append(Drain(deadline))
 
     def take_back(self, batches: Iterable[bytes]) -> None:
-        """The last batches, the oldest first, will never leave the gateway, as the session is about
-        to end: the worker cannot have seen their events."""
+        """The last batches, the oldest first, will never leave the gateway, because the session is
+        about to end: the worker cannot have seen their events."""
         for batch in batches:
             session, records, _ = worker_decoder().decode(batch)
             for record in records:
@@ -224,7 +226,8 @@ class GatewayEnd(Generic[Owner]):
                     return
 
     def end(self) -> list[InFlight[Owner]]:
-        """The session is over, for whatever reason: give what was in flight, in order."""
+        """The session is over, for whatever reason: return the events that were in flight, in
+        order."""
         self.state = after(self.state, LinkStep.BYE)
         unsent = {id(record) for record in self._out}
         flights = self.window.clear()
@@ -238,7 +241,8 @@ class GatewayEnd(Generic[Owner]):
     # --- batches out ---
 
     def data_to_send(self) -> bytes | None:
-        """The records since the last call as a batch, or None; of a large event there are more."""
+        """The records since the last call as a batch, or None. With a large event among them, there
+        are further batches."""
         out = self._out
         if not out:
             return None
@@ -251,7 +255,8 @@ class GatewayEnd(Generic[Owner]):
 
     def _encode_less(self, out: list[Record]) -> bytes:
         """A batch of as many of the records as one may carry: thousands of connections can come
-        with a large state each. (No record alone is longer: settings and the link see to that.)"""
+        with a large state each. (A single record always fits: settings and the link ensure
+        that.)"""
         data = b""
         while not data or (len(data) > LARGEST_BATCH and len(out) > 1):
             half = max(1, len(out) // 2)
@@ -261,7 +266,8 @@ class GatewayEnd(Generic[Owner]):
         return data
 
     def _cut(self, out: list[Record]) -> list[Record]:
-        """A large event alone, or what is before it: together they may be too long for a batch."""
+        """A large event alone, or the records before it: together they may be too long for a
+        batch."""
         for index, record in enumerate(out):
             if type(record) is OnMessage and len(record.data) > WINDOW_BYTES - COPIED_BELOW:
                 end = max(index, 1)
@@ -277,5 +283,5 @@ def who() -> bytes:
 
 
 def refusal(why: str, session: int = 0) -> bytes:
-    """The batch that tells a worker why it is shut out, from the beginning or out of a session."""
+    """The batch that tells a worker why it is rejected, at its hello or during a session."""
     return encode([session, Refused(0, 0, why)])

@@ -1,8 +1,8 @@
-"""Sans-I/O. What `open` may ask for: target, options and the request of a WebSocket, checked; and
-what bridges ask for.
+"""Sans-I/O. Checks of the arguments of `open`: target, options and the request of a WebSocket; also
+for bridges.
 
-The worker checks at the call of the handler, so that a mistake is an exception there. The
-gateway checks the same once more: a worker in another language may send anything.
+The worker checks them when a handler calls `open`, so that a mistake is an exception there. The
+gateway checks them again: a worker in another language may send anything.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from wsraw.link.records import Open
 from wsraw.link.rules import NAME, OF_REQUESTS, QUOTED, header_problem, split_host_port
 
 LONGEST_TIMEOUT: Final = 1e9
-"""Seconds; a clock that adds more loses its milliseconds, or its mind."""
+"""Seconds of a timeout; a clock that adds more loses its milliseconds, or overflows."""
 
 MOST_REQUEST: Final = 64 * 1024
-"""Characters of a target, and of all that a request says, each."""
+"""Characters of a target, and of all texts of a request."""
 
 MOST_PEM: Final = 1024 * 1024
-"""Characters of each PEM text; all authorities of a Linux system take a quarter of that."""
+"""Characters of each PEM text; all authorities of a Linux system are a quarter of that."""
 
 LONGEST_NAME: Final = 1024
-"""Characters of the name of a connection."""
+"""Characters in the name of a connection."""
 
 LONGEST_HOST: Final = 255
-"""Characters of a host's name (RFC 1035, section 2.3.4)."""
+"""Characters in the name of a host (RFC 1035, section 2.3.4)."""
 
 
 class Target(NamedTuple):
@@ -61,7 +61,7 @@ class Proxy(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """An `open` that was found good, and can be dialled."""
+    """A valid `open`, which can be dialled."""
 
     shown: str
     """The target without user and password: what handlers, logs and status show."""
@@ -69,35 +69,35 @@ class Opening(NamedTuple):
     kind: str
     """`raw` or `websocket`."""
     login: str
-    """What user and password of the target are as the header Authorization; empty without any."""
+    """User and password of the target, as the header Authorization; empty if there are none."""
     url: str
     headers: list[tuple[str, str]]
-    """What the request of a WebSocket says beside the handshake; later ones replace earlier ones.
-    Host is the first of them."""
+    """Headers of a WebSocket's request beside those of the handshake; later ones replace earlier
+    ones. Host is the first one."""
     server_name: str
-    """Who a server with TLS must prove to be."""
+    """The name that a server with TLS must prove to have."""
     subprotocols: Sequence[str] = ()
     during: int = 0
-    """The connection whose event asks for it; 0: none does."""
+    """The connection whose event asks for this one; 0: none."""
     couple: int | None = None
-    """The connection that shares flow control with it; 0: none does, None: that of `during`."""
+    """The connection that shares flow control with this one; 0: none. None: the one of `during`."""
     name: str = ""
     reconnect: bool = False
     proxy: Proxy | str | None = None
-    """Through which it is opened. An empty text: none; None: as the gateway is set."""
+    """The proxy to connect through. "": none; None: as in the gateway's settings."""
     connect_timeout: float | None = None
-    """Seconds until it must be open; None: as the gateway is set."""
+    """Seconds until it must be open; None: as in the gateway's settings."""
     deflate: bool | None = None
     verify: bool = True
     ca: str = ""
     cert: str = ""
     key: str = ""
     preface: bytes | None = None
-    """Of a bridge: what its target gets before anything else, such as a PROXY header."""
+    """For a bridge: bytes that its target gets before everything else, such as a PROXY header."""
 
 
 def check(open_: Open) -> Opening:
-    """Read an `open`. Raises ValueError, with what to write instead, for what cannot be done."""
+    """Read an `open`. Raises ValueError, with advice, for one that is impossible."""
     for field in ("target", "protocol", "url", "host", "orig"):
         why = _text(MOST_REQUEST)(getattr(open_, field))
         if why:
@@ -141,12 +141,12 @@ _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 
 
 def is_websocket_target(target: str) -> bool:
-    """Whether a target alone says that it is a WebSocket."""
+    """Whether a target alone shows that it is a WebSocket."""
     return target.startswith(("ws://", "wss://"))
 
 
 def parse_target(target: str) -> Target:
-    """Raises ValueError, with what to write instead, for what cannot be dialled."""
+    """Read a target. Raises ValueError, with advice, for one that cannot be dialled."""
     shown = _hide_login(target)
     scheme, separator, rest = target.partition("://")
     if not separator:
@@ -172,7 +172,7 @@ def parse_target(target: str) -> Target:
 
 
 def is_local(target: Target) -> bool:
-    """Whether a target is on this machine, and so is reached without the proxy that is set."""
+    """Whether a target is on this machine, and so is reached without the configured proxy."""
     if target.path or target.host.lower() == "localhost":
         return True
     try:
@@ -183,12 +183,12 @@ def is_local(target: Target) -> bool:
 
 _PROXY_PORTS: Final = {"http": 80, "socks5": 1080}
 _LONGEST_LOGIN: Final = 255
-"""Bytes of a user, and of a password (RFC 1929)."""
+"""Bytes of a user name, and of a password (RFC 1929)."""
 
 
 def parse_proxy(text: str) -> Proxy:
-    """Read `http://[USER:PASSWORD@]HOST:PORT` or `socks5://…`. Raises ValueError, which does not
-    show what may be a password."""
+    """Read `http://[USER:PASSWORD@]HOST:PORT` or `socks5://…`. Raises ValueError that does not show
+    what may be a password."""
     scheme, separator, rest = text.partition("://")
     kind = "socks5" if scheme == "socks5h" else scheme
     if kind not in _PROXY_PORTS or not separator:
@@ -223,7 +223,7 @@ def _split_scheme(target: str) -> tuple[str, str]:
 
 
 def _split_login(target: str) -> tuple[str, str]:
-    """A target without user and password, and those as the header Authorization."""
+    """A target without user and password, and these as the header Authorization."""
     if target.startswith("unix:"):
         return target, ""
     scheme, rest = _split_scheme(target)
@@ -238,7 +238,8 @@ def _split_login(target: str) -> tuple[str, str]:
 
 
 def _hide_login(target: str) -> str:
-    """A target that may be wrong, for an error: nothing of it that may be a password or a token."""
+    """A target that may be invalid, for an error, without anything that may be a password or a
+    token."""
     scheme, rest = _split_scheme(target)
     if target.startswith("unix:"):
         return target
@@ -246,12 +247,12 @@ def _hide_login(target: str) -> str:
     if not query:
         _, at, host = rest.rpartition("@")
         return f"{scheme}{'…@' if at else ''}{host}"
-    # Which of the two comes first nobody can tell: a password may have a ? in it.
+    # It is not certain which of the two comes first: a password may contain a ?.
     return f"{scheme}…" if "@" in rest else f"{scheme}{before}?…"
 
 
 def without_path(target: str) -> str:
-    """A target whose path and query are the argument `url`'s instead."""
+    """A target with the path and query of the argument `url`."""
     scheme, rest = _split_scheme(target)
     return target if target.startswith("unix:") else scheme + _authority(rest)
 
@@ -294,8 +295,8 @@ def _headers_of(
 
 
 def _host_of(target: Target) -> str:
-    """As the header has it: without the port that goes without saying (RFC 9110, section 4.2), and
-    without the zone of an address, which means nothing to others (RFC 6874)."""
+    """The host for the header: without the default port (RFC 9110, section 4.2), and without the
+    zone of an address, which has no meaning on other machines (RFC 6874)."""
     if target.path:
         return "localhost"
     host = target.host.partition("%")[0]
@@ -313,7 +314,7 @@ def _host_of(target: Target) -> str:
 
 
 def _options_of(open_: Open) -> dict[str, Any]:
-    """The options that are known, each of its type; those that are None are left out."""
+    """The known options, each with the right type; those that are None are left out."""
     options = {}
     for name, test in _TESTS.items():
         value = open_.options.get(name)
@@ -390,7 +391,7 @@ _TESTS: Final[dict[str, Callable[[Any], str]]] = {
 
 
 def _is_unicode(text: str) -> bool:
-    """Half a surrogate pair, as broken JSON has it, cannot be sent."""
+    """Whether a text can be sent: half a surrogate pair, as in broken JSON, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -402,7 +403,8 @@ _SERVER_NAME: Final = re.compile(r"(?!\.)[-_.0-9a-zA-Z]+")
 
 
 def _check_server_name(name: str) -> None:
-    """What TLS can ask a server for: a host's name, or an address."""
+    """Raises ValueError unless TLS can ask a server for this name: the name of a host, or an
+    address."""
     with suppress(ValueError):
         ipaddress.ip_address(name)
         return
@@ -417,7 +419,7 @@ def _check_server_name(name: str) -> None:
 
 
 class BridgeView(Protocol):
-    """What matters here of a table of the setting `bridges`."""
+    """The part of a table of `bridges` that matters here."""
 
     @property
     def subprotocols(self) -> tuple[str, ...]: ...
@@ -432,9 +434,8 @@ class BridgeView(Protocol):
 
 
 def open_of(bridge: BridgeView, target: str, offered: Sequence[str] | None = None) -> Open:
-    """The `open` for a target of a bridge; `offered` are the subprotocols of its client, for a
-    target that is a WebSocket; None: the client is raw. Raises ValueError for a header that cannot
-    be set."""
+    """The `open` for a target of a bridge. `offered`: the subprotocols of its client, for a
+    WebSocket target; None: the client is raw. Raises ValueError for a header that cannot be set."""
     options: dict[str, Any] = {"verify": bridge.verify, "couple": 0}
     if bridge.server_name:
         options["server_name"] = bridge.server_name
@@ -448,7 +449,8 @@ def open_of(bridge: BridgeView, target: str, offered: Sequence[str] | None = Non
 
 
 def set_headers(bridge: BridgeView, headers: Mapping[str, str]) -> dict[str, str]:
-    """These headers, with those that the bridge sets in place of them. Raises ValueError."""
+    """These headers, with the bridge's own headers in place of those of the same names. Raises
+    ValueError."""
     found = dict(headers)
     for text in bridge.set_headers:
         name, colon, value = (part.strip(" \t") for part in text.partition(":"))
@@ -469,8 +471,8 @@ def path_of_target(target: str) -> str:
 
 
 def read_tokens(text: str, first: int = 1) -> dict[str, str]:
-    """The targets of a file of tokens: `token: target` on each line. Raises ValueError with the
-    number of a line that is something else; that of the first is given."""
+    """The targets in a token file: `token: target` on each line. Raises ValueError with the number
+    of an invalid line; `first` is the number of the first line."""
     found = {}
     for number, line in enumerate(text.splitlines(), first):
         line = line.strip()

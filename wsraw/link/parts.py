@@ -1,4 +1,4 @@
-"""Sans-I/O. What the gateway keeps of events whose commands come in several batches.
+"""Sans-I/O. Commands of events that come in several batches, kept by the gateway.
 
 Each batch but the last one of such an event ends in `part`. Its commands wait here until the ack of
 the event has come, and are dropped if the session ends before that.
@@ -21,7 +21,7 @@ class KeptPart(NamedTuple):
     """The number of its batch."""
     records: list[Any]
     size: int
-    """Bytes that they count for."""
+    """Bytes that the commands count."""
 
 
 class Parts:
@@ -29,21 +29,21 @@ class Parts:
 
     def __init__(self) -> None:
         self.kept: list[KeptPart] = []
-        """Always the same list."""
+        """The kept parts; always the same list."""
         self.size = 0
-        """Bytes that all of them count for; at most EVENT_LIMIT."""
+        """Bytes that all kept commands count; at most EVENT_LIMIT."""
         self.hold: Callable[[int], object] = lambda size: None
-        """Told how many more bytes are kept, or fewer."""
+        """Called with the number of bytes that are kept in addition; negative if fewer are kept."""
         self.joined_by = 0
-        """The number of the last batch whose acks have brought parts to an end."""
+        """The number of the last batch whose acks have completed parts."""
         self.joined_size = 0
-        """Bytes that those parts counted for."""
+        """Bytes that those parts counted."""
         self._joined: list[tuple[int, int]] = []
-        """For each of them the number of its batch, and how many records it had."""
+        """For each of those parts, the number of its batch, and how many records it had."""
 
     def keep(self, records: list[Any], batch: int, size: int) -> None:
         """Keep the commands of a batch of `size` bytes, whose last record is `part`. Raises
-        LinkError if that is too much, or if the session ends among them."""
+        LinkError if they are too many, or contain the end of the session."""
         part: Part = records.pop()
         if Bye in set(map(type, records)):
             raise LinkError(f"bye in a part of event {part.seq}")
@@ -59,13 +59,13 @@ class Parts:
         self.hold(size)
 
     def join(self, records: list[Any], batch: int) -> list[Any]:
-        """The records of a batch with acks, behind the parts of the events that these are for."""
+        """The records of a batch with acks, after the kept commands of the acked events."""
         acks = []
         for record in records:
             if type(record) is Ack:
                 acks.append(range(record.first, record.last + 1))
             elif type(record) is Bye:
-                # What is behind it is ignored: those events come again.
+                # Further records are ignored: those events come again.
                 break
         ended = [kept for kept in self.kept if any(kept.seq in seqs for seqs in acks)]
         if not ended:
@@ -81,7 +81,7 @@ class Parts:
         return whole + records
 
     def place(self, batch: int, index: int) -> tuple[int, int]:
-        """The batch, and the place in it, of a record that `join` has put at `index`."""
+        """The batch, and the index in it, of a record that `join` has put at `index`."""
         if batch == self.joined_by:
             for number, count in self._joined:
                 if index < count:
@@ -90,6 +90,6 @@ class Parts:
         return batch, index
 
     def clear(self) -> None:
-        """The session is over: drop them."""
+        """The session is over: drop all parts."""
         self.kept.clear()
         self._count(-self.size)

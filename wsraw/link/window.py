@@ -1,7 +1,7 @@
 """Sans-I/O. Credit: how many events a worker may have in flight, and whether it takes too long.
 
-Little work is outstanding: the window is what a worker does in 5 ms, so that a move, a drain or a
-death has little to wait for or to repeat. How long an event takes is learned from the acks.
+The window is small: it holds what a worker does in 5 ms, so that a move or a drain has little to
+wait for, and a death little to repeat. The time of an event is measured from the acks.
 
 Time comes in as `now`, in seconds.
 """
@@ -15,35 +15,39 @@ from typing import Final, Generic, TypeVar
 from wsraw.link.records import Ack, Event, Lean
 
 WORK_AHEAD: Final = 0.005
-"""Seconds of work that may wait at a worker: enough to hide the round trip, little to wait for."""
+"""Seconds of work that may wait at a worker: enough to hide the round trip, and little to wait
+for."""
 
 FIRST_WINDOW: Final = 4
 """Events in flight at a worker of unknown speed."""
 
 WINDOW_BYTES: Final = 1024 * 1024
-"""Bytes in flight at one worker; one event may always go, whatever its size."""
+"""Bytes in flight at one worker; one event is always allowed, whatever its size."""
 
 LARGEST_WINDOW: Final = 10_000
 """Events in flight at one worker, however fast it is."""
 
 LATE_AFTER: Final = 0.003
-"""Seconds after which an event goes to an idle worker rather than behind the one that takes so
-long. Moves cost more than they gain before: at full load each round trip takes a millisecond."""
+"""Seconds after which an event goes to an idle worker instead of waiting behind the one that takes
+this long. Moving earlier costs more than it gains: at full load each round trip takes a
+millisecond."""
 
 STUCK_AFTER: Final = 0.020
-"""A worker whose oldest event is older than this (or four of its events) gets nothing new."""
+"""Seconds: a worker whose oldest event is older (or four times its usual event) gets nothing
+new."""
 
 ROUND_TRIPS: Final = 8
-"""Events, each the only one at a remote worker, of which the quickest says how far that is."""
+"""Samples of a round trip, each of an event that is alone at a remote worker; the fastest
+counts."""
 
 LONGEST_ROUND_TRIP: Final = 1.0
-"""Seconds. What takes longer is the handler."""
+"""Seconds of the longest round trip; anything longer is time of the handler."""
 
 Owner = TypeVar("Owner")
 
 
 class InFlight(Lean, Generic[Owner]):
-    """An event that a worker holds unacked, and the connection it belongs to."""
+    """An unacked event at a worker, and the connection that it belongs to."""
 
     event: Event
     owner: Owner
@@ -54,63 +58,63 @@ class InFlight(Lean, Generic[Owner]):
 
 
 class RoundTrips:
-    """How long it takes to reach a worker and to hear from it."""
+    """The time to reach a worker and to hear from it."""
 
     __slots__ = ("_samples", "is_remote", "last", "sent_at")
 
     def __init__(self, is_remote: bool) -> None:
         self.is_remote = is_remote
         self.last = 0.0
-        """Seconds from an event that found the worker idle to its ack: the link both ways, and the
-        handler."""
+        """Seconds from the send of an event that found the worker idle to its ack: the link in both
+        directions, and the handler."""
         self._samples: deque[float] = deque(maxlen=ROUND_TRIPS)
         self.sent_at = 0.0
-        """When the event that was acked last was sent."""
+        """When the last acked event was sent."""
 
     def add(self, seconds: float) -> float:
-        """An event that found the worker idle took so long; give the round trip. The handler took
-        a part of it, so the quickest of some counts, and an old one is forgotten, as networks
-        change."""
+        """Add the time of an event that found the worker idle; return the round trip. The handler
+        took a part of that time, so the fastest of some samples counts, and old ones are forgotten,
+        as networks change."""
         self._samples.append(min(seconds, LONGEST_ROUND_TRIP))
         return min(self._samples)
 
 
 class Window(Generic[Owner]):
-    """What one worker holds unacked, and how much more it may be given."""
+    """The unacked events of one worker, and how many more it may get."""
 
     def __init__(self, is_remote: bool = False) -> None:
-        """`is_remote`: over a network a worker is idle for as long as the round trip takes."""
+        """`is_remote`: over a network, a worker is idle for the time of a round trip."""
         self.in_flight: dict[int, InFlight[Owner]] = {}
-        """By seq; the one first that is being handled, or was not heard of, for the longest time.
-        """
+        """Events by seq; the one that has been handled, or not been heard of, for the longest time
+        is first."""
         self.bytes = 0
-        """In flight."""
+        """Bytes in flight."""
         self.limit = FIRST_WINDOW
         """Events that may be in flight; 0 while it is closed."""
         self.byte_limit = WINDOW_BYTES
         self.largest = LARGEST_WINDOW
         self.concurrency = 1
         self.choked = False
-        """The worker does not read what it is sent: its queue is full."""
+        """The worker does not read: its queue is full."""
         self.next_seq = 1
         self.acked_events = 0
         self.service_time = 0.0
         self.samples: deque[float] = deque(maxlen=256)
         """Recent service times, in seconds, one for each turn that brought acks."""
         self.round_trip = 0.0
-        """Seconds; known only of a remote worker."""
+        """Seconds of a round trip; known only for a remote worker."""
         self.round_trips = RoundTrips(is_remote)
         self._busy_since = 0.0
         self._last_ack = 0.0
         self._acked = 0
-        """Since the last `measure`."""
+        """Events acked since the last `measure`."""
         self._sample_since = 0.0
         self._was_empty = False
         self._last_acked_seq = 0
         self._grow_after = 0
 
     def begin(self, concurrency: int, largest: int) -> None:
-        """The worker has said how much it can take."""
+        """The worker has announced its concurrency and window."""
         self.concurrency = max(1, min(concurrency, LARGEST_WINDOW))
         self.largest = max(1, min(largest, LARGEST_WINDOW))
         self.limit = min(FIRST_WINDOW, self.largest)
@@ -127,7 +131,7 @@ class Window(Generic[Owner]):
         )
 
     def add(self, event: Event, owner: Owner, size: int, now: float) -> None:
-        """Number an event and put it in flight. The caller has asked for room."""
+        """Number an event and put it in flight. The caller has checked that there is room."""
         seq = event.seq = self.next_seq
         self.next_seq = seq + 1
         if not self.in_flight:
@@ -136,9 +140,9 @@ class Window(Generic[Owner]):
         self.bytes += size
 
     def take(self, ack: Ack) -> list[InFlight[Owner]]:
-        """Take the events of an ack out of flight, in order; all of them are."""
+        """Take the events of an ack out of flight, in order; all of them are in flight."""
         if not self._acked:
-            # Now, as an event that goes out later in this turn may begin a new time of being busy.
+            # Done now, because an event that is sent later in this turn may begin a new busy time.
             self._was_empty = self._busy_since >= self._last_ack
             self._sample_since = self._busy_since if self._was_empty else self._last_ack
         pop = self.in_flight.pop
@@ -152,8 +156,8 @@ class Window(Generic[Owner]):
         return taken
 
     def give_back(self, owner: Owner) -> list[InFlight[Owner]]:
-        """Take the events of an owner out of flight, in order, of which the first was not handled:
-        the worker is done with it all the same."""
+        """Take the events of an owner out of flight, in order, although the first one was not
+        handled: the worker will not handle it."""
         if not self._acked:
             self._was_empty = self._busy_since >= self._last_ack
             self._sample_since = self._busy_since if self._was_empty else self._last_ack
@@ -164,8 +168,9 @@ class Window(Generic[Owner]):
         return taken
 
     def touch(self, owner: Owner, now: float) -> None:
-        """The handler of this owner's event is known to live: its time begins anew."""
-        # Others of the same owner wait for the one that is handled; with a concurrency of 1 all do.
+        """The handler of this owner's event is known to be alive: restart its time."""
+        # Other events of the same owner wait for the one that is handled; with a concurrency of 1,
+        # all do.
         alone = self.concurrency == 1
         waiting = [seq for seq, each in self.in_flight.items() if alone or each.owner is owner]
         for seq in sorted(waiting):
@@ -174,10 +179,11 @@ class Window(Generic[Owner]):
             self.in_flight[seq] = flight
 
     def hold_back(self, now: float) -> None:
-        """Begin the time anew of events that cannot have been begun: those behind another one of
+        """Restart the time of events that cannot have been started: those behind another one of
         their connection, and those of more connections than are handled at a time.
 
-        A worker goes on with a connection that it is busy with, and else takes events in order.
+        A worker continues with a connection that it is busy with, and otherwise takes events in
+        order.
         """
         first: dict[Owner, int] = {}
         for seq, flight in self.in_flight.items():
@@ -196,7 +202,7 @@ class Window(Generic[Owner]):
             self.in_flight[seq] = flight
 
     def clear(self) -> list[InFlight[Owner]]:
-        """The session is over: what was in flight, in order."""
+        """The session is over: return the events that were in flight, in order."""
         flights = sorted(self.in_flight.values(), key=lambda flight: flight.event.seq)
         self.in_flight.clear()
         self.bytes = 0
@@ -206,25 +212,24 @@ class Window(Generic[Owner]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether it has no room for anything."""
+        """Whether there is no room for anything."""
         return self.limit == 0
 
     def close(self) -> None:
-        """Have no room from here on."""
+        """From now on, have no room."""
         self.limit = 0
 
     def reopen(self) -> None:
-        """Begin to learn anew how much the worker can take."""
+        """Start again to learn how much the worker can take."""
         self.limit = min(FIRST_WINDOW, self.largest)
 
     # --- how long it takes ---
 
     def oldest_age(self, now: float) -> float:
-        """How many seconds the event has lasted that is being handled for the longest time; 0
-        without.
+        """Seconds for which the oldest event has been handled; 0 if there is none.
 
-        With a concurrency of 1 an event begins when the one before it is acked; with more, each
-        counts by itself.
+        With a concurrency of 1, an event starts when the one before it is acked; with a higher one,
+        when it is sent.
         """
         if not self.in_flight:
             return 0.0
@@ -234,15 +239,15 @@ class Window(Generic[Owner]):
         return now - oldest
 
     def is_late(self, now: float) -> bool:
-        """Whether its oldest event takes a little long, with its concurrency used up. A worker that
-        is not late is not stuck either."""
+        """Whether its oldest event takes a little long while its concurrency is used up. A worker
+        that is not late is not stuck either."""
         return (
             len(self.in_flight) >= self.concurrency
             and self.oldest_age(now) > LATE_AFTER + self.round_trip
         )
 
     def is_stuck(self, now: float) -> bool:
-        """Whether its oldest event takes unusually long, with its concurrency used up."""
+        """Whether its oldest event takes unusually long while its concurrency is used up."""
         return self.choked or (len(self.in_flight) >= self.concurrency and self.is_slow(now))
 
     def is_slow(self, now: float) -> bool:
@@ -250,12 +255,12 @@ class Window(Generic[Owner]):
         return self.oldest_age(now) > max(STUCK_AFTER + self.round_trip, 4 * self.service_time)
 
     def measure(self, now: float) -> None:
-        """Learn the service time from the acks since the last call; once a turn, as batches of one
-        turn share its `now`.
+        """Measure the service time from the acks since the last call; once a turn, because batches
+        of one turn have the same `now`.
 
         The spacing of acks, not their latency: a hundred async handlers that wait 100 ms each serve
-        a thousand events a second. While the worker was empty in between, the spacing holds a round
-        trip too; such a sample may raise the window, never lower it.
+        a thousand events a second. If the worker was empty in between, the spacing includes a round
+        trip; such a sample may raise the window, but never lower it.
         """
         if not self._acked:
             return
@@ -274,15 +279,15 @@ class Window(Generic[Owner]):
             if not self._was_empty:
                 self.limit = target
         elif self._last_acked_seq >= self._grow_after:
-            # At most doubled per round trip: what was sent since the last growth has come back.
+            # At most doubled per round trip: all events sent since the last growth have been acked.
             self.limit = min(target, 2 * self.limit)
             self._grow_after = self.next_seq
         self._acked = 0
         self._last_ack = now
 
     def _remote_target(self, round_trips: RoundTrips, target: int, now: float) -> int:
-        """The window of a remote worker. As long as the window alone holds it up, the spacing of
-        its acks says nothing: all that fits is on its way, and comes back as soon as it can."""
+        """The window of a remote worker. As long as only the window limits it, the spacing of its
+        acks says nothing: all that fits is in transit, and comes back as soon as possible."""
         if self._was_empty:
             self.round_trip = round_trips.add(round_trips.last)
         is_full = len(self.in_flight) + self._acked >= self.limit

@@ -1,10 +1,10 @@
 """Sans-I/O. The worker's end of the link: hello, events in, commands and acks out.
 
-- Commands travel with their ack, in one batch: a dead worker leaves both or neither. What does not
-  fit is sent before, in parts, which the gateway keeps until the ack has come.
-- What a handler commands after its session has ended is dropped: its event goes to another worker.
+- Commands travel with their ack, in one batch: a dead worker leaves both or neither. Commands that
+  do not fit are sent before, in parts, which the gateway keeps until the ack has come.
+- Commands of a handler whose session has ended are dropped: its event goes to another worker.
 
-Nothing that a gateway sends raises.
+No input of a gateway raises.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ from wsraw.link.states import GONE, NEW, LinkState, LinkStep, after
 from wsraw.link.window import LARGEST_WINDOW
 
 IDS_LOW: Final = 1024
-"""Connection ids left when the worker asks for more."""
+"""Remaining connection ids at which the worker asks for more."""
 
 ONLY_MESSAGES: Final = {OnMessage}
-"""The types in most batches for a worker; asked for this way, it costs next to nothing a record."""
+"""The types in most batches for a worker; comparing with this set costs almost nothing per
+record."""
 
 
 class Outbox:
-    """What one event's handler has commanded so far; it goes out with the event's ack."""
+    """The commands of one event's handler so far; they are sent with the event's ack."""
 
     __slots__ = ("event", "parts", "records", "session", "size")
 
@@ -61,10 +62,10 @@ class Outbox:
         self.records: list[Record] = []
         """All commands, or those since the last part."""
         self.size = 0
-        """Bytes that all commands count for; at most the link's `event_limit`."""
+        """Bytes that all commands count; at most the link's `event_limit`."""
         self.parts: list[tuple[list[Record], int]] | None = None
-        """Commands that fill a batch each, and `size` at the end of it. Then it is above the link's
-        `room`, and there are `records`, too."""
+        """Commands that fill one batch each, and `size` after each of them. If there are parts,
+        `size` is above the link's `room`, and `records` is not empty."""
 
     @property
     def seq(self) -> int:
@@ -72,8 +73,7 @@ class Outbox:
         return self.event.seq
 
     def cut(self, size: int, room: int) -> None:
-        """If a command of that size, added next, makes what is here more than the room of a batch,
-        let that be a part."""
+        """Begin a part if a command of this size would exceed the room of a batch."""
         parts = self.parts
         if self.size - (parts[-1][1] if parts else 0) + size > room:
             if parts is None:
@@ -82,7 +82,7 @@ class Outbox:
             self.records = []
 
     def pieces(self) -> list[tuple[list[Record], int]]:
-        """What each of its batches has, and the bytes that counts for."""
+        """The commands for each batch, and the bytes that they count."""
         pieces, before = [], 0
         for records, end in [*(self.parts or ()), (self.records, self.size)]:
             pieces.append((records, end - before))
@@ -105,10 +105,10 @@ class _Batch:
         self.groups: list[list[Record]] = []
         """Commands in order, those of one event together."""
         self.size = 0
-        """Bytes that the commands count for."""
+        """Bytes that the commands count."""
         self.acks: list[list[int]] = []
         self.last: Record | None = None
-        """`bye`, or the `part` that says whose the commands are."""
+        """The last record: `bye`, or the `part` that names the event of the commands."""
 
     def __bool__(self) -> bool:
         return bool(self.groups or self.acks or self.last)
@@ -134,20 +134,20 @@ class WorkerEnd:
         starting: bool = False,
         events: Sequence[str] = (),
     ) -> None:
-        """`events`: tags of events that come only on request."""
+        """`events`: tags of the optional events that this worker asks for."""
         self.state: LinkState = NEW
         self.session = 0
         self.epoch = 0
         self.node = ""
-        """The gateway's name in its cluster; "" without one."""
+        """The name of the gateway in its cluster; "" without one."""
         self.held: set[int] = set()
-        """Connections that it knows; a hello lists them."""
+        """Connections that the worker knows; a hello lists them."""
         self.room = LARGEST_BATCH - ROOM_FOR_ACKS
         """Bytes of commands that fit into one batch."""
         self.event_limit = self.room
-        """Bytes of commands that one event may have."""
+        """Bytes that the commands of one event may count."""
         self.stats_every = 0
-        """Seconds between two `stats` that this gateway takes; 0: it takes none."""
+        """Seconds between two `stats` for this gateway; 0: it wants none."""
         self.is_shielded = False
         """Events whose handlers fail may be given back."""
         self._hello = Hello(
@@ -164,30 +164,31 @@ class WorkerEnd:
         )
         self._hello_due = False
         self._empty_due = False
-        """A batch of no records is to say that the worker has started."""
+        """An empty batch must report that the worker has started."""
         self._decoder = worker_decoder()
         self._batch = _Batch()
         self._sealed: deque[_Batch] = deque()
-        """Batches that go out before the one that is being filled."""
+        """Complete batches that wait before the one that is being filled."""
         self.lock: AbstractContextManager[object] = nullcontext()
         """For a shell that calls `send_sealed`."""
         self._ends: dict[int, int] = {}
-        """Connections by the seq of their on_close: once that is handled they are not held."""
+        """Connections by the seq of their on_close: once that is handled, they are not held any
+        more."""
         self._ids: deque[range] = deque()
         """Connection ids that `open` may use."""
 
     # --- batches in ---
 
     def receive(self, data: bytes | memoryview) -> list[Any]:
-        """Events and notices for the shell, in order. `who` is answered here, nothing raises."""
+        """Events and notices for the shell, in order. `who` is answered here. Never raises."""
         if not data or self.state is GONE:
-            # After bye nothing is for us any more; a `who` must not begin another session.
+            # After bye, records are not for us any more; a `who` must not begin another session.
             return []
         try:
             session, records, _ = self._decoder.decode(data)
         except LinkError:
             return []
-        # The hot path: a batch of messages has no record that is ours to look at.
+        # The hot path: a batch of messages has no record that is handled here.
         if session == self.session and session and set(map(type, records)) == ONLY_MESSAGES:
             return records
         return self._receive_each(session, records)
@@ -197,7 +198,7 @@ class WorkerEnd:
         for record in records:
             kind = type(record)
             if kind is Who:
-                # A gateway that does not know us: whatever we had with another one is over.
+                # This gateway does not know us: our state with another one is void.
                 self._end_session()
                 self._hello_due = True
                 continue
@@ -206,10 +207,10 @@ class WorkerEnd:
             elif session != self.session or record is None:
                 continue
             elif kind is Attach and "ref" in record.about:
-                # It is not open, and was at another gateway.
+                # The connection is not open, and belonged to another gateway.
                 pass
             elif kind is OnConnect or kind is Attach or kind is OnError:
-                # An on_error can come first, as of a successor that cannot connect.
+                # An on_error can come first, for example that of a successor that cannot connect.
                 self.held.add(record.con)
             elif kind is Detach:
                 self.held.discard(record.con)
@@ -217,7 +218,7 @@ class WorkerEnd:
                 self.held.add(record.con)
                 self._ends[record.seq] = record.con
             elif kind is Answer and record.ref == 0:
-                # Our own query for ids; refs of the shell begin at 1.
+                # The answer to our own query for ids; refs of the shell begin at 1.
                 self._receive_ids(record.value)
                 continue
             elif kind is Drain:
@@ -235,21 +236,21 @@ class WorkerEnd:
         self.node = welcome.node
         batch = welcome.limits.get("batch", LARGEST_BATCH)
         self.room = max(1, batch - ROOM_FOR_ACKS)
-        # A gateway that has no such limit takes no parts.
+        # A gateway without this limit takes no parts.
         self.event_limit = max(self.room, welcome.limits.get("event", 0))
         self.stats_every = max(0, welcome.limits.get("stats", 0))
         self.is_shielded = bool(welcome.limits.get("shield", 0))
         self._receive_ids([welcome.first, welcome.last])
 
     def lost(self) -> None:
-        """The connection is lost, and the session with it: nothing of it reaches another
+        """The connection is lost, and with it the session: none of its records reaches another
         gateway."""
         self._end_session()
-        # A `who` that is not answered yet was of that gateway.
+        # A `who` that is not answered yet came from that gateway.
         self._hello_due = False
 
     def _end_session(self) -> None:
-        """The outboxes of handlers that still run die with their session: see `done`."""
+        """Forget the session. Outboxes of handlers that still run become useless: see `done`."""
         self.state = after(self.state, LinkStep.WHO)
         self.session = 0
         self._batch = _Batch()
@@ -266,11 +267,11 @@ class WorkerEnd:
     # --- commands and acks in ---
 
     def outbox(self, event: Event) -> Outbox:
-        """The outbox of an event that `receive` gave in this session."""
+        """The outbox of an event that `receive` returned in this session."""
         return Outbox(self.session, event)
 
     def done(self, outbox: Outbox) -> bool:
-        """The handler has returned: its commands, then its ack. False if its session is over.
+        """The handler has returned: queue its commands, then its ack. False if its session is over.
 
         To discard the commands of a handler that failed, call ``outbox.clear()`` first.
         """
@@ -278,7 +279,7 @@ class WorkerEnd:
             return False
         batch = self._batch
         if outbox.records:
-            # As in `_append`, without the call: this is what most events come to.
+            # As in `_append`, without the call: this is the usual case.
             size = batch.size + outbox.size
             if size > self.room:
                 batch = self._append_all(outbox)
@@ -287,7 +288,8 @@ class WorkerEnd:
                 batch.groups.append(outbox.records)
         seq = outbox.event.seq
         if self._ends and seq in self._ends:
-            # Should the gateway die before its detach comes, the next one must not be told of it.
+            # If the gateway dies before its detach comes, the next one must not be told about this
+            # connection.
             self.held.discard(self._ends.pop(seq))
         acks = batch.acks
         if acks and acks[-1][1] + 1 == seq:
@@ -297,23 +299,23 @@ class WorkerEnd:
         return True
 
     def give_back(self, outbox: Outbox) -> bool:
-        """The handler has failed, and its commands are discarded: another version is to handle its
-        event, and the later ones of its connection. False if its session is over."""
+        """The handler has failed, and its commands are discarded: another version must handle its
+        event and the later ones of its connection. False if its session is over."""
         if outbox.session != self.session or self.state is GONE:
             return False
         with self.lock:
-            # Behind the acks so far: the events before it are handled.
+            # After the acks so far: the earlier events are handled.
             self.seal()
             self._batch.add([GiveBack(outbox.seq)], RECORD_COST)
         self.not_ours(outbox.seq)
         return True
 
     def not_ours(self, seq: int) -> None:
-        """An event is not acked: it was given back, alone or with one before it."""
+        """An event needs no ack: it was given back, or one before it on its connection was."""
         self._ends.pop(seq, None)
 
     def flush(self, outbox: Outbox) -> None:
-        """Send an event's commands ahead of its ack; after a crash they can happen twice."""
+        """Send an event's commands before its ack; after a crash, they may be carried out twice."""
         is_current = outbox.session == self.session and self.state is not GONE
         if outbox.records and is_current:
             for records, size in outbox.pieces():
@@ -321,7 +323,7 @@ class WorkerEnd:
         outbox.clear()
 
     def _append(self, records: list[Record], size: int) -> _Batch:
-        """Commands that belong together: all of them into one batch, which is returned."""
+        """Queue commands that belong together, all in one batch, which is returned."""
         with self.lock:
             if self._batch.size + size > self.room:
                 self.seal()
@@ -329,8 +331,8 @@ class WorkerEnd:
             return self._batch
 
     def _append_all(self, outbox: Outbox) -> _Batch:
-        """The commands of an event that do not fit into the present batch; give the batch that its
-        ack belongs into."""
+        """Queue the commands of an event that do not fit into the present batch; return the batch
+        for its ack."""
         *parts, (records, size) = outbox.pieces()
         outbox.parts = None
         for commands, its_size in parts:
@@ -342,7 +344,7 @@ class WorkerEnd:
         return self._append(records, size)
 
     def command(self, record: Record, size: int = RECORD_COST) -> bool:
-        """A command that belongs to no event: sent at once, at most once. False without a
+        """Send a command that belongs to no event: at once, and at most once. False without a
         session."""
         if self.state is NEW or self.state is GONE:
             return False
@@ -350,14 +352,14 @@ class WorkerEnd:
         return True
 
     def started(self) -> None:
-        """A worker that said `starting` has started: a batch says so, if only an empty one."""
+        """A worker that said `starting` has started: a batch reports this, even if it is empty."""
         if self._hello.starting:
             self._hello.starting = False
             self._empty_due = bool(self.session)
 
     def new_id(self) -> int:
-        """An id for `open`, out of the session's ranges. Raises LookupError without a session, or
-        when they are used up."""
+        """An id for `open`, from the session's ranges. Raises LookupError without a session, or if
+        they are used up."""
         ids = self._ids
         if not ids:
             raise LookupError("no connection ids: the gateway is away, or gave none yet")
@@ -370,14 +372,14 @@ class WorkerEnd:
         return con
 
     def bye(self) -> None:
-        """End the session with the next batch; handlers that still run are not heard any more."""
+        """End the session with the next batch; commands of handlers that still run are ignored."""
         if self.session and self.state is not GONE:
             self._batch.last = Bye()
         self._hello_due = False
         self.abandon()
 
     def abandon(self) -> None:
-        """Take no more acks nor batches, and say nothing: for a copy of the session in a fork."""
+        """Take no more acks or batches, and send nothing: for a copy of the session in a fork."""
         self.state = after(self.state, LinkStep.BYE)
 
     # --- batches out ---
@@ -391,7 +393,7 @@ class WorkerEnd:
             return batch
         if self._sealed:
             data = self._encode_what_can_be(self._sealed[0])
-            # Nothing is forgotten before that has succeeded.
+            # Nothing is forgotten before this has succeeded.
             self._sealed.popleft()
             return data
         if not self._batch and not self._empty_due:
@@ -405,7 +407,7 @@ class WorkerEnd:
         try:
             return self._encode(batch)
         except Exception:
-            # What cannot be encoded costs its event what that has commanded, and no other.
+            # An event whose commands cannot be encoded loses all of them; other events do not.
             batch.groups = [group for group in batch.groups if _is_encodable(group)]
         return self._encode(batch)
 
@@ -419,21 +421,22 @@ class WorkerEnd:
         return encode([self.session, *records])
 
     def seal(self) -> None:
-        """Let what comes from here on go out in another batch."""
+        """Put later commands into another batch."""
         batch = self._batch
         if batch:
             self._batch = _Batch()
             self._sealed.append(batch)
 
     def send_sealed(self, send: Callable[[bytes], bool]) -> None:
-        """Send sealed batches until `send` says that one cannot leave now. For another thread, with
-        `lock`, while a plain handler runs: what that does to a batch waits for the lock."""
+        """Send complete batches until `send` reports that one cannot leave now. For another thread
+        that holds `lock`, while a plain handler runs: what the handler does to a batch waits for
+        the lock."""
         while self._sealed and send(self._encode_what_can_be(self._sealed[0])):
             self._sealed.popleft()
 
 
 def _is_encodable(records: list[Record]) -> bool:
-    """Whether all values have the right types; warns if not."""
+    """Whether all values of the records have the right types; logs a warning if not."""
     for record in records:
         try:
             encode(record)

@@ -27,7 +27,8 @@ _TAIL: Final = b"\x00\x00\xff\xff"
 
 DEFLATE_OBJECT: Final = 6 * 1024
 INFLATE_OBJECT: Final = 7 * 1024
-"""Bytes that zlib allocates beside the window and, to compress, tables of the same size."""
+"""Bytes that zlib allocates beside the window; to compress, it also allocates tables of the same
+size as the window."""
 
 STEP: Final = 16 * 1024
 """Bytes inflated for one connection in a turn, which takes 0.05 ms. A kilobyte can inflate to a
@@ -40,10 +41,10 @@ DEFLATED: Final = 12 * 1024
 """Bytes of a longer message that are compressed in a step, and in a turn: 1 ms of work."""
 
 PIECE: Final = 4 * 1024
-"""Compressed bytes given to zlib at a time, because it copies those that it leaves at each step."""
+"""Compressed bytes given to zlib at a time, because zlib copies the unused ones at each step."""
 
 MAX_FINAL_BLOCKS: Final = 8
-"""Final blocks within a frame at most. Each costs a new decompressor and a copy of the rest; a peer
+"""Final blocks that a frame may have. Each costs a new decompressor and a copy of the rest; a peer
 that has to use them makes one for each message."""
 
 _BITS: Final = {str(bits): bits for bits in range(8, 16)}
@@ -59,7 +60,7 @@ class TooBigError(ValueError):
 
 
 class Terms(NamedTuple):
-    """What both sides have agreed on, from this side's view."""
+    """The agreed parameters, from this side's view."""
 
     send_bits: int
     """Bits of our window; 8: we send uncompressed."""
@@ -69,7 +70,8 @@ class Terms(NamedTuple):
 
 
 def _read(parameters: Parameters, in_offer: bool) -> dict[str, int]:
-    """The bits of each window (15 also for a client that only says it accepts a limit), and flags.
+    """The bits of each window (also 15 for a client that only says that it accepts a limit), and
+    flags.
 
     Raises ValueError for an unknown, repeated or invalid parameter (section 7).
     """
@@ -144,12 +146,12 @@ def accept(answered: Parameters, settings: Settings) -> Terms:
 
 
 def _compressor(bits: int) -> zlib._Compress:
-    # With this memLevel zlib's tables are as large as its window: 2 ** (bits + 3) bytes.
+    # With this memLevel, zlib's tables are as large as its window: 2 ** (bits + 3) bytes.
     return zlib.compressobj(wbits=-bits, memLevel=bits - 7)
 
 
 class Deflation:
-    """A payload that is compressed: in steps if it is longer than DEFLATED_AT_ONCE."""
+    """A payload that is being compressed, in steps if it is longer than DEFLATED_AT_ONCE."""
 
     __slots__ = ("_chunks", "_compressor", "_final", "_rest", "_size", "data")
 
@@ -191,7 +193,7 @@ class Packing:
 
 
 packing = cache(Packing)
-"""One object for each way, shared by the connections that use it."""
+"""One object for all connections with the same parameters."""
 
 FramingKey = int | Packing
 """Connections with the same key get the same bytes for the same message."""
@@ -226,20 +228,21 @@ class Codec:
         self.terms = terms
         self.threshold = settings.deflate_from
         self.compresses = terms.send_bits > 8
-        """Whether we compress at all."""
+        """Whether this side compresses at all."""
         self._deflater: zlib._Compress | None = None
         self._inflater: zlib._Decompress | None = None
         self._inflation: _Inflation | None = None
 
     @property
     def packing(self) -> Packing | None:
-        """For messages shared with other connections; None where each has its own context."""
+        """The way to compress messages that are shared with other connections; None if each
+        connection has its own context."""
         if not self.compresses or self.terms.send_takeover:
             return None
         return packing(self.terms.send_bits, self.threshold)
 
     def deflation(self, data: bytes, first: bool, final: bool) -> Deflation:
-        """Begin to compress the payload of our next compressed frame; `first` and `final`: its
+        """Begin to compress the payload of our next compressed frame; `first` and `final` give its
         place in the message. Nothing else may be compressed before the last step."""
         deflater = self._deflater
         if deflater is None or (first and not self.terms.send_takeover):
@@ -267,7 +270,7 @@ class Codec:
         assert job is not None
         before = job.size
         while True:
-            # One byte more than allowed shows that it is too much. (0 would mean: no limit.)
+            # One byte more than allowed shows that the data is too long. (0 would mean: no limit.)
             room = min(before + most, job.limit + 1) - job.size
             if room <= 0:
                 return job.size - before, None
@@ -290,7 +293,7 @@ class Codec:
                     break
                 continue
             job.piece = job.inflater.unconsumed_tail
-            # If it has filled the room, there may be more output without more input.
+            # If the output has filled the room, there may be more without more input.
             if not job.piece and not job.rest and len(out) < room:
                 break
         keeps = not job.final or self.terms.receive_takeover

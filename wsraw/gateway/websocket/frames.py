@@ -1,7 +1,7 @@
 """Sans-I/O. Read and write frames (RFC 6455, section 5). messages.py checks how they fit together.
 
 Nearly every frame is a whole text or binary message that arrived in one read. The loop in
-`FrameReader.read` is written for those; other frames take a few more steps in it.
+`FrameReader.read` is optimized for such frames; other frames take a few more steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.util import find_spec, module_from_spec
 from random import SystemRandom
 from typing import Final
 
-# As the module secrets does it, which would load OpenSSL.
+# The same function that the module secrets uses, which would load OpenSSL.
 _RANDOM: Final = SystemRandom()
 
 _Mask = Callable[[bytes | bytearray | memoryview, bytes | bytearray], bytes]
@@ -22,9 +22,9 @@ _Mask = Callable[[bytes | bytearray | memoryview, bytes | bytearray], bytes]
 
 
 def _mask_in_c() -> _Mask | None:
-    """The function of the websockets library, without the rest of it, which loads the module
-    importlib.metadata, and with it email, zipfile and forty others: 3 MiB for nothing. None if the
-    library was installed without its C extension."""
+    """The masking function of the websockets library, without the rest of that library, which loads
+    the module importlib.metadata, and with it email, zipfile and forty others: 3 MiB for nothing.
+    None if the library was installed without its C extension."""
     package = find_spec("websockets")
     places = package.submodule_search_locations if package is not None else None
     found = PathFinder.find_spec("websockets.speedups", places) if places else None
@@ -78,16 +78,16 @@ KINDS: Final = {
     FINAL | PING: "ping",
     FINAL | PONG: "pong",
 }
-"""By a frame's first byte; all others are invalid."""
+"""Kinds of frames by their first byte; all other bytes are invalid."""
 
 MAX_CONTROL: Final = 125
-"""Bytes of a control frame's payload at most (RFC 6455, section 5.5)."""
+"""Bytes that a control frame's payload may have (RFC 6455, section 5.5)."""
 
 COPIED_BELOW: Final = 8 * 1024
 """Bytes of a payload above which unmasking a view of it is faster than copying it first."""
 
 MOST_FRAMES: Final = 64
-"""Frames read at a time. A read of 64 KiB can hold 10,900 of them, which take 5 ms."""
+"""Frames read at a time. A read of 64 KiB can hold 10,900 frames, which take 5 ms."""
 
 _TURNS: Final = range(MOST_FRAMES)
 
@@ -133,24 +133,25 @@ class FrameReader:
     def __init__(self, masked: bool, limit: int) -> None:
         self._mask_bit = 0x80 if masked else 0
         self._limit = limit
-        """Bytes of a data frame's payload at most."""
+        """Bytes that a data frame's payload may have."""
         self._limits = _limits(limit, False)
         self.may_compress = False
         self.special = False
-        """`read` met something other than whole, valid messages. The caller sets it back."""
+        """`read` met something else than whole, valid messages. The caller sets it back."""
         self.more = False
         """There may be more frames in the bytes received so far: `read` b"" to get them."""
         self.error: ViolationError | None = None
-        """What is wrong with the bytes behind the frames that were read. No more can be read."""
+        """What is wrong with the bytes behind the frames that were read. No more frames can be
+        read."""
         self._rest: bytes | bytearray = b""
         """Bytes that are kept; the next frame begins at `_at`."""
         self._at = 0
         self.needed = 0
         """Bytes of that frame, if its head is complete and its payload is not."""
         self._payload_at = 0
-        """Where the payload of such a frame begins in it."""
+        """Where the payload of such a frame begins in `_rest`."""
         self._checked = 0
-        """Bytes of such a payload that are a valid text."""
+        """Bytes of such a payload that are valid text."""
 
     def allow_compressed(self) -> None:
         self.may_compress = True
@@ -243,7 +244,8 @@ class FrameReader:
             return bytes(rest[at:] + data if data else rest), 0 if data else at
         missing = self.needed - len(rest)
         if len(data) < missing:
-            # It grows in place: joined anew with each read it would cost the square of its length.
+            # The buffer grows in place: joining it again with each read would cost the square of
+            # its length.
             self._rest = rest = bytearray(rest) if isinstance(rest, bytes) else rest
             rest += data
             self._check_begun()
@@ -265,7 +267,7 @@ class FrameReader:
         return data, missing
 
     def _refuse(self, first: int, second: int, limit: int) -> None:
-        """Say what is wrong with the first two bytes of a frame, or with its length."""
+        """Report what is wrong with the first two bytes of a frame, or with its length."""
         self.special = True
         opcode = first & _OPCODE
         if FINAL | opcode not in KINDS:
@@ -287,11 +289,11 @@ class FrameReader:
 
     @property
     def begun_head(self) -> tuple[str, int]:
-        """The kind of the incomplete frame, and the bytes of its payload when it is complete."""
+        """The kind of the incomplete frame, and the size of its payload."""
         return KINDS[self._rest[0]], self.needed - self._payload_at
 
     def begun(self, at: int) -> bytes:
-        """What has arrived of its payload, without the first `at` bytes."""
+        """The payload of the incomplete frame so far, without the first `at` bytes."""
         rest, start = self._rest, self._payload_at
         if not self._mask_bit:
             return bytes(rest[start + at :])
@@ -301,7 +303,7 @@ class FrameReader:
         return apply_mask(piece[start + at - behind :], rest[start - 4 : start])[behind:]
 
     def _check_begun(self) -> None:
-        """Find out whether it can still become a whole, valid message."""
+        """Check whether the incomplete frame can still become a whole, valid message."""
         first = self._rest[0]
         if first == _WHOLE_TEXT:
             text = self.begun(self._checked)
@@ -324,21 +326,21 @@ class FrameReader:
             self.more = True
 
     def clear(self) -> None:
-        """Free what is kept."""
+        """Free the kept bytes."""
         self.more = False
         self._rest = b""
         self._at = self.needed = self._checked = 0
 
     @property
     def unfinished(self) -> int:
-        """Bytes that are kept."""
+        """Number of kept bytes."""
         return len(self._rest) - self._at
 
 
 @cache
 def _limits(limit: int, may_compress: bool) -> dict[int, int]:
     """Bytes of the longest payload by a frame's first byte; all other bytes are invalid."""
-    # Data that does not shrink grows a little (zlib's deflateBound).
+    # Data that cannot be compressed grows a little (zlib's deflateBound).
     compressed = limit + (limit >> 3) + 64
     limits = dict.fromkeys(KINDS, limit)
     for first in KINDS:
@@ -373,7 +375,7 @@ def write_masked_frame(first: int, data: bytes) -> bytes:
 
 
 def write_head(first: int, size: int, mask_bit: int = 0) -> bytes:
-    """The head of a frame of that size, without its mask."""
+    """The head of a frame with a payload of this size, without its mask."""
     if size < 126:
         return bytes((first, mask_bit | size))
     if size < 65536:

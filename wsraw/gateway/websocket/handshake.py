@@ -16,8 +16,8 @@ from wsraw.link.open_options import Opening
 from wsraw.link.rules import NAME
 
 try:
-    # Python's own, as in its module random: hashlib loads OpenSSL, 4 MiB that a gateway without TLS
-    # needs for nothing else. Some Pythons are built without it.
+    # Python's own SHA-1, as its module random uses it: hashlib loads OpenSSL, 4 MiB that a gateway
+    # without TLS does not need otherwise. Some Pythons are built without it.
     from _sha1 import sha1  # type: ignore[import-not-found]
 except ImportError:
     from hashlib import sha1
@@ -49,7 +49,7 @@ class HandshakeError(ValueError):
     def __init__(self, why: str, status: int = 400, *headers: tuple[str, str]) -> None:
         super().__init__(why)
         self.status = status
-        """Of our response to a client."""
+        """The status of our response to a client."""
         self.headers = headers
 
 
@@ -88,8 +88,8 @@ def _tokens(values: Values, field: str) -> list[str]:
 
 
 def to_inf(ours: dict[str, str], fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Fields for handlers: names as the peer spelled them, values of the same name joined (cookies
-    as in RFC 9113, section 8.2.3). Items of `ours` replace fields of the same names."""
+    """Header fields for handlers: names as the peer spelled them, values of the same name joined
+    (cookies as in RFC 9113, section 8.2.3). Items of `ours` replace fields of the same names."""
     inf = dict(ours)
     spelled: dict[str, str] = {}
     for name, value in fields:
@@ -102,8 +102,8 @@ def to_inf(ours: dict[str, str], fields: Iterable[tuple[str, str]]) -> dict[str,
 
 
 def repeated(values: Values) -> dict[str, list[str]]:
-    """The values of fields that came more than once, which an `inf` joins: they may contain commas
-    themselves. Without cookies, which cannot."""
+    """The values of fields that came more than once and that an `inf` joins, because the values may
+    contain commas. Without cookies, which cannot."""
     return {name: each for name, each in values.items() if len(each) > 1 and name != "cookie"}
 
 
@@ -166,12 +166,12 @@ class ServerHandshake:
             ("Sec-WebSocket-Accept", accept_key(key)),
         ]
         self.terms: deflate.Terms | None = None
-        """Of compression, if both sides agree on it."""
+        """The terms of compression, if both sides agree on it."""
         if settings.deflate:
             self._negotiate(values, settings)
 
     def _negotiate(self, values: Values, settings: Settings) -> None:
-        """Accept the first offer that is possible."""
+        """Accept the first possible offer."""
         for name, parameters in _read_extensions(values):
             if name != deflate.NAME or self.terms is not None:
                 continue
@@ -284,7 +284,7 @@ class ClientHandshake:
         self.response: HandshakeResponse | None = None
         """The server's response, once it is complete."""
         self.terms: deflate.Terms | None = None
-        """Of compression, if both sides agree on it."""
+        """The terms of compression, if both sides agree on it."""
         self.subprotocol: str | None = None
 
     @property
@@ -349,7 +349,7 @@ class ClientHandshake:
     # --- reading the response; each yield waits for more bytes ---
 
     def _read(self) -> Generator[None, None, HandshakeResponse]:
-        """Read the final response, behind interim ones (RFC 9110, section 15.2). Its body is read
+        """Read the final response, behind interim ones (RFC 9110, section 15.2). The body is read
         only as far as handlers see it: a server may never finish it."""
         for _ in range(MOST_INTERIM):
             response, is_old = yield from self._read_head()
@@ -389,7 +389,7 @@ class ClientHandshake:
         return (yield from self._read_some(min(most, MOST_BODY)))
 
     def _read_some(self, size: int) -> Generator[None, None, bytes]:
-        """Read that many bytes, or those before EOF."""
+        """Read this many bytes, or fewer before EOF."""
         buffer = self._buffer
         while len(buffer) < size and not self._eof:
             yield
@@ -398,7 +398,7 @@ class ClientHandshake:
         return data
 
     def _read_chunks(self) -> Generator[None, None, bytes]:
-        """Read a body in chunks (RFC 9112, section 7.1), as far as they are valid."""
+        """Read a chunked body (RFC 9112, section 7.1), as long as the chunks are valid."""
         body = bytearray()
         for _ in range(MOST_CHUNKS):
             while (end := self._buffer.find(b"\n", 0, LONGEST_CHUNK_LINE)) < 0:

@@ -2,8 +2,8 @@
 
 Text that is not UTF-8 is found when the first wrong byte arrives, even in an incomplete frame.
 
-The number of fragments in a message is not limited. Their bytes are: here if messages are joined,
-and by the connection's account if they are not.
+The number of fragments in a message is not limited. Their bytes are limited: here if messages are
+joined, and by the connection's account if they are not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from wsraw.gateway.websocket.frames import (
 from wsraw.gateway.websocket.heads import Head
 
 NOT_COPIED_FROM: Final = 64 * 1024
-"""Bytes of a payload that is written where it lies, behind its head."""
+"""Bytes from which a payload is not copied behind its head, but written separately."""
 
 _TEXT_HEADS: Final = tuple(bytes((FINAL | TEXT, size)) for size in range(126))
 _BINARY_HEADS: Final = tuple(bytes((FINAL | BINARY, size)) for size in range(126))
@@ -76,22 +76,23 @@ class MessageReader:
         self._inflates = False
         """The message under way is compressed."""
         self._final = False
-        """Of the frame that is being inflated."""
+        """Whether the frame that is being inflated is the last of its message."""
         self._size = 0
         """Bytes in the complete frames of the message under way."""
         self.checked = 0
-        """Bytes of the incomplete frame that were checked; all but `_tail` are UTF-8."""
+        """Bytes of the incomplete frame that were checked; all except `_tail` are UTF-8."""
         self._tail = b""
-        """The first bytes of a code point that is not complete."""
+        """The first bytes of an incomplete code point."""
         self._carried = b""
-        """Such bytes at the end of the last frame. They are delivered with the next frame."""
+        """The bytes of an incomplete code point at the end of the last frame. They are delivered
+        with the next frame."""
         self._whole: bytearray | None = bytearray() if settings.messages == "whole" else None
 
     def use(self, codec: Codec) -> None:
         self._codec = codec
 
     def take(self, data: bytes, kind: str, final: bool, received: list[DataFrame]) -> None:
-        """Take a complete data frame, and append to `received` what is complete by it. Raises
+        """Take a complete data frame, and append to `received` what it completes. Raises
         ViolationError."""
         self._check_order(kind)
         first = kind != "continuation"
@@ -144,7 +145,7 @@ class MessageReader:
         self._tail = data[used:]
 
     def _add(self, data: bytes, final: bool, received: list[DataFrame]) -> None:
-        """Take the data of a complete frame, inflated."""
+        """Take the inflated data of a complete frame."""
         size = len(data)
         self._check_size(size)
         kind = self.under_way
@@ -185,7 +186,7 @@ class MessageReader:
         return size
 
     def clear(self) -> None:
-        """Free what is kept: no more will be taken."""
+        """Free what is kept: no more frames will be taken."""
         self.inflating = False
         self._whole = None
         if self._codec is not None:
@@ -201,19 +202,19 @@ class MessageReader:
 # --- sending ---
 
 UNFINISHED: Final = "unfinished"
-"""In place of a reason why a frame cannot be sent: it is large and made in steps. Send the same
-data again in a later turn."""
+"""Stands for a reason why a frame cannot be sent: the frame is large and made in steps. Send the
+same data again in a later turn."""
 
 _BROKEN: Final = "refused"
 
 
 class RefusedError(ValueError):
-    """Our side's mistake: the data cannot be sent, and nothing was queued."""
+    """A mistake of our side: the data cannot be sent, and nothing was queued."""
 
 
 class MessageWriter:
-    """Makes frames of messages or their parts: order (RFC 6455, section 5.4), UTF-8, masks and
-    compression."""
+    """Makes frames of messages or their parts: checks order (RFC 6455, section 5.4) and UTF-8,
+    masks and compresses."""
 
     __slots__ = (
         "_codec",
@@ -232,17 +233,17 @@ class MessageWriter:
         self._codec: Codec | None = None
         self._framing_key: FramingKey | None = None if masks else PLAIN_KEY
         self._plain_below: float = 0 if masks else math.inf
-        """Messages with fewer bytes are sent plain: not masked, not compressed."""
+        """Messages with fewer bytes are sent plain: neither masked nor compressed."""
         self.under_way = ""
         """The type of the incomplete message; empty between messages."""
         self._tail = b""
-        """The first bytes of a code point that is not complete."""
+        """The first bytes of an incomplete code point."""
         self._compresses = False
         """The message under way is compressed."""
         self._deflation: Deflation | None = None
-        """Of the large frame that is being made."""
+        """The compression of the large frame that is being made."""
         self._first_byte = 0
-        """The first byte of that frame."""
+        """The first byte of the large frame."""
 
     def use(self, codec: Codec) -> None:
         self._codec = codec
@@ -251,7 +252,7 @@ class MessageWriter:
             self._plain_below = float(codec.threshold)
 
     def plain_frame(self, data: bytes, type_: str) -> bytes | None:
-        """The frame of a whole message if it needs no `check`, or the Head of a large one; else
+        """The frame of a whole message that needs no `check`, or the Head of a large one; else
         None."""
         if self.under_way or len(data) >= self._plain_below or self._deflation is not None:
             return None
@@ -317,12 +318,12 @@ class MessageWriter:
 
     @property
     def is_making(self) -> bool:
-        """Whether a large frame is being made: no other can be made until it is done."""
+        """Whether a large frame is being made: no other frame can be made until it is done."""
         return self._deflation is not None
 
     def go_on(self, data: bytes) -> bytes | None:
-        """Take the next step if the frame that is being made has this data. Returns it after the
-        last one, else None."""
+        """If the frame that is being made has this data, take the next step. Returns the frame
+        after the last step, else None."""
         deflation = self._deflation
         packed = deflation.step() if deflation is not None and deflation.data is data else None
         if packed is None:

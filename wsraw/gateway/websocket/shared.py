@@ -17,11 +17,11 @@ _FIRST_BYTES: Final = {"text": FINAL | TEXT, "binary": FINAL | BINARY}
 class Framed(bytes):
     """A published message, framed for many connections.
 
-    Of the output that waits for a slow reader, only chunks of this type may be dropped.
+    Only chunks of this type may be dropped from the output of a slow reader.
     """
 
     freed: Callable[[int], object] | None = None
-    """Called with its size when no connection holds it any more."""
+    """Called with the size of the message when no connection holds it any more."""
 
     def __del__(self) -> None:
         if self.freed is not None:
@@ -29,10 +29,10 @@ class Framed(bytes):
 
 
 def frame_message(key: FramingKey, data: bytes, type_: str) -> Framed:
-    """A whole message as bytes for all connections whose `framing_key` is `key`, not compressed."""
+    """A whole message as uncompressed bytes for all connections whose `framing_key` is `key`."""
     return Framed(data if key == RAW_KEY else write_frame(_FIRST_BYTES[type_], data))
 
 
 def frame_packed(packed: bytes, type_: str) -> Framed:
-    """The same for a message that was compressed."""
+    """A compressed message as bytes for all connections with the same `framing_key`."""
     return Framed(write_frame(_FIRST_BYTES[type_] | COMPRESSED, packed))

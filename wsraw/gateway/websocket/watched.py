@@ -1,7 +1,7 @@
-"""Sans-I/O. Frames of one WebSocket, told as they are read and written: for a trace.
+"""Sans-I/O. Reports the frames of one WebSocket as they are read and written, for a trace.
 
-The reader and the writer of that WebSocket are exchanged for ones that tell, with all that they
-know, and changed back later. So no other WebSocket does anything for it.
+The reader and the writer of that WebSocket are replaced by ones that report, which take over their
+state, and put back later. So other WebSockets are not slowed down.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from wsraw.gateway.websocket.messages import MessageWriter
 from wsraw.gateway.websocket.websocket import WebSocket
 
 Tell = Callable[[bool, str, bool, int, bytes], object]
-"""Whether the peer has sent it, its kind, whether it is final, the bytes of its payload, and the
-payload of a control frame."""
+"""Reports whether the peer has sent the frame, its kind, whether it is final, the size of its
+payload, and the payload of a control frame."""
 
 READER: Final = (
     "_at",
@@ -42,13 +42,13 @@ WRITER: Final = (
     "_tail",
     "under_way",
 )
-"""What they know."""
+"""Attributes of a reader and of a writer."""
 
 _CONTROL: Final = ("close", "ping", "pong")
 
 
 class WatchedReader(FrameReader):
-    """A reader that tells of each frame."""
+    """A reader that reports each frame."""
 
     __slots__ = ("_tell",)
 
@@ -57,7 +57,7 @@ class WatchedReader(FrameReader):
         self._tell = tell
 
     def read(self, data: bytes) -> list[Frame]:
-        """Read as ever, and tell."""
+        """Read frames, and report them."""
         frames = super().read(data)
         for payload, kind, final in frames:
             self._tell(True, kind, final, len(payload), payload if kind in _CONTROL else b"")
@@ -65,7 +65,7 @@ class WatchedReader(FrameReader):
 
 
 class WatchedWriter(MessageWriter):
-    """A writer that tells of each frame."""
+    """A writer that reports each frame."""
 
     __slots__ = ("_tell",)
 
@@ -74,7 +74,7 @@ class WatchedWriter(MessageWriter):
         self._tell = tell
 
     def plain_frame(self, data: bytes, type_: str) -> bytes | None:
-        """None: no frame is written without being told."""
+        """None: no frame is written without a report."""
         return None
 
     def _write(self, first: int, data: bytes) -> bytes:
@@ -84,7 +84,7 @@ class WatchedWriter(MessageWriter):
 
 
 def watch(ws: WebSocket, tell: Tell) -> None:
-    """Tell of the frames of a WebSocket from here on."""
+    """Report the frames of a WebSocket from now on."""
     reader, writer = WatchedReader(tell), WatchedWriter(tell)
     copy(ws.reader, reader, READER)
     copy(ws.writer, writer, WRITER)
@@ -92,7 +92,7 @@ def watch(ws: WebSocket, tell: Tell) -> None:
 
 
 def unwatch(ws: WebSocket) -> None:
-    """Tell no more."""
+    """Stop reporting."""
     if isinstance(ws.reader, WatchedReader):
         reader, writer = FrameReader(False, 0), MessageWriter(False)
         copy(ws.reader, reader, READER)
@@ -101,13 +101,13 @@ def unwatch(ws: WebSocket) -> None:
 
 
 def copy(source: object, target: object, names: tuple[str, ...]) -> None:
-    """Give another object these attributes."""
+    """Copy attributes to another object."""
     for name in names:
         setattr(target, name, getattr(source, name))
 
 
 def split_frame(frame: bytes) -> tuple[str, int, bytes]:
-    """The kind, the size and the payload of a whole frame that is not masked."""
+    """The kind, the size and the payload of a whole unmasked frame."""
     size = frame[1]
     start = {126: 4, 127: 10}.get(size, 2)
     data = bytes(frame[start:])

@@ -1,6 +1,6 @@
 """Sans-I/O. One WebSocket, server or client, from its handshake to its close frame.
 
-Nothing that a peer sends raises an exception: see `ended`, `error` and `output`.
+No input of a peer raises an exception: see `ended`, `error` and `output`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ NO_CODE: Final = 1005
 
 
 class WebSocket:
-    """One connection's WebSocket: a server's (`receive_head` comes next), or made by `client`."""
+    """The WebSocket of a connection: a server's (`receive_head` comes next), or one made by
+    `client`."""
 
-    # More than 20 attributes: the connection looks at the results of handshake, reading and close
-    # here for each message. All that is needed to send is in `writer`.
+    # More than 20 attributes: for each message, the connection looks here at the results of
+    # handshake, reading and close. What is needed for sending is in `writer`.
     __slots__ = (
         "_close_received",
         "_close_sent",
@@ -80,17 +81,18 @@ class WebSocket:
         self._codec: deflate.Codec | None = None
         self.writer = MessageWriter(is_client)
         self._is_plain = False
-        """Open, and no message is under way: frames can be messages as they are."""
+        """The WebSocket is open, and no message is incomplete: frames can be messages as they
+        are."""
         self._skips_data = False
         self.busy = False
-        """More frames have arrived, or they inflate to more, than is parsed in a turn. Receive b""
-        to continue; data received meanwhile is kept."""
+        """More frames have arrived than are parsed in a turn, or they inflate to more data. Receive
+        b"" to continue; data received meanwhile is kept."""
         self.parsed = 0
         """Frames of any kind that the last `receive_data` has read."""
         self.output: list[bytes] = []
         """Bytes to write, in order; the caller clears it."""
         self.hold_pongs = False
-        """While True only the latest ping is remembered; see `answer_ping`."""
+        """While True, only the latest ping is remembered; see `answer_ping`."""
         self._held_pong: bytes | None = None
         self.inf: dict[str, str] = {}
         self.subprotocol: str | None = None
@@ -107,8 +109,8 @@ class WebSocket:
     # --- server handshake ---
 
     def receive_head(self, head: bytes) -> bool:
-        """Read a complete request head. Returns whether it is good, and `let_in` comes next; if it
-        is not, an `error` was sent."""
+        """Read a complete request head. Returns whether the request is valid; then `let_in` comes
+        next. If it is not, an error response is in `output`."""
         try:
             self.handshake = handshake = ServerHandshake(head, self._settings)
         except HandshakeError as why:
@@ -130,8 +132,8 @@ class WebSocket:
         return handshake.repeated if isinstance(handshake, ServerHandshake) else {}
 
     def choose(self, subprotocols: Sequence[str]) -> None:
-        """Agree on the first of ours that the client offers, or none, unless `let_in` overrides
-        it."""
+        """Select the first of our subprotocols that the client offers, or none, unless `let_in`
+        overrides it."""
         offered = self.offered
         self.subprotocol = next((name for name in subprotocols if name in offered), None)
 
@@ -139,7 +141,7 @@ class WebSocket:
         self, subprotocol: str | None = None, headers: Sequence[tuple[str, str]] = ()
     ) -> None:
         """Open the WebSocket. `subprotocol`: one of those `offered`, or "" for none; None keeps the
-        one that was chosen."""
+        selected one."""
         handshake = self.handshake
         assert isinstance(handshake, ServerHandshake)
         if subprotocol is not None:
@@ -151,7 +153,7 @@ class WebSocket:
 
     @classmethod
     def client(cls, settings: Settings, asked: Opening) -> WebSocket:
-        """The opening side; its request is in `output`."""
+        """A WebSocket of the opening side; its request is in `output`."""
         self = cls(settings, is_client=True)
         self.handshake = handshake = ClientHandshake(settings, asked)
         self.output.append(handshake.request)
@@ -224,7 +226,7 @@ class WebSocket:
                 for data, kind, final in frames:
                     if kind == "ping":
                         if self.hold_pongs:
-                            # Only the latest must be answered (RFC 6455, section 5.5.3).
+                            # Only the latest ping must be answered (RFC 6455, section 5.5.3).
                             self._held_pong = data
                         else:
                             self.output.append(self.writer.control(PONG, data))
@@ -297,8 +299,8 @@ class WebSocket:
 
     @property
     def agreed(self) -> bool:
-        """Both sides have sent their close frame, and we have to close the connection, as servers
-        do (RFC 6455, section 7.1.1)."""
+        """Both sides have sent their close frame, and this side must close the connection, as
+        servers do (RFC 6455, section 7.1.1)."""
         return self._close_received and self._close_sent and not self.is_client
 
     @property
@@ -311,7 +313,7 @@ class WebSocket:
 
     @property
     def terms(self) -> deflate.Terms | None:
-        """What is agreed on compression; None: there is none."""
+        """The agreed terms of compression; None if there is none."""
         return self._codec.terms if self._codec is not None else None
 
     @property
@@ -332,7 +334,7 @@ class WebSocket:
         self.output.append(self.writer.control(PING, b""))
 
     def answer_ping(self) -> None:
-        """Answer pings again, first the one that was held back."""
+        """Answer pings again, first the one that was held."""
         self.hold_pongs = False
         if self._held_pong is not None:
             self.output.append(self.writer.control(PONG, self._held_pong))
