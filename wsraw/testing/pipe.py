@@ -160,7 +160,7 @@ class Pipe:
         if not self._lingering:
             self._lingering = True
             self.update_reading()
-            self._linger_until = now + (con.settings.close_timeout or math.inf)
+            self._linger_until = now + (con.linger_timeout or math.inf)
         if not con.output.size:
             self.shut = True
 

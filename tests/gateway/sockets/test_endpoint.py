@@ -933,3 +933,44 @@ def test_the_next_request_is_not_lost_when_it_comes_in_the_turn_of_an_answer(
         return got.count(b"HTTP/1.1 200") == 3 and got.endswith(b"ok")
 
     served.until(read)
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+@pytest.mark.parametrize("write_timeout", [60.0, 0.0])
+def test_a_response_is_not_cut_off_by_close_timeout(
+    serve: Serve, connection: str, write_timeout: float
+) -> None:
+    """A client that reads nothing for a while gets the whole response, as other clients get their
+    messages."""
+    served = serve(
+        plain_http="handlers", close_timeout=2.0, write_timeout=write_timeout, output_limit=MUCH
+    )
+    client = ask_for_much(served, connection)
+    for _ in range(int(20 / STEP)):
+        served.turn(STEP)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += receive(served, client, 1)
+    assert receive(served, client, MUCH) == bytes(MUCH)
+    assert not served.harness.registry.counters.counts
+    if connection == "close":
+        # From here on it is a close.
+        served.until(lambda: not served.sockets.endpoints, STEP / 4)
+
+
+def test_a_client_that_never_reads_its_response_is_closed_after_write_timeout(serve: Serve) -> None:
+    served = serve(plain_http="handlers", close_timeout=2.0, write_timeout=30.0, output_limit=MUCH)
+    client = ask_for_much(served, "keep-alive")
+    served.until(lambda: not served.sockets.endpoints, STEP)
+    assert served.harness.registry.counters.counts == {"write_timeout": 1}
+    with pytest.raises(ConnectionResetError):
+        receive_all(served, client)
+
+
+def ask_for_much(served: SocketHarness, connection: str) -> socket.socket:
+    """A client of HTTP whose response is more than the kernel takes."""
+    served.handle = lambda event: (Respond(event.con, body=bytes(MUCH)),)
+    client = served.connect(buffer=256 * 1024)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: %b\r\n\r\n" % connection.encode())
+    served.until(lambda: served.con.state is CLOSED)
+    return client

@@ -190,6 +190,19 @@ class Connection:
         return self.websocket is not None or self.kind == "http"
 
     @property
+    def is_sending_answer(self) -> bool:
+        """Whether it was a request whose response is complete, and waits for the client to read
+        it."""
+        return self.ending.is_answered and self.output.size > 0
+
+    @property
+    def linger_timeout(self) -> float:
+        """After the end: seconds without progress until the socket is closed. The client of a
+        request may read its response as slowly as all output; everything else is a close."""
+        settings = self.settings
+        return settings.write_timeout if self.is_sending_answer else settings.close_timeout
+
+    @property
     def target(self) -> str:
         """The target of an opened connection."""
         target: str = self.about.get("target", "") if self.opened else ""

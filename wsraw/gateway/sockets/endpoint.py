@@ -407,8 +407,10 @@ class Endpoint:
         if self.lingering:
             if self._is_taking():
                 self._linger()
-            else:
-                shared.ended.append(self)
+                return
+            if con.is_sending_answer:
+                shared.registry.counters.hit("write_timeout", now, con.subject)
+            shared.ended.append(self)
             return
         if con.keepalive.deadline <= now:
             # Also needed for a ping, whose deadline depends on it.
@@ -497,8 +499,12 @@ class Endpoint:
 
     def _linger(self) -> None:
         """Restart the clock of lingering: it runs while no data moves."""
-        if self.shared.settings.close_timeout:
-            self._arm(self.shared.loop.now + self.shared.settings.close_timeout)
+        timeout = self.con.linger_timeout
+        if timeout:
+            self._arm(self.shared.loop.now + timeout)
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_at = None, math.inf
 
     def close(self) -> None:
         """Free the descriptor; with a reset if the connection asks for it, or if output is left."""
