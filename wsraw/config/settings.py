@@ -325,7 +325,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     overflow: Literal["close", "drop-newest", "drop-oldest"] = "close"
     """What happens when more than output_limit waits for a client. close: it is closed (1008).
     drop-newest: further published messages are dropped for it. drop-oldest: the published messages
-    that have waited longest are dropped. Messages sent to one client are never dropped."""
+    that have waited longest are dropped; further ones instead where deflate_context_takeover or an
+    unfinished message forbids that. Messages sent to one client are never dropped."""
     high_water_mark: Bytes = 256 * KIB
     """Stop reading from a connection when more bytes than this are held for it (events that are not
     handled yet, and output that waits); resume when a quarter of this is left."""

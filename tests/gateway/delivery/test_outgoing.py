@@ -485,6 +485,51 @@ def test_a_published_message_larger_than_the_bound_is_dropped(policy: str) -> No
     assert con.output.size == 0
 
 
+@pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
+def test_frames_that_build_on_one_another_are_not_dropped_and_their_reader_is_not_closed(
+    policy: str,
+) -> None:
+    """With context takeover nothing can be dropped from the middle: new messages are."""
+    harness = Harness(
+        output_limit=LIMIT, overflow=policy, deflate_context_takeover=True, deflate_from=1
+    )
+    client = Client(harness, deflate=True)
+    linked = joined(harness, client.con)
+    messages = [random.Random(n).randbytes(60) for n in range(40)]
+    for message in messages:
+        linked.say(Publish("g", message, "binary"))
+        harness.turn()
+        harness.now += AT_ONCE / 4
+    assert client.con.state is ConnectionState.OPEN
+    assert client.con.output.size <= LIMIT
+    kept = 40 - harness.registry.outgoing.dropped
+    assert 0 < kept < 40
+    assert [frame[1] for frame in client.read()] == messages[:kept]
+    linked.say(Publish("g", b"again", "binary"))
+    assert [frame[1] for frame in client.read()] == [b"again"]
+
+
+@pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
+def test_behind_a_message_in_fragments_published_messages_are_dropped_above_the_bound(
+    policy: str,
+) -> None:
+    harness = Harness(output_limit=LIMIT, overflow=policy)
+    client = Client(harness)
+    linked = joined(harness, client.con)
+    begin, end = pieces(client.con.id, b"a", b"b")
+    linked.say(begin)
+    messages = [b"%03d" % n + b"x" * 95 for n in range(40)]
+    for message in messages:
+        linked.say(Publish("g", message))
+        harness.turn()
+        harness.now += AT_ONCE / 4
+    assert client.con.state is ConnectionState.OPEN
+    linked.say(end)
+    kept = 40 - harness.registry.outgoing.dropped
+    assert 0 < kept < 40
+    assert [frame[1] for frame in client.read()] == [b"a", b"b", *messages[:kept]]
+
+
 def test_a_mark_is_reached_although_something_before_it_was_dropped() -> None:
     harness = Harness(output_limit=LIMIT, overflow="drop-oldest")
     con = harness.raw()

@@ -286,6 +286,12 @@ class Outgoing:
     def _is_full(self, con: Connection, size: int) -> bool:
         return con.output.size + size > self._limit
 
+    def _has_no_room(self, entry: Entry, send: Send) -> bool:
+        """The same where a message may have to be held back."""
+        if entry.fragment is not None and entry.event_bytes + held_size(send) > self._limit:
+            return True
+        return entry.con.output.waiting + len(send.data) + FRAME_HEAD > self._limit
+
     def unfinished(self, now: float) -> list[Entry]:
         """Connections whose fragmented message was not completed in time."""
         return [r for r in self.fragmented if now - r.fragment_since > FRAGMENT_TIMEOUT]
@@ -408,10 +414,13 @@ class Outgoing:
         con, data, kind = entry.con, message.data, message.kind
         key = con.framing_key
         if key is None or entry.fragment is not None:
-            if self._policy == "drop-newest" and self._is_full(con, len(data) + FRAME_HEAD):
+            # Of what waits here nothing can be dropped: frames that build on one another, or what
+            # is held back behind a message that is not complete.
+            send = Send(entry.id, data, kind)
+            if self._policy != "close" and self._has_no_room(entry, send):
                 self.dropped += 1
             else:
-                self.send(entry, None, Send(entry.id, data, kind), now)
+                self.send(entry, None, send, now)
             return True
         frame = message.frame(key, self._flow.share)
         if frame is None:
