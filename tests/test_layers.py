@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -107,6 +108,12 @@ LARGE_CLASSES = {
     "workers.shells.asyncio_shell.AsyncioShell": "parts would cost look-ups for each turn",
 }
 """Classes with more attributes, and why."""
+
+SAME_NAMES = {
+    "Connection": "the gateway's own, and what handlers get",
+    "Worker": "for asyncio, and for threads",
+}
+"""Classes of two modules that have one name, and why."""
 
 DOORS = {
     "nats": {"cluster.bus"},
@@ -423,6 +430,15 @@ def test_only_some_classes_have_many_attributes() -> None:
         if len(attributes_with_bases(name, cls)) > ATTRIBUTES_OF_A_CLASS
     }
     assert large == set(LARGE_CLASSES)
+
+
+def test_a_name_means_one_class() -> None:
+    # Tools are programs of their own, and frozen/ names records after what they are the state of.
+    modules = [name for name in TREES if not name.startswith(("tools", "gateway.frozen"))]
+    found = Counter(
+        node.name for name in modules for node in TREES[name].body if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in found.items() if count > 1} == set(SAME_NAMES)
 
 
 def test_objects_on_the_path_of_a_message_keep_their_attributes_in_place() -> None:

@@ -81,7 +81,7 @@ class Headers(Inf):
         return Headers(self, self._repeated)
 
 
-class Query(dict[str, str]):
+class QueryFields(dict[str, str]):
     """The fields of a query such as ``a=1&b=2&a=3``, decoded: the first value of each name."""
 
     __slots__ = ("_pairs",)
@@ -116,7 +116,7 @@ class Request:
         """The same as a dict, as on_connect gets it."""
         self._repeated: Mapping[str, list[str]] = about.get("repeated", {})
         self._headers: Headers | None = None
-        self._query: Query | None = None
+        self._query: QueryFields | None = None
         self._cookies: dict[str, str] | None = None
 
     @property
@@ -138,12 +138,12 @@ class Request:
         return unquote(self._split()[0], errors="replace")
 
     @property
-    def query(self) -> Query:
+    def query(self) -> QueryFields:
         """The fields of the query, decoded: ``query["x"]`` is the first value of `x`, and
         ``query.get_all("x")`` lists all."""
         query = self._query
         if query is None:
-            query = self._query = Query(self.query_string)
+            query = self._query = QueryFields(self.query_string)
         return query
 
     @property
