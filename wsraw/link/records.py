@@ -80,12 +80,12 @@ HANDLER_BOUNDS: Final = (
 
 
 class Lean(msgspec.Struct, gc=False):
-    """For plain facts inside a process: to make one takes a quarter of the time that one of a usual
-    class takes, and the module dataclasses would take a tenth of the time of a start."""
+    """Facts inside a process: making one takes a quarter of the time of a usual class, and the
+    module dataclasses would take a tenth of the time of a start."""
 
 
 class Record(msgspec.Struct, array_like=True, tag_field="tag", gc=False):
-    """What all records share: an array on the wire, and no cycles for the collector to look for."""
+    """The base of all records: an array on the wire, and no cycles for the garbage collector."""
 
 
 # --- gateway → worker: events. They carry a seq, and are acked when their handler has returned. ---
@@ -172,7 +172,7 @@ class OnLeave(Record, tag="on_leave"):
 Event: TypeAlias = OnConnect | OnMessage | OnRequest | OnError | OnClose | OnJoin | OnLeave
 
 PRESENCE: Final = frozenset((OnJoin, OnLeave))
-"""Events that only those workers get that ask for them."""
+"""Events that only workers get that ask for them."""
 
 # --- gateway → worker: notices. No seq, no ack; a worker ignores those it does not know. ---
 
@@ -829,10 +829,11 @@ decode_value: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
 
 
 MOST_RECORDS: Final = 1 << 18
-"""In one batch of a worker: a megabyte of single bytes must not become a gigabyte of objects."""
+"""Records in one batch of a worker: a megabyte of single bytes must not become a gigabyte of
+objects."""
 
 MOST_WRONG: Final = 1000
-"""Wrong records in a batch, beyond which it is none."""
+"""Wrong records in a batch; with more, it does not count as a batch."""
 
 
 class LinkError(Exception):
@@ -841,12 +842,12 @@ class LinkError(Exception):
 
 _ARRAYS: Final = {0xDC: 3, 0xDD: 5} | dict.fromkeys(range(0x91, 0xA0), 1)
 _INTEGERS: Final = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
-"""First byte → how long the head of an array is, and how long an integer (MessagePack)."""
+"""By first byte, the length of the head of an array, and the length of an integer (MessagePack)."""
 
 
 def session_of(data: bytes | memoryview) -> int | None:
-    """The number in front of a batch, whatever follows it; None if there is none. Looks at
-    the first 14 bytes only, and never raises."""
+    """The number at the beginning of a batch, whatever follows; None if there is none. Looks only
+    at the first 14 bytes, and never raises."""
     start = bytes(data[:14])
     try:
         number = start[_ARRAYS.get(start[0], len(start)) :]
@@ -877,7 +878,7 @@ class Decoder:
 
     def decode(self, data: bytes | memoryview) -> tuple[Any, list[Any], list[tuple[int, str]]]:
         """Head, records, and (index, why) of each one left out; None takes its place."""
-        # Only the longest way to write an array can hold more (array 32, MessagePack).
+        # Only the longest encoding of an array can hold more (array 32, MessagePack).
         if data[:1] == b"\xdd" and int.from_bytes(data[1:5], "big") > self._most:
             raise LinkError(f"more than {self._most - 1} records")
         try:
@@ -922,17 +923,17 @@ def tag_of(kind: type[Record]) -> str:
 
 
 def asked_for(tags: Collection[str]) -> frozenset[type]:
-    """The kinds of PRESENCE that are among these tags."""
+    """The kinds in PRESENCE whose tags are among these."""
     return frozenset([kind for kind in PRESENCE if tag_of(kind) in tags])
 
 
 def call_of(record: Record) -> str:
-    """A command in words, for who is told that it was left out."""
+    """A command in words, for the reader of a refusal."""
     return _in_words(record.__struct_config__.tag, getattr(record, "con", None))
 
 
 def _name_of(raw: msgspec.Raw) -> str:
-    """The same of a record that could not be read, as far as it can."""
+    """The name of a record that could not be read, as far as it can be found."""
     try:
         tag, con, *_ = [*msgspec.msgpack.decode(raw, type=list[msgspec.Raw]), b""]
         name = msgspec.msgpack.decode(tag, type=str)
@@ -960,7 +961,7 @@ _DATA_FIELD: Final = {
 
 
 def _with_binary_data(raw: msgspec.Raw) -> bytes:
-    """The same record with its data as MessagePack ``bin``, where it came as ``str``.
+    """A record with its data as MessagePack ``bin``, if it came as ``str``.
 
     PHP, Lua and others have one string type and write it as ``str``, whether it is UTF-8 or not;
     msgspec refuses ``str | bytes`` in one field, and invalid UTF-8 in a ``str``. Raises LookupError
@@ -978,11 +979,12 @@ def _with_binary_data(raw: msgspec.Raw) -> bytes:
 
 @functools.cache
 def worker_decoder() -> Decoder:
-    """Decodes what the gateway says to a worker. Made once, as it keeps nothing of what it read."""
+    """Decodes records of the gateway, for a worker. There is one, because it keeps nothing between
+    batches."""
     return Decoder(int, Event | Notice)
 
 
 @functools.cache
 def gateway_decoder() -> Decoder:
-    """Decodes what a worker says to the gateway. Made once, too."""
+    """Decodes records of a worker, for the gateway. There is one."""
     return Decoder(int, Command, MOST_RECORDS)

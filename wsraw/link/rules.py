@@ -1,4 +1,4 @@
-"""Sans-I/O. What both sides of the link check: close codes, HTTP headers, HOST:PORT, figures,
+"""Sans-I/O. Checks that both ends of the link make: close codes, HTTP headers, HOST:PORT, figures,
 secrets."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
 """The name of a field, or another token (RFC 9110, section 5.6.2)."""
 
 VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""The value of a field: a line break would begin a field, or a message, of its own."""
+"""The value of a header field: a line break in it would begin another field or message."""
 
 OF_REQUESTS: Final = frozenset(
     (
@@ -27,45 +27,48 @@ OF_REQUESTS: Final = frozenset(
         "upgrade",
     )
 )
-"""Those that the gateway writes itself where it opens a WebSocket."""
+"""Header fields that the gateway itself writes when it opens a WebSocket."""
 
 OF_ANSWERS: Final = OF_REQUESTS | {"sec-websocket-accept"}
-"""Those that it writes itself in an answer to a handshake."""
+"""Header fields that the gateway itself writes in an answer to a handshake."""
 
 OF_RESPONSES: Final = frozenset(
     ("connection", "keep-alive", "trailer", "transfer-encoding", "upgrade")
 )
-"""Those that it writes itself in a response to a request for handlers."""
+"""Header fields that the gateway itself writes in a response to a request for handlers."""
 
 _LOGIN: Final = re.compile(r"(?<=://)\S*@")
-"""What may be user and password in a URL, which may be wrong: a password may have any character."""
+"""The possible user and password in a URL, which may be invalid: a password may contain any
+character."""
 
 _CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
-"""Those below 3000 that may be sent (RFC 6455, section 7.4.1, and its registry)."""
+"""Codes below 3000 that may be sent (RFC 6455, section 7.4.1, and its registry)."""
 
 MOST: Final = 1 << 40
-"""Calls, exceptions or seconds in one record of a worker: sums stay far below what 64 bits hold."""
+"""Largest number of calls, exceptions or seconds in one record of a worker: so sums stay far below
+64 bits."""
 
 QUOTED: Final = 80
 """Characters of a header's name that an error quotes."""
 
 
 def is_close_code(code: int) -> bool:
-    """Whether a close frame may carry it: 3000 to 4999 are free for libraries and applications."""
+    """Whether a close frame may carry this code: 3000 to 4999 are free for libraries and
+    applications."""
     return code in _CLOSE_CODES or 3000 <= code < 5000
 
 
 def hide_logins(text: str) -> str:
-    """A text for people, with dots instead of user and password in each of its URLs."""
+    """A text for people, with dots in place of user and password in each of its URLs."""
     return _LOGIN.sub("...@", text) if "://" in text else text
 
 
 FRAMINGS: Final = ("chunk", "line", "length")
-"""What is a message in the bytes of a raw connection that is spliced with a WebSocket."""
+"""What counts as a message in the bytes of a raw connection that is spliced with a WebSocket."""
 
 
 def framing_problem(framing: object, type_: object) -> str:
-    """Why a framing or a type of messages cannot be, or nothing. An empty one is the default."""
+    """Why a framing or a type of messages is invalid, or "". An empty value is the default."""
     if framing and framing not in FRAMINGS:
         return f"framing {str(framing)[:QUOTED]!r} is not one of {', '.join(FRAMINGS)}"
     if type_ and type_ not in ("text", "binary"):
@@ -76,7 +79,7 @@ def framing_problem(framing: object, type_: object) -> str:
 
 
 def is_same_secret(one: str, other: str) -> bool:
-    """Whether two secrets are equal, in a time that does not tell how much of them is. As
+    """Whether two secrets are equal, in a time that does not show how much of them is. Like
     hmac.compare_digest, which loads OpenSSL."""
     left, right = one.encode(), other.encode()
     if len(left) != len(right):
@@ -88,12 +91,12 @@ def is_same_secret(one: str, other: str) -> bool:
 
 
 def header_problem(headers: Iterable[tuple[str, str]], reserved: Container[str]) -> str:
-    """Why these headers cannot be sent, or nothing. `reserved` are in lower case."""
+    """Why these headers cannot be sent, or "". `reserved` are in lower case."""
     for name, value in headers:
         if not NAME.fullmatch(name):
             return f"{name[:QUOTED]!r} is not a header name: write ASCII letters, digits and -"
         if not VALUE.fullmatch(value):
-            # Not quoted, as it may be a password. A line break would begin another header.
+            # Not quoted, because it may be a password. A line break would begin another header.
             return f"the header {name[:QUOTED]} must be one line of Latin-1 characters"
         if name.lower() in reserved:
             return f"the header {name[:QUOTED]} is set by the gateway"
@@ -117,7 +120,7 @@ def split_host_port(text: str) -> tuple[str, int | None] | None:
 
 
 def stats_refusal(stats: Stats) -> str | None:
-    """Why figures of a worker cannot be counted; None: they can."""
+    """Why figures of a worker cannot be counted, or None."""
     if stats.handler not in HANDLERS:
         return f"{stats.handler[:40]!r} is not a handler; there are {', '.join(HANDLERS)}"
     if not 0 <= stats.seconds <= MOST:

@@ -6,7 +6,7 @@
      ▲                 │                  │
      └───────who───────┴──────────────────┘   (at the worker: a gateway that does not know it)
 
-The other end may say anything at any time: a step that the table does not have changes nothing.
+The other end may send anything at any time: a step that the table does not have changes nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LinkStep(Enum):
     """The worker's `bye`, or at the gateway any other end of the session."""
 
 
-# The members of an Enum class cost a look-up each; these are asked for with each message.
+# Looking up the members of an Enum class costs time, and they are needed for each message.
 NEW: Final = LinkState.NEW
 READY: Final = LinkState.READY
 DRAINING: Final = LinkState.DRAINING
@@ -54,5 +54,5 @@ TRANSITIONS: Final[dict[tuple[LinkState, LinkStep], LinkState]] = {
 
 
 def after(state: LinkState, step: LinkStep) -> LinkState:
-    """The state that a step leads to; without a transition the state stays."""
+    """The state after a step; if there is no transition, the state stays."""
     return TRANSITIONS.get((state, step), state)

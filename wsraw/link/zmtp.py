@@ -25,10 +25,10 @@ LONG: Final = 2
 COMMAND: Final = 4
 
 SIGNATURE: Final = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03"
-"""The beginning of a greeting, from which each peer can tell whether it speaks our version. One of
-ZMTP 1.0 takes it for an identity, and answers with its own. The rest follows when that of the peer
-has come, as libzmq has it: otherwise some would close the connection before they say who they are.
-"""
+"""The beginning of a greeting, from which each peer can tell whether it speaks our version. A peer
+with ZMTP 1.0 takes it for an identity, and answers with its own. The rest of the greeting follows
+when the peer's has come, as in libzmq: otherwise some peers would close the connection before they
+identify themselves."""
 
 GREETING_SIZE: Final = 64
 GREETING: Final = (SIGNATURE + b"\x01NULL").ljust(GREETING_SIZE, b"\0")
@@ -39,26 +39,26 @@ bytes, and what an application adds."""
 
 ODD_FRAMES: Final = 1000
 """Frames of one message that are skipped, and commands and such frames that are read at once,
-before their sender is refused: each costs time, and nobody has a use for so many."""
+before their sender is refused: each costs time, and no peer needs so many."""
 
 LONGEST_CONTEXT: Final = 16
 """Bytes of a PING that its PONG repeats (RFC 37)."""
 
 REFUSED: Final = "refused by the peer: "
-"""How a reason begins that the peer has given in an ERROR command."""
+"""Prefix of a reason that the peer has given in an ERROR command."""
 
 LONGEST_REASON: Final = 255
 """Bytes of the reason in an ERROR command."""
 
 FIRST_PART: Final = 64 * 1024
 GROWTH: Final = 4
-"""Bytes of memory that the size of a frame alone makes us take, and the factor by which that may
-exceed what the peer has sent, of this frame or of one before. So many peers that promise much and
-send little cost little."""
+"""Bytes of memory that the size of a frame alone makes us allocate, and the factor by which the
+memory may exceed what the peer has sent of this frame or an earlier one. So peers that announce
+much and send little cost little."""
 
 SPARE_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of a buffer that is kept for the next message: fresh memory costs more than what is done
-with it here, as the system clears it page by page."""
+"""Bytes of a buffer that is kept for the next message: fresh memory costs more than receiving into
+it, because the system clears it page by page."""
 
 _TOO_OLD: Final = "the peer speaks ZMTP {}: 3.0 or newer is needed (libzmq 4)"
 _HTTP: Final = frozenset((b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC", b"HTTP"))
@@ -69,47 +69,48 @@ _SHORT: Final = [bytes((0, size)) for size in range(256)]
 
 
 def header(size: int) -> bytes:
-    """What is sent before a message of that many bytes."""
+    """The bytes before a message of this size."""
     return _SHORT[size] if size < 256 else _LONG_HEADER.pack(LONG, size)
 
 
 REPLACED: Final = "the supervisor is replaced by another version of itself"
-"""A reason to close a connection: it is to be made again."""
+"""A reason to close a connection that must then be made again."""
 
 
 class _WrongError(Exception):
-    """The peer has broken the protocol; says how."""
+    """The peer has broken the protocol; the text says how."""
 
 
 class _RefusedError(Exception):
-    """The peer says that we have."""
+    """The peer reports that we have broken the protocol."""
 
 
 class ZmtpPeer:
     """One end of a ZMTP connection: bytes in, messages and bytes out.
 
-    Nothing that a peer sends raises: `why` then says what was wrong with it, and the connection is
-    to be closed once `data_to_send` (an ERROR command, in most cases) was sent. What came before is
-    handed out all the same.
+    No input of a peer raises: `why` then says what was wrong with it, and the connection must be
+    closed once `data_to_send` (usually an ERROR command) was sent. Earlier messages are still
+    handed out.
     """
 
     def __init__(
         self, socket_type: str, takes: Collection[str], limit: int, *, as_server: bool
     ) -> None:
         """A socket of type `socket_type` ("ROUTER" or "DEALER"), for peers of the types in `takes`.
-        The server is who listens: it sends READY only when it has taken that of the client."""
+        The listening end is the server: it sends READY only after it has accepted the client's."""
         self.limit = limit
         """The longest message, in bytes, at least 255; may be changed at any time, and counts for
         frames that begin later."""
         self.is_ready = False
-        """Whether both READY commands were exchanged: messages may be sent and come from now on."""
+        """Whether both READY commands were exchanged: from now on messages may be sent and
+        received."""
         self.why = ""
-        """Why the connection must be closed; empty as long as it is good."""
+        """Why the connection must be closed; empty while it is good."""
         self._type = socket_type
         self._takes = takes
         self._as_server = as_server
         self.output = SIGNATURE
-        """What `data_to_send` will return: after the handshake nothing but PONG and ERROR."""
+        """What `data_to_send` will return: after the handshake, only PONG and ERROR."""
         self._greeted = False
         self._head = b""
         """The beginning of a greeting or of a frame's header."""
@@ -123,15 +124,15 @@ class ZmtpPeer:
         self._spare: bytearray | None = None
         """The buffer of the last large message, for the next if nobody has a view of it then."""
         self._frames = 0
-        """Of the message of several frames that is being skipped; 0 if there is none."""
+        """Frames of the message of several frames that is being skipped; 0 if there is none."""
         self._skip = 0
-        """Bytes of its current frame that are still to come."""
+        """Bytes of its current frame that must still be skipped."""
         self._between = False
-        """Whether the next byte begins a frame, and a message may be taken as it is."""
+        """Whether the next byte begins a frame, so that a message may be taken as it is."""
 
     def receive_data(self, data: bytes) -> list[Batch]:
-        """The messages that end in these bytes, which were received next. One of several frames,
-        which is not a batch, is `NO_BATCH`.
+        """The messages that end in these newly received bytes. A message of several frames, which
+        is not a batch, is `NO_BATCH`.
 
         From READ_IN_PLACE on a message is a view of `data`, or of a buffer of its own. Two bytes of
         `data` can be a message, and all are read: receive little at once from a peer whose messages
@@ -148,16 +149,16 @@ class ZmtpPeer:
         return messages if at == size else self._receive(data, at, messages)
 
     def rest(self) -> memoryview | None:
-        """Of a large message that is being received: where its next bytes belong (for `recv_into`).
-        None if it is better to receive into a buffer and call `receive_data`, which may be called
-        in any case. Let go of the view before `received` is called."""
+        """For a large message that is being received: where its next bytes belong (for
+        `recv_into`). None if it is better to receive into a buffer and call `receive_data`, which
+        may be called in any case. Release the view before `received` is called."""
         part = self._part
         if part is None or self._is_command or self._size - self._filled < READ_IN_PLACE:
             return None
         return memoryview(part)[self._filled : self._size]
 
     def received(self, count: int) -> Batch | None:
-        """Count bytes that were put where `rest` said; returns the message once all is there."""
+        """Count bytes that were received into `rest`; return the message once it is complete."""
         self._filled += count
         if self._filled == self._size:
             return self._finish()
@@ -165,17 +166,19 @@ class ZmtpPeer:
         return None
 
     def data_to_send(self) -> bytes:
-        """What is to be sent before any further message; empty if there is nothing."""
+        """Bytes to send before any further message; empty if there are none."""
         out = self.output
         self.output = b""
         return out
 
     def fail(self, why: str) -> None:
-        """Refuse the peer: `why` becomes the reason of an ERROR command, which its log may show,
-        and nothing that it sends is read any more. A peer that has not greeted gets no ERROR.
+        """Refuse the peer: `why` becomes the reason of an ERROR command, which the peer's log may
+        show, and no more of its data is read. A peer that has not greeted gets no ERROR.
 
-        libzmq never connects again after an ERROR before READY. So then it is for what will always
-        be wrong; close the connection without it for what may pass (RFC 37, "Error Handling")."""
+        libzmq never connects again after an ERROR before READY. So use it then only for permanent
+        errors, and close the connection without it for errors that may pass (RFC 37, "Error
+        Handling").
+        """
         if not self.why and self._greeted:
             reason = _shown(why.encode("ascii", "replace")).encode()
             self.output += _command(b"ERROR", bytes((len(reason),)) + reason)
@@ -190,7 +193,7 @@ class ZmtpPeer:
     # --- from bytes to frames ---
 
     def _whole(self, data: bytes, at: int, messages: list[Batch]) -> int:
-        """Take messages as long as they are whole; the place of what is something else."""
+        """Take messages as long as they are complete; return the place of the first other bytes."""
         end = len(data)
         limit = self.limit
         while at + 1 < end:
@@ -218,7 +221,7 @@ class ZmtpPeer:
         return at
 
     def _receive(self, data: bytes, at: int, messages: list[Batch]) -> list[Batch]:
-        """Do as `receive_data`, for everything that may come."""
+        """Do the work of `receive_data`, for any input."""
         if self.why:
             return messages
         try:
@@ -303,7 +306,7 @@ class ZmtpPeer:
         return end
 
     def _pass_over(self, flags: int, messages: list[Batch]) -> None:
-        """A frame of a message that has several."""
+        """Skip a frame of a message that has several."""
         if not self._frames:
             messages.append(NO_BATCH)
         self._frames += 1
@@ -330,7 +333,7 @@ class ZmtpPeer:
             return None
         self._spare = None
         try:
-            # It cannot change its size while somebody has a view of it.
+            # The buffer cannot change its size while there is a view of it.
             spare.append(0)
             spare.pop()
         except BufferError:
@@ -338,10 +341,10 @@ class ZmtpPeer:
         return spare
 
     def _fill(self, data: bytes, messages: list[Batch]) -> int:
-        """Go on with the frame that was begun; how many bytes of `data` belong to it."""
+        """Continue the frame that was begun; return how many bytes of `data` belong to it."""
         count = min(len(data), self._size - self._filled)
         filled = self._filled + count
-        # One more, if it is not whole: `rest` must have room.
+        # One byte more, if it is incomplete: `rest` must have room.
         self._grow(min(filled + 1, self._size))
         assert self._part is not None
         self._part[self._filled : filled] = memoryview(data)[:count]
@@ -397,13 +400,14 @@ class ZmtpPeer:
         elif name == "READY":
             raise _WrongError("READY came twice")
         elif name == "PING":
-            # Its time to live is not for us: on one machine the end of a process is the end of its
-            # connection, and one that is suspended is not dead.
+            # Its time to live is ignored: on one machine, the end of a process ends its connection,
+            # and a suspended process is not dead.
             context = data[2:]
             if len(data) < 2 or len(context) > LONGEST_CONTEXT:
                 raise _WrongError(f"a PING of {len(data)} bytes; it has 2 to {2 + LONGEST_CONTEXT}")
             self.output += _command(b"PONG", context)
-        # Others mean nothing to sockets of these types (SUBSCRIBE), or are of a later version.
+        # Other commands have no meaning for these types of sockets (SUBSCRIBE), or belong to a
+        # later version.
 
     def _take(self, peer: str) -> None:
         if peer not in self._takes:
@@ -421,12 +425,12 @@ def _command(name: bytes, data: bytes) -> bytes:
 
 
 def _shown(text: bytes) -> str:
-    """What a peer says, as an ERROR and a log can hold it."""
+    """A reason of the peer, in a form that an ERROR command and a log can hold."""
     return "".join(chr(c) if 0x20 <= c < 0x7F else "?" for c in text[:LONGEST_REASON])
 
 
 def _split(body: bytes) -> tuple[str, bytes]:
-    """Name and data of a command."""
+    """The name and the data of a command."""
     end = 1 + body[0] if body else 0
     if end < 2 or end > len(body):
         raise _WrongError("a command without a name")
@@ -452,7 +456,7 @@ def _socket_type(metadata: bytes) -> str:
 
 
 def _check_signature(data: bytes) -> None:
-    """Judge what is there of a greeting, up to the version."""
+    """Check the part of a greeting that has come, up to the version."""
     if data and data[0] != 0xFF:
         _check_stranger(data)
     elif len(data) > 9 and not data[9] & 1:
@@ -474,7 +478,7 @@ def _check_stranger(data: bytes) -> None:
     if len(data) < 2:
         return
     if data[0] and not data[1]:
-        # The size of a frame and its flags: an identity, most likely none.
+        # The size of a frame and its flags: probably an identity, or none.
         raise _WrongError(_TOO_OLD.format("1.0 (libzmq 2)"))
     if data[1] == 3 and data[0] in (0x15, 0x16):
         raise _WrongError("the peer speaks TLS; this is a ZeroMQ socket without encryption")
@@ -486,7 +490,7 @@ def _check_stranger(data: bytes) -> None:
 
 
 def ready_peer(limit: int) -> ZmtpPeer:
-    """A ROUTER whose handshake was done by another process, and that is between two messages."""
+    """A ROUTER whose handshake was done by another process, and which is between two messages."""
     ours = ZmtpPeer("ROUTER", ("DEALER",), limit, as_server=True)
     theirs = ZmtpPeer("DEALER", ("ROUTER",), limit, as_server=False)
     while not (ours.is_ready and theirs.is_ready):

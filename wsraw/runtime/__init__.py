@@ -1,1 +1,1 @@
-"""What the processes share: the loop, listening sockets, descriptors, keys."""
+"""Code that the processes share: the loop, listening sockets, descriptors, keys."""

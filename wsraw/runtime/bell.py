@@ -14,7 +14,7 @@ class Bell:
         self._writer.setblocking(False)
         if self._writer.family in (socket.AF_INET, socket.AF_INET6):
             # Windows has no other pairs. A ring soon after another must not wait until TCP has
-            # acknowledged that, which nothing is sent along with.
+            # acknowledged the first one, which happens late without data in the other direction.
             self._writer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @property

@@ -1,4 +1,4 @@
-"""I/O. The clock of everything that measures: turns, windows, deadlines of a socket."""
+"""I/O. The clock for all measurements: turns, windows, deadlines of a socket."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """I/O. The limit on descriptors, and the reserve that the gateway keeps for other uses than
 connections.
 
-The system assigns the lowest free number. So if no connection has a number from `limit - reserve`
-on, these are free for everything else: above all for links of workers. libzmq, for those on other
-machines, even aborts the process if it gets no descriptor for one.
+The system assigns the lowest free number. So if no connection has a number of `limit - reserve` or
+above, these numbers are free for everything else, above all for links of workers. For links to
+other machines, libzmq even aborts the process if it gets no descriptor.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ OPEN_MAX: Final = 10_240
 """The most that macOS accepts, although it reports no limit."""
 
 ON_WINDOWS: Final = 8192
-"""Sockets that a gateway is meant for by default on Windows. The system has no such limit, but its
-select looks at each of them in every turn."""
+"""Sockets that a gateway on Windows is meant for by default. The system has no such limit, but its
+select looks at each socket in every turn."""
 
 FD_SETSIZE: Final = 1024
 """Descriptors that select can watch on other systems are below this number; a higher one raises an
@@ -34,10 +34,10 @@ ARE_NUMBERED: Final = sys.platform != "win32"
 """Windows has handles, in no order and without a limit."""
 
 EACH_WORKER: Final = 4
-"""A link and a pidfd, and the same for the worker that it replaces."""
+"""Descriptors of a worker: a link and a pidfd, and the same for the worker that it replaces."""
 
 LOOK_UP: Final = 3
-"""A file, and a socket for each kind of address."""
+"""Descriptors of a look-up: a file, and a socket for each kind of address."""
 
 LEAST: Final = 24
 """Descriptors without which a gateway cannot serve any client."""

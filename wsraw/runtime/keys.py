@@ -25,7 +25,7 @@ LENGTH: Final = 40
 """Characters of a key in Z85."""
 
 MOST_BYTES: Final = 1024 * 1024
-"""Of a key file."""
+"""Bytes of a key file."""
 
 
 class KeyFileError(Exception):
@@ -33,7 +33,7 @@ class KeyFileError(Exception):
 
 
 class Key(NamedTuple):
-    """A key that is accepted. `pools` None: it may join any pool."""
+    """An accepted key. `pools`: those that it may join; None: any."""
 
     name: str
     pools: frozenset[str] | None = None
@@ -177,7 +177,8 @@ def _pools(file: Path, number: int, options: list[str]) -> frozenset[str] | None
 
 
 def _lines(file: Path) -> list[tuple[int, list[str]]]:
-    """Number and words of each line but comments; the first word is a key. Raises KeyFileError."""
+    """Number and words of each line except comments; the first word is a key. Raises
+    KeyFileError."""
     try:
         if file.stat().st_size > MOST_BYTES:
             raise KeyFileError(f"{file} is too large for a key file")

@@ -1,7 +1,8 @@
-"""I/O. Tie the life of a process to its parent's, hear what that says, become another program.
+"""I/O. Tie the life of a process to its parent's, read what the parent writes, become another
+program.
 
-As a script it does both: this is how a worker in another language is started. It imports little,
-as it runs before each start of such a worker.
+As a script, this module does the first and the last: this is how a worker in another language is
+started. The module imports little, because it runs before each start of such a worker.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ NO_SUCH_PROGRAM: Final = 127
 """The exit code that shells use."""
 
 HAS_SIGNALS: Final = hasattr(signal, "SIGHUP")
-"""Whether signals ask a process for something. On Windows they end it at once, so the supervisor
-says a word on the stdin of its children there."""
+"""Whether signals can ask a process for something. On Windows they end the process at once, so
+there the supervisor writes a word to the stdin of its children."""
 
 LEAVE: Final = b"leave"
-"""The word for SIGTERM."""
+"""The word that stands for SIGTERM."""
 
 STACK: Final = b"stack"
-"""The word for SIGABRT."""
+"""The word that stands for SIGABRT."""
 
 
 class Parent:
-    """What the supervisor says on stdin, in lines. Its end means that the supervisor is gone."""
+    """Lines of the supervisor on stdin. Their end means that the supervisor is gone."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -53,8 +54,8 @@ class Parent:
 
 
 def die_with(parent: int) -> None:
-    """On Linux, get SIGTERM when the parent dies. A busy worker does not see the end of stdin, by
-    which it notices that on other systems (on Windows a job object ends it).
+    """On Linux, get SIGTERM when the parent dies. On other systems, the end of stdin shows this,
+    which a busy worker does not see (on Windows a job object ends it).
 
     SIGTERM, not SIGKILL: a worker finishes its handler, and the gateway kills one that hangs.
     """
@@ -64,12 +65,12 @@ def die_with(parent: int) -> None:
 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
-        # It has died already, and the signal will not come.
+        # The parent has died already, and the signal will not come.
         sys.exit(1)
 
 
 def unblock_signals() -> None:
-    """Unblock signals that the parent process had blocked. The mask is inherited: only SIGKILL
+    """Unblock signals that the parent had blocked. The mask is inherited: otherwise only SIGKILL
     would stop us and our children."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -102,7 +103,7 @@ def tend() -> int | None:
             if code is not None:
                 return code
         elif came.si_code != SI_KERNEL:
-            # A signal of the terminal reaches the child by itself.
+            # A signal of the terminal reaches the child directly.
             os.kill(child, came.si_signo)
 
 
@@ -124,8 +125,8 @@ def _reap(awaited: int) -> int | None:
 
 
 def become(command: Sequence[str]) -> int:
-    """Become another program; returns only if that fails. On Windows, which cannot do that, run it
-    and return its exit code."""
+    """Become another program; returns only if that fails. Windows cannot do that: there, run the
+    program and return its exit code."""
     try:
         if sys.platform == "win32":
             import subprocess
@@ -133,7 +134,7 @@ def become(command: Sequence[str]) -> int:
             return subprocess.call(command)
         unblock_signals()
         if HAS_SIGNALS:
-            # Python ignores these two, and the next program would inherit that.
+            # Python ignores these two signals, and the next program would inherit that.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         os.execvp(command[0], list(command))

@@ -38,7 +38,7 @@ AWAY_AFTER: Final = 0.5
 
 # Not Final: tests change it, which compiled code would not notice.
 LONGEST_SLEEP = 1.0
-"""Seconds; also the pause between two looks at paused sockets whose errors are not reported."""
+"""Seconds; also the pause between two checks of paused sockets whose errors are not reported."""
 
 MIDWAY_AFTER: Final = 0.0002
 """Seconds of a turn after which `midway` is called, so that workers on other cores start before all
@@ -72,7 +72,7 @@ TURN_BOUNDS: Final[tuple[float, ...]] = (
     0.5,
     1.0,
 )
-"""Seconds: the upper bounds by which the length of turns is counted; the first is SHORT_TURN."""
+"""Upper bounds, in seconds, by which the length of turns is counted; the first is SHORT_TURN."""
 
 REPORT_ERRORS: Final = (
     getattr(selectors, "EpollSelector", ()),
@@ -95,7 +95,7 @@ class Timer:
 
 
 class Turns:
-    """How many turns there were, and how long they took, without the time of waiting."""
+    """The number of turns, and how long they took, without the time of waiting."""
 
     __slots__ = ("count", "long", "seconds")
 
@@ -111,10 +111,10 @@ class Turns:
 
 
 class CallbackOwner(Protocol):
-    """What an exception in one of its callbacks ends."""
+    """An object that an exception in one of its callbacks ends."""
 
     def handle_fault(self, error: BaseException) -> None:
-        """End, in any state, and report the error. It is not called again."""
+        """End the owner, in any state, and report the error. Not called again."""
 
 
 def owner_of(callback: object) -> CallbackOwner | None:
@@ -191,9 +191,9 @@ class Loop:
     ) -> None:
         """Call handler(readable, writable) when ready. Call again to change the interest.
 
-        With neither, the handler is called with neither once the peer has reset the connection: at
-        once where the system reports that unasked (epoll and poll), else within a second. Raises
-        OSError or ValueError for a bad descriptor.
+        If neither is wanted, the handler is called with (False, False) once the peer has reset the
+        connection: at once where the system reports that anyway (epoll and poll), else within a
+        second. Raises OSError or ValueError for a bad descriptor.
         """
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         selector = self._selector
@@ -246,7 +246,7 @@ class Loop:
         return timer
 
     def wake_at(self, when: float) -> None:
-        """Take a turn at that time or before, for work that before_sleep finds."""
+        """Take a turn at that time or earlier, for work that before_sleep finds."""
         self.call_at(when, _nothing)
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
@@ -267,8 +267,8 @@ class Loop:
 
     def give_way(self) -> None:
         """Yield the core before the next turn, unless that was just done. For turns that do a part
-        of a large piece of work: else a process that our output wakes may wait milliseconds for
-        the core."""
+        of a large piece of work: otherwise a process that our output wakes may wait milliseconds
+        for the core."""
         self._gives_way = True
 
     # --- turns ---
@@ -279,7 +279,7 @@ class Loop:
         return bool(self._left)
 
     def run(self) -> None:
-        """Take turns until `stop`. Raises what a callback without an owner raises."""
+        """Take turns until `stop`. Raises the exceptions of callbacks without an owner."""
         self._running = True
         may_sleep = True
         while self._running:
@@ -341,14 +341,15 @@ class Loop:
         return not (busy or self._left)
 
     def _still_ready(self) -> list[tuple[selectors.SelectorKey, int]]:
-        """What an earlier turn has left, without descriptors that were closed or are watched
-        differently since: they have new keys, and the selector will report them again."""
+        """Events that an earlier turn has left, without descriptors that were closed or are watched
+        differently since: these have new keys, and the selector will report them again."""
         left, self._left = self._left, []
         keys = self._selector.get_map()
         return [each for each in left if keys.get(each[0].fd) is each[0]]
 
     def _skip_absence(self, expected: float) -> float:
-        """The loop's clock. What it is later than `expected`, beyond doubt, was a suspension."""
+        """The loop's clock, without time that must have been a suspension: what it is later than
+        `expected`."""
         now = self.clock() - self._away
         if now > expected + AWAY_AFTER:
             self._away += now - expected
@@ -385,7 +386,7 @@ class Loop:
                     blame(callback, error)
 
     def skip(self) -> None:
-        """What has passed since this turn began was no time: the process did something else."""
+        """Do not count the time since this turn began: the process did something else."""
         self._away = self.clock() - self.now
         self._seen = self.now
 
@@ -395,4 +396,4 @@ class Loop:
 
 
 def _nothing(*_: float) -> None:
-    """Only end the wait, as a timer; the default of `midway`."""
+    """A timer that only ends the wait; also the default of `midway`."""

@@ -25,8 +25,8 @@ _IN_TEXT: Final = re.compile(
 _CONTROLS: Final = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+"
 )
-"""Control characters but the tab, line separators, characters that change the text direction, and
-surrogates, which cannot be encoded."""
+"""Control characters except the tab, line separators, characters that change the text direction,
+and surrogates, which cannot be encoded."""
 _CONTROLS_IN_LINES: Final = re.compile(_CONTROLS.pattern.replace("\x0a", "\x0b"))
 
 
@@ -36,7 +36,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """As `printable`, but line breaks stay."""
+    """`printable`, but line breaks stay."""
     return text if text.isprintable() else _CONTROLS_IN_LINES.sub(_escape, text)
 
 
@@ -54,7 +54,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def os_error(error: OSError) -> str:
-    """The error of a system call, with the file if it has one."""
+    """The text of a system call's error, with the file if it has one."""
     why = error.strerror or str(error)
     return f"{error.filename}: {why}" if error.filename is not None and error.strerror else why
 
@@ -71,7 +71,7 @@ def shown_url(url: str) -> str:
 
 
 def without_secrets_inside(text: str) -> str:
-    """A text with dots instead of the userinfo and the query of each URL in it."""
+    """A text with dots in place of the userinfo and the query of each URL in it."""
     return _IN_TEXT.sub(_without_secrets, text) if "://" in text else text
 
 
@@ -83,8 +83,8 @@ def _without_secrets(found: re.Match[str]) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A URL, a request's target or a Host, with dots instead of userinfo and query. An absolute URL
-    is reduced to scheme and host."""
+    """A URL, a request's target or a Host, with dots in place of userinfo and query. An absolute
+    URL is reduced to scheme and host."""
     found = _ABSOLUTE.fullmatch(url)
     if found is None:
         path = _QUERY.sub(lambda query: f"{query[0][0]}...", url)

@@ -1,7 +1,7 @@
 """I/O. Files and folders for this user alone.
 
-On Windows the mode of a file means nothing, and before Python 3.12.4 neither does that of a folder:
-there an access list lets in the owner, administrators and the system, from the beginning on.
+On Windows the mode of a file has no effect, and before Python 3.12.4 neither has that of a folder.
+There an access list, set at creation, admits the owner, administrators and the system.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ if sys.platform == "win32":
 
 
 def open_file(path: str | Path, flags: int) -> int:
-    """As os.open; a file that it makes is for this user alone. Raises OSError."""
+    """os.open for a file that, if it is created, is for this user alone. Raises OSError."""
     if sys.platform == "win32" and flags & os.O_CREAT:
         try:
             _make(os.fspath(path), is_folder=False)
@@ -76,7 +76,7 @@ def open_file(path: str | Path, flags: int) -> int:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for this user alone, and those above it, unless it is there. Raises OSError."""
+    """Make a folder for this user alone, and its parents, unless it exists. Raises OSError."""
     if sys.platform == "win32":
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 MOST_READY: Final = 256
 """Most descriptors per turn. epoll reports the others first in the next turn."""
 
-# Globals, as they are used twice for each ready descriptor.
+# Globals, because they are used twice for each ready descriptor.
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
 
 _HANDLE: Final = "Q" if sys.maxsize > 1 << 32 else "I"
 
 Sockets: TypeAlias = "array[int]"
-"""An fd_set of Winsock, of any length: how many there are, and then their handles."""
+"""A Winsock fd_set of any length: the number of handles, then the handles."""
 
 Wait: TypeAlias = "Callable[[Sockets, Sockets, Sockets, float | None], object]"
-"""Wait for sockets that can be read, written, or cannot connect, for so many seconds (None: until
-there is one). Leaves those that are ready in each set."""
+"""Wait this many seconds (None: for ever) for sockets that can be read, can be written, or cannot
+connect. Leaves the ready ones in each set."""
 
 
 class FdSet:
-    """Sockets in an fd_set, which is copied for each wait as it is in memory."""
+    """Sockets in an fd_set; its memory is copied for each wait."""
 
     def __init__(self) -> None:
         self._sockets: Sockets = array(_HANDLE, [0])
@@ -60,14 +60,14 @@ class FdSet:
 
 
 def _ready(sockets: Sockets) -> Sockets:
-    """What a wait has left in a set."""
-    # Of the first item the count takes four bytes, and what is in the others does not matter.
+    """The sockets that a wait has left in a set."""
+    # The count takes four bytes of the first item, and the other four do not matter.
     return sockets[1 : 1 + (sockets[0] & 0xFFFF_FFFF)]
 
 
 class FdSetSelector(selectors._BaseSelectorImpl):
-    """As the library's SelectSelector on Windows, but for any number of sockets. CPython takes 512
-    there, and raises an exception for one more."""
+    """The library's SelectSelector on Windows, but for any number of sockets. CPython accepts 512
+    there, and raises an exception for more."""
 
     def __init__(self, wait: Wait) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class FdSetSelector(selectors._BaseSelectorImpl):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """As in the library."""
+        """Like the library's method."""
         keys: Mapping[int, selectors.SelectorKey] = self._fd_to_key  # type: ignore[attr-defined]
         timeout = None if timeout is None else max(0.0, timeout)
         if not keys and timeout is not None:
@@ -104,7 +104,7 @@ class FdSetSelector(selectors._BaseSelectorImpl):
         )
         self._wait(to_read, to_write, failing, timeout)
         masks = dict.fromkeys(_ready(to_read), READ)
-        # A connection that cannot be made is not writable there.
+        # On Windows, a connection that cannot be made does not become writable.
         for handle in (*_ready(to_write), *_ready(failing)):
             masks[handle] = masks.get(handle, 0) | WRITE
         return [(keys[handle], mask) for handle, mask in masks.items()]
@@ -118,7 +118,7 @@ if sys.platform == "linux" and hasattr(select, "epoll"):
         descriptors each time: 120 KB a turn with 10,000 connections."""
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As in the library, but with a timeout always."""
+            """Like the library's method, but always with a timeout."""
             assert timeout is not None
             keys: Any = self._fd_to_key  # type: ignore[attr-defined]
             epoll: select.epoll = self._selector  # type: ignore[attr-defined]
@@ -132,7 +132,7 @@ if sys.platform == "linux" and hasattr(select, "epoll"):
                     # The usual case.
                     ready.append((key, key.events & READ))
                 else:
-                    # An error or a hang-up is both.
+                    # An error or a hang-up counts as both.
                     mask = READ if event & ~select.EPOLLOUT else 0
                     if event & ~select.EPOLLIN:
                         mask |= WRITE
@@ -182,7 +182,7 @@ elif sys.platform == "win32":
             super().__init__(_wait)
 
     def failed(socks: Iterable[socket.socket]) -> list[socket.socket]:
-        """Sockets that have an error. SO_ERROR says nothing of a reset there, WSAPoll does."""
+        """Sockets that have an error. SO_ERROR does not report a reset on Windows, WSAPoll does."""
         asked = list(socks)
         polls = (_Poll * len(asked))()
         for sock, poll in zip(asked, polls, strict=True):

@@ -1,7 +1,7 @@
 """I/O. Listening sockets, and the options of clients' sockets.
 
 The supervisor opens listening sockets and shares them with each gateway, so that no client is
-refused while a gateway is replaced, and its ports stay.
+refused while a gateway is replaced, and the ports stay the same.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if sys.platform == "linux":
     import termios
 
 _SO_NWRITE: Final = 0x1024
-"""Of macOS, which Python does not name."""
+"""A socket option of macOS that Python does not name."""
 
 BACKLOG: Final = 4096
-"""Connections that wait to be accepted; the kernel has a limit of its own (somaxconn)."""
+"""Connections that may wait to be accepted; the kernel has a limit of its own (somaxconn)."""
 
 KEEPALIVE_IDLE: Final = 60
 """Seconds of silence after which TCP sends a keepalive probe."""
 
 INHERITED: Final = sys.platform == "linux"
-"""Accepted sockets inherit all options of the listening socket but non-blocking mode: that saves
-five system calls for each client."""
+"""Whether accepted sockets inherit all options of the listening socket except non-blocking mode:
+that saves five system calls for each client."""
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -47,8 +47,9 @@ def bind(listen: Listen) -> socket.socket:
 
 
 def share(sock: socket.socket, pid: int) -> str:
-    """What the child of that pid needs to `adopt` the socket, whose descriptor it has inherited.
-    Windows duplicates a socket for one process, which must run. Raises OSError."""
+    """The data with which the child with that pid can `adopt` the socket, whose descriptor it has
+    inherited. Windows duplicates a socket for one process, which must be running. Raises
+    OSError."""
     if sys.platform == "win32":
         return sock.share(pid).hex()
     return str(sock.fileno())
@@ -82,13 +83,13 @@ def is_intact(sock: socket.socket, listen: Listen) -> bool:
 
 
 def is_file_of(sock: socket.socket, path: str) -> bool:
-    """Whether that is a name of the file of a unix socket that `bind` returned."""
+    """Whether a path is a name of the file of a unix socket that `bind` returned."""
     return isinstance(sock, _UnixSocket) and sock.file == _identity(path) is not None
 
 
 def of_file(sock: socket.socket, path: str) -> socket.socket:
-    """A unix socket that another process has bound to that path: as if `bind` had returned it. The
-    one that is given must not be used any more."""
+    """A unix socket that another process has bound to this path, as if `bind` had returned it. The
+    given socket must not be used any more."""
     own = _UnixSocket(sock.family, sock.type, 0, sock.detach())
     own.setblocking(False)
     own.file = _identity(path)
@@ -119,8 +120,8 @@ def _bind_unix(listen: Listen) -> socket.socket:
     if family is None:
         raise OSError(errno.EAFNOSUPPORT, "this platform has no unix sockets")
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # A socket file without a listener is left from a run that was killed. (Connecting to
-        # a file of another kind gives the same error.)
+        # A socket file without a listener is left from a run that was killed. (Connecting to a file
+        # of another kind gives the same error.)
         if _is_socket(path) and probe.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)
     sock = _UnixSocket(family, socket.SOCK_STREAM)
@@ -179,7 +180,7 @@ def _bind_tcp(listen: Listen) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform == "win32":
-            # There SO_REUSEADDR lets two programs share the port.
+            # On Windows, SO_REUSEADDR lets two programs share the port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             # Connections of an earlier run in TIME_WAIT must not prevent binding.
@@ -219,7 +220,7 @@ def _advice(listen: Listen, error: OSError) -> str:
         return f"{what}: the address is in use; stop the other program or choose another port"
     if error.errno in (errno.EACCES, errno.EPERM):
         if sys.platform == "win32":
-            # There every user may have every port.
+            # On Windows every user may use every port.
             return (
                 f"{what}: not permitted; another program may have the port for itself, or Windows "
                 "has reserved it (netsh interface ipv4 show excludedportrange tcp); choose another "
@@ -238,7 +239,7 @@ def _advice(listen: Listen, error: OSError) -> str:
 
 
 def strerror(code: int) -> str:
-    """What an error of a socket means. os.strerror knows no code of Winsock."""
+    """The meaning of a socket error. os.strerror knows no code of Winsock."""
     known: dict[int, str] = getattr(socket, "errorTab", {})
     return known[code].removesuffix(".") if code in known else os.strerror(code)
 
@@ -262,8 +263,8 @@ def printable(address: object) -> str:
 
 
 def undelivered(sock: socket.socket) -> int | None:
-    """How many bytes the kernel has taken that the peer's has not acknowledged yet; None if this
-    system does not tell."""
+    """How many bytes the kernel has taken that the peer's kernel has not acknowledged yet; None if
+    this system does not tell."""
     try:
         if sys.platform == "linux":
             size = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
@@ -271,14 +272,14 @@ def undelivered(sock: socket.socket) -> int | None:
         if sys.platform == "darwin":
             return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
     except OSError:
-        # It is closed, or of a kind that does not count.
+        # The socket is closed, or of a kind without this count.
         pass
     return None
 
 
 def tune(sock: socket.socket, *, inherited: bool = False) -> None:
     """Set the options of a client's socket, unless it has inherited them. Raises OSError if the
-    peer is gone already.
+    peer is already gone.
 
     TCP keepalive is for raw connections; WebSockets have pings.
     """

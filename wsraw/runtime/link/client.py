@@ -1,6 +1,5 @@
 """I/O. The connecting end of the worker link: of a worker, of the gateway to its supervisor, and of
-the command line. No loop in it: the caller polls its descriptor, and calls `work`.
-"""
+the command line. It has no loop: the caller polls its descriptor, and calls `work`."""
 
 from __future__ import annotations
 
@@ -23,21 +22,22 @@ RETRY_FIRST: Final = 0.02
 """Seconds before the second attempt to connect."""
 
 RETRY_MOST: Final = 1.0
-"""Seconds between two attempts at most; also how long a connection must last for the next pause to
-be the shortest one again."""
+"""The longest pause in seconds between two attempts; also how long a connection must last for the
+next pause to be the shortest one again."""
 
 LONGER_ABSENT: Final = 1.125
-"""How much longer each pause is while nobody answers: an attempt costs little, and one who comes is
-found after an eighth more than the time that it has taken."""
+"""Factor by which each pause grows while no server answers: an attempt costs little, and a server
+is found after at most an eighth of the time that it was away."""
 
 LONGER_REFUSED: Final = 2.0
-"""The same if a connection has ended: each makes work, and lines in logs, at both ends."""
+"""Factor by which each pause grows after a connection that has ended: each makes work, and log
+lines, at both ends."""
 
 CONNECT_TIMEOUT: Final = 5.0
-"""Seconds for an attempt, with the ZMTP handshake."""
+"""Seconds for an attempt, including the ZMTP handshake."""
 
 UNSENT_LIMIT: Final = 1024 * 1024
-"""Bytes that may be unsent for one more batch to be taken."""
+"""Unsent bytes up to which one more batch is accepted."""
 
 _Address = str | tuple[str, int]
 
@@ -45,16 +45,16 @@ _Address = str | tuple[str, int]
 class LinkClient:
     """A connection to a LinkServer (or a ROUTER of libzmq) that is made again and again.
 
-    A loss is told once and in order: after the last batch of a connection that has ended, `receive`
-    returns None and `is_lost` is True until `reconnect` is called. So nothing that was meant for
-    one server can reach the next one.
+    A loss is reported once and in order: after the last batch of a connection that has ended,
+    `receive` returns None and `is_lost` is True until `reconnect` is called. So no batch for one
+    server can reach the next one.
 
     Poll `fileno()` for reading (and for writing while `wants_write`), until `wait_until` at most;
     then call `work`. Calls from several threads need a lock.
     """
 
     def __init__(self, endpoint: str, *, limit: int = LARGEST_BATCH, probe: bool = False) -> None:
-        """Raises OSError for an invalid endpoint. It connects in the first call of `work`.
+        """Raises OSError for an invalid endpoint. The client connects in the first call of `work`.
 
         With `probe`, the first thing on each connection is an empty batch, like libzmq's
         PROBE_ROUTER: it makes a gateway ask who is there.
@@ -89,12 +89,12 @@ class LinkClient:
     @property
     def is_lost(self) -> bool:
         """Whether a connection has ended (`why` has the reason) and all its batches are taken; only
-        `reconnect` ends this. A failed attempt is not a loss: it is made again by itself."""
+        `reconnect` resets this. A failed attempt is not a loss: it is repeated automatically."""
         return self._is_lost and not self._batches
 
     @property
     def is_readable(self) -> bool:
-        """Whether `receive` has a batch, or a loss is to be told."""
+        """Whether `receive` has a batch, or a loss must be reported."""
         return self._is_lost or bool(self._batches)
 
     @property
@@ -109,8 +109,9 @@ class LinkClient:
         return -1 if self._connecting is None else self._connecting.fileno()
 
     def work(self, now: float) -> None:
-        """Connect, write, read: as far as it goes without waiting. Call it when the descriptor is
-        ready or `wait_until` has come. It reads nothing while batches wait for `receive`."""
+        """Connect, write and read as far as possible without waiting. To be called when the
+        descriptor is ready or `wait_until` has come. Nothing is read while batches wait for
+        `receive`."""
         socket = self._socket
         if socket is None:
             if self._connecting is not None:
@@ -126,7 +127,7 @@ class LinkClient:
         if batches:
             self._batches += batches
         if socket.unsent and not self.wants_write:
-            # The answer to a greeting, to a PING, or to what was wrong.
+            # The answer to a greeting, to a PING, or to an error.
             self._flush(socket)
         if socket.ended:
             self._lose(socket, now)
@@ -138,7 +139,7 @@ class LinkClient:
         return self._batches.popleft() if self._batches else None
 
     def send(self, batch: bytes) -> bool:
-        """Write a batch now, as far as it goes, the rest in `work`. False, and nothing is sent, if
+        """Write a batch now, as far as possible, the rest in `work`. False, and nothing is sent, if
         there is no gateway or UNSENT_LIMIT bytes are unsent."""
         socket = self._socket
         if not self.is_connected or socket is None or socket.unsent > UNSENT_LIMIT:
@@ -152,10 +153,10 @@ class LinkClient:
         self._update(socket)
 
     def _update(self, socket: LinkSocket) -> None:
-        """After a write: whether to wait for writability."""
+        """After a write: update whether to wait for writability."""
         wants = socket.unsent > 0
         if socket.broken:
-            # What came before the end is still to be read: `work` finds it.
+            # Earlier data is still to be read: `work` finds the end after it.
             self.is_connected = wants = False
             self.wait_until = 0.0
         if wants is not self.wants_write or socket.broken:
@@ -191,7 +192,7 @@ class LinkClient:
             self._begin(sock, now)
 
     def _go_on(self, now: float) -> None:
-        """TCP was connecting."""
+        """Continue after TCP was connecting."""
         sock = self._connecting
         assert sock is not None
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -213,7 +214,7 @@ class LinkClient:
         self._fail(strerror(error), now)
 
     def _begin(self, sock: socket.socket, now: float) -> None:
-        """The socket is connected: greet."""
+        """The socket is connected: send the greeting."""
         self._socket = LinkSocket(
             sock, ZmtpPeer("DEALER", ("ROUTER",), self._limit, as_server=False)
         )
@@ -234,7 +235,7 @@ class LinkClient:
             self._lose(socket, now)
 
     def _lose(self, socket: LinkSocket, now: float) -> None:
-        """The connection has ended; a loss, if it was one."""
+        """Handle the end of a connection, which is a loss if it was established."""
         self._is_lost = socket.peer.is_ready
         self.is_connected = self.wants_write = False
         if self._is_lost and now - self._since >= RETRY_MOST:
@@ -251,14 +252,14 @@ class LinkClient:
         self._pause = min(RETRY_MOST, longer * self._pause)
 
     def reconnect(self) -> None:
-        """Go on after a loss: connect again in `work`, after a pause."""
+        """After a loss, let `work` connect again, after a pause."""
         self._is_lost = False
 
     # --- the end ---
 
     def flush(self, seconds: float) -> bool:
-        """Write what is unsent, and wait for that so many seconds at most. Whether nothing is
-        left. Blocks."""
+        """Write unsent bytes, waiting at most this many seconds. Returns whether nothing is left.
+        Blocks."""
         socket = self._socket
         if socket is None:
             return True
@@ -267,13 +268,13 @@ class LinkClient:
         return written
 
     def close(self, linger: float = 0.0) -> None:
-        """Close when what is unsent was written, after so many seconds at the latest. Blocks."""
+        """Close when unsent bytes were written, after this many seconds at the latest. Blocks."""
         socket = self._socket
         if socket is not None and self.is_connected:
             until = monotonic() + linger
             _write_out(socket, until)
             if socket.is_tcp and not socket.broken:
-                # Closing with something unread would destroy what the other end has not read yet.
+                # Closing with unread data would destroy what the other end has not read yet.
                 socket.finish()
                 while monotonic() < until and _wait(socket.fileno(), until, to_write=False):
                     if not socket.discard():
@@ -285,12 +286,12 @@ class LinkClient:
 
     def forked(self) -> None:
         """In a forked child: close our copy of the descriptor, so that the gateway sees the
-        worker's end, and leave what is unsent to the parent."""
+        worker's end, and leave unsent bytes to the parent."""
         for each in self._detach():
             each.close()
 
     def _detach(self) -> list[LinkSocket | socket.socket]:
-        """Let go of the descriptor for good; what it belongs to is to be closed."""
+        """Release the descriptor for good; the caller closes its socket."""
         opened = [each for each in (self._socket, self._connecting) if each is not None]
         self._socket = self._connecting = None
         self.is_connected = self.wants_write = False
@@ -303,7 +304,7 @@ def _nothing() -> None:
 
 
 def _parse(endpoint: str) -> tuple[int, _Address]:
-    """Family and address. Raises OSError for what can never work here."""
+    """Family and address of an endpoint. Raises OSError if it can never work here."""
     scheme, _, place = endpoint.partition("://")
     if scheme == "ipc" and place:
         if not HAS_UNIX:
@@ -319,7 +320,7 @@ def _parse(endpoint: str) -> tuple[int, _Address]:
 
 
 def _write_out(socket: LinkSocket, until: float) -> bool:
-    """Write what is unsent. Whether nothing is left."""
+    """Write unsent bytes. Returns whether nothing is left."""
     while not socket.flush():
         if socket.broken or not _wait(socket.fileno(), until, to_write=True):
             return False
@@ -327,7 +328,7 @@ def _write_out(socket: LinkSocket, until: float) -> bool:
 
 
 def _wait(descriptor: int, until: float, *, to_write: bool) -> bool:
-    """Wait until a descriptor is ready, in the way that works for every number of one."""
+    """Wait until a descriptor is ready, in a way that works for any descriptor number."""
     seconds = max(0.0, until - monotonic())
     if hasattr(select, "poll"):
         poll = select.poll()

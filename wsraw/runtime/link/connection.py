@@ -1,7 +1,7 @@
-"""I/O. One connection of the worker link: a ZMTP peer over a non-blocking socket. No loop in it.
+"""I/O. One connection of the worker link: a ZMTP peer over a non-blocking socket, without a loop.
 
-Everything here returns at once. Whoever owns a connection knows when it can be read or written,
-and for how long it may be kept.
+Everything here returns at once. The owner of a connection knows when it can be read or written, and
+how long to keep it.
 """
 
 from __future__ import annotations
@@ -17,56 +17,56 @@ from wsraw.link.batches import READ_IN_PLACE, Batch
 from wsraw.link.zmtp import ZmtpPeer, header
 
 READ_BUDGET: Final = 1024 * 1024
-"""Bytes that one call reads from a connection, before others have their turn."""
+"""Bytes that one call reads from a connection before others get their turn."""
 
 LEAST_READ: Final = 4 * 1024
-"""Bytes read at once at first. All batches of a read are handled in one turn, and each can be as
-short as two bytes: so more is read only from peers whose batches are not that short."""
+"""Bytes of the first reads. All batches of a read are handled in one turn, and each may have only
+two bytes: so more is read only from peers with longer batches."""
 
 READ_SIZE: Final = 64 * 1024
-"""Bytes read at once at most, of a peer whose batches are not long."""
+"""Bytes of later reads from a peer without long batches."""
 
 LARGE_READ: Final = 256 * 1024
-"""The same where they are, but not longer than this. Those are received into a buffer of their own,
-and what was read of them before is copied."""
+"""Bytes of reads from a peer with long batches that are still shorter than this. Longer ones are
+received into a buffer of their own, into which what was read of them before is copied."""
 
 GROWTH: Final = 4
 
 FEW: Final = 64
-"""Batches in a full read up to which more is read the next time."""
+"""Batches in a full read up to which the next read is larger."""
 
 MANY: Final = 256
-"""Batches after which one call reads no more, however short they are."""
+"""Batches after which one call stops reading, however short they are."""
 
 JOINED_BELOW: Final = 16 * 1024
-"""Bytes of a batch that is copied behind its header. Longer ones are written where they lie."""
+"""Bytes below which a batch is copied behind its header. Longer ones are written without a copy."""
 
 MOST_FRAMES: Final = 32
 """Frames in one call of sendmsg, of two pieces each. The system's limit (IOV_MAX) is 1024."""
 
 COMMAND_LIMIT: Final = 64 * 1024
-"""Bytes unsent above which a PING is not answered: what is unsent is a sign of life as well, and
-else a peer that only sends would make us keep its PONGs."""
+"""Unsent bytes above which a PING is not answered: unsent data is a sign of life as well, and
+otherwise a peer that only sends would make us keep its PONGs."""
 
 LONGEST_SOCKET_PATH: Final = 103 if sys.platform == "darwin" else 107
 """Bytes of sun_path without its closing zero (unix(7); macOS has 104)."""
 
 SOCKET_BUFFERS: Final = (1024 * 1024, 256 * 1024)
-"""Bytes of a large batch that the system takes at once, and less if its own limit is lower: Linux
-cuts what is asked for, other systems refuse it."""
+"""Bytes of a large batch that the system takes at once, or fewer if its own limit is lower: Linux
+cuts the size that is asked for, other systems refuse it."""
 
 HAS_UNIX: Final = hasattr(socket, "AF_UNIX") and sys.platform != "win32"
-"""Whether there are unix sockets. Those of Windows have no owner to be checked."""
+"""Whether unix sockets can be used. On Windows, they have no owner that could be checked."""
 
 CAN_GATHER: Final = hasattr(socket.socket, "sendmsg")
 """Python has no sendmsg on Windows."""
 
 
 def tune(sock: socket.socket) -> None:
-    """Set the options of a socket of the link. Raises OSError if a peer on TCP is gone already."""
+    """Set the options of a socket of the link. Raises OSError if a TCP peer is already gone."""
     sock.setblocking(False)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
-        # Batches are written once a turn, in one piece. The buffers of TCP grow by themselves.
+        # Batches are written once a turn, in one piece. TCP's buffers grow automatically.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -80,13 +80,13 @@ def tune(sock: socket.socket) -> None:
 
 @cache
 def _keep_large_reads() -> None:
-    """Until a block of that length was freed once, glibc asks the system for each block of 128 KiB
-    or more (mallopt(3), M_MMAP_THRESHOLD), which would take 20 us a read."""
+    """Until a block of this size was freed once, glibc asks the system for each block of 128 KiB or
+    more (mallopt(3), M_MMAP_THRESHOLD), which would take 20 us a read."""
     bytes(2 * LARGE_READ)
 
 
 class _Frame:
-    """A frame of which something is unsent."""
+    """A frame that is partly unsent."""
 
     __slots__ = ("batch", "is_begun", "pieces", "size")
 
@@ -94,13 +94,13 @@ class _Frame:
         self.batch = batch
         """The batch in it; None for a command."""
         self.pieces = pieces
-        """What is unsent."""
+        """The unsent pieces of the frame."""
         self.size = sum(map(len, pieces))
         self.is_begun = False
-        """Whether a part of it was sent: nothing else can follow before its end."""
+        """Whether a part of the frame was sent: then nothing else can be sent before its end."""
 
     def sent(self, count: int) -> None:
-        """Count bytes of the frame that were sent; not all were."""
+        """Count sent bytes of the frame, which is not complete yet."""
         self.is_begun = True
         self.size -= count
         if count >= len(self.pieces[0]):
@@ -110,8 +110,8 @@ class _Frame:
 
 
 class LinkSocket:
-    """A connected, non-blocking socket and its peer. What arrives is received whole and in order:
-    `ended` is set only when everything before the end is handed out."""
+    """A connected, non-blocking socket and its peer. Data is received completely and in order:
+    `ended` is set only when everything before the end was handed out."""
 
     __slots__ = (
         "_out",
@@ -126,20 +126,20 @@ class LinkSocket:
     )
 
     def __init__(self, sock: socket.socket, peer: ZmtpPeer) -> None:
-        """The greeting is unsent; `flush` sends it."""
+        """The greeting is unsent at first; `flush` sends it."""
         self.peer = peer
         self.unsent = 0
         """Bytes that the system has not taken."""
         self.has_more = False
-        """Whether the last `receive` has stopped although there may be more."""
+        """Whether the last `receive` has stopped although there may be more data."""
         self.ended = False
         """Whether nothing more will be received; `why` has the reason."""
         self.why = ""
-        """Why it has ended: an error of the socket or of the peer's protocol, or what an ERROR
-        command of the peer says."""
+        """Why the connection has ended: an error of the socket or of the peer's protocol, or the
+        reason in an ERROR command of the peer."""
         self.broken = ""
-        """Why nothing more can be written. Whether the peer is gone, `receive` finds out, after
-        what the peer had sent before."""
+        """Why nothing more can be written. `receive` finds out whether the peer is gone, after its
+        last data."""
         self._sock = sock
         self._portion = LEAST_READ
         self._out: deque[_Frame] = deque()
@@ -151,7 +151,7 @@ class LinkSocket:
 
     @property
     def is_tcp(self) -> bool:
-        """Whether closing it with something unread can destroy what the peer has not read yet."""
+        """Whether closing with unread data can destroy what the peer has not read yet."""
         return self._sock.family in (socket.AF_INET, socket.AF_INET6)
 
     # --- in ---
@@ -192,7 +192,7 @@ class LinkSocket:
                     self._end("the peer has closed the connection")
                     break
                 if peer.why or (size < asked and not self.broken):
-                    # What comes now is reported as readable again.
+                    # Data that comes now is reported as readable again.
                     break
                 budget -= size
                 if budget <= 0 or len(batches) > MANY:
@@ -212,7 +212,7 @@ class LinkSocket:
         return batches
 
     def _read_more(self, asked: int, batches: int) -> None:
-        """All that was asked for has come, and so many batches ended in it."""
+        """Adapt the size of reads: the last one was full, and this many batches ended in it."""
         if batches > FEW:
             self._portion = LEAST_READ
             return
@@ -232,13 +232,13 @@ class LinkSocket:
     # --- out ---
 
     def send(self, batch: bytes) -> bool:
-        """Write a batch, behind what is unsent. True if the system has taken all of it; the rest is
-        for `flush`."""
+        """Write a batch after unsent data. True if the system has taken all of it; the rest is for
+        `flush`."""
         size = len(batch)
         head = header(size)
         sent = 0
         if not self._out and not self.broken:
-            # Nearly always: one call, and nothing to keep.
+            # The usual case: one call, and nothing to keep.
             try:
                 if size < JOINED_BELOW:
                     sent = self._sock.send(head + batch)
@@ -282,8 +282,8 @@ class LinkSocket:
         return True
 
     def unsent_batches(self, *, begun: bool = True) -> list[bytes]:
-        """The batches that the system has not taken whole: the peer cannot have seen them. Without
-        one of which a part was sent, if not `begun`: `drop` leaves the rest of it to be sent."""
+        """The batches that the system has not taken completely: the peer cannot have seen them. If
+        not `begun`, without one that is partly sent: `drop` leaves the rest of it to be sent."""
         frames = [frame for frame in self._out if begun or not frame.is_begun]
         return [frame.batch for frame in frames if frame.batch is not None]
 
@@ -309,7 +309,7 @@ class LinkSocket:
         self.unsent += frame.size
 
     def _taken(self, count: int) -> None:
-        """The system has taken so many bytes."""
+        """Remove the bytes that the system has taken."""
         self.unsent -= count
         out = self._out
         while count:
@@ -323,14 +323,14 @@ class LinkSocket:
     # --- the end ---
 
     def finish(self) -> None:
-        """Say that nothing more is sent. The socket stays open for reading."""
+        """Announce that nothing more is sent. The socket stays open for reading."""
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # The peer is gone already.
 
     def discard(self) -> bool:
-        """Read and forget what has come; False at the end of it."""
+        """Read and discard received data; False at the end of it."""
         try:
             return bool(self._sock.recv(READ_SIZE))
         except (BlockingIOError, InterruptedError):
@@ -339,7 +339,7 @@ class LinkSocket:
             return False
 
     def close(self) -> None:
-        """Free the descriptor; what is unsent is lost."""
+        """Free the descriptor; unsent data is lost."""
         self.broken = self.broken or "closed"
         self._end("closed")
         self._sock.close()

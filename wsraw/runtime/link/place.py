@@ -1,7 +1,7 @@
 """I/O. How a worker that the supervisor has not started finds the gateway: by the run folder.
 
-Read the token first, as a run writes it last: so the token of a run is never sent to the endpoint
-of an earlier one, where somebody else may listen by now.
+Read the token first, because a run writes it last: so the token of a run is never sent to the
+endpoint of an earlier run, where another program may listen by now.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ENDPOINT: Final = "link"
 
 
 def token(folder: Path) -> str:
-    """Raises OSError, which names the file."""
+    """The token of the run. Raises OSError, which names the file."""
     return _read(folder / TOKEN)
 
 
 def endpoint(folder: Path) -> str:
-    """Raises OSError, which names the file."""
+    """The endpoint of the run. Raises OSError, which names the file."""
     return f"ipc://{folder / SOCKET}" if HAS_UNIX else _read(folder / ENDPOINT)
 
 

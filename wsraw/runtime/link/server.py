@@ -2,8 +2,8 @@
 and the supervisor's for the gateway and the command line.
 
 It listens on a unix socket that only this user can reach, or on a port of the loopback interface
-where there are no unix sockets. A connection whose first batch is not good within some seconds is
-closed, and the number of those is bounded.
+where there are no unix sockets. A connection that has sent no valid first batch within some seconds
+is closed, and the number of such connections is bounded.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ HELLO_TIMEOUT: Final = 10.0
 """Seconds for a connection to be admitted, and before that for its ZMTP handshake."""
 
 MOST_GREETING: Final = 256
-"""Connections whose ZMTP handshake is not done. One more closes the oldest of them."""
+"""Connections before the end of their ZMTP handshake. A further one closes the oldest."""
 
 MOST_STRANGERS: Final = 1000
-"""Connections that are not admitted yet. One more closes the oldest of them."""
+"""Connections that are not admitted yet. A further one closes the oldest."""
 
 CLOSE_TIMEOUT: Final = 2.0
-"""Seconds for last words, such as the reason of an end, to be sent and to be read by the peer."""
+"""Seconds in which last words, such as the reason of an end, must be sent and read by the peer."""
 
 MOST_BATCHES: Final = 256
 """Batches of one connection that are handed out in a turn."""
 
 LAST_READS: Final = 2048
-"""Reads for what a peer has left behind. Each takes at least 4 KiB as long as there is more: the
-system holds a few megabytes, and of batches as short as two bytes one read takes no more."""
+"""Reads of the data that a peer has left behind. Each read takes at least 4 KiB as long as there is
+more: the system holds a few megabytes. Of batches as short as two bytes, one read takes no more
+than that."""
 
 ACCEPT_BUDGET: Final = 16
 """Connections accepted in a turn."""
@@ -65,11 +66,11 @@ EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, err
 
 
 LOOPBACK: Final = Listen(name="127.0.0.1", host="127.0.0.1")
-"""Where a server without a unix socket listens, on a port that the system chooses."""
+"""The address of a server without a unix socket; the system chooses the port."""
 
 
 def endpoint_of(sock: socket.socket) -> str:
-    """The endpoint of a socket that listens there."""
+    """The endpoint of a listening socket."""
     return f"tcp://{LOOPBACK.host}:{sock.getsockname()[1]}"
 
 
@@ -78,9 +79,9 @@ class SocketState(Enum):
 
     OPEN = "open"
     CLOSING = "closing"
-    """It receives nothing more; its last words are sent."""
+    """It receives nothing more; its last words are being sent."""
     CLOSED = "closed"
-    """To be freed, or freed."""
+    """It is freed, or about to be."""
 
 
 _OPEN: Final = SocketState.OPEN
@@ -108,7 +109,8 @@ class Link:
         self, server: LinkServer, sock: socket.socket, limit: int, number: int, pid: int
     ) -> None:
         self.identity = number.to_bytes(9, "big")
-        """No other link of this server has it, ever; it begins with a zero, as libzmq's do."""
+        """The identity; no other link of this server ever has the same one. It begins with a zero
+        byte, like libzmq's."""
         self.pid = pid
         """The process that has connected; 0 where the system does not tell."""
         self.is_admitted = False
@@ -119,15 +121,15 @@ class Link:
         self._state = _OPEN
         self._is_paused = False
         self._watched = (False, False)
-        """What the loop waits for: reading, writing."""
+        """What the loop waits for: (reading, writing)."""
         self._left: list[Batch] = []
         """Batches that were received and are not handed out yet."""
         self._parting = ""
-        """Why it is to end, if it was told to leave."""
+        """Why it must end, if it was told to leave."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is received, and what is sent goes nowhere."""
+        """Whether nothing more is received, and sent data is discarded."""
         return self._state is not _OPEN
 
     @property
@@ -145,22 +147,22 @@ class Link:
         return self._socket.peer.is_ready
 
     def admit(self, limit: int = LARGEST_BATCH) -> None:
-        """Let a link stay whose first batch was good, with batches of up to `limit` bytes."""
+        """Keep a link whose first batch was valid, and accept batches of up to `limit` bytes."""
         self.is_admitted = True
         self._socket.peer.limit = limit
         self._server._forget_stranger(self)
 
     def dismiss(self) -> None:
-        """It has said goodbye: it is closed like one that was never admitted, unless it is admitted
-        again. What is still on its way may be as long as before."""
+        """The owner's peer has said goodbye: close the link like one that was never admitted,
+        unless it is admitted again. Batches in transit may still be as long as before."""
         if self.is_admitted and self._state is _OPEN:
             self.is_admitted = False
             self._server._silent.add(self)
 
     def part(self, batch: bytes, why: str) -> None:
-        """Send a last batch in place of what is unsent, and let the peer close. One that does not
-        is cut off, for that reason, as late as one that was never admitted: libzmq drops what
-        nobody has read yet when a connection ends. What it sends meanwhile is received."""
+        """Send a last batch in place of unsent ones, and let the peer close. A peer that does not
+        is cut off, with this reason, as late as one that was never admitted: libzmq drops unread
+        data when a connection ends. Data that the peer sends meanwhile is received."""
         if self._state is _OPEN:
             self._socket.drop()
             self.send(batch)
@@ -168,16 +170,15 @@ class Link:
             self.dismiss()
 
     def _start(self) -> None:
-        """Greet. Raises OSError if the loop cannot watch the socket."""
+        """Send the greeting. Raises OSError if the loop cannot watch the socket."""
         self._socket.flush()
         self._watch()
 
     # --- out ---
 
     def send(self, batch: bytes) -> bool:
-        """Write a batch now, behind what is unsent. True if the system has taken all of it; what it
-        has not taken is `unsent`, and written when there is room. Once the connection has ended,
-        nothing is sent."""
+        """Write a batch now, after unsent data. True if the system has taken all of it; the rest is
+        `unsent`, and written when there is room. Once the connection has ended, nothing is sent."""
         if self._state is not _OPEN:
             return False
         if self._socket.send(batch):
@@ -187,21 +188,21 @@ class Link:
 
     def unsent_batches(self, *, begun: bool = True) -> list[bytes]:
         """The batches that the system has not taken whole, the oldest first: the peer cannot have
-        seen them. Without one that is begun, if not `begun`: even `cut` sends the rest of that.
-        They are known until the link is cut, or its `ended` has returned."""
+        seen them. If not `begun`, without one that is partly sent: even `cut` sends the rest of
+        that. They are known until the link is cut, or its `ended` has returned."""
         return self._socket.unsent_batches(begun=begun)
 
     def _wrote(self) -> None:
-        """After a write that may not have been complete."""
+        """Handle a write that may have been incomplete."""
         if self._socket.broken:
-            # Reading finds out what has become of the peer.
+            # Reading finds out what has happened to the peer.
             self._server._read_later(self)
         self._watch()
 
     # --- in ---
 
     def _handle(self, readable: bool, writable: bool) -> None:
-        """The loop's call."""
+        """Called by the loop."""
         if writable and self._socket.unsent:
             self._socket.flush()
             self._wrote()
@@ -216,8 +217,8 @@ class Link:
 
     def read(self, budget: int = READ_BUDGET) -> bool:
         """Receive what has come, `budget` bytes or a little more: the server's `receive` and
-        `ended` are called. It need not be readable: also for the last batches of a process whose
-        exit was reported. True if there may be more at once."""
+        `ended` are called. The link need not be readable: this is also used for the last batches of
+        a process whose exit was reported. True if there may be more."""
         if self._state is not _OPEN or self._is_paused:
             return False
         socket = self._socket
@@ -234,7 +235,7 @@ class Link:
                     self._left = batches[number:]
                     break
         if socket.unsent and not self._watched[1]:
-            # The answer to a greeting, to a PING, or to what was wrong.
+            # The answer to a greeting, to a PING, or to an error.
             socket.flush()
             self._wrote()
         if not self.is_admitted:
@@ -250,8 +251,8 @@ class Link:
         return again or socket.has_more
 
     def read_out(self) -> None:
-        """Receive all that has come from a peer that sends no more; one that does is not read for
-        ever (LAST_READS)."""
+        """Receive everything from a peer that sends no more; a peer that still sends is not read
+        for ever (LAST_READS)."""
         for _ in range(LAST_READS):
             again = self.read(READ_SIZE)
             while again and self._left:
@@ -285,7 +286,7 @@ class Link:
     # --- the end ---
 
     def _end(self, why: str) -> None:
-        """The peer has gone, or something is wrong with it."""
+        """The peer has gone, or has made an error."""
         self._stop_reading()
         server, fault = self._server, self._socket.peer.why
         try:
@@ -298,9 +299,9 @@ class Link:
             self._leave()
 
     def cut(self, why: str) -> None:
-        """End it for a reason that the peer's log will show (an ERROR command), and drop what is
-        unsent. `ended` is not called. The socket is closed when the reason is sent, or after some
-        seconds."""
+        """End the link for a reason that the peer's log will show (an ERROR command), and drop
+        unsent batches. `ended` is not called. The socket is closed when the reason is sent, or
+        after some seconds."""
         if self._state is _OPEN:
             self._stop_reading()
             self._socket.fail(why)
@@ -312,8 +313,8 @@ class Link:
         self._server._forget_stranger(self)
 
     def _leave(self) -> None:
-        """Say our last words. One that was admitted gets some seconds to read them, and to close:
-        if we closed first, with something of it unread, it could lose them."""
+        """Send the last words. An admitted peer gets some seconds to read them and to close: if we
+        closed first, with unread data of the peer, it could lose them."""
         socket = self._socket
         written = socket.flush()
         is_gone = bool(socket.broken) or (socket.ended and not socket.peer.why)
@@ -326,8 +327,8 @@ class Link:
         self._watch()
 
     def _refuse(self, why: str) -> None:
-        """A stranger that is not wanted any more. In its handshake it is not told why: libzmq never
-        connects again after an ERROR there, and the next time it may be welcome."""
+        """Refuse a stranger. During its handshake it is not told why: libzmq never connects again
+        after an ERROR there, and the next time it may be welcome."""
         why = self._parting or why
         if self.is_ready:
             self._socket.fail(why)
@@ -336,7 +337,7 @@ class Link:
         self._end(why)
 
     def _free(self) -> None:
-        """Let go of the socket, after the loop's handlers: they close nothing."""
+        """Release the socket, after the loop's handlers: they close nothing."""
         if self._state is not SocketState.CLOSED:
             self._state = SocketState.CLOSED
             self._watch()
@@ -349,20 +350,20 @@ class Link:
         self._socket.close()
 
     def _has_written(self) -> bool:
-        """Write; whether nothing is left that could be written."""
+        """Write; return whether nothing is left that could be written."""
         return self._socket.flush() or bool(self._socket.broken)
 
     def handle_fault(self, error: BaseException) -> None:
-        """End it for an exception of our own."""
+        """End the link because of a bug in wsraw."""
         log.error("closed a connection of the link because of a bug in wsraw", exc_info=error)
         if self._state is _OPEN:
             self._refuse("a bug in wsraw; the log of the run has the details")
 
 
 class _Waiting:
-    """Connections that must get on within some time: a bounded number, the oldest first. One that
-    is late is read once more before it is refused: what it owes may have come long ago, and nobody
-    had the time to read it."""
+    """Connections that must make progress within some time: a bounded number, the oldest first. A
+    late one is read once more before it is refused: its data may have come long ago, and not have
+    been read for lack of time."""
 
     def __init__(
         self,
@@ -379,7 +380,7 @@ class _Waiting:
         self._read_later = read_later
         self._until: dict[Link, float] = {}
         self._late: dict[Link, None] = {}
-        """Those whose time is over, until they are read."""
+        """Links whose time is over, until they are read."""
         self._is_armed = False
 
     def __contains__(self, link: Link) -> bool:
@@ -413,7 +414,7 @@ class _Waiting:
         self._arm()
 
     def refuse_if_late(self, link: Link) -> None:
-        """Refuse a link that was read and has not got on."""
+        """Refuse a link that was read and has made no progress."""
         if link in self._late:
             self._refuse(link, f"it took longer than {self._seconds:g} s")
 
@@ -423,7 +424,7 @@ class _Waiting:
 
 
 class LinkServer:
-    """Listens, accepts, and reads. Raises OSError if it cannot listen.
+    """Listens, accepts, and reads. Raises OSError if that is not possible.
 
     The callbacks are called by handlers and timers of the loop, and may use every method of a link,
     and of the server all but `close`.
@@ -474,7 +475,7 @@ class LinkServer:
         self._to_free: list[Link] = []
         self._has_chores = False
         self._said: dict[int, float] = {}
-        """When something of that level was last said."""
+        """When something of a level was last logged."""
         self._given = given
         self._listen: Listen
         self._sock: socket.socket | None = None
@@ -484,8 +485,8 @@ class LinkServer:
     # --- listening ---
 
     def bind(self, folder: str) -> None:
-        """Listen in that folder, again, after somebody has removed the socket's file; does nothing
-        if it is there. Connections stay. Raises OSError, and then goes on as before."""
+        """Listen in that folder again, after the socket's file was removed; does nothing if the
+        file is there. Connections stay. If this raises OSError, the server continues as before."""
         if folder and HAS_UNIX:
             path = os.path.join(folder, f"{self._name}.sock")
             endpoint = f"ipc://{path}"
@@ -508,13 +509,13 @@ class LinkServer:
         self._sock, self._listen, self.endpoint = sock, listen, endpoint
 
     def listener(self) -> tuple[socket.socket, str]:
-        """The listening socket, and the path of its file, or "" if it has none: what another
-        process needs to take it over."""
+        """The listening socket, and the path of its file, or "" if it has none: another process
+        needs these to take it over."""
         assert self._sock is not None
         return self._sock, self._listen.path
 
     def take_over(self, sock: socket.socket, path: str) -> None:
-        """Listen on the socket of another process, which accepts no more. Raises OSError."""
+        """Listen on the socket of another process that accepts no more clients. Raises OSError."""
         if path:
             self._listen = Listen(name=path, path=path, mode=0o600)
             self.endpoint = f"ipc://{path}"
@@ -547,7 +548,7 @@ class LinkServer:
             try:
                 self._add(sock)
             except OSError as error:
-                # The peer is gone already, or the loop takes no more descriptors.
+                # The peer is already gone, or the loop takes no more descriptors.
                 sock.close()
                 if error.errno in EXHAUSTED:
                     self._pause(self._sock, error)
@@ -571,7 +572,7 @@ class LinkServer:
         self._greeting.add(link)
 
     def adopt(self, sock: socket.socket, pid: int, limit: int) -> Link:
-        """Take a connection, between two batches, that was admitted before. Raises OSError."""
+        """Take over an admitted connection that is between two batches. Raises OSError."""
         tune(sock)
         self._accepted += 1
         link = Link(self, sock, limit, self._accepted, pid)
@@ -599,7 +600,7 @@ class LinkServer:
                 self._pause(sock, error)
 
     def _complain(self, pid: int, why: str) -> None:
-        """Tell the log about a stranger."""
+        """Log a line about a stranger."""
         process = f" by process {pid}" if pid else ""
         self._say(logging.WARNING, f"closed a connection to {self.endpoint}{process}: {why}")
 
@@ -612,7 +613,7 @@ class LinkServer:
     # --- links ---
 
     def _look_at_stranger(self, link: Link) -> None:
-        """After each read of one that is not admitted."""
+        """Handle a read of a connection that is not admitted."""
         if link in self._greeting and link.is_ready:
             self._greeting.remove(link)
             self._silent.add(link)
@@ -653,14 +654,14 @@ class LinkServer:
             self._links.pop(link, None)
 
     def free_spares(self) -> None:
-        """Give back buffers that are kept for the next large batches. To be called now and then."""
+        """Free buffers that are kept for the next large batches. To be called from time to time."""
         for link in self._links:
             link._socket.peer.free_spare()
 
     # --- the end ---
 
     def close(self, linger: float = 0.0) -> None:
-        """Close everything when what is unsent was written, after so many seconds at the latest;
+        """Close everything when unsent batches were written, after this many seconds at the latest;
         remove the socket's file if it is still ours. Blocks. `ended` is not called."""
         self._stop_listening()
         waiting = [link for link in self._links if not link._has_written() or link._socket.is_tcp]
@@ -673,8 +674,8 @@ class LinkServer:
 
 
 def _see_off(waiting: list[LinkSocket], until: float) -> None:
-    """Write what is unsent. A peer on TCP is then waited for: if we closed with something of it
-    unread, it could lose what it has not read."""
+    """Write unsent batches. Then wait for a TCP peer: if we closed with unread data of the peer, it
+    could lose what it has not read."""
     with Selector() as selector:
         for each in waiting:
             selector.register(each, WRITE, each)

@@ -1,4 +1,4 @@
-"""I/O. Who is at the other end of a unix socket, where the system tells."""
+"""I/O. The process at the other end of a unix socket, if the system tells."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _XUCRED_SIZE: Final = 76
 
 
 def credentials(sock: socket.socket) -> tuple[int, int] | None:
-    """Process and user that have connected; process 0 if the system tells only the user, None if it
-    tells nothing. Raises OSError if the peer is gone already."""
+    """Process and user that have connected. Process is 0 if the system tells only the user; the
+    result is None if it tells neither. Raises OSError if the peer is already gone."""
     if sock.family != getattr(socket, "AF_UNIX", None):
         return None
     if sys.platform == "linux":
@@ -33,6 +33,6 @@ def credentials(sock: socket.socket) -> tuple[int, int] | None:
 
 
 def is_ours(user: int) -> bool:
-    """Whether a process of that user may connect to what only we may reach: our own user's, and
-    root's, which could do it anyway."""
+    """Whether a process of that user may connect to a socket that is only for us: our own user, and
+    root, which could connect anyway."""
     return sys.platform == "win32" or user in (0, os.geteuid())

@@ -1,1 +1,1 @@
-"""Lines of the log: how they leave a child, and how they are written."""
+"""Lines of the log: how they leave a child, and in which format they are written."""

@@ -14,21 +14,21 @@ from wsraw.runtime.log.line import LogLine
 from wsraw.runtime.printable import printable
 
 OWN_LOGGERS: Final = "wsraw."
-"""How names of our loggers begin, which text leaves out: the source says enough."""
+"""Prefix of our loggers' names, which text leaves out: the source says enough."""
 
 SUPERVISOR: Final = "wsraw"
 """The supervisor as a source, in text. JSON has its full name."""
 
 PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-"""Levels as those of syslog: <N> before a line tells the journal (sd-daemon(3))."""
+"""Levels as in syslog: <N> before a line tells the journal (sd-daemon(3))."""
 
 Format = Callable[[float, str, str, LogLine], str]
-"""Writes a line: when (seconds since 1970), its source, the pool of that or "", the line. Returns
-text that ends with a line break."""
+"""Formats a line, from its time (seconds since 1970), its source, the source's pool or "", and the
+line. Returns text that ends with a line break."""
 
 
 class _Object(msgspec.Struct, omit_defaults=True):
-    """A line as JSON, in this order."""
+    """A line as JSON, with its fields in this order."""
 
     time: str
     level: str
@@ -55,12 +55,12 @@ def as_text(now: float, source: str, pool: str, line: LogLine) -> str:
 
 
 def as_journal(now: float, source: str, pool: str, line: LogLine) -> str:
-    """The same with a priority instead of the time, which the journal adds itself."""
+    """`as_text` with a priority instead of the time, which the journal adds itself."""
     return _lines(f"<{PRIORITIES[line.level]}>{line.level} {source}: ", line)
 
 
 def as_json(now: float, source: str, pool: str, line: LogLine) -> str:
-    """An object on one line."""
+    """A line as an object on one line."""
     found = _Object(
         time_of(now),
         line.level,
@@ -77,7 +77,7 @@ def as_json(now: float, source: str, pool: str, line: LogLine) -> str:
 
 
 FORMATS: Final[dict[str, Format]] = {"text": as_text, "json": as_json}
-"""By the values of the setting log_format."""
+"""The formats by the values of the setting log_format."""
 
 
 def lines_of(line: LogLine) -> list[str]:
@@ -89,7 +89,7 @@ def lines_of(line: LogLine) -> list[str]:
     about = [] if str(line.connection) in line.message else [f"connection {line.connection}"]
     if line.peer and line.peer not in line.message:
         about.append(line.peer)
-    # A printed line that is indented continues the one before.
+    # An indented printed line continues the one before.
     is_continued = not line.logger and first[:1].isspace()
     if line.connection and about and not is_continued:
         first = f"{first} ({', '.join(about)})"

@@ -11,17 +11,18 @@ from wsraw.runtime.log.line import LARGEST_ID, NOTHING, Level, LogLine, Subject,
 from wsraw.runtime.printable import printable, without_secrets_inside
 
 OWN: Final = "wsraw"
-"""Our loggers. A message of theirs may have a client's text, and is one line; only `HAS_LINES` says
-that line breaks in it are ours. In messages of handlers line breaks are their own affair."""
+"""The prefix of our loggers. Their messages may contain a client's text, so each is one line; only
+`HAS_LINES` says that line breaks are ours. Handlers decide themselves about line breaks in their
+messages."""
 
 HAS_LINES: Final = {"has_lines": True}
-"""The `extra` of a message of ours that has several lines."""
+"""The `extra` of our messages with several lines."""
 
 TRACEBACK: Final = "traceback"
-"""In the `extra` of a message of ours: a traceback as text, of which there is no exception here."""
+"""In the `extra` of our messages, a traceback as text, if there is no exception here."""
 
 USUAL: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-"""Attributes of each record; all others come from `extra`."""
+"""Attributes of every record; all others come from `extra`."""
 
 _tracebacks: Final = logging.Formatter()
 
@@ -38,13 +39,13 @@ def level_of(number: int) -> Level:
 
 
 def to_line(record: logging.LogRecord, current: Subject = NOTHING) -> LogLine:
-    """The line for a record of `logging`. Its `extra` may say what connection it is about; else it
-    is the `current` one. What else handlers say there are further fields."""
+    """The line for a record of `logging`. Its `extra` may name a connection; otherwise the line is
+    about the `current` one. Other items of a handler's `extra` are further fields."""
     message = record.getMessage().replace("\r\n", "\n")
     is_ours = record.name == OWN or record.name.startswith(f"{OWN}.")
     known = record.__dict__
     if is_ours:
-        # One place for all of ours, whatever the text was made of.
+        # The one place for all our messages, whatever their text was made from.
         message = without_secrets_inside(message)
         if "has_lines" not in known:
             message = printable(message)
@@ -76,7 +77,8 @@ def to_line(record: logging.LogRecord, current: Subject = NOTHING) -> LogLine:
 
 
 def _take_subject(extra: dict[str, object], current: Subject) -> Subject:
-    """The connection that handlers say in `extra`, taken out of it, or the current one."""
+    """The connection that handlers name in `extra`, which is removed from it, or the current
+    one."""
     number = extra.get("connection")
     if type(number) is not int or not 0 < number <= LARGEST_ID:
         return current
@@ -95,10 +97,10 @@ class ToSupervisor(logging.Formatter):
     def __init__(self, current: Callable[[], Subject] = Subject) -> None:
         super().__init__()
         self.current = current
-        """Tells the connection that the calling code is running for."""
+        """Returns the connection for which the calling code runs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """A record as one line."""
         return encode(to_line(record, self.current()))
 
 
@@ -114,6 +116,6 @@ class ToReader(logging.Formatter):
         self._source = source
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line, or one for each line of the traceback."""
+        """A record as a line, and one for each line of the traceback."""
         line = to_line(record, self.current())
         return self._write(record.created, self._source, "", line).rstrip("\n")

@@ -1,11 +1,11 @@
 """Sans-I/O. A line of the log on its way from a child to the supervisor.
 
-All output of a child is lines. A line of text is what a handler prints, or a program in another
-language. A line that has the mark (the character RS, as in RFC 7464) and an object of JSON after it
-is what `logging` was given: it keeps its level, and its traceback belongs to it. JSON escapes
-control characters, so neither the mark nor a line break is inside.
+All output of a child consists of lines. A line of text was printed by a handler, or by a program in
+another language. A line with the mark (the character RS, as in RFC 7464) and a JSON object after it
+comes from `logging`: it keeps its level and its traceback. JSON escapes control characters, so the
+object contains neither the mark nor a line break.
 
-Who forges such a line forges one of its own process: the supervisor knows which pipe it reads. Any
+A child that forges such a line forges only its own: the supervisor knows which pipe it reads. Any
 other line is text.
 """
 
@@ -29,22 +29,22 @@ MESSAGE_BYTES: Final = 16 * 1024
 64 KiB (supervisor/processes/process.py)."""
 
 EXCEPTION_BYTES: Final = 12 * 1024
-"""The same of a traceback."""
+"""Bytes of a traceback in UTF-8, after escapes."""
 
 EXTRA_BYTES: Final = 4 * 1024
 """Bytes of the further fields of a line, as JSON."""
 
 EXTRA_DEPTH: Final = 4
-"""Levels of lists and objects within a further field; what is deeper is text."""
+"""Levels of lists and objects within a further field; deeper ones become text."""
 
 LEFT_OUT: Final = "…"
-"""Stands for what is left out of further fields."""
+"""Stands for the parts of further fields that are left out."""
 
 NAME_BYTES: Final = 200
-"""The same of the name of a logger, and of a peer."""
+"""Bytes of the name of a logger, and of a peer."""
 
 LARGEST_ID: Final = 2**53
-"""See link/records.py."""
+"""The largest id; see link/records.py."""
 
 
 class LogLine(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -53,9 +53,9 @@ class LogLine(msgspec.Struct, omit_defaults=True, frozen=True):
     level: Level
     message: str
     logger: str = ""
-    """The name of the logger; empty for the root logger and for what was printed."""
+    """The name of the logger; empty for the root logger and for printed text."""
     connection: Annotated[int, Meta(ge=0, le=LARGEST_ID)] = 0
-    """The id of the connection that it is about; 0 for none."""
+    """The id of the connection that the line is about; 0 for none."""
     peer: str = ""
     """The other end of that connection."""
     exception: str = ""
@@ -72,7 +72,7 @@ class Subject(NamedTuple):
 
     @property
     def label(self) -> str:
-        """In words; empty if it is nothing."""
+        """The subject in words; empty if there is none."""
         if not self.connection:
             return self.peer
         peer = f" ({self.peer})" if self.peer else ""
@@ -89,8 +89,8 @@ _decoder: Final = msgspec.json.Decoder(LogLine)
 
 
 def bounded(line: LogLine) -> LogLine:
-    """The same line without control characters, and with at most so many bytes: a message is cut at
-    its end, a traceback in its middle, as its end says what has happened."""
+    """The line without control characters, and with a bounded size: a message is cut at its end, a
+    traceback in its middle, because its end says what has happened."""
     return LogLine(
         line.level,
         cut(printable_lines(line.message), MESSAGE_BYTES),
@@ -108,8 +108,8 @@ def encode(line: LogLine) -> str:
 
 
 def decode(output: str) -> tuple[str, LogLine | None]:
-    """What a line of output has before the mark, and the line of the log after it. Without one all
-    is text: what was printed without a line break may stand before it."""
+    """The text before the mark in a line of output, and the line of the log after it. Without a
+    mark, all is text; with one, there may be text that was printed without a line break."""
     before, mark, data = output.rpartition(MARK)
     if not mark:
         return output, None
@@ -120,8 +120,7 @@ def decode(output: str) -> tuple[str, LogLine | None]:
 
 
 def printed(text: str) -> tuple[Level, str]:
-    """The level of a line that was printed, and the rest of it: it may begin with a level and a
-    colon."""
+    """The level of a printed line, and the rest of it: it may begin with a level and a colon."""
     name, colon, rest = text.partition(": ")
     for level in get_args(Level):
         if colon and name == level:
@@ -133,7 +132,7 @@ def printed(text: str) -> tuple[Level, str]:
 
 
 class _Fields:
-    """Makes values of handlers such as JSON has, without control characters and with a bound."""
+    """Makes bounded values that JSON has, without control characters, from values of handlers."""
 
     def __init__(self) -> None:
         self._room = EXTRA_BYTES
@@ -184,7 +183,7 @@ class _Fields:
 
 
 def cut(text: str, most: int) -> str:
-    """At most so many bytes of UTF-8; says how many are left out."""
+    """A text cut to this many bytes of UTF-8; it says how many are left out."""
     if _fits(text, most):
         return text
     data = text.encode()
@@ -193,7 +192,7 @@ def cut(text: str, most: int) -> str:
 
 
 def cut_middle(text: str, most: int) -> str:
-    """The same for lines, with the first third and the last lines."""
+    """Lines cut to this many bytes: the first third and the last lines are kept."""
     if _fits(text, most):
         return text
     data = text.encode()
@@ -204,7 +203,7 @@ def cut_middle(text: str, most: int) -> str:
 
 
 def pieces(text: str, most: int) -> Iterator[str]:
-    """A text in pieces of at most so many bytes of UTF-8."""
+    """A text in pieces of at most this many bytes of UTF-8."""
     if _fits(text, most):
         yield text
         return
