@@ -1,4 +1,4 @@
-"""Sans-I/O. Connections for people: a table of many, all that is known of one, and its trace."""
+"""Sans-I/O. Connections as text for people: a table of many, the details of one, and its trace."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ COLUMNS: Final[dict[str, Callable[[Facts], str]]] = {
 
 
 def details(facts: Facts) -> str:
-    """All that is known of one connection."""
+    """The details of one connection."""
     how = "opened by a handler" if facts["opened"] else "accepted"
     lines = [f"connection {facts['id']}: {facts['kind']}, {facts['state']}, {how}"]
     for name, show in DETAILS.items():
@@ -215,11 +215,9 @@ DETAILS: Final[dict[str, Callable[[Facts], str]]] = {
 
 
 def trace_line(line: Facts, time: str, *, with_id: bool) -> str:
-    """A line of a trace; `time` is when it happened, `with_id` whether to show of which connection.
-
-    A payload is shown as it is, but on one line: control characters, line breaks and bytes that are
-    not UTF-8 as escapes, and a backslash as two.
-    """
+    """A line of a trace. `time` is when the event happened, `with_id` whether to show the
+    connection. A payload is shown on one line: control characters, line breaks and bytes that are
+    not UTF-8 as escapes, and a backslash as two."""
     parts = [time]
     if with_id:
         parts.append(str(line["con"] or "-"))
@@ -236,7 +234,7 @@ def trace_line(line: Facts, time: str, *, with_id: bool) -> str:
 
 
 def visible(data: bytes) -> str:
-    """Bytes as text on one line; what cannot be shown, and each backslash, is escaped."""
+    """Bytes as text on one line; bytes that cannot be shown, and backslashes, are escaped."""
     text = data.decode("utf-8", "surrogateescape").replace("\\", "\\\\")
     text = _NOT_UTF_8.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     return printable(text).replace("\t", "\\t")

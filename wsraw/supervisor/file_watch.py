@@ -19,7 +19,8 @@ LOOK: Final = 1.0
 """Seconds between two scans."""
 
 PAUSE: Final = 20.0
-"""Pause after a scan, as a multiple of its duration, because signals and exits wait for it."""
+"""Pause after a scan, as a multiple of its duration, because signals and exits wait for the
+scan."""
 
 MOST_ENTRIES: Final = 50_000
 """Files and folders that a scan reads below one folder: about 0.1 s."""
@@ -29,7 +30,8 @@ INSTALLED: Final = {"__pycache__", "node_modules", "site-packages", "venv"}
 
 
 class Watching:
-    """Looks at the files of the present handlers, and at no others. Calls `changed` for changes."""
+    """Watches the files of the present handlers, and no others. Calls `changed` when one
+    changes."""
 
     def __init__(self, loop: Loop, log: Log, changed: Callable[[], object]) -> None:
         self._loop = loop
@@ -38,11 +40,11 @@ class Watching:
         self._watch: FileWatch | None = None
 
     def end(self) -> None:
-        """Look at nothing."""
+        """Stop watching."""
         self._watch = None
 
     def begin(self, words: Iterable[str | None], folder: str) -> None:
-        """Look at those of these words that are files, as seen from that folder."""
+        """Watch those of these words that are names of files in that folder."""
         paths = [Path(folder, word) for word in words if word]
         files = [path for path in paths if os.path.isfile(path)]
         self.end()
@@ -79,7 +81,7 @@ class FileWatch:
         self._warn = warn
         self._warned: set[str] = set()
         self._seen = self._look()
-        """What identifies the content of each file."""
+        """The signature of each file's content."""
 
     def changed(self) -> list[Path]:
         """Files that were added, removed or written since the last call."""
@@ -88,7 +90,7 @@ class FileWatch:
         return sorted(Path(path) for path in paths if before.get(path) != self._seen.get(path))
 
     def _look(self) -> dict[str, tuple[object, ...]]:
-        # Strings: with Path objects a scan takes five times as long.
+        # Strings, because with Path objects a scan takes five times as long.
         seen: dict[str, tuple[object, ...]] = {}
         walked = set()
         for file in self._files:
@@ -96,7 +98,7 @@ class FileWatch:
             _note(seen, file, place)
             # A file without a suffix is a program; its folder may be /usr/bin.
             top, suffix = os.path.dirname(file), os.path.splitext(file)[1]
-            # sys.path[0] is that of the resolved file.
+            # sys.path[0] is the folder of the resolved file.
             folder = os.path.dirname(place)
             if suffix == ".py":
                 project = os.fspath(programs.place(PurePath(place), os.path.isfile).folder)
@@ -109,8 +111,8 @@ class FileWatch:
         return seen
 
     def _below(self, top: str, real_top: str, suffix: str) -> Iterator[tuple[str, str]]:
-        """Files, as shown name and resolved path. Breadth first, so that near files are seen even
-        if the folder is too large."""
+        """Files by shown name and resolved path. The search is breadth first, so that near files
+        are found even if the folder is too large."""
         left = MOST_ENTRIES
         folders = deque([(top, real_top)])
         entered = set()

@@ -1,7 +1,8 @@
-"""I/O. Another program takes our place and goes on with the run, before the gateway is upgraded.
+"""I/O. Another program replaces the supervisor and continues the run, before the gateway is
+upgraded.
 
-It is tried out first. Then we wait for a moment in which nothing is half done, and become it. If
-the gateway refuses the new version, the program that we have become goes back.
+The program is tried out first. Then the supervisor waits for a moment in which nothing is half
+done, and becomes that program. If the gateway refuses the new version, the new program goes back.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from wsraw.supervisor.replacing.replacement import Trial, become, own_command
 log = logging.getLogger("wsraw.supervisor")
 
 LOOK_AGAIN: Final = 0.02
-"""Seconds between two looks for a moment in which another program can take our place."""
+"""Seconds between two checks whether another program can replace us now."""
 
 QUIET_WITHIN: Final = 2.0
-"""Seconds within which there is one; then requests that wait for the gateway are cut off."""
+"""Seconds within which there is such a moment; then requests that wait for the gateway are cut
+off."""
 
 RECONNECTS_WITHIN: Final = 10.0
-"""Seconds that the gateway has to connect to the program in our place, before that goes on."""
+"""Seconds that the gateway has to connect to the new program before that continues without it."""
 
 
 class Leaving:
-    """Whether and how another program takes our place. `record` holds the children, and is None if
-    they cannot be held; `settle` is told why nothing has come of it."""
+    """Whether and how another program replaces us. `record` returns the state of the children, or
+    None if they cannot be held; `settle` is told why an attempt has failed."""
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class Leaving:
         record: Callable[[], RunRecord | None],
         settle: Callable[[a.Settled], object],
     ) -> None:
-        """`variables`: those that the other program gets besides ours."""
+        """`variables`: the ones that the other program gets in addition to ours."""
         self._run = run
         self._children = children
         self._requests = requests
@@ -54,25 +56,26 @@ class Leaving:
         self._record = record
         self._settle = settle
         self.is_under_way = False
-        """Whether another program is to take our place, or we have taken it and are not done."""
+        """Whether another program is about to replace us, or we have replaced one and are not
+        done."""
         self._is_going_back = False
-        """Whether that is the program before us."""
+        """Whether that program is the one before us."""
         self._came_from: Sequence[str] = ()
         """The command line of the program before us, until the gateway is upgraded, too."""
 
     def begin(self, command: list[str]) -> None:
-        """Become that program, if it can go on here."""
+        """Become that program, if it can continue the run."""
         self.is_under_way = True
         self._attempt(self._try, command)
 
     def upgraded(self, ok: bool) -> None:
-        """The upgrade of the gateway is over. Supervisor and gateway are to be of one version."""
+        """The upgrade of the gateway is over. Supervisor and gateway must have the same version."""
         back, self._came_from = list(self._came_from), ()
         if back and not ok:
             self._soon(self._go_back, back)
 
     def go_on(self, told: NextRecord, upgrade: Callable[[NextRecord], object]) -> None:
-        """We have become that program: upgrade the gateway, as soon as it has connected again."""
+        """We have become that program: upgrade the gateway as soon as it has connected again."""
         if told.upgrades:
             self.is_under_way = True
             self._came_from = [] if told.back == own_command() else told.back
@@ -81,21 +84,22 @@ class Leaving:
     def next(
         self, installation: tuple[str, str, str] | None, reload: list[str] | None
     ) -> NextRecord:
-        """What the other program is to do."""
+        """What the other program must do after the replacement."""
         back = [] if self._is_going_back else own_command()
         return NextRecord(installation, reload, not self._is_going_back, back)
 
     # --- steps ---
 
     def _attempt(self, step: Callable[..., object], *args: Any) -> None:
-        """Take a step to another program. A bug in it costs this upgrade alone, and not the run."""
+        """Take a step towards another program. A bug in it costs only this upgrade, and not the
+        run."""
         try:
             step(*args)
         except Exception as error:
             log.exception("the supervisor was not replaced, by a bug in wsraw")
             self._children.release()
             self.is_under_way = self._is_going_back = False
-            # The request may not be there yet.
+            # The request may not have been added yet.
             text = f"refused: a bug in wsraw: {error!r}"
             self._run.loop.call_soon_threadsafe(partial(self._refuse, text))
 
@@ -109,7 +113,7 @@ class Leaving:
         self._settle(a.Settled(UPGRADE, False, text, UPGRADE, shows_output=False))
 
     def _try(self, command: list[str]) -> None:
-        """See whether it understands our state and the settings."""
+        """Check whether the program understands our state and the settings."""
         record = self._record()
         if record is None:
             self._again(self._try, command)
@@ -153,7 +157,7 @@ class Leaving:
             self._again(self._leave_for, command, until, "")
             return
         run.log.flush()
-        # A link in the name of the folder may lead to another release by now.
+        # A symbolic link in the folder's name may lead to another release now.
         folder, data = self._children.folder, encode(record)
         error = become(
             data, command, record.descriptors(), self._variables, signals.handled(), folder
@@ -162,7 +166,8 @@ class Leaving:
         self._leave_for(command, until, os_error(error))
 
     def _quiet_record(self, *, is_late: bool) -> RunRecord | None:
-        """None: something is half done, or was asked and is about to be answered."""
+        """The record of a quiet moment. None if something is half done, or an answer is about to
+        come."""
         if not is_late and (self._requests.has_reports or not self._run.control.is_quiet):
             return None
         record = self._record()

@@ -1,5 +1,4 @@
-"""I/O. The listening sockets of a run, which each gateway gets: they stay open from one to the
-next."""
+"""I/O. The listening sockets of a run. They stay open from one gateway to the next."""
 
 from __future__ import annotations
 
@@ -30,30 +29,32 @@ class Listeners:
     def __init__(
         self, settings: Settings, passed: PassedSockets, log: Log, record: RunRecord | None
     ) -> None:
-        """To be made before anything else is opened: descriptors that were passed are told from
-        ours. With a `record`, they are those of the program before us. Raises PassedSocketError."""
+        """To be made before anything else is opened, so that passed descriptors can be told from
+        ours. With a `record`, the sockets are those of the program before us. Raises
+        PassedSocketError."""
         self.given = passed
         self._passed: dict[str, socket.socket] = {}
-        """Those of the service manager, by name, until they are duplicated."""
+        """By name, the service manager's sockets, until they are duplicated."""
         if record is None:
             self._passed = passed.assign([parse_listen(each, settings) for each in settings.listen])
         self.passed = set(record.passed) if record is not None else set(self._passed)
-        """Names of those that the service manager has bound."""
+        """Names of the sockets that the service manager has bound."""
         self.bound: Bound = []
         self.next: Bound = []
-        """Those of the successor."""
+        """The sockets of the successor."""
         self._new: Bound = []
-        """Those of them that no gateway has listened on before."""
+        """The successor's sockets on which no gateway has listened before."""
         self.link: socket.socket | None = None
         """Where workers find each gateway, if there are no unix sockets. So nobody else can listen
         there between two gateways, and be told the workers' tokens."""
         self.addresses: list[str] = []
-        """What the gateway has told."""
+        """The addresses that the gateway has reported."""
         self._log = log
         self._files = SocketFiles(log.say)
 
     def open(self, settings: Settings, also: Callable[[], object]) -> None:
-        """Bind all, and what `also` binds, as soon as an earlier run has left. Raises OSError."""
+        """Bind all sockets, and what `also` binds, as soon as an earlier run has left. Raises
+        OSError."""
         until = time.monotonic() + folders.LEAVING
         has_said = False
         while True:
@@ -76,7 +77,7 @@ class Listeners:
         self._close_passed()
 
     def adopt(self, record: RunRecord, settings: Settings, folder: Path) -> None:
-        """Take those of the program before us. Raises OSError."""
+        """Take over the sockets of the program before us. Raises OSError."""
         for text, number in zip(settings.listen, record.sockets, strict=True):
             listen = parse_listen(text, settings)
             sock = listening.adopt(str(number))
@@ -95,8 +96,8 @@ class Listeners:
     # --- upgrades ---
 
     def prepare(self, settings: Settings) -> None:
-        """Have those of the next gateway, which are bound already or new. Raises OSError, with
-        advice, and then leaves nothing new open."""
+        """Prepare the sockets of the next gateway: those that are already bound, and new ones. If
+        this raises OSError, with advice, nothing new stays open."""
         free = {_place(listen): sock for sock, listen in self.bound}
         self.next = []
         try:
@@ -113,7 +114,8 @@ class Listeners:
             raise
 
     def drop_new(self) -> None:
-        """Close what was bound for a next gateway only, as that gateway does not come."""
+        """Close sockets that were bound only for a next gateway, because that gateway does not
+        come."""
         _close(self._new)
         self._new = []
 
@@ -127,11 +129,11 @@ class Listeners:
 
     @property
     def has_tls(self) -> bool:
-        """Whether clients may speak TLS on any of them."""
+        """Whether clients may use TLS on any of the listeners."""
         return any(listen.tls != "off" for _, listen in self.bound)
 
     def urls(self, settings: Settings) -> list[str]:
-        """What clients connect to."""
+        """The URLs to which clients connect."""
         return [
             url
             for text, address in zip(settings.listen, self.addresses, strict=False)
@@ -139,7 +141,8 @@ class Listeners:
         ]
 
     def look(self, folder: Path) -> None:
-        """Restore files of unix sockets that were removed. `folder`: where they are kept."""
+        """Restore the files of unix sockets that were removed. `folder`: where second names are
+        kept."""
         ours = [each for each in self.bound if each[1].path and each[1].name not in self.passed]
         if ours:
             self._files.look(ours, folder)
@@ -147,12 +150,12 @@ class Listeners:
     # --- the end ---
 
     def stop(self) -> None:
-        """Refuse new connections from here on, as no gateway would accept them."""
+        """Refuse new connections from now on, because no gateway would accept them."""
         _close(self.bound)
         self.bound = []
 
     def close(self) -> None:
-        """Close all."""
+        """Close all sockets."""
         self.stop()
         self._close_passed()
         if self.link is not None:

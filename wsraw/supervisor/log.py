@@ -1,8 +1,8 @@
 """I/O. The log: lines on stderr.
 
 The reader of our stderr may stop (Ctrl-S, a pager, a stuck collector), and then writes block. So a
-thread writes, and neither the loop nor, through their pipes, gateway and workers wait for it. Lines
-beyond a bound are dropped and counted.
+thread writes, and the loop does not wait for it, nor, through their pipes, do gateway and workers.
+Lines beyond a bound are dropped and counted.
 
 Text from outside cannot add lines or control the terminal.
 """
@@ -28,44 +28,44 @@ from wsraw.runtime.printable import printable
 from wsraw.supervisor.recent import RecentLine, RecentLines
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-"""From which on lines of our own are shown."""
+"""Levels of our own lines, by the value of log_level."""
 
 BYTES_KEPT: Final = 8 * 1024 * 1024
 """Bytes of lines that wait to be written; later lines are dropped and counted."""
 
 OWN_BYTES: Final = 256 * 1024
-"""Bytes beyond that for our own lines, so that output of children does not displace them."""
+"""Further bytes for our own lines, so that output of children does not displace them."""
 
 TRY_AGAIN: Final = 1.0
-"""Seconds until a failed stderr is tried again, unless a new line comes first."""
+"""Seconds after which a failed stderr is tried again, unless a new line comes first."""
 
 WRITTEN_AT_ONCE: Final = 128 * 1024
-"""Bytes of one write."""
+"""Bytes in one write."""
 
 BURST: Final = 10.0
 """Seconds of log_rate that a process may write at once."""
 
 AROUND: Final = 64
-"""Bytes that count for each line beside its own: time, level and source."""
+"""Bytes that each line counts in addition to its own: time, level and source."""
 
 TELL_EVERY: Final = 10.0
 """Seconds between two lines about what a process has written beyond log_rate."""
 
 
 class LogHandler(logging.Handler):
-    """Lines of the modules that all processes share (runtime/), which log as children do."""
+    """Logs lines of the modules that all processes share (runtime/), which use `logging`."""
 
     def __init__(self, log: Log) -> None:
         super().__init__()
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log it with its traceback."""
+        """Log a record with its traceback."""
         self._log.say_line(to_line(record))
 
 
 class _Rate:
-    """What one process has written lately (the generic cell rate algorithm, GCRA)."""
+    """The recent output of one process (the generic cell rate algorithm, GCRA)."""
 
     __slots__ = ("_free_at", "left_out", "since")
 
@@ -78,7 +78,7 @@ class _Rate:
         """When the first of these came."""
 
     def allows(self, seconds: float, now: float) -> bool:
-        """Whether to log a line that takes so many seconds of the rate."""
+        """Whether to log a line that takes this many seconds of the rate."""
         if self._free_at - now > BURST:
             if not self.left_out:
                 self.since = now
@@ -93,7 +93,8 @@ class _Rate:
 
 
 class Log:
-    """Writes lines in a format of runtime/log/formats.py, our own from `level` on. Thread-safe.
+    """Writes lines in a format of runtime/log/formats.py, our own lines from `level` on.
+    Thread-safe.
 
     `rate`: bytes a second that each child may write on average; 0 for no limit.
     """
@@ -116,7 +117,7 @@ class Log:
         self._writer.start()
 
     def change(self, level: str, write: Format, rate: int) -> None:
-        """Go on with these, from the next line on."""
+        """Apply these settings from the next line on."""
         self._least = LEVELS.index(level)
         self._format = write
         self._rate = rate
@@ -126,7 +127,7 @@ class Log:
         self.say_line(LogLine(level, printable(text)))
 
     def say_line(self, line: LogLine) -> None:
-        """The same with what is known about it."""
+        """Log a line of the supervisor, with a subject and a traceback."""
         if line.level not in LEVELS or LEVELS.index(line.level) >= self._least:
             self._write(SUPERVISOR, "", line, BYTES_KEPT + OWN_BYTES)
 
@@ -141,12 +142,12 @@ class Log:
                 self._write(name, pool, line)
 
     def recent(self, after: int) -> list[RecentLine]:
-        """The last lines, those with a higher number than that."""
+        """The last lines: those with a higher number than the given one."""
         with self._changed:
             return self._recent.after(after)
 
     def go_on(self, lines: Iterable[RecentLine]) -> None:
-        """With the last lines of the program before us."""
+        """Continue with the last lines of the program before us."""
         with self._changed:
             self._recent.go_on(lines)
 
@@ -229,8 +230,9 @@ class Log:
 
     def _work(self) -> None:
         if hasattr(signal, "SIGTTOU"):
-            # A terminal with `stty tostop` sends these to a background job that writes. Blocked
-            # here, the write succeeds; elsewhere they change the number of workers.
+            # A terminal with `stty tostop` sends these signals to a background job that writes.
+            # While they are blocked here, the write succeeds; elsewhere they change the number of
+            # workers.
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU, signal.SIGTTIN))
         while True:
             with self._changed:
@@ -259,18 +261,18 @@ class Log:
 
 
 def format_for(stream: TextIO, setting: str) -> Format:
-    """The format for this stream. In the journal, which has the time of each line and a priority,
-    text has the latter instead of the former."""
+    """The format for a stream. The journal has the time of each line and a priority, so text has
+    the priority instead of the time."""
     if setting == "text" and _is_journal(stream):
         return as_journal
     if setting == "json" and isinstance(stream, io.TextIOWrapper):
-        # Whatever the locale is: JSON is UTF-8.
+        # UTF-8 in any locale, because JSON is UTF-8.
         stream.reconfigure(encoding="utf-8")
     return FORMATS[setting]
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Whether it is connected to the journal of systemd: systemd.exec(5), JOURNAL_STREAM."""
+    """Whether a stream is connected to the journal of systemd: systemd.exec(5), JOURNAL_STREAM."""
     told = os.environ.get("JOURNAL_STREAM", "")
     try:
         found = os.fstat(stream.fileno())
@@ -280,7 +282,7 @@ def _is_journal(stream: TextIO) -> bool:
 
 
 def lines_of_output(output: str) -> list[LogLine]:
-    """What a line of output of a child is in the log. Text may begin with its level and a colon; a
+    """The log lines for a line of a child's output. Text may begin with its level and a colon; a
     long one becomes several lines."""
     text, line = decode(output)
     if line is not None and not text:

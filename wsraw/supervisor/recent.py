@@ -1,4 +1,4 @@
-"""Sans-I/O. The last lines of the log, for those who look at a run later than they were written."""
+"""Sans-I/O. The last lines of the log, for people who look at a run later."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 MOST_LINES: Final = 300
 MOST_CHARACTERS: Final = 128 * 1024
-"""In all lines together."""
+"""Characters of all kept lines together."""
 LONGEST: Final = 2000
-"""Characters of one line; the log has all of it."""
+"""Characters of one kept line; the log itself has all of it."""
 
 
 class RecentLine(NamedTuple):
@@ -22,7 +22,7 @@ class RecentLine(NamedTuple):
 
 
 class RecentLines:
-    """The lines, oldest first. Older ones make room."""
+    """The last lines, the oldest first. Older ones make room."""
 
     def __init__(self) -> None:
         self._lines: deque[RecentLine] = deque()
@@ -39,12 +39,12 @@ class RecentLines:
             self._size -= len(self._lines.popleft().text)
 
     def go_on(self, lines: Iterable[RecentLine]) -> None:
-        """With the lines of the program before us."""
+        """Continue with the lines of the program before us."""
         for line in lines:
             self.add(line.level, line.text)
             self._last = line.number
             self._lines[-1] = line
 
     def after(self, number: int) -> list[RecentLine]:
-        """The lines with a higher number; all for 0. Those in between may be gone."""
+        """The lines with a higher number; all for 0. Lines in between may be gone."""
         return [line for line in self._lines if line.number > number]

@@ -1,1 +1,1 @@
-"""What a run is asked and told: by the command line, by the gateway, by signals."""
+"""Requests to a run: from the command line, from the gateway, by signals."""

@@ -1,4 +1,4 @@
-"""I/O. Looks again and again at what canaries do, as the gateway counts it."""
+"""I/O. Compares canaries repeatedly with the other workers, by the gateway's counts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from wsraw.supervisor.decisions.verdict import Handled
 from wsraw.supervisor.run_folder.versions import VersionFolders
 
 REF: Final = 0
-"""The reference of a report that nobody has asked for but we."""
+"""The reference of a report that the supervisor itself has asked for."""
 
 
 class Canaries:
-    """Those of a run, whose workers keep their handlers in `versions`."""
+    """The canaries of a run, whose workers keep their handlers in `versions`."""
 
     def __init__(self, run: ControlledRun, versions: VersionFolders) -> None:
         self._run = run
@@ -42,11 +42,11 @@ class Canaries:
             self._run.loop.call_later(LOOK, self._look_again)
 
     def look(self) -> None:
-        """Ask the gateway what is to be compared."""
+        """Ask the gateway for the counts to compare."""
         self._run.control.tell(Status(REF, samples=False))
 
     def compare(self, report: dict[str, Any]) -> None:
-        """Compare old and new workers by what the gateway has answered."""
+        """Compare old and new workers by the gateway's answer."""
         policy, now = self._run.policy, self._run.loop.now
         reports = {each["name"]: each for each in report["pools"]}
         for pool in policy.canaries:
@@ -56,11 +56,11 @@ class Canaries:
                 old, new = Handled.of(reports[pool.name]), Handled.of(new)
                 self._run.act(policy.compare(pool, old, new, is_kept=is_kept, now=now))
             if (record := pool.canary_record()) is not None:
-                # It goes on: the gateway may wait for that.
+                # The trial continues: the gateway may wait for that.
                 self._run.control.tell(record)
 
     def _why_not_kept(self, pool: Pool, number: int) -> str:
-        """Why that version of a pool cannot be loaded again, or ""."""
+        """Why a version of a pool cannot be loaded again, or ""."""
         whys = [self._versions.problem(number, program) for program in pool.programs]
         return next(filter(None, whys), "")
 

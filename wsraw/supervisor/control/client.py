@@ -19,15 +19,15 @@ LOOK_AGAIN: Final = 0.2
 """Seconds between two checks whether the run is still up."""
 
 DESCRIBED: Final = 2.0
-"""Seconds that each of several runs has to say which one it is."""
+"""Seconds that each of several runs has to describe itself."""
 
 
 class NoRunError(Exception):
-    """There is no run to ask; the text says what to do."""
+    """No run can be asked; the text says what to do."""
 
 
 class RequestRefusedError(Exception):
-    """The run has not taken the request; the text says why."""
+    """The run has refused the request; the text says why."""
 
 
 def find(run_dir: str) -> Path:
@@ -59,7 +59,7 @@ def find(run_dir: str) -> Path:
 
 
 def _describe(folder: Path) -> str:
-    """The process of a run and where it listens, to tell it from others."""
+    """The process of a run and its addresses, to distinguish it from others."""
     try:
         data = ask(folder, "status", (), DESCRIBED).data
     except (NoRunError, RequestRefusedError, TimeoutError):
@@ -74,7 +74,7 @@ def ask(
     timeout: float = 0.0,
     options: Mapping[str, Any] | None = None,
 ) -> Done:
-    """Ask the run in that folder, and wait for its answer; `timeout` is seconds, 0 none.
+    """Ask the run in that folder, and wait for its answer; `timeout` is in seconds, 0: none.
 
     Raises NoRunError if it is gone before that, RequestRefusedError if it does not take the
     request, TimeoutError if it takes too long.
@@ -87,8 +87,8 @@ def pages(
     folder: Path, what: str, options: Mapping[str, Any], timeout: float = 0.0
 ) -> Iterator[Done]:
     """Ask the gateway of that run about connections, and yield its answers: all but the last have
-    `more` set. The next one is asked for when the caller goes on, and `timeout` is for each of
-    them. Closing the iterator ends the request at the gateway, too.
+    `more` set. The next answer is requested when the caller continues, and `timeout` applies to
+    each answer. Closing the iterator ends the request at the gateway, too.
 
     Options and answers of each request are those of wsraw/gateway/inspection/. Raises the errors of
     `ask`.
@@ -119,12 +119,12 @@ class _Conversation:
         self._client.close()
 
     def ask(self, do: Do, timeout: float) -> Done:
-        """Say this, and wait for the answer."""
+        """Send a request, and wait for the answer."""
         until = time.monotonic() + timeout if timeout else math.inf
         try:
             request = encode([self._token, do])
         except (OverflowError, UnicodeEncodeError) as error:
-            # A number of hundreds of digits, or bytes of a terminal that are no text.
+            # A number with hundreds of digits, or bytes from a terminal that are not text.
             raise RequestRefusedError(f"it cannot be sent: {error}") from error
         try:
             return self._ask(request, until)
@@ -137,7 +137,7 @@ class _Conversation:
         client, folder = self._client, self._folder
         is_sent = False
         while True:
-            # Before reading: what ends without an answer has had the time to give one.
+            # Checked before reading: a run that ends without an answer has had time to give one.
             live = folders.is_live(folder)
             now = time.monotonic()
             client.work(now)
@@ -160,7 +160,7 @@ class _Conversation:
 
 
 def _wait(client: LinkClient, seconds: float) -> None:
-    """Wait until the client has something to do, so many seconds at most."""
+    """Wait until the client has something to do, but at most this many seconds."""
     with selectors.DefaultSelector() as selector:
         if client.fileno() >= 0:
             write = selectors.EVENT_WRITE if client.wants_write else 0

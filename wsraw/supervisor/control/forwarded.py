@@ -1,8 +1,8 @@
 """Sans-I/O. Requests of the command line that the gateway answers, page by page.
 
-The gateway sends a page when it is asked for one, so that nothing fills up between it and somebody
-who reads slowly. If whoever asked has gone, the gateway is told to stop; if the gateway has gone,
-everybody who waits for it is told.
+The gateway sends a page when it is asked for one, so that no buffer fills up for a slow reader. If
+the command line has gone, the gateway is told to stop; if the gateway has gone, all waiting
+requests are answered with an error.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from wsraw.link.records import Ask, Do, Done, Enough, More, Page
 W = TypeVar("W", bound=Hashable)
 
 MOST: Final = 64
-"""Requests under way at a time."""
+"""Requests in progress at a time."""
 
 GONE: Final = "the gateway has ended, or does not answer any more"
-"""What those are told who wait for it. Which of the two it is shows only later."""
+"""The error for requests whose gateway has gone. Which of the two it is shows only later."""
 
 
 class ForwardedRequests(Generic[W]):
-    """All requests that the gateway has. `tell` returns False if there is no gateway that reads;
-    `answer` gets who asked, and what."""
+    """The requests that the gateway works on. `tell` returns False if no gateway reads; `answer`
+    gets the link that asked, and the answer."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ForwardedRequests(Generic[W]):
         self._answer = answer
         self._last = 0
         self._asked: dict[int, tuple[W, int]] = {}
-        """Who asked, and under which number, by the number that the gateway knows."""
+        """The link that asked, and its request number, by the number that the gateway knows."""
         self._numbers: dict[tuple[W, int], int] = {}
 
     def begin(self, who: W, do: Do) -> None:
@@ -63,7 +63,7 @@ class ForwardedRequests(Generic[W]):
             self._answer(who, Done(ref, False, GONE))
 
     def page(self, page: Page) -> None:
-        """The gateway has answered. Nobody waits for it if its link was lost in between."""
+        """Handle the gateway's answer. If its link was lost in between, the request is gone."""
         if page.ref in self._asked:
             who, ref = self._asked[page.ref]
             if not page.more:
@@ -77,7 +77,7 @@ class ForwardedRequests(Generic[W]):
             self._tell(Enough(number))
 
     def end(self, why: str) -> None:
-        """The gateway has gone: answer everybody."""
+        """The gateway has gone: answer all requests."""
         for number, (who, ref) in list(self._asked.items()):
             self._forget(number)
             self._answer(who, Done(ref, False, why))

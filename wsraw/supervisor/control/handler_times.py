@@ -1,4 +1,4 @@
-"""Sans-I/O. What a histogram of handler times says: a mean, and percentiles as far as it knows."""
+"""Sans-I/O. A mean and percentiles from a histogram of handler times."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from wsraw.link.records import HANDLER_BOUNDS
 
 def with_summary(figures: dict[str, Any]) -> dict[str, Any]:
     """The figures of a handler (`calls`, `seconds`, `exceptions`, `slower`) with `mean` and `p99`,
-    in seconds; None if there were no calls."""
+    in seconds; these are None if there were no calls."""
     calls = figures["calls"]
     mean = figures["seconds"] / calls if calls else None
     return {**figures, "mean": mean, "p99": percentile(99, calls, figures["slower"])}
 
 
 def percentile(which: int, calls: int, slower: Sequence[int]) -> float | None:
-    """The time that so many percent of the calls did not exceed, in seconds, as if those between
-    two bounds were spread evenly; at most the last bound. None without calls."""
+    """The time that this percentage of the calls did not exceed, in seconds, as if calls between
+    two bounds were evenly spread; at most the last bound. None without calls."""
     if calls <= 0:
         return None
     rank = calls * which / 100
@@ -34,7 +34,7 @@ def percentile(which: int, calls: int, slower: Sequence[int]) -> float | None:
 
 
 def since(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """What was added to the figures of a handler."""
+    """The difference between two sets of a handler's figures."""
     return {
         "calls": now["calls"] - before["calls"],
         "seconds": now["seconds"] - before["seconds"],

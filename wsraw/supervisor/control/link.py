@@ -2,8 +2,8 @@
 
 The supervisor listens, so that each new gateway finds it. A batch is `[token, record, …]`. Each
 gateway has a token of its own; the command line finds its token in the run folder. A connection
-whose first batch has neither is cut off, and so is one that sends something that is not a batch:
-nobody else notices.
+whose first batch has neither token is cut off, and so is one that sends data that is not a batch;
+other connections are not affected.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from wsraw.supervisor.replacing.records import ControlRecord
 from wsraw.supervisor.run_folder.folder import FolderError
 
 MOST_RECORDS: Final = 1 << 16
-"""In one batch; the longest is what a gateway says of thousand workers."""
+"""Records in one batch; the longest batch is a gateway's about a thousand workers."""
 
 REQUEST_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of a batch of the command line; those of a gateway may be as long as a worker's."""
+"""Bytes of a batch from the command line; a gateway's may be as long as a worker's."""
 
 UNREAD_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes that may wait for one that does not read, before another batch. A gateway that was stopped
-for so long comes back on a new connection, and is told everything."""
+"""Bytes that may wait for a link that does not read, before another batch. A gateway that was
+stopped for so long comes back on a new connection, and is told everything."""
 
 FORWARD_LIMIT: Final = 1024 * 1024
-"""Bytes that may wait for the gateway before a request of the command line is passed on to it: well
-below UNREAD_LIMIT, as that ends its link."""
+"""Bytes that may wait for the gateway before a request of the command line is passed on to it: far
+fewer than UNREAD_LIMIT, which ends the gateway's link."""
 
 LAST_WORDS: Final = 0.5
 """Seconds for the last answers to be sent."""
 
 TELL_EVERY: Final = 10.0
-"""Seconds between two lines of the log about those that were cut off."""
+"""Seconds between two log lines about links that were cut off."""
 
 
 class ControlRequest(NamedTuple):
@@ -66,26 +66,26 @@ class ControlRequest(NamedTuple):
 
 
 class LinkEnded(NamedTuple):
-    """A link has ended: that of a command line, or the gateway's if `who` is None."""
+    """A link has ended: one of a command line, or the gateway's if `who` is None."""
 
     who: Link | None
 
 
 class Replaced(NamedTuple):
-    """The successor of the gateway has said its first word: from here on, it is the gateway."""
+    """The successor of the gateway has sent its first record: from now on it is the gateway."""
 
 
 LAST_WORDS_OF_GATEWAY: Final = (Ready, Left, Kill, Recycle)
-"""What a gateway that was replaced may still have to say of workers."""
+"""Records about workers that a replaced gateway may still send."""
 
 
 class Control:
-    """The supervisor's end. Raises FolderError when the endpoint cannot be bound."""
+    """The supervisor's end of the link. Raises FolderError if the endpoint cannot be bound."""
 
     def __init__(
         self, loop: Loop, folder: Path, log: Log, record: ControlRecord | None = None
     ) -> None:
-        """`record`: that of the program before us, whose place we take."""
+        """`record`: the one of the program that we replace."""
         self.client_token = record.client_token if record else os.urandom(16).hex()
         """Token of the command line."""
         self._loop = loop
@@ -93,13 +93,13 @@ class Control:
         self._token = record.token if record else os.urandom(16).hex()
         self._gateway: Link | None = None
         self._successor_token = ""
-        """That of a gateway which may take over; "" if there is none."""
+        """The token of a gateway that may take over; "" if there is none."""
         self._old_token = record.old_token if record else ""
-        """That of the gateway that was replaced last."""
+        """The token of the gateway that was replaced last."""
         self._decoder = Decoder(str, FromGateway | Do, MOST_RECORDS)
         self._received: deque[FromGateway | ControlRequest | LinkEnded | Replaced] = deque()
         self._cut_off = 0
-        """Connections since the last line about them."""
+        """Connections cut off since the last line about them."""
         self._tell_at = 0.0
         try:
             self._server = LinkServer(
@@ -118,16 +118,16 @@ class Control:
     # --- another program in our place ---
 
     def record(self) -> ControlRecord:
-        """What the program that takes our place is to know."""
+        """What the program that replaces us must know."""
         sock, path = self._server.listener()
         return ControlRecord(sock.fileno(), path, self.client_token, self._token, self._old_token)
 
     def adopt(self, descriptor: int, pid: int) -> Link:
-        """A connection of the command line that waits for an answer. Raises OSError."""
+        """Take over a connection of the command line that waits for an answer. Raises OSError."""
         return self._server.adopt(adopt(str(descriptor)), pid, REQUEST_LIMIT)
 
     def leave(self) -> None:
-        """The gateway is to connect again, to the program in our place."""
+        """The gateway must connect again, to the program that replaces us."""
         if self._gateway is not None:
             self._gateway.cut(REPLACED)
             self._lose_gateway()
@@ -139,13 +139,13 @@ class Control:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing is half said, or not handled yet."""
+        """Whether nothing is partly sent, or not handled yet."""
         is_written = self._gateway is None or not self._gateway.unsent
         return is_written and not self._received
 
     @property
     def endpoint(self) -> str:
-        """Where the gateway and the command line find us."""
+        """The address at which the gateway and the command line find us."""
         return self._server.endpoint
 
     def bind(self, folder: Path) -> None:
@@ -157,7 +157,7 @@ class Control:
             raise _folder_error(folder, error) from error
 
     def expect(self) -> str:
-        """The token for the gateway that is about to start; it replaces the last one."""
+        """A token for the gateway that is about to start; it replaces the last one."""
         if self._gateway is not None:
             self._gateway.cut("another gateway is started")
             self._lose_gateway()
@@ -165,20 +165,20 @@ class Control:
         return self._token
 
     def expect_successor(self) -> str:
-        """The token for the gateway that may take over from the present one. It speaks only when it
-        has."""
+        """A token for the gateway that may take over from the present one. That gateway sends
+        nothing before it has taken over."""
         self._successor_token = os.urandom(16).hex()
         return self._successor_token
 
     # --- in ---
 
     def receive(self) -> FromGateway | ControlRequest | LinkEnded | Replaced | None:
-        """The next record that has come, or None."""
+        """The next received record, or None."""
         return self._received.popleft() if self._received else None
 
     def _receive(self, link: Link, batch: Batch) -> None:
         if not batch:
-            # libzmq's probe.
+            # The empty message of libzmq's PROBE_ROUTER.
             return
         try:
             token, records, _ = self._decoder.decode(batch)
@@ -205,13 +205,14 @@ class Control:
     def _replace(self) -> None:
         self._old_token, self._token = self._token, self._successor_token
         self._successor_token = ""
-        # What the old one was asked is not answered.
+        # Requests to the old gateway are not answered.
         self._lose_gateway()
         self._received.append(Replaced())
 
     def _ended(self, link: Link, why: str) -> None:
         if link is self._gateway:
-            # If it has died, that is reported next. If not, it comes back and tells everything.
+            # If the gateway has died, that is reported next. If not, it comes back and reports
+            # everything.
             self._lose_gateway()
         else:
             self._received.append(LinkEnded(link))
@@ -219,7 +220,7 @@ class Control:
             self._complain(why)
 
     def _cut(self, link: Link, why: str) -> None:
-        """Cut off one that breaks the rules; it is told why."""
+        """Cut off a link that breaks the rules; it is told why."""
         link.cut(why)
         if link is self._gateway:
             self._lose_gateway()
@@ -232,7 +233,7 @@ class Control:
         self._received.append(LinkEnded(None))
 
     def _complain(self, why: str) -> None:
-        """Tell the log that a connection was cut off, but do not flood it."""
+        """Log that a connection was cut off, but do not flood the log."""
         self._cut_off += 1
         now = self._loop.now
         if now >= self._tell_at:
@@ -244,13 +245,14 @@ class Control:
     # --- out ---
 
     def tell(self, *records: FromSupervisor) -> None:
-        """Send to the gateway, if there is one; a new gateway is told everything anyway."""
+        """Send a record to the gateway, if there is one; a new gateway is told everything
+        anyway."""
         if self._gateway is not None:
             self._send(self._gateway, [self._token, *records])
 
     def forward(self, record: FromSupervisor) -> bool:
-        """Send a request of the command line to the gateway. False: there is no gateway, or it does
-        not read what it was sent before."""
+        """Pass a request of the command line on to the gateway. False if there is no gateway, or it
+        does not read."""
         gateway = self._gateway
         if gateway is None or gateway.unsent > FORWARD_LIMIT:
             return False
@@ -267,7 +269,8 @@ class Control:
         link.send(encode(batch))
 
     def close(self) -> None:
-        """Close the link; what was said before is sent, if that takes no longer than LAST_WORDS."""
+        """Close the link; what was queued before is sent, if that takes no longer than
+        LAST_WORDS."""
         self._server.close(LAST_WORDS)
 
 

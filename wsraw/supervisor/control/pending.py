@@ -1,4 +1,4 @@
-"""Sans-I/O. Requests of the command line that are under way; each gets one answer.
+"""Sans-I/O. Requests of the command line that are in progress; each gets one answer.
 
 A request has parts that are settled one by one: the reload of each pool, and of the certificates.
 """
@@ -12,12 +12,14 @@ W = TypeVar("W")
 
 
 class PendingRequests(Generic[W]):
-    """All requests under way. `answer` gets who asked, whether all parts succeeded, and a text."""
+    """The requests in progress. `answer` gets the link that asked, whether all parts succeeded, and
+    a text."""
 
     def __init__(self, answer: Callable[[W, bool, str], object]) -> None:
         self._answer = answer
         self._pending: list[tuple[W, str, dict[str, tuple[bool, str] | None]]] = []
-        """Who asked, for what, and the outcome by part, in order; None while it is not settled."""
+        """The link that asked, its request, and the outcome by part, in order; None while it is not
+        settled."""
 
     def begin(self, who: W, what: str, parts: Iterable[str]) -> None:
         """Add a request; several may wait for the same part."""
@@ -31,19 +33,20 @@ class PendingRequests(Generic[W]):
         self._answer_complete()
 
     def waiting(self) -> list[tuple[W, str, list[tuple[str, bool | None, str]]]]:
-        """All of them: who asked, for what, and the parts with what has become of them."""
+        """All requests in progress: the link that asked, the request, and the outcome of each
+        part."""
         return [
             (who, what, [(part, *(known or (None, ""))) for part, known in outcomes.items()])
             for who, what, outcomes in self._pending
         ]
 
     def go_on(self, who: W, what: str, parts: Iterable[tuple[str, bool | None, str]]) -> None:
-        """Add one of `waiting`, of the program before us."""
+        """Add a request that was `waiting` in the program before us."""
         outcomes = {part: None if ok is None else (ok, text) for part, ok, text in parts}
         self._pending.append((who, what, outcomes))
 
     def end(self, what: str, ok: bool, text: str) -> None:
-        """Give this answer to all such requests that are not settled."""
+        """End all unsettled requests of this kind with this answer."""
         for _, wanted, outcomes in self._pending:
             if wanted == what:
                 outcomes.clear()
@@ -57,7 +60,7 @@ class PendingRequests(Generic[W]):
             if len(known) < len(outcomes):
                 self._pending.append((who, what, outcomes))
                 continue
-            # What was refused comes first: nobody reads on after "reloaded".
+            # Refusals come first: after "reloaded", people stop reading.
             known.sort(key=lambda outcome: outcome[0])
             texts = [text for _, text in known if text]
             text = ("\n" if any("\n" in each for each in texts) else "; ").join(texts)

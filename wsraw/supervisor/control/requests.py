@@ -31,7 +31,7 @@ REPORT_TIMEOUT: Final = 1.0
 """Seconds to wait for the gateway's report; then `status` answers without it."""
 
 SETTINGS: Final = "(settings)"
-"""The part of a reload that is about settings that have changed."""
+"""The part of a reload that applies changed settings."""
 
 CERTIFICATES: Final = "(certificates)"
 """The part of a reload that the gateway does; a pool cannot have this name."""
@@ -46,28 +46,28 @@ OF_GATEWAY: Final = (
     "send_to_user",
     "trace",
 )
-"""What the gateway is asked."""
+"""Requests that are passed on to the gateway."""
 
 
 class Requests:
-    """Answers each `do`: with one `done`, at once or when all of it is done, or, if the gateway is
-    asked, with each page that it sends."""
+    """Answers each `do` with one `done`, at once or when all of it is done; requests to the gateway
+    get one with each page."""
 
     def __init__(self, run: ControlledRun, canaries: Canaries) -> None:
         self._run = run
         self._canaries = canaries
         self.pending: PendingRequests[ControlRequest] = PendingRequests(self._answer)
-        """Requests of which not all is done; the supervisor settles their parts."""
+        """Requests that are partly done; the supervisor settles their parts."""
         self.refusals = Refusals()
         self.forwarded: ForwardedRequests[Link] = ForwardedRequests(
             run.control.forward, run.control.answer
         )
-        """Requests that the gateway has."""
+        """Requests that the gateway works on."""
         self._reports: dict[int, ControlRequest] = {}
         self._ref = 0
 
     def go_on(self, record: RunRecord) -> None:
-        """With the requests of the program before us that are not answered."""
+        """Continue with the unanswered requests of the program before us."""
         self.refusals.go_on(record.refusals, self._run.loop.now)
         links: dict[int, Link] = {}
         for each in record.pending:
@@ -80,7 +80,7 @@ class Requests:
             self.pending.go_on(asked, each.what, each.outcomes)
 
     def handle(self, asked: ControlRequest) -> None:
-        """Do what is asked. A bug of ours costs this request alone, and not the run."""
+        """Carry out a request. A bug in wsraw costs only this request, and not the run."""
         try:
             self._do(asked)
         except Exception as error:
@@ -92,7 +92,7 @@ class Requests:
             case "status":
                 self._status(asked)
             case "figures":
-                # The same, for those who ask again and again.
+                # The same line again, when the request is repeated.
                 self._status(asked, samples=False)
             case "log":
                 self._log(asked)
@@ -120,7 +120,7 @@ class Requests:
                 self._answer(asked, False, f"this run does not know the command {what}")
 
     def ended(self, record: LinkEnded) -> None:
-        """Somebody who may have asked, or the gateway, has gone."""
+        """A command line, or the gateway, has gone."""
         if record.who is None:
             self.forwarded.end(GONE)
         else:
@@ -145,11 +145,11 @@ class Requests:
 
     @property
     def has_reports(self) -> bool:
-        """Whether somebody waits for a report of the gateway."""
+        """Whether a request waits for a report of the gateway."""
         return bool(self._reports)
 
     def report(self, ref: int, data: dict[str, Any] | None) -> None:
-        """The gateway's report has come; None if it is overdue."""
+        """Handle the gateway's report; None if it is overdue."""
         asked = self._reports.pop(ref, None)
         if asked is not None:
             self._answer(asked, True, "", self._run.status(data))
@@ -183,12 +183,12 @@ class Requests:
         run.reload(names)
 
     def _pools_of(self, asked: ControlRequest) -> list[str] | None:
-        """The pools that are meant: those with these names, or all. None: it is answered, as one
-        has no workers, or there is none of that name."""
+        """The pools with these names, or all pools. None if the request was answered with an error,
+        because one has no workers, or a name is unknown."""
         pools = self._run.policy.pools
         own = [name for name, pool in pools.items() if pool.programs]
         if not own and asked.do.what != "reload":
-            # A reload is of settings and certificates, too.
+            # A reload of everything includes settings and certificates.
             self._answer(asked, False, f"this run has {NO_WORKERS}")
             return None
         for name in asked.do.args:
@@ -210,7 +210,7 @@ class Requests:
             self._answer(asked, False, plan)
             return
         if self._run.policy.upgrades.is_under_way:
-            # The new gateway would not hear of the canary's share.
+            # The new gateway would not be told of the canary's share.
             self._answer(asked, False, "an upgrade is under way; try again when it is done")
             return
         for name in names:
@@ -235,7 +235,7 @@ class Requests:
         self._canaries.begin(names, plan)
 
     def _plan_of(self, asked: ControlRequest) -> CanaryPlan | str:
-        """What is to be tried, or why that cannot be."""
+        """The plan of a trial, or why it is impossible."""
         settings, options = self._run.settings, asked.do.options
         percent = options.get("percent", settings.canary_percent)
         seconds = options.get("seconds", settings.canary_time)
@@ -253,7 +253,7 @@ class Requests:
         if names is None:
             return
         if not asked.do.args:
-            # Those that have not changed yet stay as they are.
+            # Workers that have not changed yet stay as they are.
             pools = run.policy.pools
             names = [n for n in names if pools[n].canary or pools[n].goes_back_to] or names
         why = self._canaries.refusal_to_roll_back(names)
@@ -263,7 +263,7 @@ class Requests:
         run.log.say("info", f"wsraw rollback: rolling back {' and '.join(names)}")
         on_trial = [name for name in names if run.policy.pools[name].canary is not None]
         if on_trial:
-            # That is all there is to go back from, and it is done at once.
+            # There is nothing else to go back from, and this is done at once.
             run.act(run.policy.roll_back(on_trial, run.loop.now))
             text = f"the old workers serve all connections of {' and '.join(on_trial)} again"
             self._answer(asked, True, text)

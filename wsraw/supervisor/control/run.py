@@ -1,4 +1,4 @@
-"""What those who control a run need of it: requests, signals, the look at canaries."""
+"""The part of the supervisor that requests, signals and the check of canaries use."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class ControlledRun(Protocol):
         """Carry out what the policy has decided."""
 
     def stop(self, why: str, how: str, seconds: float | None = None) -> None:
-        """Stop gracefully; a second time can only make it sooner."""
+        """Stop gracefully; a second call can only bring the deadline forward."""
 
     def reload(self, names: Sequence[str]) -> None:
-        """Reload settings that have changed, certificates, and the workers of these pools."""
+        """Apply changed settings and certificates, and reload the workers of these pools."""
 
     def upgrade(self, python: str = "") -> str:
-        """Begin to replace the gateway, with the wsraw of another Python if one is given. Returns
-        why not, or ""."""
+        """Begin to replace the gateway, by the wsraw of another Python if one is given. Returns why
+        that is refused, or ""."""
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
         """The state of the run; `report` is the gateway's part."""

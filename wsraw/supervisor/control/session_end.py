@@ -1,9 +1,8 @@
-"""I/O. Windows: the ends of a run that are no signals.
+"""I/O. Windows: the ends of a run that are not signals.
 
 Its console is closed, the user logs off, the machine shuts down; `taskkill` and NSSM close the
-windows of a process, or post WM_QUIT to its threads. To hear of these, the process has a window
-that is never shown. The system ends the process some seconds after it has told it, so the stop has
-a deadline.
+windows of a process, or post WM_QUIT to its threads. To be told, the process has a window that is
+never shown. The system ends the process some seconds later, so the stop has a deadline.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 URGENT: Final = 4.0
-"""Seconds for a stop. Windows waits five, and these are also for the log and the run folder."""
+"""Seconds for a stop. Windows waits five seconds, which must also be enough for the log and the run
+folder."""
 
 if sys.platform == "win32":
     import ctypes
@@ -57,8 +57,8 @@ if sys.platform == "win32":
     _stop: Stop | None = None
 
     def watch(stop: Stop) -> None:
-        """Call `stop(why, seconds)`, in other threads, when the run has to end: within so many
-        seconds, or in its usual time for None. The last `stop` counts, until the process ends."""
+        """Call `stop(why, seconds)`, in other threads, when the run has to end: within this many
+        seconds, or None for the usual time. The latest `stop` is called, until the process ends."""
         global _stop
         if _stop is None:
             threading.Thread(target=_serve, name="wsraw-session", daemon=True).start()
@@ -93,7 +93,8 @@ if sys.platform == "win32":
         return int(_user32.DefWindowProcW(window, message, word, more))
 
     def _wait_for_end() -> bool:
-        """The system ends this process as soon as the call returns: never, as it ends by itself."""
+        """Wait: the system ends this process as soon as the call returns, so it never does; the
+        process ends by itself."""
         threading.Event().wait()
         return True
 
@@ -101,12 +102,12 @@ if sys.platform == "win32":
         """The thread of the window."""
         _kernel32.SetConsoleCtrlHandler(_on_console, True)
         _kernel32.SetProcessShutdownParameters(ASKED_FIRST, 0)
-        # For a first window wine starts a desktop, which holds our output open after our end.
+        # For a first window, wine starts a desktop, which would hold our output open after our end.
         if not hasattr(ctypes.WinDLL("ntdll"), "wine_get_version"):
             window = _WindowClass(lpfnWndProc=_on_message, lpszClassName="wsraw")
             _user32.RegisterClassW(ctypes.byref(window))
             _user32.CreateWindowExW(0, "wsraw", "wsraw", 0, 0, 0, 0, 0, None, None, None, None)
-        # Without a window WM_QUIT comes all the same.
+        # Without a window, WM_QUIT still comes.
         message = wintypes.MSG()
         while (more := _user32.GetMessageW(ctypes.byref(message), None, 0, 0)) >= 0:
             if more:
@@ -114,7 +115,7 @@ if sys.platform == "win32":
             else:
                 _end("asked to quit")
 
-    # Kept, as the system calls them.
+    # Kept alive, because the system calls them.
     _on_console = _Console(_handle_console)
     _on_message = _Window(_handle_message)
 

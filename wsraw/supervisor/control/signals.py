@@ -1,4 +1,4 @@
-"""I/O. Signals, and the end of a session on Windows: what a run is asked by the system."""
+"""I/O. Signals, and the end of a session on Windows: requests of the system to a run."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from wsraw.supervisor.decisions.selection import which
 log = logging.getLogger("wsraw.supervisor")
 
 REPEATED: Final = 0.1
-"""Seconds within which a second signal repeats the first one."""
+"""Seconds within which a second signal only repeats the first one."""
 
 
 class Signals:
-    """Handles them in the loop of the run: a handler only enqueues."""
+    """Handles signals in the loop of the run: the signal handler only enqueues."""
 
     def __init__(self, run: ControlledRun) -> None:
         self._run = run
         self._before: dict[signal.Signals, Any] = {}
         self._is_reload_due = False
-        """Whether a SIGHUP has come that is not handled yet."""
+        """Whether a SIGHUP has come and not been handled yet."""
         self._count = 0
-        """Of those that stop the run."""
+        """The number of signals that stop the run."""
         self._first_at = 0.0
 
     def begin(self) -> None:
-        """Hear of them from now on. Must be called in the main thread."""
+        """Catch signals from now on. Must be called in the main thread."""
         self._before = {number: signal.signal(number, self.catch) for number in handled()}
         launch.unblock_signals()
         if sys.platform == "win32":
             session_end.watch(self.end_session)
 
     def end(self) -> None:
-        """Leave them as they were."""
+        """Restore the former signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def catch(self, number: int, frame: object) -> None:
-        """A signal has come, in the middle of anything."""
+        """Enqueue a signal, which may come at any instant."""
         if signal.Signals(number).name == "SIGHUP":
-            # One reload serves all signals that came before it began; one by one, each would start
+            # One reload handles all signals that came before it began; one by one, each would start
             # a worker and end the one before.
             if self._is_reload_due:
                 return
@@ -61,7 +61,7 @@ class Signals:
             try:
                 self._change(name)
             except Exception:
-                # As for a request: the run goes on.
+                # As for a request: the run continues.
                 log.exception("%s was not handled, by a bug in wsraw", name)
             return
         self._count += 1
@@ -77,7 +77,7 @@ class Signals:
             run.act(run.policy.stop_now(128 + number, now))
 
     def _change(self, name: str) -> None:
-        """Handle a signal that asks for other workers, or another gateway."""
+        """Handle a signal that asks for new workers, or a new gateway."""
         run = self._run
         if name == "SIGHUP":
             self._is_reload_due = False
@@ -105,7 +105,8 @@ class Signals:
         run.act(run.policy.scale(count, run.loop.now, *meant))
 
     def end_session(self, why: str, seconds: float | None) -> None:
-        """In another thread. `seconds`: the deadline of the stop, if it is not the usual one."""
+        """Handle the end of a session; called in another thread. `seconds`: the deadline of the
+        stop, if it is not the usual one."""
         self._run.loop.call_soon_threadsafe(partial(self._stop, why, seconds))
 
     def _stop(self, why: str, seconds: float | None) -> None:

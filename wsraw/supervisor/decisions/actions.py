@@ -10,7 +10,7 @@ from wsraw.runtime.log.line import Level
 from wsraw.supervisor.decisions.child import Child
 
 CANARY: Final = "canary"
-"""What is settled beside `reload` and `scale`."""
+"""The name under which canaries are settled, beside `reload` and `scale`."""
 
 
 class Spawn(Lean):
@@ -55,11 +55,11 @@ class Settled(Lean):
     text: str
     pool: str = DEFAULT_POOL
     shows_output: bool = True
-    """What the last process has said tells why, if it was refused."""
+    """Whether the last output of the process explains a refusal."""
 
 
 class Finish(Lean):
-    """Everything is over: leave with this exit code."""
+    """The run is over: exit with this code."""
 
     code: int
 

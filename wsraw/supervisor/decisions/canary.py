@@ -4,8 +4,8 @@
         │                          │
         └──one dies──▶ it is over ◀┴──it does worse than the old workers, or one dies
 
-The pool starts the workers and ends them (pool.py); here is how the trial goes. verdict.py compares
-what the new workers do with what the others do.
+The pool starts and ends the workers (pool.py); this module decides about the trial. verdict.py
+compares the new workers with the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOOK: Final = 1.0
 
 
 class Stage(Enum):
-    """Where a canary is."""
+    """The stage of a canary."""
 
     STARTING = "starting"
     ON_TRIAL = "on trial"
@@ -37,12 +37,12 @@ class Stage(Enum):
 
 
 class CanaryPlan(Lean):
-    """What is wanted."""
+    """What the operator has asked for."""
 
     share: float
-    """Of the pool's connections, above 0 and below 1."""
+    """Share of the pool's connections, above 0 and below 1."""
     seconds: float
-    """How long they are tried."""
+    """Seconds for which the new handlers are tried."""
     shield: bool = False
     """Events whose handlers raise are given to the old workers, and do not end connections."""
 
@@ -58,7 +58,7 @@ class CanaryTrial:
     def __init__(self, plan: CanaryPlan, version: Version, children: list[Child]) -> None:
         self.plan = plan
         self.version = version
-        """What its workers load."""
+        """The version that its workers load."""
         self.children = children
         self.stage = Stage.STARTING
         self.began = math.inf
@@ -66,7 +66,7 @@ class CanaryTrial:
         self._old: Handled | None = None
         """What the old workers had done when the trial began. The new ones had done nothing."""
         self._before = NOTHING
-        """The same of the first gateway that served the trial."""
+        """What the old workers had done with the first gateway of the trial."""
 
     def facts(self, now: float) -> dict[str, Any]:
         """For `wsraw status`."""
@@ -82,11 +82,11 @@ class CanaryTrial:
 
     @property
     def numbers(self) -> list[int]:
-        """Of its workers that have a process."""
+        """The numbers of its workers that have a process."""
         return [child.n for child in self.children if child.alive]
 
     def is_ready(self, now: float) -> bool:
-        """Whether all its workers are ready, and stay so."""
+        """Whether all its workers are ready, and have stayed so for SETTLE."""
         return all(
             child.state is ChildState.READY
             and child.ready_at is not None
@@ -107,7 +107,7 @@ class CanaryTrial:
         return now >= self.began + self.plan.seconds
 
     def look(self, old: Handled, new: Handled, now: float) -> Fault | None:
-        """Compare what was done by now. Returns why the new version is worse, if it is."""
+        """Compare what was done so far. Returns why the new version is worse, if it is."""
         if self._old is None:
             self._old = old
             if self._before is NOTHING:
@@ -117,7 +117,7 @@ class CanaryTrial:
         return slower(old, new) if fault is None and self.is_over(now) else fault
 
     def wake_at(self) -> float:
-        """When to look whether it goes on."""
+        """When to compare again."""
         if self.stage is Stage.ON_TRIAL:
             return self.began + self.plan.seconds
         if self.stage is Stage.STARTING:
@@ -132,13 +132,13 @@ class Outcomes:
     def __init__(self) -> None:
         self.counts: Counter[Kind] = Counter()
         self.last: dict[str, Any] | None = None
-        """The last one, for `wsraw status`."""
+        """The outcome of the last canary, for `wsraw status`."""
 
     def add(self, version: int, kind: Kind, why: str = "") -> None:
-        """One has ended. `why`: it was rolled back."""
+        """Add the outcome of a canary. `why`: the reason why it was rolled back."""
         self.counts[kind] += 1
         self.last = {"version": version, "outcome": kind.value, "why": why}
 
     def by_name(self) -> dict[str, int]:
-        """All that may be, for the metrics."""
+        """Counts of all possible outcomes, for the metrics."""
         return {kind.value: self.counts[kind] for kind in Kind}

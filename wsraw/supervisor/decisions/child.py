@@ -4,7 +4,8 @@
                         │                 │
                         └──────exit───────┴──▶ DEAD
 
-A child begins DEAD. The gateway tells that a worker is ready; the system tells that it has exited.
+A child begins DEAD. The gateway reports that a worker is ready; the system reports that it has
+exited.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from wsraw.supervisor.decisions.versions import FIRST, Version
 
 
 class ChildState(Enum):
-    """State of a child."""
+    """The state of a child."""
 
     STARTING = "starting"
     READY = "ready"
@@ -28,7 +29,7 @@ class ChildState(Enum):
 
 
 class ChildStep(Enum):
-    """Steps between the states."""
+    """The steps between the states."""
 
     SPAWN = "spawn"
     BE_READY = "ready"
@@ -41,7 +42,7 @@ S = ChildState
 TRANSITIONS: Final[dict[tuple[ChildState, ChildStep], ChildState]] = {
     (S.DEAD, ChildStep.SPAWN): S.STARTING,
     (S.STARTING, ChildStep.BE_READY): S.READY,
-    # A worker says hello to each new gateway, and that may cross our stop.
+    # A worker says hello to each new gateway, and its hello may cross our stop.
     (S.READY, ChildStep.BE_READY): S.READY,
     (S.STOPPING, ChildStep.BE_READY): S.STOPPING,
     (S.STARTING, ChildStep.STOP): S.STOPPING,
@@ -58,9 +59,9 @@ class Death(NamedTuple):
 
     at: float = 0.0
     reason: str = ""
-    """Why, as text; empty if it never did."""
+    """The reason as text; empty if the child has never died."""
     error: str = ""
-    """The exception that ended it, if its last lines tell that."""
+    """The exception that ended it, if its last lines show it."""
 
 
 NEVER: Final = Death()
@@ -73,18 +74,18 @@ class Child(Lean, eq=False):
     """
 
     program: Program | None
-    """None for what is not a worker, and has no pool either."""
+    """None for a child that is not a worker, and has no pool either."""
     pool: str = DEFAULT_POOL
     state: ChildState = ChildState.DEAD
     n: int = 0
     token: str = ""
-    """Secret that the hello of a worker's present process carries."""
+    """The secret in the hello of a worker's present process."""
     early_deaths: int = 0
     """Early deaths in a row; see restarts.py."""
     restarts: int = 0
-    """How often it died unasked and was started again."""
+    """How often it died unexpectedly and was started again."""
     last_death: Death = NEVER
-    """How it died unasked the last time."""
+    """How it last died unexpectedly."""
     spawn_at: float = 0.0
     spawned_at: float = 0.0
     ready_at: float | None = None
@@ -94,29 +95,29 @@ class Child(Lean, eq=False):
     """Deadline for the hello, after the start or to a new gateway."""
     kill_at: float = math.inf
     why_killed: str = ""
-    """Why it is to be killed at `kill_at`, or was; "" if it only did not leave in time."""
+    """Why it will be killed at `kill_at`, or was killed; "" if it only did not leave in time."""
     is_killed: bool = False
-    """Whether the present process was killed by us."""
+    """Whether the supervisor has killed the present process."""
     is_aborted: bool = False
     """Whether the present process was aborted because something took too long."""
     title: str = "gateway"
-    """Name in the log of what is not a worker."""
+    """The name in the log of a child that is not a worker."""
     outdated: str = ""
-    """Why its process is to be replaced; "" if it is not."""
+    """Why its process must be replaced; "" if it need not be."""
     replace_at: float = 0.0
     becomes: Program | None = None
-    """The program that is to take its place, if the settings have another one by now."""
+    """The program that replaces its own, if the settings have changed."""
     version: Version = FIRST
-    """What its present process has loaded."""
+    """The version that its present process has loaded."""
 
     @property
     def name(self) -> str:
-        """Name in the log."""
+        """The name in the log."""
         return f"worker {self.n}" if self.program is not None else self.title
 
     @property
     def last_reason(self) -> str:
-        """Why it died the last time."""
+        """The reason of its last death."""
         return self.last_death.reason
 
     @property

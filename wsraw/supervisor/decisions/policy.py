@@ -8,8 +8,8 @@ both for each pool by itself. The rules:
   one traceback, not N.
 - Before the run has been up once, exit code 3 ("this cannot work as it is") or a crash loop ends
   it.
-- After that nothing gives up: a database that is away for an hour, or a port held by another
-  process, is waited for. Meanwhile the gateway and its connections stay.
+- After that wsraw keeps trying: it waits for a database that is away for an hour, or for a port
+  that another process uses. Meanwhile the gateway and its connections stay.
 - Stop order: the gateway lets handlers finish and says goodbye to clients; then the workers end,
   then the gateway. Each step has a deadline.
 """
@@ -50,29 +50,29 @@ ABORT_GRACE: Final = 1.0
 """Seconds between SIGABRT, at which a worker logs its stack, and SIGKILL."""
 
 HELLO_MARGIN: Final = 5.0
-"""Seconds beyond handler_timeout in which a worker must have found a new gateway; before that a
-handler may still be running."""
+"""Seconds beyond handler_timeout in which a worker must find a new gateway; before that a handler
+may still be running."""
 
 STOP_MARGIN: Final = 1.0
-"""Seconds that the supervisor waits beyond the deadline that it gave the gateway."""
+"""Seconds that the supervisor waits beyond the deadline of the gateway."""
 
 DOES_NOT_LOAD: Final = 3
 """The exit code of a worker whose handlers file does not load, and of a gateway that cannot listen:
 trying again would fail again."""
 
 UPGRADE: Final = "upgrade"
-"""What a request for one is settled as."""
+"""The name under which requests for an upgrade are settled."""
 
 DOES_NOT_START: Final = 1
 """The exit code of a worker whose on_start has raised; the next one may succeed."""
 
 BROKEN_AFTER: Final = 3
-"""Deaths in a row before a hello after which a successor is treated as one that does not load. Not
+"""Deaths in a row before a hello after which a successor counts as one that does not load. Not
 every worker has an exit code for that, and a crash has none."""
 
 
 class RunPhase(Enum):
-    """Phase of the run: STOPPING waits for the gateway's `stopped`, ENDING only for exits."""
+    """The phase of the run: STOPPING waits for the gateway's `stopped`, ENDING only for exits."""
 
     RUNNING = "running"
     STOPPING = "stopping"
@@ -98,7 +98,7 @@ class Policy:
         self._random = random
         self.pools = {name: self._pool(name, those) for name, those in entries.items()}
         self._unwanted: set[str] = set()
-        """Pools that the settings do not have any more; they end with their last worker."""
+        """Pools that the settings no longer have; they end with their last worker."""
         self.phase = RunPhase.RUNNING
         self.has_been_up = False
         """Whether the gateway has listened and each program has had a ready worker."""
@@ -108,11 +108,12 @@ class Policy:
         self.upgrades = Upgrade(settings)
         self._gateway_check = GatewayCheck(settings.gateway_timeout)
         self.endpoint = ""
-        """Where workers find the gateway. Before the first one listens, where it is expected."""
+        """The address where workers find the gateway, or, before the first one listens, where it is
+        expected."""
         self._listened = False
         self._spawned = 0
         self._version = FIRST.number
-        """The last one that a reload has begun."""
+        """The last version that a reload has begun."""
         self._stop_at = math.inf
         self.exit_code = 0
         self._actions: list[a.Action] = []
@@ -146,7 +147,7 @@ class Policy:
     def listening(self, endpoint: str, now: float) -> list[a.Action]:
         """The gateway is up, and workers find it at `endpoint`."""
         if self.gateway.state is ChildState.DEAD:
-            # From a gateway that has died meanwhile.
+            # The record is from a gateway that has died meanwhile.
             return []
         is_new = self.gateway.state is ChildState.STARTING
         self.gateway.take(ChildStep.BE_READY)
@@ -160,7 +161,7 @@ class Policy:
                 pool.replace_all_at_once(now)
         elif has_moved:
             for child in self._living_workers():
-                # Their sessions go on, but they would not find the next gateway.
+                # Their sessions continue, but they would not find the next gateway.
                 self.pools[child.pool].recycle(child, "the link has moved", now)
         # A run without workers of its own is up now.
         self._note_first_ready()
@@ -181,12 +182,12 @@ class Policy:
         for pool in self.pools.values():
             pool.tell_leaving(now)
         if self.phase is RunPhase.STOPPING:
-            # Only the old one was told.
+            # Only the old gateway was told.
             self._do(a.Tell(Stop(min(max(0.0, self._stop_at - now), FOREVER))))
         return self.decide(now)
 
     def change_settings(self, settings: Settings) -> None:
-        """Go on with these: deadlines that run stay as they are."""
+        """Use these settings from now on; running deadlines stay as they are."""
         self._settings = self.upgrades.settings = settings
         self._gateway_check.timeout = settings.gateway_timeout
         self.gateway_restarts.change(settings.restart_intensity)
@@ -200,11 +201,11 @@ class Policy:
         new: Mapping[str, Sequence[WorkerSpec]],
         now: float,
     ) -> None:
-        """Go on with these programs and numbers of workers, instead of those that the settings had
-        before. What has not changed stays as it is. To be followed by `reload` or `decide`."""
+        """Use these programs and numbers of workers instead of those of the earlier settings.
+        Unchanged ones stay as they are. To be followed by `reload` or `decide`."""
         if self.phase is RunPhase.RUNNING:
             pools = {name: self.pools.get(name) or self._pool(name, ()) for name in new}
-            # The others stay until their workers have left.
+            # The other pools stay until their workers have left.
             self.pools = {**pools, **self.pools}
             self._unwanted = {name for name in self.pools if name not in new}
             for name, pool in self.pools.items():
@@ -212,13 +213,13 @@ class Policy:
                 if tuple(before) != tuple(after):
                     is_kept = pool.versions.wanted.is_kept
                     if pool.change(before, after, now) and is_kept:
-                        # Of a new program no earlier version was kept.
+                        # No earlier version of a new program was kept.
                         self._version += 1
                         pool.reload(self._version, now)
 
     def begins_version(self, child: Child) -> bool:
-        """Whether a worker that is about to start is the first one of its version: what was kept of
-        that version by now has not worked, and is not what this worker finds on disk."""
+        """Whether a worker that is about to start is the first one of its version: then files kept
+        for that version so far have not worked, and are not what this worker finds on disk."""
         program, version = child.program, child.version
         if program is None or program.file is None or version.is_kept:
             return False
@@ -233,7 +234,7 @@ class Policy:
         )
 
     def is_wanted(self, name: str) -> bool:
-        """Whether the settings have that pool."""
+        """Whether the settings have this pool."""
         return name in self.pools and name not in self._unwanted
 
     def _pool(self, name: str, entries: Sequence[WorkerSpec]) -> Pool:
@@ -242,7 +243,7 @@ class Policy:
         return Pool(name, entries, settings.drain_timeout, restarts, self._do)
 
     def kept(self, why: str, now: float) -> list[a.Action]:
-        """The old gateway goes on."""
+        """The old gateway continues."""
         child = self.upgrades.successor
         self.upgrades.has_kept = True
         if child is not None and not child.is_killed:
@@ -294,7 +295,7 @@ class Policy:
         else:
             if events and not child.is_proved:
                 self._prove(child)
-            # If it was killed, the reason is known.
+            # If the worker was killed, the reason is known.
             if not child.is_killed and child.kill_at > now + GRACE:
                 child.kill_at = now + GRACE
                 child.why_killed = ""
@@ -317,7 +318,7 @@ class Policy:
         self, child: Child, code: int, reason: str, now: float, error: str = ""
     ) -> list[a.Action]:
         """A process has exited; `reason` is text for the log. `error`: the exception that ended it,
-        which is in the log already."""
+        which is already in the log."""
         if self._exited_in_upgrade(child, code, reason, now):
             return self.decide(now)
         was_asked = child.state is ChildState.STOPPING
@@ -328,7 +329,7 @@ class Policy:
         child.is_killed = child.is_aborted = False
         child.take(ChildStep.EXIT)
         if child is self.gateway:
-            # There is no gateway to say hello to; `listening` sets this again.
+            # There is no gateway for a hello; `listening` sets the deadline again.
             for worker in self.all_children():
                 worker.hello_by = math.inf
         if child.why_killed:
@@ -341,7 +342,7 @@ class Policy:
         return self.decide(now)
 
     def _exited_in_upgrade(self, child: Child, code: int, reason: str, now: float) -> bool:
-        """Whether the exit of a gateway is none of the present one, or not yet."""
+        """Whether the exit of a gateway does not concern the present one, or not yet."""
         upgrades = self.upgrades
         if child is self.gateway and upgrades.is_under_way:
             was_asked, was_ready_at = child.state is ChildState.STOPPING, child.ready_at
@@ -367,7 +368,8 @@ class Policy:
         return True
 
     def _settle_failed(self, now: float) -> None:
-        """After the end of a successor: whether the old gateway goes on, as far as it is known."""
+        """After the end of a successor: whether the old gateway continues, as far as that is
+        known."""
         upgrades = self.upgrades
         failed, fallen = upgrades.failed, upgrades.fallen
         if failed is None or not (fallen or upgrades.has_kept or now >= failed.until):
@@ -415,7 +417,7 @@ class Policy:
         return self.decide(now)
 
     def roll_back(self, names: Iterable[str], now: float) -> list[a.Action]:
-        """The same with the version that each of these pools had before, where it had one."""
+        """Let all workers of these pools load the pool's previous version, if there is one."""
         if self.phase is RunPhase.RUNNING:
             for name in names:
                 self.pools[name].restarts.reset()
@@ -432,7 +434,7 @@ class Policy:
     def compare(
         self, pool: Pool, old: Handled, new: Handled, *, is_kept: bool, now: float
     ) -> list[a.Action]:
-        """What the workers of a pool with a canary have done by now."""
+        """Compare what the workers of a pool with a canary have done so far."""
         pool.compare(old, new, is_kept=is_kept, now=now)
         return self.decide(now)
 
@@ -494,7 +496,7 @@ class Policy:
     # --- time ---
 
     def wake_at(self, now: float) -> float:
-        """When `decide` must be called at the latest; infinity for never."""
+        """When `decide` must be called at the latest; infinity if never."""
         times = [self._gateway_check.wake_at]
         times += [child.kill_at for child in self._living()]
         times += [child.hello_by for child in self._awaited()]
@@ -511,14 +513,14 @@ class Policy:
     # --- decisions ---
 
     def decide(self, now: float) -> list[a.Action]:
-        """Decide what is due."""
+        """Decide what is due now."""
         if self.phase is RunPhase.STOPPING and now >= self._stop_at:
             self._say("warning", "stop_timeout is over: killing the remaining workers")
             self._end()
             for child in self._living_workers():
                 child.kill_at = now
         if self.phase is RunPhase.ENDING:
-            # The workers first: the gateway still reads what they send.
+            # Workers are ended first: the gateway still reads what they send.
             for child in self._living_workers() or self._living():
                 if child.kill_at == math.inf and not child.is_killed:
                     self._ask_to_leave(child, now)
@@ -551,10 +553,10 @@ class Policy:
         return actions
 
     def _waiting(self) -> list[Child]:
-        """The children that only the clock keeps from being spawned."""
+        """The children that wait only for their time to be spawned."""
         state = self.gateway.state
         waiting: list[Child] = []
-        # While an upgrade is under way its successor may serve, and not have said so yet.
+        # During an upgrade, the successor may already serve, and not have reported it yet.
         if state is ChildState.DEAD and not self.upgrades.is_under_way:
             waiting.append(self.gateway)
         is_up = state is ChildState.READY
@@ -566,13 +568,13 @@ class Policy:
         return waiting
 
     def _awaited(self) -> list[Child]:
-        """Workers that may have to say hello. What leaves has a deadline anyway."""
+        """Workers that may have to say hello. Leaving ones have a deadline anyway."""
         states = (ChildState.STARTING, ChildState.READY)
         return [child for child in self.all_children() if child.state in states]
 
     def _expect_hello(self, child: Child, now: float) -> None:
         """Set the deadline for the hello of a worker that starts or must find a new gateway; there
-        is none before that listens."""
+        is none before that gateway listens."""
         if self.gateway.state is not ChildState.READY:
             child.hello_by = math.inf
         elif child.state is ChildState.STARTING:
@@ -627,7 +629,7 @@ class Policy:
         child.take(ChildStep.SPAWN)
         child.spawned_at = now
         child.is_proved = False
-        # A new process has none of the old one's faults.
+        # A new process starts without the faults of the old one.
         child.outdated = ""
         if child is self.gateway:
             child.n += 1
@@ -641,7 +643,7 @@ class Policy:
         self._do(a.Spawn(child))
 
     def _log_expected_exit(self, child: Child, code: int, reason: str) -> None:
-        """An exit while the run is stopping."""
+        """Log an exit while the run is stopping."""
         if child is not self.gateway:
             self.pools[child.pool].exited(child)
             if code != 0:
@@ -677,8 +679,8 @@ class Policy:
         if was_asked:
             return
         boot = not (self._listened if child is self.gateway else self.has_been_up)
-        # Once it was ready, any code may come from a handler: os._exit(3) is not about the file. On
-        # Windows os.abort() ends with this code, too.
+        # Once it was ready, a handler may have caused any code: os._exit(3) is not about the file.
+        # On Windows, os.abort() ends with this code, too.
         was_early = was_ready_at is None
         if boot and was_early and code == DOES_NOT_LOAD:
             # The child has logged why.
@@ -701,7 +703,7 @@ class Policy:
     def _handle_death(
         self, child: Child, reason: str, was_ready_at: float | None, boot: bool, now: float
     ) -> None:
-        """Schedule the next try after a death, or give up."""
+        """Schedule the next attempt after a death, or give up."""
         name = child.name
         began = self._restarts_of(child).record_death(child, was_ready_at, now)
         most = self._settings.restart_intensity
@@ -744,7 +746,7 @@ class Policy:
         child.take(ChildStep.STOP)
         child.kill_at = now + GRACE
         if child is not self.gateway:
-            # stop_timeout is the limit; no grace on top of it.
+            # stop_timeout is the limit, without further grace.
             child.kill_at = max(now, min(child.kill_at, self._stop_at))
         self._do(a.End(child, a.Termination.TERMINATE))
 
@@ -782,6 +784,6 @@ class Policy:
 
 
 def _waits_for_gateway(child: Child) -> bool:
-    """Whether a worker may start before there is a gateway. What is not ours need not know that it
-    has to try again."""
+    """Whether a worker may start before there is a gateway. A worker in another language need not
+    know that it has to try again."""
     return child.program is not None and not child.program.is_foreign

@@ -28,13 +28,13 @@ from wsraw.supervisor.decisions.versions import Version, Versions
 
 SETTLE: Final = 0.05
 """Seconds that a successor must stay ready: a worker without `starting` in its hello may fail right
-after that, and each one with its first event."""
+after its hello, and any worker may fail with its first event."""
 
 RETRY: Final = 30.0
 """Seconds until a worker whose successor does not load is recycled again."""
 
 FOREVER: Final = 1e6
-"""Seconds that stand for "no deadline". In milliseconds the number still fits a C int."""
+"""Seconds that stand for "no deadline". In milliseconds, the number still fits a C int."""
 
 GRACE: Final = 5.0
 """Seconds a child has to leave after it was told to, before it is killed."""
@@ -55,7 +55,7 @@ class Pool:
         self.programs = [entry.program for entry in entries]
         self.workers = [Child(program, name) for program, count in entries for _ in range(count)]
         self.restarts = restarts
-        """Deaths and crash loop of this pool alone."""
+        """Deaths and crash loop of this pool."""
         self.proved: set[Program] = set()
         """Programs that have had a ready worker."""
         self.leaving: list[Child] = []
@@ -64,7 +64,7 @@ class Pool:
         """The worker that the successor replaces."""
         self.is_reloading = False
         self._is_catching_up = False
-        """A reload was refused when some workers were new already; the others follow."""
+        """A reload was refused when some workers were already new; the others follow."""
         self._refused_at: float | None = None
         """When a reload was refused while all workers were old. They stay until a worker that
         replaces a dead one shows that the file loads again."""
@@ -72,9 +72,9 @@ class Pool:
         self.versions = Versions()
         self.canary: CanaryTrial | None = None
         self.outcomes = Outcomes()
-        """Of its canaries."""
+        """The outcomes of its canaries."""
         self._promoted = 0
-        """The version that a canary has tried and that the reload gives to all workers."""
+        """The version that a canary has tried and that a reload now gives to all workers."""
         self.drain_timeout = drain_timeout
         self._do = do
 
@@ -110,17 +110,17 @@ class Pool:
     # --- requests ---
 
     def reload(self, version: int, now: float) -> None:
-        """Replace all workers by ones that load this version, which is on disk. One that is still
-        starting is stopped at once, as it may have read the old file; a successor that is ready is
-        replaced after the current step."""
+        """Replace all workers by ones that load this version, which is on disk. A worker that is
+        still starting is stopped at once, because it may have read the old file; a ready successor
+        is replaced after the current step."""
         self.fail_canary(Kind.ENDED, "a reload was asked for", now)
         self.versions.reload(version)
         self._replace_all(now)
 
     def roll_back(self, now: float) -> None:
-        """Replace all workers by ones that load the previous version, as it was kept; those that a
-        reload has replaced so far, by the present one. To be called if there is one; or end the
-        canary that is under way."""
+        """Replace all workers by ones that load the previous version, as it was kept; if a reload
+        is in progress, replace its new workers by ones with the present version; if a canary is in
+        progress, end it. To be called only if there is such a version."""
         if self.canary is not None:
             self.fail_canary(Kind.ENDED, "a rollback was asked for", now)
             return
@@ -129,12 +129,12 @@ class Pool:
 
     @property
     def goes_back_to(self) -> int:
-        """The version that a rollback goes to; 0: there is none."""
+        """The version that a rollback goes to; 0 if there is none."""
         return self.versions.target(is_reloading=self.is_reloading or self._is_catching_up)
 
     def try_out(self, plan: CanaryPlan, version: int, *, is_kept: bool, now: float) -> None:
-        """Begin a canary: new workers load this version from disk. To be called if none is under
-        way, and no reload. `is_kept`: the present version can be loaded again."""
+        """Begin a canary: new workers load this version from disk. To be called only without
+        another canary, and without a reload. `is_kept`: the present version can be loaded again."""
         counts = Counter(child.program for child in self.workers)
         children = [
             Child(program, self.name)
@@ -145,7 +145,7 @@ class Pool:
             child.spawn_at = now
         self.canary = CanaryTrial(plan, Version(version), children)
         self.versions.hold(is_kept=is_kept)
-        # That its workers come up shows nothing about what was refused before.
+        # That its workers start says nothing about earlier refusals.
         self._refused_at = None
 
     def _replace_all(self, now: float) -> None:
@@ -176,7 +176,7 @@ class Pool:
                 self._let_leave(child, now, can_drain=False)
 
     def recycle(self, child: Child, why: str, now: float) -> bool:
-        """Replace one worker. False if it is being replaced, or leaves, already."""
+        """Replace one worker. False if it is already being replaced, or leaves."""
         if child not in self.workers or child.outdated:
             return False
         child.outdated = why
@@ -188,9 +188,9 @@ class Pool:
         self._set_count(program, count, now)
 
     def change(self, old: Sequence[WorkerSpec], new: Sequence[WorkerSpec], now: float) -> bool:
-        """Go on with other settings. A number that has not changed stays as it was scaled to. A
-        worker of a program that is not wanted any more makes room for one of a new program as soon
-        as that is ready. Returns whether there are new programs."""
+        """Apply other settings. Unchanged numbers of workers stay as they were scaled. A worker of
+        a program that is no longer wanted makes room for one of a new program once that is ready.
+        Returns whether there are new programs."""
         known, wanted = dict(old), dict(new)
         self.programs = list(wanted)
         free = [child for child in self.workers if child.program not in wanted]
@@ -210,7 +210,7 @@ class Pool:
             self._set_count(program, count, now)
         for child in free:
             self._remove(child, now)
-        # It tells when all of this is done.
+        # The reload reports when all of this is done.
         self.is_reloading = True
         return not known.keys() >= wanted.keys()
 
@@ -218,7 +218,7 @@ class Pool:
         ours = [child for child in self.workers if program in (child.program, child.becomes)]
         for _ in range(count - len(ours)):
             self.workers.append(Child(program, self.name))
-        # The youngest leave first, and before those any that is not ready.
+        # The youngest workers leave first, and before them any that is not ready.
         order = sorted(ours, key=lambda child: child.state is not ChildState.READY)
         for child in order[count:][::-1]:
             self._remove(child, now)
@@ -232,18 +232,19 @@ class Pool:
     # --- inputs ---
 
     def ready(self, child: Child, now: float) -> None:
-        """A leaving worker has said hello to a new gateway, which does not know that it leaves."""
+        """A leaving worker has said hello to a new gateway, which does not know that the worker
+        leaves."""
         if child in self.leaving:
             left = max(0.0, min(child.kill_at - now, FOREVER))
             self._do(a.Tell(DrainWorker(child.n, left)))
 
     def tell_leaving(self, now: float) -> None:
-        """A new gateway has taken over: it may not have heard which workers leave."""
+        """A new gateway has taken over, which may not know which workers leave."""
         for child in self.leaving:
             self.ready(child, now)
 
     def came_up(self, child: Child, now: float) -> None:
-        """A worker is ready. If that shows that the file loads again, replace the old workers."""
+        """A worker is ready. If this shows that the file loads again, replace the old workers."""
         if self._refused_at is None or child.spawned_at < self._refused_at:
             return
         since, self._refused_at = self._refused_at, None
@@ -258,7 +259,7 @@ class Pool:
             self._do(a.Say("info", text))
 
     def exited(self, child: Child) -> bool:
-        """A process has exited. True if no other one is to be started for it."""
+        """A process has exited. True if no other one must be started for it."""
         if child in self.leaving:
             self.leaving.remove(child)
             return True
@@ -268,7 +269,7 @@ class Pool:
         return False
 
     def refuse_successor(self, child: Child, reason: str, now: float) -> bool:
-        """A successor does not load. The old workers stay, unless some are new already. True if the
+        """A successor does not load. The old workers stay, unless some are already new. True if the
         requester is told."""
         old = [each for each in self.workers if each.outdated == RELOAD]
         kept = sum(each.alive for each in self.workers)
@@ -287,7 +288,7 @@ class Pool:
         if child is self.successor:
             assert self.replaced is not None
             if self.replaced.outdated != RELOAD:
-                # Its reason to be recycled remains: try again later.
+                # The reason to recycle it remains: try again later.
                 self.replaced.replace_at = now + RETRY
             self.successor = self.replaced = None
             told = True
@@ -313,7 +314,7 @@ class Pool:
     # --- the canary ---
 
     def version_of(self, child: Child) -> Version:
-        """What a process of this child loads."""
+        """The version that a process of this child loads."""
         canary = self.canary
         if canary is not None and child in canary.children:
             return canary.version
@@ -326,7 +327,7 @@ class Pool:
         return self.versions.kept | on_trial
 
     def canary_record(self) -> rec.Canary | None:
-        """What the gateway is to know of the canary."""
+        """The canary as the gateway must know it."""
         canary = self.canary
         if canary is None or not canary.numbers:
             return None
@@ -334,7 +335,7 @@ class Pool:
         return rec.Canary(self.name, canary.numbers, share, canary.plan.shield)
 
     def tell_of(self, child: Child) -> None:
-        """Before the hello of a worker of the canary, tell the gateway that it is one."""
+        """Before the hello of a canary's worker, tell the gateway that it belongs to the canary."""
         record = self.canary_record()
         if record is not None and child.n in record.workers:
             self._do(a.Tell(record))
@@ -357,8 +358,8 @@ class Pool:
         return True
 
     def compare(self, old: Handled, new: Handled, *, is_kept: bool, now: float) -> None:
-        """Compare what the old workers have done by now, and those of the canary. `is_kept`: its
-        version can be loaded again."""
+        """Compare what the old workers and those of the canary have done so far. `is_kept`: the
+        canary's version can be loaded again."""
         canary = self.canary
         if canary is None or canary.stage is not Stage.ON_TRIAL:
             return
@@ -389,7 +390,7 @@ class Pool:
         self._do(a.Settled(a.CANARY, False, text, self.name, shows_output))
 
     def _dismiss(self, canary: CanaryTrial, now: float) -> None:
-        """End a canary: for the gateway its workers are like the others, and leave."""
+        """End a canary: for the gateway, its workers become ordinary ones, and leave."""
         self.canary = None
         self._do(a.Tell(rec.Canary(self.name, [])))
         for child in canary.children:
@@ -438,7 +439,7 @@ class Pool:
             self._settle("scale", True, self.count_in_words())
 
     def wake_at(self, now: float) -> float:
-        """When to `advance` next."""
+        """When to call `advance` next."""
         times = [child.replace_at for child in self.workers if child.outdated]
         new = self.successor
         if new is not None and new.ready_at is not None:
@@ -448,9 +449,9 @@ class Pool:
         return min((when for when in times if when > now), default=math.inf)
 
     def _begin(self, now: float) -> None:
-        """Begin to replace the next worker, if there is one."""
+        """Begin to replace the next worker, if one must be replaced."""
         if len(self.leaving) > len(self.workers) or not self._others_are_ready():
-            # Handlers that do not end must not pile up processes.
+            # Processes must not pile up because handlers do not end.
             return
         for child in self.workers:
             if child.outdated and child.alive and now >= child.replace_at:
@@ -476,7 +477,7 @@ class Pool:
         new.last_death = old.last_death
 
     def _promote_successor(self) -> Child:
-        """Give the successor the place of the worker that it replaces, which is returned."""
+        """Give the successor the place of the worker that it replaces; return that worker."""
         new, old = self.successor, self.replaced
         assert new is not None and old is not None
         self._put_in_place(new, old)

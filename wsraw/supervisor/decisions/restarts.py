@@ -1,8 +1,8 @@
 """Sans-I/O. When a dead child is restarted, and what a crash loop is (as in OTP supervisors).
 
-A death counts as early when it comes before the child is ready, or within `STABLE_AFTER` of that
-and before any event: the start is to blame. A later death has another cause, and says nothing about
-whether the next process starts.
+A death is early if it comes before the child is ready, or within `STABLE_AFTER` after that and
+before any event: then the start is to blame. A later death has another cause, and says nothing
+about whether the next process starts.
 
 More than `intensity` early deaths within PERIOD are a crash loop. It ends when a child
 that was started afterwards works: it stays up, or handles an event.
@@ -17,15 +17,15 @@ from typing import Final
 from wsraw.supervisor.decisions.child import Child
 
 FIRST_BACKOFF: Final = 0.1
-"""Seconds; doubled with each early death in a row."""
+"""Seconds of the first pause; doubled with each early death in a row."""
 
 LONGEST_BACKOFF: Final = 30.0
 
 GATEWAY_BACKOFF: Final = 5.0
-"""Longest pause for the gateway, in seconds: without it no client is served."""
+"""Seconds of the longest pause for the gateway: without it no client is served."""
 
 STABLE_AFTER: Final = 1.0
-"""Seconds of being ready after which a death is not an early one."""
+"""Seconds of being ready after which a death is not early."""
 
 PERIOD: Final = 30.0
 """Seconds in which early deaths are counted; deaths further apart have separate causes."""
@@ -34,7 +34,7 @@ HANGS: Final = 5
 """The exit code of a worker in which a timer, or a function of call_soon, does not return."""
 
 DEATHS_KEPT: Final = 100
-"""Early deaths that may still be forgiven: the gateway tells of handled events a little later."""
+"""Early deaths that may still be forgiven: the gateway reports handled events a little later."""
 
 
 HUNG: Final = "hung"
@@ -44,13 +44,13 @@ KILLED: Final = "killed"
 """It was killed by the supervisor for another reason."""
 
 SIGNAL: Final = "signal"
-"""It crashed, or somebody else killed it."""
+"""It crashed, or another program killed it."""
 
 FAILED: Final = "failed"
 """It exited with a code other than 0."""
 
 EXITED: Final = "exited"
-"""It exited with code 0, and nobody had asked it to."""
+"""It exited with code 0, without being told to."""
 
 RELOAD: Final = "reload"
 """It was replaced by a reload."""
@@ -59,11 +59,11 @@ RECYCLED: Final = "recycled"
 """It was replaced for another reason, as with max_events and max_memory."""
 
 REASONS: Final = (HUNG, KILLED, SIGNAL, FAILED, EXITED, RELOAD, RECYCLED)
-"""Why a process was replaced by another one, as it is counted."""
+"""The reasons, as they are counted, why a process was replaced by another one."""
 
 
 def reason_of(child: Child, code: int) -> str:
-    """Why a child has died, that was not asked to leave; it exited with that code."""
+    """Why a child that was not told to leave has exited with this code."""
     if child.is_aborted or (code == HANGS and child.program and not child.program.is_foreign):
         return HUNG
     if child.is_killed:
@@ -75,7 +75,7 @@ class Restarts:
     """The deaths of the gateway, or of a pool's workers.
 
     `random` gives numbers from 0 to 1, so that children that died together do not come back
-    together. With `at_once` the first restart does not wait. `longest`: the longest pause.
+    together. With `at_once`, the first restart comes without a pause. `longest`: the longest pause.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Restarts:
         self._recent_deaths: deque[tuple[Child, int, float]] = deque(maxlen=DEATHS_KEPT)
 
     def change(self, intensity: int) -> None:
-        """Go on with another bound; what has happened still counts."""
+        """Use another bound; earlier deaths still count."""
         self._intensity = intensity
         self._deaths = deque(self._deaths, maxlen=intensity + 1)
 
@@ -130,8 +130,8 @@ class Restarts:
         return backoff * (0.5 + self._random() / 2)
 
     def forgive(self, n: int, now: float) -> bool:
-        """Process `n`, dead already, has handled events: its death does not count. True if that
-        ends a crash loop."""
+        """Process `n`, which is already dead, has handled events: its death does not count. True if
+        that ends a crash loop."""
         entry = next((each for each in self._recent_deaths if each[1] == n), None)
         if entry is None:
             return False
@@ -140,7 +140,7 @@ class Restarts:
         if child.n == n:
             child.early_deaths = 0
             child.spawn_at = min(child.spawn_at, now + FIRST_BACKOFF)
-        # It started well, so earlier deaths do not count any more either.
+        # It started well, so earlier deaths do not count any more, either.
         return self._forget(at)
 
     def prove(self, child: Child) -> bool:
@@ -150,7 +150,7 @@ class Restarts:
         return self._forget(child.spawned_at)
 
     def _forget(self, until: float) -> bool:
-        """Deaths up to then do not count any more."""
+        """Forget the deaths up to a time."""
         was_looping = self.is_looping
         while self._deaths and self._deaths[0] <= until:
             self._deaths.popleft()
@@ -158,7 +158,7 @@ class Restarts:
         return was_looping and not self.is_looping
 
     def reset(self) -> None:
-        """Start counting from zero, because something was changed."""
+        """Start counting from zero, because something has changed."""
         self.is_looping = False
         self._deaths.clear()
         self._recent_deaths.clear()

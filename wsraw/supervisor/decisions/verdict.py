@@ -1,7 +1,8 @@
 """Sans-I/O. Whether a version on trial does worse than the one before.
 
-What its workers do is compared with what the other workers do in the same time: exceptions of each
-handler, connections that handlers have ended, by cause, and the time that handlers take.
+Its workers are compared with the other workers over the same time: by the exceptions of each
+handler, by the connections that handlers have ended, for each cause, and by the time that handlers
+take.
 """
 
 from __future__ import annotations
@@ -18,39 +19,39 @@ from wsraw.link.records import Lean
 BY_HANDLERS: Final = (
     "handler", "rejected", "verdict-timeout", "poison", "worker-died", "stalled",
 )  # fmt: skip
-"""Causes of closes that are the doing of handlers."""
+"""Causes of closes that handlers are responsible for."""
 
 CHANCE: Final = 0.001
-"""More faults than those of the old workers are no accident if chance makes as many in fewer trials
-than this: of a thousand good versions one is rolled back."""
+"""More faults than those of the old workers count as no accident if chance causes as many in a
+smaller share of trials than this: of a thousand good versions, one is rolled back."""
 
 MANY: Final = 50.0
-"""Expected faults from which on their number is spread like a normal distribution."""
+"""Expected faults from which their number counts as normally distributed."""
 
 DEVIATIONS: Final = 3.09
 """Standard deviations above the mean that a normal distribution exceeds by CHANCE."""
 
 SLOWER: Final = 2.0
-"""A handler that takes so many times as long as before is too slow."""
+"""A handler that takes this many times as long as before is too slow."""
 
 ENOUGH_CALLS: Final = 100
-"""Calls of a handler by either version from which their times are compared."""
+"""Calls of a handler that each version must have before their times are compared."""
 
 LEAST_TIME: Final = 0.001
-"""Seconds a call that a handler may take in any case."""
+"""Seconds per call that a handler may always take."""
 
 
 class Kind(Enum):
-    """What a canary has ended with, as the metrics name it."""
+    """How a canary ended, as the metrics name it."""
 
     PROMOTED = "promoted"
     EXCEPTIONS = "exceptions"
     CLOSES = "closes"
     SLOW = "slow"
     DIED = "died"
-    """A worker has died or was killed, as it hung."""
+    """A worker has died, or was killed because it hung."""
     NOT_READY = "not-ready"
-    """A worker did not load, or has died before it was ready."""
+    """A worker did not load, or died before it was ready."""
     ENDED = "ended"
     """By a command, or because the link to the gateway has moved."""
 
@@ -66,21 +67,21 @@ NO_FIGURES: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Handled(Lean):
-    """What some workers have done by now, as the gateway counts it."""
+    """What some workers have done so far, as the gateway counts it."""
 
     calls: Mapping[str, int] = NO_FIGURES
-    """By handler; so are exceptions and seconds."""
+    """By handler, as are exceptions and seconds."""
     exceptions: Mapping[str, int] = NO_FIGURES
     seconds: Mapping[str, float] = NO_FIGURES
     events: int = 0
     closed: Mapping[str, int] = NO_FIGURES
-    """Connections that handlers have ended, on purpose or not, by cause."""
+    """Connections that handlers have ended, by cause, on purpose or not."""
     given_back: int = 0
-    """Events that workers have given back: of those that do not tell their exceptions."""
+    """Events that workers have given back: these do not report their exceptions."""
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> Handled:
-        """From the gateway's report about a pool."""
+        """The figures in the gateway's report about a pool."""
         handlers = report.get("handlers", {})
         closed = report.get("closed", {})
         return cls(
@@ -93,7 +94,7 @@ class Handled(Lean):
         )
 
     def since(self, before: Handled) -> Handled:
-        """What was done after that."""
+        """The difference to earlier figures."""
         return Handled(
             _less(self.calls, before.calls),
             _less(self.exceptions, before.exceptions),
@@ -108,8 +109,8 @@ NOTHING: Final = Handled()
 
 
 def verdict(old: Handled, new: Handled, before: Handled = NOTHING) -> Fault | None:
-    """Whether the new version makes more faults than the old one in the same time. `before`: what
-    the old one had done when the trial began."""
+    """Whether the new version makes more faults than the old one in the same time. `before`: the
+    figures of the old version at the start of the trial."""
     for name, told in new.calls.items():
         faults, known = new.exceptions.get(name, 0), old.exceptions.get(name, 0)
         calls, known_calls = max(told, faults), old.calls.get(name, 0)
@@ -128,7 +129,7 @@ def verdict(old: Handled, new: Handled, before: Handled = NOTHING) -> Fault | No
 def _closes(old: Handled, new: Handled, before: Handled) -> Fault | None:
     for cause, closed in new.closed.items():
         known = old.closed.get(cause, 0)
-        # One more is usual: handlers close connections on purpose, too.
+        # One more is normal: handlers also close connections on purpose.
         rate = _rate((known + 1, old.events), (before.closed.get(cause, 0), before.events))
         if old.events and _is_more(closed, new.events, rate):
             others = f"the old workers {known:,} in {old.events:,}"
@@ -138,8 +139,8 @@ def _closes(old: Handled, new: Handled, before: Handled) -> Fault | None:
 
 
 def _rate(faults: tuple[int, int], earlier: tuple[int, int]) -> float:
-    """How many faults a call are usual, from numbers of faults and calls: as many as now; or as
-    before the trial, if the calls since then are too few to tell that this is over."""
+    """The usual number of faults per call, from numbers of faults and calls: the present one, or
+    the one before the trial if there were too few calls since then to show a change."""
     count, calls = faults
     now = count / calls if calls else 0.0
     if not earlier[0] or not earlier[1]:
@@ -149,13 +150,13 @@ def _rate(faults: tuple[int, int], earlier: tuple[int, int]) -> float:
 
 
 def _is_more(faults: int, calls: int, rate: float) -> bool:
-    """Whether that many faults are no accident."""
+    """Whether this many faults are no accident."""
     expected = calls * rate
     if faults <= expected:
         return False
     if expected > MANY:
         return faults > expected + DEVIATIONS * math.sqrt(expected)
-    # The tail of the Poisson distribution. Without any known fault the first one is enough.
+    # The tail of the Poisson distribution. Without any known fault, the first one is enough.
     fewer = term = math.exp(-expected)
     for count in range(1, faults):
         term *= expected / count
@@ -164,7 +165,7 @@ def _is_more(faults: int, calls: int, rate: float) -> bool:
 
 
 def slower(old: Handled, new: Handled) -> Fault | None:
-    """Whether a handler takes much longer."""
+    """Whether a handler takes much longer than before."""
     for name, calls in new.calls.items():
         known = old.calls.get(name, 0)
         if calls < ENOUGH_CALLS or known < ENOUGH_CALLS:

@@ -1,1 +1,1 @@
-"""Processes beside the run, and never in its way: the admin process, the agent of a cluster."""
+"""Processes beside the run that never delay it: the admin process, the agent of a cluster."""

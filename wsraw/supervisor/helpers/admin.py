@@ -1,8 +1,9 @@
-"""I/O. The admin process, as the supervisor sees it. It lives until the last moment, so that a stop
-can be watched.
+"""I/O. The supervisor's view of the admin process. That process lives until the last moment, so
+that a stop can be watched.
 
-If it hangs, that is as bad as its death: a health check without an answer may end the whole run. So
-it is asked over HTTP, as others ask it, and whatever comes back is an answer, also a reset.
+An admin process that hangs is as bad as a dead one: a health check without an answer may end the
+whole run. So it is asked over HTTP, as its clients ask it, and anything that comes back is an
+answer, even a reset.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ ASK_EVERY: Final = 5.0
 """Seconds from an answer to the next probe; less with a short timeout."""
 
 PROBES: Final = 4
-"""Such pauses within the timeout."""
+"""Such intervals within the timeout."""
 
 START: Final = 60.0
-"""Seconds within which it answers the first one, at least."""
+"""Seconds, at least, within which a process must answer its first question."""
 
 
 class Probe:
@@ -40,7 +41,7 @@ class Probe:
     def __init__(self, listener: socket.socket) -> None:
         """Raises OSError."""
         host, port, *rest = listener.getsockname()
-        # Where all addresses are meant, those of the loopback are among them.
+        # If the address stands for all addresses, loopback is among them.
         place = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port, *rest)
         self._socket = socket.socket(listener.family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
@@ -61,12 +62,12 @@ class Probe:
         return True
 
     def close(self) -> None:
-        """Ask no more."""
+        """Close the connection."""
         self._socket.close()
 
 
 _NOT_CONNECTED: Final = (errno.ENOTCONN, errno.EAGAIN, errno.EPIPE)
-"""What a send raises while the connection is not made yet, as the listener's queue is full."""
+"""Errors of a send while the connection is not made yet, because the listener's queue is full."""
 
 
 class AdminHelper(Helper):
@@ -81,15 +82,15 @@ class AdminHelper(Helper):
         self._is_proved = False
         """Whether this process has answered yet."""
         self._is_ending = False
-        """Whether it was told to end, as it does not answer."""
+        """Whether the process was told to end because it does not answer."""
         self.url = f"http://{listening.printable(sock.getsockname())}"
 
     def record(self, number: Callable[[Child], int]) -> HelperRecord:
-        """What the program that takes our place is to know; children by their numbers there."""
+        """What the program that replaces us must know; children by their numbers in its list."""
         return HelperRecord(number(self.child), self._socket.fileno())
 
     def go_on(self, child: Child) -> None:
-        """With the process that is there, or another one if it has died."""
+        """Continue with the running process, or start another one if it has died."""
         self.go_on_with(child)
         if not self._is_up:
             self._spawn()
@@ -107,7 +108,7 @@ class AdminHelper(Helper):
         self._drop_probe()
 
     def look(self, timeout: float) -> None:
-        """To be called every second: ask the process, and end one that has not answered for that
+        """To be called every second: ask the process, and end it if it has not answered for that
         long; 0: never. While the supervisor or the machine was suspended, no time passes."""
         now = self._loop.now
         if not (timeout and self._is_up):
@@ -116,7 +117,7 @@ class AdminHelper(Helper):
         if self._probe is None:
             if now >= self._asked_at + min(ASK_EVERY, timeout / PROBES):
                 with suppress(OSError):
-                    # Else no descriptor is left: a second later there may be one.
+                    # Otherwise no descriptor is free: a second later there may be one.
                     self._probe = Probe(self._socket)
                     self._asked_at = now
                     self._probe.is_answered()
@@ -129,7 +130,8 @@ class AdminHelper(Helper):
         if now >= self._asked_at + most:
             if not self._is_ending:
                 self._log.say("warning", f"ending admin: it has not answered for {most:g} s")
-            # An abort logs its stack. One that cannot even do that is killed at the next look.
+            # A process that aborts logs its stack. If it cannot even do that, it is killed at the
+            # next check.
             self._children.end(
                 self.child, Termination.KILL if self._is_ending else Termination.ABORT
             )
@@ -142,11 +144,11 @@ class AdminHelper(Helper):
         self._asked_at = self._loop.now
 
     def leave(self) -> None:
-        """End the process, and give the address back."""
+        """End the process, and release the address."""
         super().leave()
         self.close()
 
     def close(self) -> None:
-        """Give the address back."""
+        """Release the address."""
         self._drop_probe()
         self._socket.close()

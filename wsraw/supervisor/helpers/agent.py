@@ -1,5 +1,5 @@
-"""I/O. The agent of a cluster, as the supervisor sees it. While it is away the gateway serves its
-own clients, and counts what other nodes do not get."""
+"""I/O. The supervisor's view of a cluster's agent. While the agent is away, the gateway serves its
+own clients, and counts what other nodes miss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsraw.supervisor.replacing.records import HelperRecord
 
 
 class AgentHelper(Helper):
-    """The process of the agent, which is started when the gateway can be reached."""
+    """The process of the agent, which is started once the gateway can be reached."""
 
     def __init__(self, children: Children, loop: Loop, log: Log) -> None:
         super().__init__("agent", children, loop, log)
@@ -25,24 +25,24 @@ class AgentHelper(Helper):
         self._endpoint = ""
 
     def record(self, number: Callable[[Child], int]) -> HelperRecord:
-        """What the program that takes our place is to know; children by their numbers there."""
+        """What the program that replaces us must know; children by their numbers in its list."""
         return HelperRecord(number(self.child), endpoint=self._endpoint)
 
     def go_on(self, child: Child, endpoint: str) -> None:
-        """With the process that is there, or another one if it has died."""
+        """Continue with the running process, or start another one if it has died."""
         self.go_on_with(child)
         self._endpoint = endpoint
         if endpoint and not self._is_up:
             self._spawn()
 
     def known(self, endpoint: str) -> Spawned:
-        """The gateway can be reached there: start the process, or let it go there. Gives what the
-        gateway is to be told, so that it knows the process by its token."""
+        """The gateway can be reached at this endpoint: start the process, or let it connect there.
+        Returns the record with which the gateway recognizes the process by its token."""
         before, self._endpoint = self._endpoint, endpoint
         if not before:
             self._spawn()
         elif before != endpoint and self._is_up:
-            # It knows the old place only; its exit starts another one.
+            # The process knows only the old endpoint; its exit starts another one.
             self._end()
         return Spawned(AGENT, self.child.token, 0)
 

@@ -1,4 +1,4 @@
-"""I/O. A process beside the run, and never in its way: the admin process or a cluster's agent.
+"""I/O. A process beside the run that never delays it: the admin process or a cluster's agent.
 
 The policy does not decide about it: nothing waits for its start, and when it dies, that is logged,
 and another one is started.
@@ -17,11 +17,11 @@ from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.children import Children
 
 INTENSITY: Final = 5
-"""Deaths at the start within PERIOD after which it is only tried every half minute."""
+"""Deaths at the start within PERIOD after which a start is tried only every half minute."""
 
 
 class Helper:
-    """One such process, which is started again whenever it ends. `start` starts it."""
+    """A process that is started again whenever it ends. `start` starts it."""
 
     def __init__(self, title: str, children: Children, loop: Loop, log: Log) -> None:
         self.child = Child(None, title=title)
@@ -30,9 +30,9 @@ class Helper:
         self._log = log
         self._restarts = Restarts(INTENSITY, random.random)
         self._is_up = False
-        """Whether there is a process."""
+        """Whether the process runs."""
         self._is_replaced = False
-        """Its end is wanted, and another one follows at once."""
+        """The process must end, and another one follows at once."""
         self._has_left = False
 
     def start(self) -> None:
@@ -40,18 +40,18 @@ class Helper:
         raise NotImplementedError
 
     def go_on_with(self, child: Child) -> None:
-        """Go on with the process that the program before us has started, if it is still there."""
+        """Continue with the process that the program before us has started, if it still exists."""
         self.child = child
         self._is_up = self._children.pid(child) is not None
 
     def restart(self) -> None:
-        """Replace the process, for other settings."""
+        """Replace the process, because of changed settings."""
         if self._is_up:
             self._is_replaced = True
             self._end()
 
     def leave(self) -> None:
-        """End the process, for good."""
+        """End the process for good."""
         self._has_left = True
         if self._is_up:
             self._end()
@@ -68,7 +68,7 @@ class Helper:
         self.start()
 
     def exited(self, why: str) -> None:
-        """Start another one, after a pause that grows while it dies again and again."""
+        """Start another process, after a pause that grows while it dies again and again."""
         self._is_up = False
         if self._has_left:
             return

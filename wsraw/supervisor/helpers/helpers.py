@@ -1,4 +1,4 @@
-"""I/O. The admin process and the agent of a cluster: which of them the settings want."""
+"""I/O. The admin process and the agent of a cluster, as far as the settings want them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ class Helpers:
         self._tell = tell
         self._admin: AdminHelper | None = None
         self._next_admin: AdminHelper | None = None
-        """That of settings that are about to change, if its address is another one."""
+        """The next admin process, of settings that are about to change, if its address is another
+        one."""
         self._agent: AgentHelper | None = None
         self._dismissed: set[Child] = set()
-        """Those that are to end, and that nobody misses."""
+        """Processes that must end and are not replaced."""
 
     def open(self, settings: Settings) -> None:
         """Bind the address of the admin process. Raises OSError."""
@@ -60,7 +61,7 @@ class Helpers:
             self._admin.look(timeout)
 
     def reached(self, endpoint: str) -> None:
-        """The gateway can be reached there."""
+        """The gateway can be reached at this endpoint."""
         if self._agent is not None:
             self._tell(self._agent.known(endpoint))
 
@@ -69,7 +70,7 @@ class Helpers:
     def records(
         self, number: Callable[[Child], int]
     ) -> tuple[HelperRecord | None, HelperRecord | None]:
-        """What the program that takes our place is to know of both."""
+        """What the program that replaces us must know about both."""
         return (
             self._admin.record(number) if self._admin is not None else None,
             self._agent.record(number) if self._agent is not None else None,
@@ -84,7 +85,7 @@ class Helpers:
             self._agent = AgentHelper(self._children, self._loop, self._log)
 
     def go_on(self, record: RunRecord, children: Sequence[Child]) -> None:
-        """Go on with its processes."""
+        """Continue with the processes of the program before us."""
         if self._admin is not None and record.admin is not None:
             self._admin.go_on(children[record.admin.child])
         if self._agent is not None and record.agent is not None:
@@ -93,7 +94,7 @@ class Helpers:
     # --- other settings ---
 
     def prepare(self, settings: Settings, old: Settings) -> str:
-        """Bind a new address of the admin process. Returns why that failed, or ""."""
+        """Bind a new address for the admin process. Returns why that failed, or ""."""
         if settings.admin and settings.admin != old.admin:
             try:
                 self._next_admin = self._open_admin(settings)
@@ -102,13 +103,13 @@ class Helpers:
         return ""
 
     def drop_next(self) -> None:
-        """The settings stay as they are."""
+        """The settings stay as they are: drop what was prepared."""
         if self._next_admin is not None:
             self._next_admin.close()
             self._next_admin = None
 
     def change(self, settings: Settings, names: Sequence[str], endpoint: str) -> None:
-        """Go on with these settings, of which those with these names have changed."""
+        """Apply these settings; the settings with these names have changed."""
         new, self._next_admin = self._next_admin, None
         if "admin" in names:
             if self._admin is not None:
@@ -136,12 +137,12 @@ class Helpers:
     # --- the end ---
 
     def exited(self, child: Child, why: str, *, is_running: bool) -> bool:
-        """Whether the process that has exited was one of these: then others need not know."""
+        """Whether the exited process was one of these: then no other part needs to know."""
         if self._admin is not None and child is self._admin.child:
             self._admin.exited(why)
         elif self._agent is not None and child is self._agent.child:
             if not is_running:
-                # Its end is that of the run.
+                # Its exit is the end of the run.
                 self._agent.leave()
             self._agent.exited(why)
         elif child in self._dismissed:
@@ -151,13 +152,13 @@ class Helpers:
         return True
 
     def kill_agent(self, why: str) -> None:
-        """The gateway wants that."""
+        """The gateway asks to kill the agent."""
         self._log.say("warning", f"killing the agent of the cluster: {why}")
         if self._agent is not None:
             self._children.end(self._agent.child, Termination.KILL)
 
     def close(self) -> None:
-        """Give the address back."""
+        """Release the address."""
         if self._admin is not None:
             self._admin.close()
 

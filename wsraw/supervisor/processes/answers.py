@@ -1,4 +1,4 @@
-"""I/O. Programs that are run for their answer, in threads. They end with us."""
+"""I/O. Programs that are run for their output, in threads. They end with us."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _running: set[subprocess.Popen[str]] = set()
 def answer(
     command: Sequence[str], timeout: float, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """As subprocess.run, for text. Raises TimeoutExpired, OSError."""
+    """subprocess.run for text. Raises TimeoutExpired, OSError."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -32,6 +32,6 @@ def answer(
 
 
 def end_all() -> None:
-    """Kill them: nobody waits for an answer any more."""
+    """Kill these programs: their output is not needed any more."""
     for process in list(_running):
         process.kill()

@@ -54,22 +54,23 @@ MEANINGS: Final = {
 """Meanings of exit codes; foreign workers follow docs/worker-protocol.md."""
 
 START_CODES: Final = (DOES_NOT_START, DOES_NOT_LOAD, 127)
-"""Codes with these meanings only before the process is ready; later a handler may exit with any."""
+"""Exit codes that have their meanings only before the process is ready; later a handler may exit
+with any code."""
 
 OFFER: Final = b"U"
-"""What goes to a gateway with two descriptors: its ends of the dialog with a successor."""
+"""The byte that goes to a gateway with two descriptors: its ends of the dialog with a successor."""
 
 CAN_UPGRADE: Final = sys.platform != "win32" and hasattr(socket, "send_fds")
 """Whether descriptors can be passed from one process to another."""
 
 LAST_LINES: Final = 20
-"""Lines kept of each process; they tell why it does not load."""
+"""Last lines of each process that are kept; they show why it does not load."""
 
 
 class Children:
-    """Spawns, signals and reaps children. `post` runs a function in the supervisor's loop, where
+    """Spawns, signals and reaps children. `post` runs a function in the supervisor's loop. There
     `ended` is called with the child, its exit code, the reason in words, and the exception that has
-    ended it, "" if none is known."""
+    ended it ("" if unknown)."""
 
     def __init__(
         self,
@@ -81,42 +82,42 @@ class Children:
         said: bytes = b"",
         limit: Any = None,
     ) -> None:
-        """`said` is the first input of Python children on stdin: the system limits a variable to
-        128 KiB."""
+        """`said`: the first input of Python children on stdin, because the system limits a variable
+        to 128 KiB."""
         self.last_output = ""
-        """Last lines of the process that exited last; complete if it does not load."""
+        """The last lines of the process that exited last; complete if it does not load."""
         self._own_variables = {
             "WSRAW_PARENT": str(os.getpid()),
             "WSRAW_STDIN": "1",
         }
         self.installation = own_installation()
-        """What Python children run that are started from now on."""
+        """The installation that Python children run that are started from now on."""
         self.folder = start_folder()
         """Folder in which children start; a link in its name is followed at each start."""
         self.versions = versions
-        """Where workers keep their handlers."""
+        """The folder in which workers keep their handlers."""
         self._said = said
         self._lock = lock
         self._log = log
         self._post = post
         self._ended = ended
         self._limit = limit
-        """Limit of open files for workers; None for ours."""
+        """The limit of open files for workers; None: ours."""
         self._held: list[Process] = []
         self._processes: dict[Child, Process] = {}
         self._kinds: dict[Child, tuple[str, deque[str]]] = {}
-        """The kind of each, and its last lines."""
+        """The kind of each child, and its last lines."""
         self._offers: dict[Child, socket.socket] = {}
-        """Where a gateway hears of a successor."""
+        """The sockets on which gateways are offered a successor."""
         self._unread: list[tuple[Process, str, str]] = []
-        """Dead processes whose output is not read to its end yet; with name and pool."""
+        """Dead processes whose output is not read to its end yet, with name and pool."""
 
     def pid(self, child: Child) -> int | None:
         process = self._processes.get(child)
         return process.pid if process is not None else None
 
     def set_input(self, said: bytes) -> None:
-        """The first input of Python children that are started from now on."""
+        """Set the first input of Python children that are started from now on."""
         self._said = said
 
     def memory(self, child: Child) -> int | None:
@@ -146,7 +147,7 @@ class Children:
         }
         first = self._said if said is None else said
         with ExitStack() as ours:
-            # It inherits the lock, as it uses the run folder until its end.
+            # It inherits the lock, because it uses the run folder until its end.
             keep_open = [self._lock, *(sock.fileno() for sock in sockets)]
             offered: list[socket.socket] = []
             if CAN_UPGRADE:
@@ -176,7 +177,8 @@ class Children:
                 self._forget_offers(child)
             if old is not None and old in self._offers:
                 numbers = [sock.fileno() for sock in offered]
-                # If it cannot hear, the successor finds that nobody is there, and ends.
+                # If the old gateway cannot be told, the successor finds nobody at the other end,
+                # and ends.
                 with suppress(OSError):
                     socket.send_fds(self._offers[old], [OFFER], numbers)
         return pid
@@ -187,7 +189,8 @@ class Children:
             known.close()
 
     def spawn_admin(self, child: Child, sock: socket.socket) -> int | None:
-        """Start an admin process on this listening socket. Returns its pid, as above."""
+        """Start an admin process on this listening socket. Returns its pid; None if that failed,
+        which is reported as an exit."""
 
         def say(pid: int) -> bytes:
             return self._said + f"{share(sock, pid)}\n".encode()
@@ -197,7 +200,7 @@ class Children:
         return self._spawn(child, "admin", line, variables, say, [sock.fileno()])
 
     def spawn_agent(self, child: Child, endpoint: str) -> int | None:
-        """Start the agent of a cluster, which has a token. Returns its pid, as above."""
+        """Start the agent of a cluster, which has a token. Returns its pid; None if that failed."""
         variables = {
             **self._own_variables,
             **self.installation.variables(),
@@ -208,7 +211,7 @@ class Children:
         return self._spawn(child, "agent", line, variables, lambda pid: self._said)
 
     def spawn_worker(self, child: Child, endpoint: str) -> int | None:
-        """Start a worker that has a token, as above."""
+        """Start a worker, which has a token. Returns its pid; None if that failed."""
         variables = {
             "WSRAW_ENDPOINT": endpoint,
             "WSRAW_TOKEN": child.token,
@@ -267,9 +270,9 @@ class Children:
     # --- another program in our place ---
 
     def hold(self) -> tuple[dict[Child, ProcessRecord], list[ProcessRecord]] | None:
-        """Take no output and no exit any more: what the program that goes on in our place is to
-        know of each process, and of the output of dead ones. None: that cannot be done just now,
-        and nothing is held."""
+        """Take no output and no exit any more; return what the program that replaces us must know
+        of each process, and of the output of dead ones. None if that is not possible now; then
+        nothing is held."""
         found: dict[Child, ProcessRecord] = {}
         unread: list[ProcessRecord] = []
         try:
@@ -294,13 +297,13 @@ class Children:
         return found, unread
 
     def release(self) -> None:
-        """Go on after `hold`, or do nothing if nothing is held."""
+        """Continue after `hold`; does nothing if nothing is held."""
         held, self._held = self._held, []
         for process in held:
             process.release()
 
     def adopt(self, child: Child, record: ProcessRecord) -> None:
-        """A process that the program before us has held."""
+        """Take over a process that the program before us has held."""
         pool = "" if record.kind == "gateway" else child.pool
         lines = deque(record.lines, maxlen=LAST_LINES)
         kind = record.kind
@@ -316,7 +319,7 @@ class Children:
         )
 
     def adopt_output(self, record: ProcessRecord) -> None:
-        """What is left of a dead process."""
+        """Take over the remaining output of a dead process."""
         hear = partial(self._hear, record.name, record.pool, deque(maxlen=LAST_LINES))
         process = Process.adopted(_held(record), hear, lambda code: None)
         self._unread.append((process, record.name, record.pool))

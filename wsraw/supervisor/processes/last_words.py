@@ -1,4 +1,4 @@
-"""Sans-I/O. What has ended a process, by the last lines that it has written."""
+"""Sans-I/O. Why a process has ended, from the last lines that it has written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from wsraw.runtime.log.line import LogLine, cut
 
 FRAME: Final = '  File "'
-"""How a frame begins in a traceback of Python."""
+"""The beginning of a frame in a traceback of Python."""
 
 WORKER: Final = "wsraw.worker"
 """The logger of workers."""

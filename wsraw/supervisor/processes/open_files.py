@@ -1,4 +1,4 @@
-"""I/O. The limit of open files, and how many workers it allows."""
+"""I/O. The limit on open files, and how many workers it allows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class OpenFiles:
     """Raises the limit of this process."""
 
     def __init__(self, given: tuple[int, int] | None, count: int) -> None:
-        """For a run that begins with so many workers. `given`: the limit before the program before
-        us has raised it."""
+        """For a run that begins with this many workers. `given`: the limit before the program
+        before us raised it."""
         self.given = given or descriptors.soft_limit()
-        """What workers get."""
+        """The limit that workers get."""
         self._limit = descriptors.raise_limit()
         self._most = min(programs.MOST, descriptors.most_workers(self._limit, count))
 
     def refusal_to_begin(self, count: int) -> str:
-        """Why a run cannot begin with that many workers, or ""."""
+        """Why a run cannot begin with this many workers, or ""."""
         limit = self._limit
         need = limit
         while count and descriptors.reserve(need, count) + descriptors.LEAST > need:

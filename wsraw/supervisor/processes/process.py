@@ -57,10 +57,10 @@ CAN_HOLD: Final = sys.platform != "win32" and hasattr(os, "waitid") and hasattr(
 
 
 class Held(NamedTuple):
-    """What goes on in another program: a process, and the beginning of a line of its output."""
+    """What another program takes over: a process, and the beginning of a line of its output."""
 
     pid: int
-    """0: it has ended."""
+    """The pid; 0: it has ended."""
     stdin: int
     stdout: int
     hears: bool
@@ -69,7 +69,7 @@ class Held(NamedTuple):
 
 
 class _Adopted:
-    """What subprocess.Popen is, for a process that the program before us has started."""
+    """A stand-in for subprocess.Popen, for a process that the program before us has started."""
 
     def __init__(self, held: Held) -> None:
         self.pid = held.pid
@@ -79,7 +79,7 @@ class _Adopted:
         self._reaping = threading.Lock()
 
     def wait(self) -> int:
-        """As of Popen; -9 if somebody else has taken its exit code."""
+        """Like Popen.wait; -9 if its exit code is lost."""
         if sys.platform != "win32" and self.returncode is None:
             with self._reaping:
                 try:
@@ -91,18 +91,18 @@ class _Adopted:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """As of Popen."""
-        # Its number is nobody else's until it is reaped.
+        """Like Popen.send_signal."""
+        # The pid cannot be reused before the process is reaped.
         with self._reaping:
             if self.returncode is None:
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """As of Popen."""
+        """Like Popen.terminate."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """As of Popen."""
+        """Like Popen.kill."""
         self.send_signal(KILLED)
 
 
@@ -148,7 +148,7 @@ class Process:
         if folder and os.path.isdir(folder):
             options["cwd"] = environment["PWD"] = folder
         elif not start_folder():
-            # Our own was deleted, and a process needs one.
+            # Our own folder was deleted, and a process needs one.
             options["cwd"] = os.path.abspath(os.sep)
         process = subprocess.Popen(
             command,
@@ -194,7 +194,7 @@ class Process:
         program can go on."""
         self._stand_ins: list[int] = []
         self._rest = b""
-        """The beginning of a line."""
+        """The beginning of an incomplete line."""
         self._is_introduced = False
         """Its first input was written."""
         self._has_ended = False
@@ -209,7 +209,7 @@ class Process:
         on_line: Callable[[str], object],
         on_exit: Callable[[int], object],
     ) -> Process:
-        """One that the program before us has held. Without a pid only its output is read."""
+        """A process that the program before us has held. Without a pid, only its output is read."""
         self = cls.__new__(cls)
         self._prepare(on_line, on_exit, held.hears)
         for number in (held.stdin, held.stdout):
@@ -226,8 +226,8 @@ class Process:
         return self
 
     def hold(self) -> Held | None:
-        """Take nothing more of it, until `release`. None: something of it is half done, or its exit
-        is about to be reported; then nothing is held."""
+        """Take nothing more from the process until `release`. None if something is half done, or
+        its exit is about to be reported; then nothing is held."""
         self._holding.acquire()
         is_over = self._has_ended or self._process.returncode is not None
         if is_over or not self._is_introduced:
@@ -236,7 +236,7 @@ class Process:
         return self._held(self.pid)
 
     def hold_output(self) -> Held | None:
-        """The same of one that has ended. None: nothing is left of its output."""
+        """Hold the output of a process that has ended. None if no output is left."""
         self._holding.acquire()
         if not self._reader.is_alive():
             self._holding.release()
@@ -253,7 +253,7 @@ class Process:
         return Held(pid, stdin, stdout, self._hears, self._rest, self._is_killed)
 
     def _number(self, stream: IO[bytes] | None) -> int:
-        """The descriptor of a pipe. One that is closed, as its other end was, gets a stand-in."""
+        """The descriptor of a pipe; a closed pipe gets a stand-in."""
         assert stream is not None
         if not stream.closed:
             return stream.fileno()
@@ -261,31 +261,33 @@ class Process:
         return self._stand_ins[-1]
 
     def release(self) -> None:
-        """Go on after `hold`."""
+        """Continue after `hold`."""
         for number in self._stand_ins:
             os.close(number)
         self._stand_ins = []
         self._holding.release()
 
     def terminate(self) -> None:
-        """Ask it to exit. Stdin stays open if it can: its end means that the parent is gone."""
+        """Ask the process to exit. Stdin stays open if possible, because its end means that the
+        parent is gone."""
         if launch.HAS_SIGNALS:
             self._process.terminate()
         else:
             self._aside(partial(self._say, launch.LEAVE) if self._hears else self._close_stdin)
 
     def kill(self) -> None:
-        """Kill it; this also ends a stopped process."""
+        """Kill the process; this also ends a stopped one."""
         self._is_killed = True
         with suppress(OSError):
             self._process.kill()
 
     def abort(self) -> None:
-        """End it with its stack in the log, which Python's faulthandler writes at SIGABRT."""
+        """End the process with its stack in the log, which Python's faulthandler writes at
+        SIGABRT."""
         if sys.platform != "win32" and launch.HAS_SIGNALS:
             with suppress(OSError):
                 self._process.send_signal(signal.SIGABRT)
-                # A stopped process must continue to write it.
+                # A stopped process must continue to write its stack.
                 self._process.send_signal(signal.SIGCONT)
         elif self._hears:
             self._aside(partial(self._say, launch.STACK))
@@ -305,7 +307,7 @@ class Process:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def read_rest(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for the rest of its output. False if there may be more."""
+        """Wait up to `timeout` seconds for the rest of the output. False if there may be more."""
         self._reader.join(timeout)
         return not self._reader.is_alive()
 
@@ -313,7 +315,7 @@ class Process:
         self._write(word + b"\n")
 
     def _write(self, data: bytes) -> None:
-        """Write to its stdin. Blocks if it does not read."""
+        """Write to the stdin of the process. Blocks if the process does not read."""
         stdin = self._process.stdin
         assert stdin is not None
         with self._speaking, suppress(OSError):
@@ -326,8 +328,8 @@ class Process:
             self._process.stdin.close()
 
     def _aside(self, work: Callable[[], object]) -> None:
-        """In a thread, as it may block."""
-        # Without a thread it is killed when its time is over.
+        """Run a function in a thread, because it may block."""
+        # Without a thread, the process is killed when its time is over.
         with suppress(RuntimeError):
             threading.Thread(target=work, daemon=True).start()
 
@@ -340,7 +342,7 @@ class Process:
             while self._read_some(poll, output.fileno()):
                 pass
             with self._holding:
-                # Its number must stay while others may be told it.
+                # The pid must stay valid while others may be told it.
                 output.close()
             return
         with output:
@@ -377,7 +379,7 @@ class Process:
             code = self._process.wait()
             self._has_ended = True
         if not launch.HAS_SIGNALS and self._is_killed and code == TERMINATED:
-            # As on other systems: the code says nothing of how the process has started.
+            # As on other systems: the code says nothing about how the process was started.
             code = -KILLED
         if code > 0:
             self._reader.join(LAST_WORDS)
@@ -386,14 +388,14 @@ class Process:
 
 
 def _join_job(process: subprocess.Popen[bytes]) -> None:
-    """On Windows, let it end with us. Raises OSError."""
+    """On Windows, let the process end with us. Raises OSError."""
     if sys.platform == "win32":
         from wsraw.supervisor.processes import windows
 
         try:
             windows.add_to_job(process.pid)
         except OSError:
-            # One that ends at once is refused, and its exit tells more.
+            # A process that ends at once is refused, and its exit says more.
             with suppress(subprocess.TimeoutExpired):
                 process.wait(ENDS_AT_ONCE)
                 return
@@ -401,8 +403,8 @@ def _join_job(process: subprocess.Popen[bytes]) -> None:
 
 
 def start_folder() -> str:
-    """The folder in which we were started, by the shell's name for it (PWD): a link in it may
-    lead to another release later. Empty if the folder is gone."""
+    """The folder in which we were started, by the shell's name for it (PWD): a symbolic link in it
+    may lead to another release later. Empty if the folder is gone."""
     named = os.environ.get("PWD", "")
     try:
         here = os.getcwd()
@@ -416,28 +418,29 @@ def start_folder() -> str:
 
 
 class Installation(NamedTuple):
-    """A wsraw that is installed: its Python, the folder of the package, and the modules' path."""
+    """An installed wsraw: its Python, the folder of the package, and the modules' path."""
 
     python: str
     package: str
     path: str
 
     def command(self, *arguments: str) -> list[str]:
-        """Command line of a Python child (child.py). It needs the variables of `variables`."""
+        """The command line of a Python child (child.py). The child needs the variables of
+        `variables`."""
         # -P: modules in the user's folder must not shadow ours or Python's.
         return [self.python, "-P", self.package, *arguments]
 
     def variables(self) -> dict[str, str]:
-        """What each Python child needs to find its modules."""
+        """The variables with which each Python child finds its modules."""
         variables = {"WSRAW_PATH": self.path}
         if self == own_installation() and self.python != sys.executable:
-            # What the launcher would tell it; Python removes it at the start.
+            # The variable of the launcher; Python removes it at the start.
             variables["__PYVENV_LAUNCHER__"] = sys.executable
         return variables
 
 
 def own_installation() -> Installation:
-    """The installation of this wsraw, also where `-m` would not find it."""
+    """The installation of this wsraw, even where `-m` would not find it."""
     return Installation(_python(), os.path.dirname(wsraw.__file__), path())
 
 
@@ -468,26 +471,27 @@ def installation_of(python: str) -> Installation:
 
 
 def own_command(*arguments: str) -> list[str]:
-    """Command line of a Python child of this wsraw, which needs the variables of
+    """The command line of a Python child of this wsraw. The child needs the variables of
     `own_variables`."""
     return own_installation().command(*arguments)
 
 
 def own_variables() -> dict[str, str]:
-    """What each Python child needs to find its modules."""
+    """The variables with which each Python child finds its modules."""
     return own_installation().variables()
 
 
 def _python() -> str:
-    """On Windows the python.exe of a virtual environment is a launcher: Python itself would be a
-    child of it, with another pid and another memory. (As multiprocessing does it.)"""
+    """The Python to start. On Windows the python.exe of a virtual environment is a launcher: Python
+    itself would be its child, with another pid and another memory. (multiprocessing does the
+    same.)"""
     if sys.platform == "win32":
         return str(getattr(sys, "_base_executable", "") or sys.executable)
     return sys.executable
 
 
 def path() -> str:
-    """Our sys.path for Python children, as a launcher has set it.
+    """Our sys.path, as a launcher has set it, for Python children.
 
     The launcher's own folder comes last and the current folder is left out, so that modules there
     do not shadow ours.
@@ -500,7 +504,7 @@ def path() -> str:
         if getattr(main, "__spec__", None) is not None and first == os.path.realpath(
             start_folder()
         ):
-            # `python -m` puts the current folder there.
+            # `python -m` puts the current folder first.
             del places[0]
         elif first == os.path.dirname(os.path.realpath(file)):
             places.append(places.pop(0))
@@ -511,23 +515,23 @@ def foreign_command(words: Sequence[str]) -> list[str]:
     """Command line of a worker in another language."""
     if sys.platform.startswith("linux"):
         return [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *words]
-    # Without the full path Windows finds node.exe, but not npx.cmd.
+    # Without the full path, Windows finds node.exe, but not npx.cmd.
     return [shutil.which(words[0]) or words[0], *words[1:]]
 
 
 def environment_of_child(variables: Mapping[str, str]) -> dict[str, str]:
-    """Our environment without the variables of a run that we may belong to, plus `variables`."""
+    """Our environment without the variables of a surrounding run, plus `variables`."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("WSRAW_")
     }
-    # Whatever the locale is; a handler does not fail because of what it prints.
+    # UTF-8 in any locale: a handler must not fail because of what it prints.
     environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"
     environment.update(variables)
     return environment
 
 
 def reason(code: int, meanings: Mapping[int, str], *, killed: bool = False) -> str:
-    """How a process ended, as text after its name. `killed`: by us."""
+    """How a process ended, as text that follows its name. `killed`: by the supervisor."""
     if code == 0:
         return "exited"
     if code > 0:

@@ -1,8 +1,8 @@
-"""Sans-I/O. What a supervisor tells the one that it becomes: all that it knows, and the numbers of
+"""Sans-I/O. What a supervisor passes to the program that replaces it: its state, and the numbers of
 the descriptors that it keeps open.
 
-Fields are only appended, each with a default: the other version may be older or newer. Times are
-seconds from the moment of the replacement, as that takes no time for anybody.
+Fields are only appended, each with a default: the other version may be older or newer. Times are in
+seconds from the moment of the replacement, because for the run that moment takes no time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsraw.supervisor.decisions.child import ChildState
 from wsraw.supervisor.decisions.versions import Version
 
 FORMAT: Final = 1
-"""Raised where appending is not enough; another one is refused."""
+"""Raised where appending fields is not enough; records with another number are refused."""
 
 
 class NotUnderstoodError(ValueError):
@@ -28,27 +28,27 @@ class StateRecord(msgspec.Struct, array_like=True):
 
 
 class ProcessRecord(StateRecord):
-    """A process of a child, or what is left of one: output that is not read to its end."""
+    """A process of a child, or the unread output of one that has ended."""
 
     pid: int
-    """0: it has ended."""
+    """The pid; 0: it has ended."""
     stdin: int
     stdout: int
     kind: str
     hears: bool
     rest: bytes
-    """The beginning of a line."""
+    """The beginning of an incomplete line."""
     lines: list[str]
     """The last lines."""
     is_killed: bool = False
     offers: int = -1
-    """Where a gateway hears of a successor."""
+    """The socket on which a gateway is offered a successor."""
     name: str = ""
     pool: str = ""
 
 
 class ChildRecord(StateRecord):
-    """A Child."""
+    """The state of a Child."""
 
     program: Program | None
     pool: str
@@ -76,17 +76,17 @@ class ChildRecord(StateRecord):
 
 
 class RestartsRecord(StateRecord):
-    """Restarts."""
+    """The state of a Restarts."""
 
     is_looping: bool
     counts: dict[str, int]
     deaths: list[float]
     recent: list[tuple[int, int, float]]
-    """The number of a child in the list of all, that of its process, and when it died."""
+    """The number of a child in the list of all, the number of its process, and when it died."""
 
 
 class VersionsRecord(StateRecord):
-    """Versions."""
+    """The state of a Versions."""
 
     wanted: Version
     served: list[int]
@@ -95,7 +95,7 @@ class VersionsRecord(StateRecord):
 
 
 class PoolRecord(StateRecord):
-    """A Pool. Children are numbers in the list of all; -1 is none."""
+    """The state of a Pool. Children are numbers in the list of all; -1: none."""
 
     name: str
     programs: list[Program]
@@ -122,11 +122,11 @@ class PolicyRecord(StateRecord):
     children: list[ChildRecord]
     gateway: int
     leaving: list[int]
-    """Earlier gateways."""
+    """The earlier gateways."""
     pools: list[PoolRecord]
     unwanted: list[str]
     restarts: RestartsRecord
-    """Those of the gateway."""
+    """The restarts of the gateway."""
     has_been_up: bool
     endpoint: str
     listened: bool
@@ -135,7 +135,7 @@ class PolicyRecord(StateRecord):
 
 
 class FolderRecord(StateRecord):
-    """A run folder."""
+    """The run folder."""
 
     path: str
     is_ours: bool
@@ -158,16 +158,16 @@ class ControlRecord(StateRecord):
 
 
 class PendingRecord(StateRecord):
-    """A request of the command line that is not answered."""
+    """An unanswered request of the command line."""
 
     link: int
-    """Its descriptor."""
+    """The descriptor of its link."""
     pid: int
     ref: int
     what: str
     asked: str
     outcomes: list[tuple[str, bool | None, str]]
-    """Its parts in order, with what has become of them; None: that is not settled."""
+    """Its parts in order, each with its outcome; None: it is not settled."""
 
 
 class HelperRecord(StateRecord):
@@ -183,30 +183,30 @@ class NextRecord(StateRecord):
     """What is to be done after the replacement."""
 
     installation: tuple[str, str, str] | None = None
-    """That of the new gateway and workers, if it is not the supervisor's own."""
+    """The installation of the new gateway and workers, if it is not the supervisor's own."""
     reload: list[str] | None = None
-    """Pools to be reloaded then; None: no reload waits for it."""
+    """Pools to reload after the replacement; None: no reload waits for it."""
     upgrades: bool = True
-    """Whether the gateway is to be upgraded."""
+    """Whether the gateway must be upgraded."""
     back: list[str] = []
     """The command line of the program before, if that is another one."""
 
 
 class RunRecord(StateRecord):
-    """All of it."""
+    """The whole record."""
 
     format: int
     version: str
-    """Of the wsraw that says so."""
+    """The version of the wsraw that has written the record."""
     settings: str
     policy: PolicyRecord
     folder: FolderRecord
     spare: FolderRecord | None
     control: ControlRecord
     sockets: list[int]
-    """Of the listeners, in the order of the settings."""
+    """The sockets of the listeners, in the order of the settings."""
     passed: list[str]
-    """Names of those that the service manager has passed."""
+    """Names of the sockets that the service manager has passed."""
     numbers: list[int]
     names: dict[int, str]
     link: int
@@ -225,10 +225,10 @@ class RunRecord(StateRecord):
     next: NextRecord
     more: dict[str, Any] = {}
     limit: tuple[int, int] | None = None
-    """Of open files, before the run has raised it."""
+    """The limit on open files, before the run raised it."""
 
     def descriptors(self) -> list[int]:
-        """All that it names."""
+        """All descriptors that the record names."""
         folders = [self.folder] if self.spare is None else [self.folder, self.spare]
         processes = [each.process for each in self.policy.children if each.process is not None]
         numbers = [
@@ -255,7 +255,7 @@ def encode(record: RunRecord) -> bytes:
 
 
 def decode(data: bytes) -> RunRecord:
-    """Raises NotUnderstoodError."""
+    """The record in these bytes. Raises NotUnderstoodError."""
     try:
         head = msgspec.msgpack.decode(data)
         found, version = head[0], head[1]

@@ -1,8 +1,8 @@
-"""I/O. Become another program: try out in a child whether it takes the state, and then go there.
+"""I/O. Become another program: check in a child whether it accepts the state, and then execute it.
 
-The process stays the same: its pid, its children and all descriptors that the record names. A
-program that cannot be started changes nothing. What fails after that is the end of the run, as the
-death of a supervisor is.
+The process stays the same: its pid, its children and all descriptors that the record names. If the
+program cannot be started, nothing changes. A failure after that ends the run, like the death of a
+supervisor.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ STATE: Final = "WSRAW_REPLACES"
 """The variable with the number of the descriptor that has the record."""
 
 TRIAL: Final = "WSRAW_TRIAL"
-"""The variable that says that it is only tried whether the record is understood."""
+"""The variable that says that the record is only checked."""
 
 UNDERSTOOD: Final = "ready"
-"""What a program says on a trial that can go on."""
+"""The output of a program that can continue the run."""
 
 LONGEST: Final = 60.0
-"""Seconds that a trial may take, where start_timeout sets no limit."""
+"""Seconds that a check may take, where start_timeout sets no limit."""
 
 SHOWN: Final = 500
-"""Characters of its output that a refusal shows."""
+"""Characters of the program's output that a refusal shows."""
 
 
 def own_command() -> list[str]:
-    """The command line of this program, which may mean newer code by now."""
+    """The command line of this program, which may run newer code by now."""
     return [sys.executable, *sys.orig_argv[1:]]
 
 
 def command_of(python: str) -> list[str]:
-    """The same with the wsraw of another Python."""
+    """The command line of this program with the wsraw of another Python."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     ours = spec.name.removesuffix(".__main__") if spec is not None else ""
     module = ours if ours.partition(".")[0] == "wsraw" else "wsraw"
@@ -53,8 +53,8 @@ def command_of(python: str) -> list[str]:
 
 
 def taken() -> tuple[bytes, bool] | None:
-    """The record of the program in whose place we are, and whether this is only a trial; None:
-    there is none. Removes the variables that say so."""
+    """The record of the program that we replace, and whether this is only a check; None if there is
+    none. Removes the variables for this."""
     number, trial = os.environ.pop(STATE, ""), os.environ.pop(TRIAL, "")
     if not number:
         return None
@@ -64,7 +64,7 @@ def taken() -> tuple[bytes, bool] | None:
 
 
 def _file(data: bytes) -> int:
-    """A descriptor with that content. Raises OSError."""
+    """A descriptor with this content. Raises OSError."""
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("wsraw")
     else:
@@ -78,7 +78,7 @@ def _file(data: bytes) -> int:
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Ours, with more variables."""
+    """Our environment, with more variables."""
     return {**os.environ, **more}
 
 
@@ -93,8 +93,8 @@ class Trial:
         done: Callable[[str], object],
         folder: str = "",
     ) -> None:
-        """`done` is called in a thread, with why it cannot go on, or "". `folder`: where it starts,
-        if that is there."""
+        """`done` is called in a thread, with why the program cannot continue the run, or "".
+        `folder`: where the program starts, if the folder exists."""
         self._folder = folder if os.path.isdir(folder) else None
         self._data = data
         self._command = command
@@ -139,7 +139,7 @@ class Trial:
 
 
 def _here() -> int | None:
-    """The folder that we are in; None if it is gone."""
+    """The current folder; None if it is gone."""
     try:
         return os.open(".", os.O_RDONLY)
     except OSError:
@@ -154,7 +154,7 @@ def become(
     signals: Iterable[signal.Signals],
     folder: str = "",
 ) -> OSError:
-    """Become that program, with these descriptors, in that folder if it is there. Returns only if
+    """Become that program, with these descriptors, in that folder if it exists. Returns only if
     that fails: then nothing has changed."""
     here = _here()
     if os.path.isdir(folder):
@@ -167,7 +167,7 @@ def become(
         for number in kept:
             os.set_inheritable(number, True)
         if sys.platform != "win32":
-            # They wait until somebody handles them.
+            # Pending signals wait until the new program handles them.
             before = set(signal.pthread_sigmask(signal.SIG_BLOCK, signals))
         os.execve(command[0], list(command), environment({**variables, STATE: str(kept[0])}))
     except OSError as failure:

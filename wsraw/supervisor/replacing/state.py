@@ -1,5 +1,5 @@
-"""Sans-I/O. The decisions of a run as a record, and back. Neither end notices: the policy that was
-thawed decides as the frozen one would have."""
+"""Sans-I/O. The decisions of a run as a record, and back. The run does not notice: the thawed
+policy decides as the frozen one would have."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ TIMES: Final = ("spawn_at", "spawned_at", "ready_at", "hello_by", "kill_at", "re
 
 
 class Freezing:
-    """One record in the making. `children` are all that it names, in their order."""
+    """One record in the making. `children` are all children that it names, in order."""
 
     def __init__(self, now: float) -> None:
         self._now = now
         self.children: list[Child] = []
 
     def number(self, child: Child | None) -> int:
-        """The number of a child in the list; -1 for none."""
+        """The number of a child in the list; -1: none."""
         if child is None:
             return -1
         if child not in self.children:
@@ -46,7 +46,7 @@ class Freezing:
         return [self.number(child) for child in children]
 
     def policy(self, policy: Policy) -> PolicyRecord:
-        """To be called after all other children have their numbers."""
+        """The record of the policy; to be called after all other children have their numbers."""
         record = PolicyRecord(
             children=[],
             gateway=self.number(policy.gateway),
@@ -104,7 +104,7 @@ class Freezing:
 
 
 class Thawing:
-    """The way back, into a policy that is new. Raises NotUnderstoodError."""
+    """Restores a record into a new policy. Raises NotUnderstoodError."""
 
     def __init__(self, record: PolicyRecord, policy: Policy, now: float) -> None:
         self._now = now
@@ -129,7 +129,7 @@ class Thawing:
         policy.heard(self._now)
 
     def child(self, number: int) -> Child | None:
-        """The child of that number."""
+        """The child with this number."""
         return self.children[number] if number >= 0 else None
 
     def _child(self, record: ChildRecord) -> Child:

@@ -1,1 +1,1 @@
-"""I/O. The run folder, and what is kept in it."""
+"""I/O. The run folder, and the files in it."""

@@ -1,4 +1,5 @@
-"""I/O. Dead letters: events that killed workers, read from the file the gateway wrote."""
+"""I/O. Dead letters: events that killed workers, read from the file that the gateway has
+written."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ SHOWN: Final = 60
 
 
 class NoDeadLettersError(Exception):
-    """No file of dead letters; the text says where it was expected."""
+    """There is no file of dead letters; the text says where it was expected."""
 
 
 def find(run_dir: str) -> Path:
@@ -34,7 +35,7 @@ def find(run_dir: str) -> Path:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """All dead letters, in order; none if there is no file. Damaged lines are left out. Raises
+    """All dead letters, in order; none if there is no file. Damaged lines are skipped. Raises
     OSError."""
     letters = []
     try:
@@ -71,7 +72,7 @@ def whole(letter: dict[str, Any]) -> str:
             lines += [f"{key}.{name}: {each}" for name, each in value.items()]
         elif key != "time":
             lines.append(f"{key}: {value}")
-    # A peer wrote most of this; it must not add lines or control the terminal.
+    # Most of this was written by a peer; it must not add lines or control the terminal.
     return "\n".join(map(printable, lines))
 
 

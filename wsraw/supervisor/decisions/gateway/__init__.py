@@ -1,1 +1,1 @@
-"""Decisions about the gateway alone: whether it answers, and its upgrade."""
+"""Decisions about the gateway alone: its health check and its upgrade."""

@@ -1,12 +1,13 @@
-"""Sans-I/O. The upgrade of the gateway: a successor that takes over, and what is left of gateways
-before it.
+"""Sans-I/O. The upgrade of the gateway: a successor that takes over, and the remains of earlier
+gateways.
 
 The gateways decide between themselves which of them serves (gateway/handover/dialog.py). The
-supervisor starts the successor and believes the first word that it says on the control link: it
-says none before it serves. If the successor ends without a word, the old gateway has gone on, and
-says so, or both are gone: the old one may have left to it a moment before. So the death of the old
-one is not the death of the gateway while the successor may still speak, and the death of the
-successor tells nothing until the old one has said that it goes on, or has ended.
+supervisor starts the successor and relies on its first record on the control link: the successor
+sends none before it serves. If the successor ends without a record, either the old gateway
+continues, and says so, or both are gone: the old one may have handed over a moment before. So while
+the successor may still send a record, the death of the old gateway does not end the service. And
+the death of the successor means nothing until the old gateway has said that it continues, or has
+ended.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ START: Final = 60.0
 """Seconds for a successor to be ready, where start_timeout sets no limit."""
 
 MARGIN: Final = 5.0
-"""Seconds beyond the deadlines of the gateways' own, after which a process is killed."""
+"""Seconds beyond the gateways' own deadlines after which a process is killed."""
 
 
 DECIDED_WITHIN: Final = 5.0
-"""Seconds within which an old gateway says that it goes on, or ends. It does if it hangs, and that
-is found out later."""
+"""Seconds within which an old gateway says that it continues, or ends. If it hangs, it counts as
+continuing, and the health check finds out later."""
 
 
 class FailedSuccessor(NamedTuple):
-    """The exit of a successor, of which the old gateway has not told what it means."""
+    """The exit of a successor, before the old gateway has said what it means."""
 
     why: str
     until: float
-    """When it is taken to go on."""
+    """When the old gateway counts as continuing."""
 
 
 class Fallen(NamedTuple):
-    """The exit of the old gateway, while its successor has not decided."""
+    """The exit of the old gateway, before its successor has decided."""
 
     code: int
     reason: str
@@ -57,11 +58,11 @@ class Upgrade:
         self.fallen: Fallen | None = None
         self.failed: FailedSuccessor | None = None
         self.has_kept = False
-        """Whether the old gateway has said that it goes on."""
+        """Whether the old gateway has said that it continues."""
 
     @property
     def is_under_way(self) -> bool:
-        """Whether there is a successor that may take over, or whose end may mean anything."""
+        """Whether there is a successor that may take over, or whose end is still open."""
         return self.successor is not None or self.failed is not None
 
     def children(self) -> list[Child]:
@@ -69,7 +70,7 @@ class Upgrade:
         return [*self.leaving, *([self.successor] if self.successor is not None else [])]
 
     def begin(self, old: Child, now: float) -> Child:
-        """A child for the successor, which is to be spawned now."""
+        """A child for the successor, to be spawned now."""
         self.has_kept = False
         child = self.successor = Child(None)
         child.n = old.n + 1
@@ -81,7 +82,7 @@ class Upgrade:
         return child
 
     def take_over(self, old: Child, now: float) -> Child:
-        """The successor serves: it is the gateway, which is returned."""
+        """The successor serves: it becomes the gateway, and is returned."""
         child = self.successor
         assert child is not None
         self.successor, self.fallen = None, None
@@ -98,7 +99,7 @@ class Upgrade:
         return child
 
     def exited(self, child: Child) -> bool:
-        """A process has exited; False: it is none of these."""
+        """A process has exited; False if it belongs to none of these gateways."""
         if child is self.successor:
             self.successor = None
             return True
