@@ -1,3 +1,3 @@
-"""Sans-I/O. The version of the code that runs here; on disk there may be another one by now."""
+"""Sans-I/O. The version of the running code; the code on disk may be another version."""
 
 VERSION = "0.1.0"

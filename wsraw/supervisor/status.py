@@ -25,7 +25,7 @@ OF_WORKERS: Final = (
     "service_p50",
     "service_p99",
 )
-"""Fields of a worker in the gateway's report; null when the gateway does not answer."""
+"""Fields of a worker that are from the gateway's report; null when the gateway does not answer."""
 
 OF_STANDALONE: Final = ("instance", "language", "pool", "address", "key", "state")
 """Fields of a worker that the supervisor did not start."""
@@ -43,7 +43,7 @@ OF_POOL: Final = (
     "given_back",
     "dead_letters",
 )
-"""Fields of a pool in the gateway's report; `handlers` is another one."""
+"""Fields of a pool that are from the gateway's report; `handlers` is a further one."""
 
 OF_GATEWAY: Final = (
     "epoch",
@@ -74,7 +74,7 @@ OF_GATEWAY: Final = (
 
 
 class Processes(Protocol):
-    """What the status needs of the children's processes."""
+    """What the status needs to know about the children's processes."""
 
     def pid(self, child: Child) -> int | None: ...
 
@@ -95,8 +95,8 @@ def of_run(
 
 
 def problems(data: dict[str, Any], *, with_loops: bool = True) -> list[str]:
-    """Why the run does not serve all its clients, in words; empty: it is healthy. `with_loops`:
-    crash loops count, too, while other workers of the pool serve."""
+    """Why the run does not serve all its clients, in words; empty if it is healthy. `with_loops`:
+    crash loops count even while other workers of the pool serve."""
     gateway = data["gateway"]
     found = []
     if data["phase"] != "running":
@@ -117,7 +117,7 @@ def problems(data: dict[str, Any], *, with_loops: bool = True) -> list[str]:
 
 
 def _last_error(data: dict[str, Any], pool: str) -> str:
-    """In brackets, the exception that has ended a process of the pool last, if it is known."""
+    """The exception, in brackets, that last ended a process of the pool, if it is known."""
     died = [who for who in data["workers"] if who["pool"] == pool and who["last_error"]]
     return f" ({min(died, key=lambda who: who['last_death'])['last_error']})" if died else ""
 
@@ -175,7 +175,7 @@ def _parts(
 
 
 def _canary(pool: Pool, known: dict[str, Any], now: float) -> dict[str, Any] | None:
-    """The canary of a pool, with figures as of a pool."""
+    """The canary of a pool, with the figures that a pool has."""
     if pool.canary is None:
         return None
     return {
@@ -225,7 +225,7 @@ def _of_worker(
 
 
 def announcement(policy: Policy, urls: Sequence[str]) -> str:
-    """Where clients are served, and by whom."""
+    """The addresses where clients are served, and the workers."""
     count, pools = len(policy.workers), policy.pools
     is_one = list(pools) == [DEFAULT_POOL]
     runs = ", ".join(
@@ -402,7 +402,7 @@ COLUMNS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "pool": lambda who: who["pool"] or "-",
     "runs": lambda who: who.get("runs") or who.get("language") or "-",
 }
-"""Columns of the table of workers. Those that the supervisor did not start lack some fields."""
+"""Columns of the table of workers. Workers that the supervisor did not start lack some fields."""
 
 
 def _count(value: int | None) -> str:

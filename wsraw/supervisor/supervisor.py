@@ -96,7 +96,7 @@ EXIT_CANNOT_LISTEN: Final = 3
 """Trying again would fail again."""
 
 FAILURES: Final = (EXIT_TRY_AGAIN, EXIT_WRONG_USE, EXIT_CANNOT_LISTEN)
-"""Exit codes of a run that has not ended as somebody wanted."""
+"""Exit codes of a run that has not ended as it was asked to."""
 
 NOTHING_TO_RELOAD: Final = "the settings have not changed, and there are no workers to reload"
 
@@ -109,7 +109,7 @@ def understood(data: bytes) -> RunRecord:
     except ValueError as error:
         text = f"wsraw {record.version} has settings that are not known here: {error}"
         raise NotUnderstoodError(text) from error
-    # Into a policy that is thrown away.
+    # The policy that the record is restored into is not used.
     Thawing(record.policy, p.Policy({}, settings, random.random), 0.0)
     return record
 
@@ -130,8 +130,8 @@ def run(
     record: RunRecord | None = None,
 ) -> int:
     """Serve until a signal; returns the exit code. `passed`: the sockets of a service manager.
-    `warning`: a first line of the log. `reread` reads the settings anew, for an upgrade. `record`:
-    go on with the run of the program whose place we take. Raises StartError."""
+    `warning`: a first line of the log. `reread` reads the settings again, for an upgrade. `record`:
+    continue the run of the program that we replace. Raises StartError."""
     form = format_for(sys.stderr, settings.log_format)
     log = Log(sys.stderr, settings.log_level, form, settings.log_rate)
     shared, handler = logging.getLogger("wsraw"), LogHandler(log)
@@ -144,7 +144,7 @@ def run(
     except StartError as error:
         if settings.log_format != "json":
             raise
-        # Each line is an object, the last one, too.
+        # Each line is an object, including the last one.
         log.say("error", str(error))
         return error.code
     finally:
@@ -159,7 +159,7 @@ class Supervisor:
     """
 
     ended_by = ""
-    """What has asked the run to stop first, or now."""
+    """What has asked the run to stop, first or most recently."""
     _announced = False
     """Whether the log says that clients are served."""
 
@@ -185,7 +185,7 @@ class Supervisor:
         self.log = log
         self.policy = p.Policy(entries if record is None else {}, settings, random.random)
         self._record = record
-        """What the program before us has told, until we go on with it."""
+        """The record of the program before us, until its run is continued."""
         self._open(passed or PassedSockets({}), record)
         self._notifier = notifier or Notifier({}, log.say)
         sock = self._listeners.link
@@ -207,7 +207,7 @@ class Supervisor:
             self._settle,
         )
         self._is_reading_certificates = False
-        """Whether the gateway was told to reload them, and has not answered."""
+        """Whether the gateway was told to reload certificates, and has not answered."""
         self._timer: Timer | None = None
         self._begun = self.loop.now
 
@@ -226,7 +226,7 @@ class Supervisor:
                 opened.callback(self._folder.close)
                 self.loop = Loop()
                 opened.callback(self.loop.close)
-                # First, because a run that does not answer here is taken for one that is leaving.
+                # First, because a run that does not answer here counts as leaving.
                 told = record.control if record is not None else None
                 self.control = Control(self.loop, self._folder.path, log, told)
                 opened.callback(self.control.close)
@@ -256,7 +256,7 @@ class Supervisor:
             opened.pop_all()
 
     def _settings_of_run(self, settings: Settings) -> bytes:
-        """What Python children read first: the settings, with what this run has chosen itself."""
+        """The settings that Python children read first, with what this run has chosen itself."""
         changes = {"run_dir": str(self._folder.path)}
         if settings.cluster and not settings.node:
             changes["node"] = self._plan.node
@@ -304,7 +304,7 @@ class Supervisor:
             self.log.say("warning", f"dead letters are kept: {kept}")
 
     def _say_end(self) -> None:
-        """The last line of the log: what has ended the run, after how long, and its exit code."""
+        """Log the last line: what has ended the run, after how long, and its exit code."""
         error = sys.exc_info()[1]
         code = error.code if isinstance(error, StartError) else self.policy.exit_code
         why = f": {self.ended_by}" if self.ended_by else ""
@@ -315,7 +315,7 @@ class Supervisor:
         self.log.say("error" if code in FAILURES else "info", text)
 
     def stop(self, why: str, how: str, seconds: float | None = None) -> None:
-        """Stop gracefully; a second time can only make it sooner."""
+        """Stop gracefully; a second call can only bring the deadline forward."""
         self.ended_by = self.ended_by or why
         self.log.say("info", f"{why}: {how}")
         self.act(self.policy.stop(self.loop.now, seconds))
@@ -376,7 +376,7 @@ class Supervisor:
         text = f"{of_pool}{done.text}"
         if is_upgrade:
             self._settle_upgrade(done.ok, text)
-        # Of a canary the log has more.
+        # The log has more about a canary.
         if done.ok and done.what != a.CANARY:
             told = f"{of_pool}scaled to {done.text}" if done.what == "scale" else text
             self.log.say("info", told)
@@ -405,7 +405,7 @@ class Supervisor:
         if child is self.policy.gateway:
             self._folder.next_epoch()
             self._keeper.keep()
-            # The first workers start beside it, and connect as soon as it listens.
+            # The first workers start at the same time, and connect as soon as the gateway listens.
             self.policy.endpoint = self.policy.endpoint or self._keeper.expected_link()
             variables = self._of_gateway(self.control.expect())
             sockets = [sock for sock, _ in self._listeners.bound]
@@ -418,14 +418,15 @@ class Supervisor:
             assert child.program is not None
             self._children.versions.forget(child.version.number, child.program)
         child.token = os.urandom(16).hex()
-        # Before the worker can send its hello: the gateway must know the token by then.
+        # Before the worker can send its hello: by then the gateway must know the token.
         self.control.tell(Spawned(child.n, child.token, 0))
         pid = self._children.spawn_worker(child, self.policy.endpoint)
         if pid is not None:
             self.control.tell(Spawned(child.n, child.token, pid))
 
     def _of_gateway(self, token: str) -> dict[str, str]:
-        """Variables of a gateway that finds the control link, and is known there, by that token."""
+        """Variables with which a gateway finds the control link; the link knows it by this
+        token."""
         return {
             "WSRAW_CONTROL": self.control.endpoint,
             "WSRAW_CONTROL_TOKEN": token,
@@ -457,11 +458,11 @@ class Supervisor:
     # --- settings that have changed, and an upgrade of the gateway ---
 
     def reload(self, names: Sequence[str]) -> None:
-        """Reload settings that have changed, certificates, and the workers of these pools. Requests
+        """Apply changed settings and certificates, and reload the workers of these pools. Requests
         for it are settled later."""
         pending = self._requests.pending
         if self.policy.upgrades.is_under_way or self._leaving.is_under_way:
-            # The workers follow when it is done.
+            # The workers follow when the upgrade is done.
             self._plan.reload = list(dict.fromkeys([*(self._plan.reload or ()), *names]))
             return
         try:
@@ -477,7 +478,7 @@ class Supervisor:
             if why:
                 self._refuse_reload(names, f"new settings need an upgrade, which is refused: {why}")
             else:
-                # The workers follow when it is done.
+                # The workers follow when the upgrade is done.
                 self._plan.reload = list(names)
             return
         if change.names:
@@ -514,11 +515,12 @@ class Supervisor:
         return CAN_UPGRADE and HAS_UNIX
 
     def _reread_settings(self) -> Settings:
-        """The settings as they are now. Raises ValueError, with advice."""
+        """The present settings, read again. Raises ValueError, with advice."""
         if self._reread is None:
             return self.settings
         with suppress(OSError):
-            # Names of files mean the release to which a link in the name of our folder leads now.
+            # File names refer to the release to which a symbolic link in the name of our folder
+            # leads now.
             os.chdir(self._children.folder)
         new = self._reread()
         count, before = (
@@ -535,7 +537,7 @@ class Supervisor:
         return pools.entries(settings, os.path.isfile)
 
     def _change_settings(self, settings: Settings) -> None:
-        """Go on with these; the gateway has them, as far as it needs them. To be followed by a
+        """Use these settings; the gateway already has those that it needs. To be followed by a
         decision of the policy."""
         old, self.settings = self.settings, settings
         change = upgrading.Change(old, settings)
@@ -550,22 +552,22 @@ class Supervisor:
         self._helpers.change(settings, change.names, self.policy.endpoint)
 
     def upgrade(self, python: str = "") -> str:
-        """Begin to replace the supervisor, where it can be, and then the gateway, by ones with new
-        code and the settings as they are now; with that of another `python`, if one is given.
-        Returns why not, or "": then a request for it is settled later."""
+        """Begin to replace the supervisor, where possible, and then the gateway: with new code, the
+        present settings, and another `python` if one is given. Returns why that is refused, or "":
+        then a request for it is settled later."""
         why = self._refusal_to_upgrade()
         if why:
             return why
         self._plan.reload = None
         if not python:
             return self._begin_upgrade(None, own_command())
-        # It may be slow, or hang, and the run needs us meanwhile.
+        # That Python may be slow, or hang, and the run needs us meanwhile.
         self._leaving.is_under_way = True
         threading.Thread(target=self._ask_python, args=(python,), daemon=True).start()
         return ""
 
     def _ask_python(self, python: str) -> None:
-        """In a thread: find the wsraw of another Python."""
+        """Find the wsraw of another Python, in a thread."""
         found: Installation | str
         try:
             found = installation_of(python)
@@ -583,7 +585,7 @@ class Supervisor:
             self._settle(a.Settled(p.UPGRADE, False, text, p.UPGRADE, shows_output=False))
 
     def _begin_upgrade(self, installation: Installation | None, command: list[str]) -> str:
-        """Returns why not, or ""."""
+        """Begin an upgrade. Returns why that is refused, or ""."""
         self._plan.installation = installation
         try:
             self._reread_settings()
@@ -604,7 +606,8 @@ class Supervisor:
     # --- another program in our place ---
 
     def _record_of_run(self) -> RunRecord | None:
-        """What another program is to know; the children are held then. None: they cannot be."""
+        """What another program must know; the children are held then. None if they cannot be
+        held."""
         held = self._children.hold()
         if held is None:
             return None
@@ -655,7 +658,7 @@ class Supervisor:
         )
 
     def _go_on(self, record: RunRecord) -> None:
-        """With the run of the program before us."""
+        """Continue the run of the program before us."""
         now = self.loop.now
         thawing = Thawing(record.policy, self.policy, now)
         for child, told in zip(thawing.children, record.policy.children, strict=True):
@@ -675,7 +678,7 @@ class Supervisor:
         self._leaving.go_on(record.next, self._go_on_with_gateway)
 
     def _go_on_with_gateway(self, told: NextRecord) -> None:
-        """Upgrade the gateway, as the program before us was asked to."""
+        """Upgrade the gateway, as the program before us was asked to do."""
         more, names = self._plan.reload, told.reload
         if more is not None:
             names = list(dict.fromkeys([*(names or ()), *more]))
@@ -687,7 +690,7 @@ class Supervisor:
             self._settle(a.Settled(p.UPGRADE, False, f"refused: {why}", p.UPGRADE))
 
     def _upgrade_gateway(self) -> str:
-        """Begin to replace the gateway. Returns why not, or ""."""
+        """Begin to replace the gateway. Returns why that is refused, or ""."""
         why = self._refusal_to_upgrade()
         if why:
             return why
@@ -714,7 +717,7 @@ class Supervisor:
         return ""
 
     def _drop_new(self) -> None:
-        """Close what was bound for an upgrade that was refused."""
+        """Close sockets that were bound for an upgrade that was refused."""
         self._listeners.drop_new()
         self._helpers.drop_next()
 
@@ -730,7 +733,7 @@ class Supervisor:
         )
 
     def _handle_replaced(self, now: float) -> None:
-        """The successor of the gateway serves."""
+        """Handle that the successor of the gateway serves."""
         self._plan.awaits_figures = True
         old = self.settings
         self._listeners.switch()
@@ -755,8 +758,8 @@ class Supervisor:
             self._decide()
 
     def _changed_meanwhile(self) -> str:
-        """What to tell those who have asked for a reload during an upgrade that had read the
-        settings before they were changed; "" if they were not."""
+        """The text for requests for a reload during an upgrade that had read the settings before
+        they changed; "" if they did not change."""
         try:
             change = upgrading.Change(self.settings, self._reread_settings())
         except ValueError as error:
@@ -771,7 +774,7 @@ class Supervisor:
 
     def _handle_upgraded(self, data: dict[str, Any]) -> None:
         if not self._plan.awaits_figures:
-            # It says so again on each new link.
+            # The gateway repeats this on each new link.
             return
         self._plan.awaits_figures = False
         pid = self._children.pid(self.policy.gateway)
@@ -835,7 +838,7 @@ class Supervisor:
     # --- the gateway, and the command line ---
 
     def _before_sleep(self, now: float) -> bool:
-        """Handle what this turn has read of the control link."""
+        """Handle the records that this turn has read from the control link."""
         while (record := self.control.receive()) is not None:
             self._handle_record(record, now)
         return False
@@ -902,13 +905,13 @@ class Supervisor:
         self._helpers.reached(news.endpoint)
         self._plan.exited = []
         if self._is_reading_certificates:
-            # On a new link: what we had told it, or its answer, may be lost with the old one.
+            # On a new link: our request, or its answer, may have been lost with the old link.
             self.control.tell(Reload())
         self.act(self.policy.listening(news.endpoint, now))
         self._announce()
 
     def _announce(self) -> None:
-        """Log once that clients can be served, which is what a user waits for."""
+        """Log once that clients can be served, which users wait for."""
         if self._announced or not self.policy.has_been_up:
             return
         self._announced = True

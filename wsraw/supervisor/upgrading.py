@@ -1,5 +1,5 @@
-"""I/O. An upgrade of the gateway, as far as it is the supervisor's: new settings, the listening
-sockets that these need, and what is said of it. Who takes over, the gateways decide themselves."""
+"""I/O. The supervisor's part of a gateway upgrade: new settings, the listening sockets that they
+need, and reports. The gateways decide themselves which of them serves."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class UpgradePlan:
     """The next gateway's part of an upgrade."""
 
     def __init__(self, settings: Settings, node: str = "") -> None:
-        """`node`: what it is called already."""
+        """`node`: the present name of the node."""
         self.settings = settings
-        """Those that it has."""
+        """The settings of the next gateway."""
         self.exited: list[Exited] = []
-        """Workers that have ended meanwhile."""
+        """Workers that have exited meanwhile."""
         self.installation: Installation | None = None
-        """The wsraw that it runs, if that is another one."""
+        """The wsraw that the next gateway runs, if it is another one."""
         self.reload: list[str] | None = None
-        """Pools whose workers are to be reloaded then; None: no reload waits for the upgrade."""
+        """Pools whose workers are reloaded after the upgrade; None: no reload waits for it."""
         self.text = ""
         """Which settings have changed, and how each takes effect."""
         self.awaits_figures = False
-        """Whether a new gateway is to say how its upgrade was."""
+        """Whether a new gateway must still report about its upgrade."""
         self.node = node or os.urandom(4).hex()
         """The name in a cluster, where the settings give none: the same for each gateway."""
 
 
 OF_RUN: Final = "run_dir"
-"""The setting that only a new start of the run changes."""
+"""The setting that only a restart of the run changes."""
 
 OF_SUPERVISOR: Final = frozenset(
     (
@@ -54,7 +54,7 @@ OF_SUPERVISOR: Final = frozenset(
         "stop_timeout",
     )
 )
-"""Settings that the supervisor alone knows."""
+"""Settings that only the supervisor uses."""
 
 OF_ADMIN: Final = frozenset(("admin", "admin_token", "publish_token"))
 """Settings of the admin process."""
@@ -62,49 +62,49 @@ OF_ADMIN: Final = frozenset(("admin", "admin_token", "publish_token"))
 OF_AGENT: Final = frozenset(
     ("cluster", "cluster_ca", "cluster_credentials", "cluster_name", "node")
 )
-"""Settings that the agent of a cluster is told at its start."""
+"""Settings that the agent of a cluster gets at its start."""
 
 OF_WORKERS: Final = frozenset(
     ("concurrency", "handler_timeout", "listen", "log_level", "on_exception", "static")
 )
-"""Settings that workers are told at their start."""
+"""Settings that workers get at their start."""
 
 
 class Change:
-    """How settings differ from those in force."""
+    """The differences between settings and those in force."""
 
     def __init__(self, old: Settings, new: Settings, can_upgrade: bool = True) -> None:
         self._old = old
         self._can_upgrade = can_upgrade
         fields = old.__struct_fields__
         self.names = [name for name in fields if getattr(old, name) != getattr(new, name)]
-        """Of those that differ, in their order."""
+        """Names of the settings that differ, in their order."""
         self._new = new
         self.new = replaced(new, run_dir=old.run_dir)
-        """What is to be in force."""
+        """The settings that are to be in force."""
         if not can_upgrade:
             here = [name for name in self.names if not self._is_of_gateway(name)]
             self.new = replaced(old, **{name: getattr(new, name) for name in here})
 
     def _is_of_gateway(self, name: str) -> bool:
-        """Whether only a new gateway has it."""
+        """Whether a changed setting needs a new gateway."""
         if name in ("workers", "pools"):
-            # Which pools there are, and how they differ.
+            # The pools that exist, and how they differ.
             return _without_workers(self._old) != _without_workers(self._new)
         return name != OF_RUN and name not in OF_SUPERVISOR | OF_ADMIN
 
     @property
     def needs_gateway(self) -> bool:
-        """Whether one of them needs a new gateway."""
+        """Whether a changed setting needs a new gateway."""
         return self._can_upgrade and any(map(self._is_of_gateway, self.names))
 
     @property
     def needs_workers(self) -> bool:
-        """Whether workers that stay otherwise need to be replaced."""
+        """Whether workers that would stay otherwise must be replaced."""
         return any(name in OF_WORKERS for name in self.names)
 
     def in_words(self) -> str:
-        """How each of them takes effect; "" if none differs."""
+        """How each change takes effect, in words; "" if there is none."""
         parts: dict[str, list[str]] = {}
         for name in self.names:
             parts.setdefault(self._effect(name), []).append(name)
@@ -130,12 +130,12 @@ class Change:
 
 
 def _without_workers(settings: Settings) -> object:
-    """What gateways know of pools."""
+    """The settings of pools as far as gateways know them."""
     return has_default(settings), [replaced(pool, workers=()) for pool in settings.pools]
 
 
 def in_words(data: Mapping[str, Any], pid: int | None, linger: float) -> str:
-    """What a gateway says of the upgrade that has made it one, for people."""
+    """A new gateway's report about its upgrade, for people."""
     left = data["connections"] - data["moved"]
     text = (
         f"upgraded: {_count(data['moved'], 'connection')} and {_count(data['workers'], 'worker')} "
@@ -157,4 +157,4 @@ def _count(number: int, what: str) -> str:
 
 
 Reread = Callable[[], Settings]
-"""Reads the settings anew. Raises ValueError, with advice."""
+"""Reads the settings again. Raises ValueError, with advice."""

@@ -1,7 +1,7 @@
 """For tests of handlers: in-process with fake connections, or with a real run; docs/testing.md.
 
-With pytest there are the fixtures `wsraw_app` and `wsraw_server`. The names are imported on first
-use: pytest loads the plugin, and so this file, in all test runs where wsraw is installed.
+pytest gets the fixtures `wsraw_app` and `wsraw_server`. The names are imported on first use: pytest
+loads the plugin, and so this file, in all test runs where wsraw is installed.
 """
 
 from __future__ import annotations

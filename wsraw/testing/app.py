@@ -26,7 +26,7 @@ from wsraw.testing.worker import MemoryWorker, Source
 from wsraw.workers import api
 
 QUIET_TURNS: Final = 10
-"""Turns without any movement after which nothing more will move: no step takes more."""
+"""Turns without any movement after which nothing more can move: no step takes longer."""
 
 
 class App:
@@ -38,14 +38,14 @@ class App:
         assert client.received == ["X"]
 
     `handlers`: a handlers file, or any object with the functions of one (a module that is imported
-    already). `settings`: those of `wsraw run`, also with units: ``idle_timeout="5m"``, and
-    routes as on the command line: ``routes=["/rooms/{room}=default"]``. `pool`: with several
-    `pools`, the one that these handlers belong to; the others have no worker.
-    `timeout`: seconds that handlers may take until `settle` raises TimeoutError.
+    already). `settings`: those of `wsraw run`, also with units: ``idle_timeout="5m"``, and routes
+    as on the command line: ``routes=["/rooms/{room}=default"]``. `pool`: if there are several
+    `pools`, the one that these handlers belong to; the others have no worker. `timeout`: seconds
+    that handlers may take until `settle` raises TimeoutError.
 
-    An exception of a handler is raised by the call that caused it, when everything that follows has
-    happened (the connection is closed by then). One App at a time; close it, or use it
-    in a ``with`` block. Not for use inside a running asyncio loop.
+    An exception of a handler is raised by the call that caused it, after all its consequences (by
+    then the connection is closed). One App at a time; close it, or use it in a ``with`` block. Not
+    for use inside a running asyncio loop.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class App:
         pool: str = DEFAULT_POOL,
         **settings: Any,
     ) -> None:
-        """Raises LoadError, ValueError for a setting that is wrong, or that needs a real run, and
-        what on_start raises."""
+        """Raises LoadError, ValueError for a setting that is wrong or needs a real run, and
+        exceptions of on_start."""
         if api.installed():
             raise RuntimeError("there is an App, or a worker, in this process; close it first")
         self.settings = from_options(settings)
@@ -76,8 +76,8 @@ class App:
         self.refused = self._gateway.refused
         """Targets that cannot be connected to."""
         self.rejected = self._gateway.rejected
-        """WebSocket targets whose server answers with this status, these headers and this body in
-        place of the 101: what handlers see as `con.response`."""
+        """WebSocket targets whose server refuses the handshake with this status, these headers and
+        this body: handlers see them as `con.response`."""
         self._numbers = itertools.count(1)
         self._source = Source(handlers)
         self._worker: MemoryWorker | None = None
@@ -97,7 +97,7 @@ class App:
 
     @property
     def module(self) -> Any:
-        """The handlers file as a module, for a look at its variables."""
+        """The handlers file as a module, to look at its variables."""
         return self._source.module
 
     # --- the worker ---
@@ -123,9 +123,9 @@ class App:
         self._worker = self._gateway.dealer = None
 
     def reload(self, *, wait: bool = True) -> None:
-        """As `wsraw reload`: the worker finishes and leaves, the next one loads the file again.
-        Connections keep their state; variables of the module are lost. `wait` is about the next
-        worker; see `settle`."""
+        """Do what `wsraw reload` does: the worker finishes and leaves, the next one loads the file
+        again. Connections keep their state; variables of the module are lost. `wait` is about the
+        next worker; see `settle`."""
         sessions = self._gateway.sessions
         (worker,) = sessions.workers.values()
         sessions.drain(worker, self.settings.drain_timeout)
@@ -134,9 +134,9 @@ class App:
         self._start_worker(wait)
 
     def kill_worker(self, *, wait: bool = True) -> None:
-        """As kill -9: events that its handlers have not finished come again, with `delivery` 2, to
-        a new worker. For that, a handler must be running: ``client.send("x", wait=False)``. With
-        ``wait=False`` the same handler may wait in the new worker, too: call `advance` next."""
+        """Kill the worker like kill -9: a new worker gets its unfinished events again, with
+        `delivery` 2. For this, a handler must be running: ``client.send("x", wait=False)``. With
+        ``wait=False``, the same handler may wait in the new worker, too: then call `advance`."""
         assert self._worker is not None
         self._worker.discard()
         self._run(_cancel_all())
@@ -170,7 +170,7 @@ class App:
     ) -> WebSocketPeer:
         """A WebSocket client. If it is refused, its `status` says so, and it is `closed`.
 
-        `peer`: its address, as ``con.peer`` shows it. For `wait` see `settle`.
+        `peer`: the client's address, as in ``con.peer``. For `wait`, see `settle`.
         """
         pipe = self._accept(peer)
         made = client(self, pipe, url, host, headers or {}, subprotocols)
@@ -179,7 +179,7 @@ class App:
         return made
 
     def raw(self, data: bytes | str = b"", *, peer: str = "", wait: bool = True) -> RawPeer:
-        """A raw client, and the first data it sends: handlers see it only then."""
+        """Connect a raw client, and send its first data: only then handlers see it."""
         made = RawPeer(self, self._accept(peer))
         self._gateway.add(made)
         if data:
@@ -220,11 +220,11 @@ class App:
     # --- time ---
 
     def settle(self, wait: bool = True) -> None:
-        """Let everything happen that follows from what has happened.
+        """Run until nothing more happens.
 
-        With `wait` that includes the end of every running handler; TimeoutError is raised if that
-        takes longer than the `timeout`. Without, handlers that wait for something are left waiting.
-        Raises the exceptions of handlers.
+        With `wait`, this includes the end of every running handler; TimeoutError is raised if that
+        takes longer than the `timeout`. Without `wait`, handlers that wait for something are left
+        waiting. Raises the exceptions of handlers.
         """
         self._run(self._settle(wait))
         self._raise()

@@ -1,4 +1,4 @@
-"""Sans-I/O. Settings that an App cannot act on: a test of them would show nothing."""
+"""Sans-I/O. Settings that an App cannot apply: a test with them would show nothing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ UNTESTED: Final = (
     "max_memory",
     "cluster",
 )
-"""Those that clients or handlers would notice in a run. What none of them can notice, such as
-`log_level`, may be set and does nothing. 0 switches each of the numbers off, as an App has it."""
+"""Settings that clients or handlers would notice in a run. Settings that neither can notice, such
+as `log_level`, may be set and have no effect. 0 switches off each of the numbers, as in an App."""
 
 
 def check(settings: Settings) -> None:

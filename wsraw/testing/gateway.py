@@ -1,4 +1,4 @@
-"""I/O. The gateway of an App: all of it but the sockets."""
+"""I/O. The gateway of an App: everything except the sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ TICK: Final = 1.0
 
 
 class MemoryGateway:
-    """Connections end in pipes, whose other ends are peers, and the link in a dealer in memory."""
+    """A gateway whose connections end in pipes, with peers at the other end, and whose link is a
+    dealer in memory."""
 
     def __init__(self, app: PeerOwner, settings: Settings, errors: list[BaseException]) -> None:
         self.opened: list[Peer] = []
@@ -49,7 +50,7 @@ class MemoryGateway:
     # --- connections ---
 
     def accept(self, peer: str) -> Pipe:
-        """Accept a client with this address, or with one of its own."""
+        """Accept a client with this address, or with an address of its own."""
         registry, listen, now = self.registry, self._listen, self._app.now
         con = accepted(
             registry.ids.new(),
@@ -72,7 +73,7 @@ class MemoryGateway:
         self._peers.append(peer)
 
     def _dial(self) -> bool:
-        """Connect what handlers have opened; whether there was anything."""
+        """Connect the connections that handlers have opened; return whether there were any."""
         registry, now = self.registry, self._app.now
         entries = self._dial_later + registry.to_dial
         registry.to_dial.clear()
@@ -114,7 +115,7 @@ class MemoryGateway:
             self._deadlines.tick(now)
 
     def turn(self) -> bool:
-        """One turn, in the order of gateway/gateway.py; whether anything has moved."""
+        """Run one turn, in the order of gateway/gateway.py; return whether anything has moved."""
         registry, sessions, now = self.registry, self.sessions, self._app.now
         registry.flow.now = now
         moved = self._receive()

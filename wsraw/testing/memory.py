@@ -28,12 +28,12 @@ class MemoryDealer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, batch: bytes) -> None:
-        """Send as the gateway."""
+        """Send a batch as the gateway."""
         self._inbox.append(batch)
         self._arrival.ring()
 
     def wake(self) -> None:
-        """Have the loop look for batches."""
+        """Let the loop look for batches."""
         self._arrival.ring()
 
     def is_connected(self) -> bool:
@@ -52,7 +52,7 @@ class MemoryDealer:
         return ""
 
     def reconnect(self) -> None:
-        """Nothing is ever lost here."""
+        """Does nothing: no connection is ever lost here."""
 
     def send(self, batch: bytes) -> bool:
         self.sent.append(batch)
@@ -82,7 +82,7 @@ class MemoryDealer:
         return False
 
     def flush(self, seconds: float) -> None:
-        """Nothing is ever unsent here."""
+        """Does nothing: no batch is ever unsent here."""
 
     def close(self, *, after_bye: bool = False) -> None:
         self.bell.close()
@@ -98,7 +98,7 @@ class AdvancingLoop(asyncio.SelectorEventLoop):
         super().__init__()
 
     def time(self) -> float:
-        """The real clock, and the seconds that it was set forward."""
+        """The real clock, plus the seconds by which it was set forward."""
         return super().time() + self._ahead
 
     def advance(self, seconds: float) -> None:

@@ -20,12 +20,12 @@ OURS = Settings(ping_interval=0.0, max_message_size=1 << 30, messages="whole", d
 
 
 class PeerOwner(Protocol):
-    """The App, as peers use it."""
+    """The part of an App that peers use."""
 
     now: float
 
     def settle(self, wait: bool = True) -> None:
-        """As `App.settle`."""
+        """The same as `App.settle`."""
 
 
 class Peer:
@@ -33,7 +33,7 @@ class Peer:
 
     def __init__(self, app: PeerOwner, pipe: Pipe) -> None:
         self.received: list[Any] = []
-        """What has arrived, in order: text as `str`, all else as bytes. May be cleared."""
+        """Received data, in order: text as `str`, everything else as bytes. May be cleared."""
         self._app = app
         self._pipe = pipe
 
@@ -58,17 +58,17 @@ class Peer:
         return self._pipe.was_reset
 
     def send_bytes(self, data: bytes, *, wait: bool = True) -> None:
-        """Send bytes as they are, also invalid ones."""
+        """Send bytes as they are, even invalid ones."""
         self._write(data)
         self._app.settle(wait)
 
     def reset(self, *, wait: bool = True) -> None:
-        """Lose the connection: the cause is `lost`."""
+        """Lose the connection, so that handlers see the cause `lost`."""
         self._pipe.lost("connection reset by peer", self._app.now)
         self._app.settle(wait)
 
     def stop_reading(self) -> None:
-        """Be a slow reader: messages to this peer wait in the gateway, up to `output_limit`."""
+        """Become a slow reader: messages to this peer wait in the gateway, up to `output_limit`."""
         self._pipe.blocked = True
 
     def resume_reading(self, *, wait: bool = True) -> None:
@@ -102,11 +102,11 @@ class Peer:
 
 
 class RawPeer(Peer):
-    """A peer without WebSocket: bytes."""
+    """A peer without WebSocket."""
 
     @property
     def data(self) -> bytes:
-        """All that has arrived, joined."""
+        """All received data, joined."""
         return b"".join(self.received)
 
     def send(self, data: bytes | str, *, wait: bool = True) -> None:
@@ -114,7 +114,7 @@ class RawPeer(Peer):
         self.send_bytes(data.encode() if isinstance(data, str) else data, wait=wait)
 
     def close(self, *, wait: bool = True) -> None:
-        """Send no more data; what was sent is still handled and answered."""
+        """Send no more data; earlier data is still handled and answered."""
         self._pipe.peer_closed = True
         self._app.settle(wait)
 
@@ -123,12 +123,12 @@ class RawPeer(Peer):
 
 
 class WebSocketPeer(Peer):
-    """A peer with WebSocket: a client, or the server of a connection that handlers have opened."""
+    """A WebSocket peer: a client, or the server of a connection that handlers have opened."""
 
     def __init__(self, app: PeerOwner, pipe: Pipe, own: Connection) -> None:
         super().__init__(app, pipe)
         self.close_code = 0
-        """That of the close frame that arrived; 1006 after an end without one, 0 before the end."""
+        """The code of the received close frame; 1006 after an end without one, 0 before the end."""
         self.close_reason = ""
         self.inf = Inf()
         """The headers of the response, or of the request for a server."""
@@ -141,7 +141,7 @@ class WebSocketPeer(Peer):
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol that was agreed on."""
+        """The agreed subprotocol."""
         return self.inf.get("Sec-WebSocket-Protocol")
 
     def send(
@@ -202,7 +202,7 @@ class WebSocketPeer(Peer):
         return moved
 
     def write_output(self) -> None:
-        """Put the output of this end on the wire."""
+        """Send the output of this end."""
         own = self._own
         while own.output.size:
             data = bytes(own.output.data_to_send())

@@ -1,4 +1,4 @@
-"""Sans-I/O. The socket of a connection in memory, as gateway/sockets/endpoint.py has it."""
+"""Sans-I/O. The in-memory counterpart of a connection's socket (gateway/sockets/endpoint.py)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ READ_SIZE = 64 * 1024
 
 
 class Pipe:
-    """Bytes to and from one connection."""
+    """Carries bytes to and from one connection."""
 
     def __init__(self, registry: Registry, con: Connection) -> None:
         self.con = con
         self.incoming = bytearray()
-        """What the peer has sent and the gateway has not read."""
+        """Bytes that the peer has sent and the gateway has not read."""
         self.outgoing = bytearray()
-        """What the gateway has written and the peer has not read."""
+        """Bytes that the gateway has written and the peer has not read."""
         self.peer_closed = False
         """The peer sends nothing more."""
         self.shut = False
@@ -49,7 +49,7 @@ class Pipe:
         return self._linger_until if self._lingering else self.con.keepalive.deadline
 
     def step(self, now: float) -> bool:
-        """Read once and write once; returns whether anything has moved."""
+        """Read once and write once; return whether anything has moved."""
         before = len(self.incoming), len(self.outgoing), self._eof, self.shut, self.closed
         con = self.con
         flow = self._registry.flow
@@ -91,7 +91,7 @@ class Pipe:
             registry.receive_eof(con, now)
 
     def flush(self, now: float) -> None:
-        """Write what the peer takes, and close if that was the last of it."""
+        """Write what the peer takes, and close if that was the last output."""
         con = self.con
         if self.closed:
             return
@@ -120,19 +120,19 @@ class Pipe:
         self.update_reading()
 
     def update_reading(self) -> None:
-        """Do as the read policy says."""
+        """Follow the read policy."""
         reading = may_read(self.con, eof=self._eof, lingering=self._lingering)
         self.reading = reading is Reading.YES
 
     def lost(self, why: str, now: float) -> None:
-        """The network has failed, or the peer has reset it."""
+        """The network has failed, or the peer has reset the connection."""
         self.incoming.clear()
         if not self.closed:
             self._registry.take(self.con, self.con.lost(why, now), now)
             self._close()
 
     def handle_timeout(self, now: float) -> None:
-        """`deadline` has come."""
+        """The `deadline` has come."""
         if self.closed or now < self.deadline:
             return
         if self._lingering:

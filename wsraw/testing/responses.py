@@ -12,7 +12,7 @@ from wsraw.workers.request import Headers
 
 
 class HttpResponse(NamedTuple):
-    """What a client has got for a request."""
+    """The response that a client has got."""
 
     status: int
     headers: Headers
@@ -30,14 +30,14 @@ class HttpResponse(NamedTuple):
 def request_bytes(
     method: str, target: str, headers: Mapping[str, str], body: bytes, host: str
 ) -> bytes:
-    """A request after which the connection is closed."""
+    """The bytes of a request after which the connection is closed."""
     fields = {"Host": host, "Connection": "close", "Content-Length": str(len(body)), **headers}
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields)]
     return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + body
 
 
 class _Received:
-    """A socket as http.client reads it."""
+    """A stand-in for a socket, from which http.client reads."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -47,7 +47,7 @@ class _Received:
 
 
 def read_response(data: bytes, method: str) -> HttpResponse:
-    """Raises http.client.HTTPException for what is not a whole response."""
+    """Read a response. Raises http.client.HTTPException if it is not complete."""
     response = http.client.HTTPResponse(cast(Any, _Received(data)), method=method)
     response.begin()
     fields: dict[str, str] = {}

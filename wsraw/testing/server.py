@@ -37,7 +37,7 @@ BETWEEN_PARTS: Final = 0.02
 alone. A client cannot see when that has happened."""
 
 SMALL_BUFFER: Final = 4096
-"""Bytes that the kernel should buffer for a client that does not read; it may take more."""
+"""Bytes that the kernel should buffer for a client that does not read; it may buffer more."""
 
 
 class Server:
@@ -62,7 +62,7 @@ class Server:
         self._codes: list[int] = []
         """The exit code, once the run has ended."""
         self._ended = False
-        # A run that is killed cannot remove its folder, so its parent is a folder of this process.
+        # A killed run cannot remove its folder, so this process makes the parent folder.
         self._folder = tempfile.TemporaryDirectory(prefix="wsraw-")
         self.run_dir = Path(self._folder.name, "run")
         """The run folder, for `--run-dir`."""
@@ -71,7 +71,7 @@ class Server:
             options.append(f"--workers={os.fspath(handlers)}:{workers}")
         words = [sys.executable, "-P", "-m", "wsraw", "run", *options]
         if threading.current_thread() is threading.main_thread():
-            # The run ends with the tests, however these end. (On Linux: with the thread.)
+            # The run ends with the tests, even if they crash. (On Linux: with the thread.)
             words = process.foreign_command(words)
         self.process = process.Process(
             words,
@@ -87,9 +87,9 @@ class Server:
             raise
         self.host: str = found[1].strip("[]")
         self.port = int(found[2])
-        """Of the first listener."""
+        """The port of the first listener."""
         self.url = f"ws://{found[1]}:{self.port}"
-        """Without a path."""
+        """The URL of the first listener, without a path."""
 
     def __enter__(self) -> Server:
         return self
@@ -148,7 +148,7 @@ class Server:
         return self.connect(path, sock=self.split_raw(k), **options)
 
     def split_raw(self, k: int) -> socket.socket:
-        """The same as a plain socket, by its `sendall`."""
+        """The client of `split_at` as a plain socket: its `sendall` splits."""
         sock = _SplitSocket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
         sock.left = k
         sock.settimeout(self._timeout)
@@ -170,7 +170,7 @@ class Server:
         return done
 
     def status(self) -> dict[str, Any]:
-        """What `wsraw status --json` shows."""
+        """The status of the run, like `wsraw status --json`."""
         data: dict[str, Any] = self.ask("status").data
         return data
 
@@ -191,8 +191,8 @@ class Server:
         return [who for who in found if who["state"] == "ready" and who["pid"]]
 
     def kill_worker(self, *, mid_event: bool = False) -> int:
-        """Kill a worker with SIGKILL; returns its pid when another worker has taken its place.
-        `mid_event`: wait for a worker that is handling an event, and kill it meanwhile."""
+        """Kill a worker with SIGKILL; return its pid when another worker has replaced it.
+        `mid_event`: wait until a worker handles an event, and kill it then."""
         before = {who["pid"] for who in self._until(self._ready_workers, "a worker")}
         pid = self._until(self._kill_busy, "a worker with an event") if mid_event else min(before)
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -209,7 +209,8 @@ class Server:
             if who["in_flight"]:
                 if not hasattr(signal, "SIGSTOP"):
                     return int(who["pid"])
-                # Suspended first, or the event may be finished before the worker dies.
+                # It is suspended first, because otherwise the event may be finished before the
+                # worker dies.
                 os.kill(who["pid"], signal.SIGSTOP)
                 if any(o["n"] == who["n"] and o["in_flight"] for o in self._ready_workers()):
                     return int(who["pid"])
@@ -236,7 +237,8 @@ class Server:
         assert code == 0, f"exit code {code}\n{self.log}"
 
     def _ask_to_stop(self) -> None:
-        """Where no signal does it. If nobody answers, the wait for the end tells."""
+        """Ask the run to stop where no signal can. If the run does not answer, the wait for its end
+        shows that."""
         try:
             self.ask("stop")
         except (control.NoRunError, control.RequestRefusedError, TimeoutError):
@@ -345,7 +347,7 @@ class _SplitSocket(socket.socket):
     """A socket that sends its first bytes separately."""
 
     left = 0
-    """How many of them are still to be sent."""
+    """How many of the first bytes are still to be sent."""
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         first, rest = data[: self.left], data[self.left :]
@@ -374,7 +376,7 @@ def _options(settings: dict[str, Any]) -> list[str]:
 
 
 def _python_path() -> str:
-    """With it, the run finds this wsraw."""
+    """Variables with which the run finds this wsraw."""
     package = Path(__file__).resolve().parent.parent.parent
     paths = [os.environ.get("PYTHONPATH", "")]
     if package.name not in ("site-packages", "dist-packages"):

@@ -22,7 +22,8 @@ from wsraw.workers.shells.shell import Stopper
 TOKEN: Final = "token"
 
 TURNS: Final = 100
-"""Turns of the gateway in which it has an answer if it ever will: one for each page of it."""
+"""Turns of the gateway within which it answers a question, if at all: one for each page of the
+answer."""
 
 
 class Source:
@@ -70,7 +71,7 @@ class MemoryWorker:
         errors: list[BaseException],
         turn: Callable[[], object],
     ) -> None:
-        """`turn`: lets the gateway go on, while a plain handler waits for its answer."""
+        """`turn`: lets the gateway run, while a plain handler waits for its answer."""
         loaded = source.load()
         self.dealer = MemoryDealer(b"\0%d" % number)
         self._stopper = Stopper(self.dealer.bell)
@@ -108,7 +109,7 @@ class MemoryWorker:
         self._stopper.stop()
 
     def discard(self) -> None:
-        """Cancel the worker; nothing that its handlers still do counts."""
+        """Cancel the worker; later effects of its handlers do not count."""
         self._discarded = True
         self.task.cancel()
 
@@ -117,7 +118,8 @@ class MemoryWorker:
         self.dealer.close()
 
     def _wait(self, is_done: Callable[[], bool], seconds: float) -> None:
-        """As PlainShell. Nothing moves here but what this moves, so it need not take its time."""
+        """Wait like PlainShell. Only this call moves anything, so it need not wait for time to
+        pass."""
         for _ in range(TURNS):
             self._runtime.send_now()
             self._turn()
@@ -125,7 +127,7 @@ class MemoryWorker:
                 self._runtime.receive(batch)
             if is_done():
                 break
-        # What else has come is for the loop.
+        # Other batches are for the loop.
         self.dealer.wake()
 
     def _handler_failed(self, what: str, error: BaseException) -> None:

@@ -1,1 +1,2 @@
-"""The handler process: it runs the user's functions and knows the gateway by its link only."""
+"""The handler process: it runs the user's functions, and knows the gateway only through its
+link."""

@@ -32,7 +32,7 @@ _why_none = NO_WORKER = "this works in a wsraw worker, while its handlers run"
 
 
 def install(runtime: Runtime, call_soon: CallSoon) -> None:
-    """Make this the worker of the process, which the functions below use."""
+    """Make this worker the one of the process, which the functions below use."""
     global _installed
     _installed = runtime, call_soon
 
@@ -130,7 +130,7 @@ def open_client_connection(
     if open_options.is_websocket_target(target):
         protocol = "websocket"
     fields = {
-        # In the record the url "/" means the target's path.
+        # In the record, the url "/" means the target's path.
         "target": open_options.without_path(target) if url == "/" else target,
         "protocol": protocol,
         "url": ("" if url is None else values.text(url, "url")) or "/",
@@ -179,7 +179,7 @@ def _tls_options(
 
 
 def _pem(value: str | Path, part: str) -> str:
-    """Read a PEM file here, as the gateway may run on another machine."""
+    """Read a PEM file here, because the gateway may run on another machine."""
     if not isinstance(value, str | PurePath):
         raise TypeError(f"{part} must be a file or a PEM text, not {values.kind_of(value)}")
     if isinstance(value, str) and "-----BEGIN" in value:
@@ -195,8 +195,8 @@ def connection(con: RemoteConnection | str) -> Connection | RemoteConnection: ..
 def connection(con: AnyConnection | int | str) -> AnyConnection:
     """The connection of that id, whichever worker serves it, so that it can be sent to or closed.
 
-    With a reference (`con.ref`) it may be one of another gateway of the cluster, which can be sent
-    to and closed and nothing else. It may be closed already; only its events tell that. Raises
+    With a reference (`con.ref`), the connection may be at another gateway of the cluster; then it
+    can only be sent to and closed. It may be closed already; only its events show that. Raises
     TypeError for anything that is neither, ValueError for a text that is not a reference.
     """
     if isinstance(con, Connection | RemoteConnection):

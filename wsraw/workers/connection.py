@@ -75,11 +75,11 @@ CLOSED: Final = 4
 UNDECIDED: Final = 8
 """Its on_connect is running and may accept or reject it."""
 RESPONDED: Final = 16
-"""It is a request, and has a response."""
+"""It is a request, and has got a response."""
 SPLICED: Final = 32
 """A handler has spliced it: further messages are acked without a handler."""
 GIVEN_BACK: Final = 64
-"""The handlers of another version serve it: what still comes of it is theirs."""
+"""The handlers of another version serve it: its remaining events are theirs."""
 
 
 FORKED: Final = (
@@ -121,7 +121,7 @@ class Response(NamedTuple):
     headers: dict[str, str]
     """Header fields as the server spelled them; repeated ones are joined."""
     body: bytes
-    """Its first 64 KiB."""
+    """The first 64 KiB of the body."""
 
 
 class Connection:
@@ -374,14 +374,14 @@ class Connection:
         self._flags |= RESPONDED
 
     def _answer(self, value: object) -> None:
-        """Respond with what on_request has returned."""
+        """Respond with the value that on_request has returned."""
         if self._flags & RESPONDED:
             raise RuntimeError(f"{self!r}: on_request has called respond() and returned a value")
         self._owner.command(*responses.from_value(self.id, value))
         self._flags |= RESPONDED
 
     def _may_decide(self, what: str) -> None:
-        # If another worker serves the connection, only the gateway knows.
+        # If another worker serves the connection, only the gateway knows this.
         if not self._flags & UNDECIDED and self._owner.serves(self):
             raise RuntimeError(
                 f"nothing to {what}: {what}() is for on_connect of a client, with the setting "
@@ -514,7 +514,7 @@ class Connection:
         return hash(self.id)
 
     def __dir__(self) -> list[str]:
-        # For completion: what is documented, and nothing else.
+        # For completion in an interpreter: only documented names.
         return [name for name in object.__dir__(self) if not name.startswith("_")]
 
     def __repr__(self) -> str:
@@ -538,7 +538,7 @@ class RemoteConnection:
 
     @property
     def id(self) -> str:
-        """The same as `ref`: its number alone would be that of a connection here."""
+        """The same as `ref`: the number alone would mean a connection of this gateway."""
         return self.ref
 
     def send(self, msg: Message, type: str | None = None) -> None:
@@ -549,7 +549,7 @@ class RemoteConnection:
         self._owner.command(SendRef(self.ref, data, kind), len(data) + len(self.ref))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close it; otherwise like `Connection.close`."""
+        """Close the connection; otherwise like `Connection.close`."""
         made = close_command(0, code, reason)
         size = values.size(made.reason) + len(self.ref)
         self._owner.command(CloseRef(self.ref, made.code, made.reason), size)
@@ -568,8 +568,8 @@ AnyConnection: TypeAlias = Connection | RemoteConnection
 
 
 class Connections(Sequence[AnyConnection]):
-    """The connections of a list of ids and references. Each is made when it is asked for: of a
-    large group, few may be needed at a time."""
+    """The connections of a list of ids and references. Each object is made when it is used: of a
+    large group, only a few may be used at a time."""
 
     def __init__(
         self, ids: Sequence[int | str], connection: Callable[[int | str], AnyConnection]
@@ -685,7 +685,7 @@ def to_ids(cons: Connection | int | Iterable[Connection | int]) -> list[int]:
 
 
 def _substitute(value: Any) -> Any:
-    """Replacement for an object in a state that MessagePack does not know."""
+    """What replaces an object in a state that MessagePack does not support."""
     if isinstance(value, Connection):
         return value.id
     # msgspec encodes subclasses of list and dict only.

@@ -46,11 +46,11 @@ from wsraw.workers.shells.shell import Stopper, connect
 T = TypeVar("T")
 
 CONCURRENCY: Final = 100
-"""Default of events handled at the same time."""
+"""Default number of events handled at the same time."""
 
 RECONNECT_AFTER: Final = 1.0
-"""Seconds until the next connect. Not at once, because a gateway that stops waits until all workers
-have left."""
+"""Seconds until the next attempt to connect. Not at once, because a gateway that stops waits until
+all workers have left."""
 
 
 class Worker:
@@ -126,7 +126,7 @@ class Worker:
         self._changed = asyncio.Event()
         self._error = ""
         self._task = loop.create_task(self._live())
-        # Let it begin, so that a wrong endpoint raises here.
+        # Let it begin, so that an invalid endpoint raises here.
         await asyncio.sleep(0)
         if self._task.done():
             await self._task
@@ -248,7 +248,7 @@ class Worker:
         shell.stopper.call_soon(function, args)
 
     async def _do(self, command: Callable[[Runtime], T]) -> T:
-        """Give a command once there is a gateway, and wait until it is sent."""
+        """Queue a command once there is a gateway, and wait until it is sent."""
         shell = await self._ready_shell()
         result = command(shell.runtime)
         while shell is self._shell and shell.has_unsent:
@@ -275,7 +275,7 @@ class Worker:
             self._wake()
 
     def _where(self) -> tuple[str, str] | None:
-        """Endpoint and token, which is new in each run; None while there is no run."""
+        """Endpoint and token, which is new for each run; None while there is no run."""
         if self._run_dir is None:
             return self._endpoint, self._token
         try:
@@ -285,7 +285,7 @@ class Worker:
             return None
 
     async def _serve(self, endpoint: str, token: str) -> None:
-        """Serve until we leave or the gateway drains us. Sets `_error` if that is final."""
+        """Serve until we leave or the gateway drains us. Sets `_error` if the end is final."""
         link = WorkerEnd(
             pool=self._pool,
             token=token,
@@ -330,7 +330,7 @@ class Worker:
         shell.forked()
 
     def _wake(self) -> None:
-        """Wake every wait for a change."""
+        """Wake everything that waits for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 

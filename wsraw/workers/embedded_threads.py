@@ -54,7 +54,7 @@ class Worker:
 
         def escaped(what: str, error: BaseException) -> None:
             if os.getpid() != ours:
-                # In a process that a handler has forked.
+                # This is a process that a handler has forked.
                 raise error
             log_exception(what, error)
 

@@ -1,8 +1,4 @@
-"""I/O. The worker process: set-up, signals, and the end.
-
-Two shells drive the runtime (runtime.py): plain_shell.py polls for plain handlers,
-asyncio_shell.py is used if any handler is ``async def``.
-"""
+"""I/O. The worker process: its set-up, its signals, and its end."""
 
 from __future__ import annotations
 
@@ -50,7 +46,7 @@ ORPHAN_GRACE: Final = 5.0
 """Seconds that a handler may still run when the supervisor is gone."""
 
 EXIT_TERMINATED: Final = 143
-"""As shells show a SIGTERM: the supervisor did not want us any more before we had begun."""
+"""The code that shells use for SIGTERM: the supervisor ended the worker before it had started."""
 
 EXIT_WRONG_ENDPOINT: Final = 2
 EXIT_DOES_NOT_LOAD: Final = 3
@@ -69,9 +65,9 @@ def main(
 ) -> int:
     """Run a worker until the gateway or a signal ends it; returns the exit code.
 
-    With WSRAW_STDIN=1 in the environment it belongs to a supervisor: it hears that, ends with it,
-    and leaves SIGINT to it, as a terminal sends that to all processes. `is_known`: the run folder
-    says that the gateway is on this machine.
+    With WSRAW_STDIN=1 in the environment, the worker belongs to a supervisor: it reads the
+    supervisor's words, ends with the supervisor, and ignores SIGINT, which a terminal sends to all
+    processes. `is_known`: the run folder says that the gateway is on this machine.
     """
     faulthandler.enable()
     _line_buffer()
@@ -106,7 +102,7 @@ def main(
     link = WorkerEnd(
         pool=pool,
         token=token,
-        # Not by the module secrets, with which OpenSSL is loaded.
+        # Not from the module secrets, which loads OpenSSL.
         instance=os.environ.pop("WSRAW_INSTANCE", "") or os.urandom(8).hex(),
         language=f"python/{platform.python_version()}",
         concurrency=concurrency,
@@ -130,8 +126,8 @@ def main(
     fork.in_child(shell.forked)
     code = shell.run()
     ration.tell()
-    # Python restores default signal handlers before it ends; a signal at that moment would make
-    # this look like a crash.
+    # Python restores default signal handlers before it ends; a signal at that moment would look
+    # like a crash.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     bell.close()
@@ -139,8 +135,8 @@ def main(
 
 
 def _load(file: str | None, folder: str, version: str = "") -> handlers.Handlers:
-    """`folder`: the setting `static`. `version`: the folder in which the sources are kept; or, with
-    KEPT in front, from which they are loaded. Raises LoadError."""
+    """Load handlers. `folder`: the setting `static`. `version`: the folder in which the sources are
+    kept, or, after KEPT, from which they are loaded. Raises LoadError."""
     if file == programs.STATIC.module:
         from wsraw.workers.static import files
 
@@ -159,7 +155,7 @@ def _load(file: str | None, folder: str, version: str = "") -> handlers.Handlers
     if keeper is not None:
         keeper.loaded()
     if os.getpid() != ours:
-        # The file has forked, and there is one worker only.
+        # The file has forked, and only one of the processes is the worker.
         fork.end(None)
     return loaded
 
@@ -176,8 +172,8 @@ def _never_asked(loaded: handlers.Handlers, settings: Settings) -> str:
 
 
 def _warn_without_answers(file: str, loaded: handlers.Handlers, settings: Settings) -> None:
-    """Warn if HTTP requests come to handlers that have no function for them, and to nobody else:
-    with pools, routes or files others may be there for them."""
+    """Warn if HTTP requests come to handlers without on_request, and nothing else answers them:
+    with pools, routes or files, others may."""
     if loaded.on_request is not None or settings.pools or settings.routes or settings.static:
         return
     texts = [parse_listen(text, settings).plain_http for text in settings.listen]
@@ -187,10 +183,8 @@ def _warn_without_answers(file: str, loaded: handlers.Handlers, settings: Settin
 
 
 def check(file: str, settings: Settings) -> int:
-    """Load a handlers file as a worker does, and no more than that: its on_start is not called.
-
-    The result is one line of JSON on stdout. What the file prints goes to stderr.
-    """
+    """Load a handlers file like a worker, and no more: its on_start is not called. The result is
+    one line of JSON on stdout. Output of the file goes to stderr."""
     faulthandler.enable()
     _line_buffer()
     capture.begin(settings.log_level, settings.log_format)
@@ -217,7 +211,7 @@ def _shell(
     runtime: Runtime, dealer: Dealer, stopper: Stopper, concurrency: int
 ) -> AsyncioShell | PlainShell:
     if runtime.handlers.is_async:
-        # Imported here, as asyncio takes 30 ms.
+        # Imported here, because asyncio takes 30 ms.
         from wsraw.workers.shells.asyncio_shell import AsyncioShell
 
         return AsyncioShell(runtime, dealer, stopper, concurrency)
@@ -227,7 +221,7 @@ def _shell(
 
 
 def _end_hanging() -> None:
-    """End this process while a thread of it runs; its last line has left."""
+    """End this process although a thread still runs; its last line has left."""
     os._exit(EXIT_HANGS)
 
 
@@ -248,8 +242,8 @@ def _ration_reports(runtime: Runtime) -> Ration:
 
 
 def _report_threads(runtime: Runtime) -> None:
-    """Log what ends a thread of the handlers as a record, unless they have set a hook themselves:
-    Python prints it line by line."""
+    """Log an exception that ends a thread of the handlers as a record, unless the handlers have set
+    a hook: Python would print it line by line."""
     if threading.excepthook is not threading.__excepthook__:
         return
 
@@ -277,7 +271,7 @@ _Signalled = Callable[[int, FrameType | None], None]
 def _handle_signal(number: int, handler: _Signalled) -> None:
     """Handle a signal in this process, but not in forks of it.
 
-    A handler is set even where nothing is to be done, because ignored signals stay ignored in
+    A signal handler is set even if it does nothing, because ignored signals stay ignored in
     programs that handlers start.
     """
     before = signal.getsignal(number)
@@ -304,7 +298,7 @@ def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         if not is_spawned:
             # A second signal ends a handler that does not return. (A supervisor uses SIGKILL for
-            # that; a second SIGTERM tells that it has died.)
+            # that; a second SIGTERM means that it has died.)
             signal.signal(number, signal.SIG_DFL)
             stopper.stop()
         else:
@@ -321,7 +315,7 @@ def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:
 
 
 def _watch_stdin(stopper: Stopper, supervisor: Parent) -> None:
-    """Hear what the supervisor says, and end with it: its death closes our stdin."""
+    """Read the supervisor's words, and end with it: its death closes our stdin."""
     ours = supervisor.descriptor = os.dup(0)
     os.set_inheritable(ours, False)
     # Handlers and programs they start must not read this pipe.
@@ -333,7 +327,8 @@ def _watch_stdin(stopper: Stopper, supervisor: Parent) -> None:
     def hear() -> None:
         while (word := supervisor.line()) is not None:
             if word == launch.STACK:
-                # The signal of it, which Python's faulthandler knows everywhere.
+                # The signal that the word stands for; Python's faulthandler handles it on all
+                # systems.
                 os.abort()
             elif word == launch.LEAVE:
                 _leave(stopper)
@@ -346,7 +341,7 @@ def _watch_stdin(stopper: Stopper, supervisor: Parent) -> None:
 
 
 def _leave(stopper: Stopper) -> None:
-    """End as at SIGTERM, which ends a process at once that has no handler for it yet."""
+    """End like SIGTERM would, which ends a process at once if it has no handler for it yet."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         os._exit(EXIT_TERMINATED)
     stopper.leave()

@@ -1,7 +1,7 @@
-"""Sans-I/O. Questions to the gateway: which wait for an answer, and how handlers wait for it.
+"""Sans-I/O. Questions to the gateway: which ones wait for an answer, and how handlers wait for it.
 
-A question leaves at once, before the commands of the event that is being handled. Its answer comes
-as a notice. What has no answer when the session ends fails.
+A question is sent at once, before the commands of the event that is being handled. Its answer comes
+as a notice. A question without an answer fails when the session ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 MOST_QUERIES: Final = 100
-"""Queries that the gateway has to answer at a time; others wait here."""
+"""Queries that the gateway may have to answer at a time; others wait here."""
 
 PATIENCE: Final = 10.0
 """Seconds that `Asked.result` waits by default."""
@@ -37,7 +37,7 @@ class Asked(Generic[T]):
         wait: Callable[[Callable[[], bool], float], None],
         ask: Callable[[], object] | None = None,
     ) -> None:
-        """`ask` is called before it is waited for, if that has to be asked first."""
+        """`ask` is called before waiting, if the question must be asked first."""
         self._wait = wait
         self._ask = ask
         self._is_done = False
@@ -50,13 +50,13 @@ class Asked(Generic[T]):
         it refuses to, with the reason."""
         self._begin()
         if not self._is_done:
-            # Imported here, as plain handlers do without asyncio.
+            # Imported here, because plain handlers do not use asyncio.
             from asyncio import get_running_loop
 
             future = get_running_loop().create_future()
 
             def wake() -> None:
-                # Unless the handler that waits was cancelled.
+                # Unless the waiting handler was cancelled.
                 if not future.done():
                     future.set_result(None)
 
@@ -79,7 +79,7 @@ class Asked(Generic[T]):
         return self._get()
 
     def map(self, change: Callable[[T], U]) -> Asked[U]:
-        """The same question, with another form of its answer."""
+        """A question with the same answer in another form."""
         other: Asked[U] = Asked(self._wait, self._begin)
 
         def end() -> None:
@@ -95,7 +95,7 @@ class Asked(Generic[T]):
         return other
 
     def set(self, value: T) -> None:
-        """The answer has come."""
+        """Set the answer."""
         self._value = value
         self._end()
 
@@ -125,14 +125,15 @@ class Joined(NamedTuple):
     """The answer to a join with `since`."""
 
     epoch: str
-    """Tells the history of the group from an earlier one, before the gateway was restarted or the
-    group was forgotten. Empty if the connection is closed."""
+    """Distinguishes the history of the group from an earlier one, from before the gateway was
+    restarted or the group was forgotten. Empty if the connection is closed."""
     offset: int
-    """The number of the last message that was published before it joined. Each has one more."""
+    """The number of the last message that was published before the connection joined. Later
+    messages have the following numbers."""
     recovered: bool
     """The connection was sent everything that was published since the position."""
     replayed: int
-    """How many messages it was sent."""
+    """How many messages the connection was sent."""
 
     @property
     def position(self) -> str:
@@ -141,7 +142,7 @@ class Joined(NamedTuple):
 
 
 Then = Callable[[Answer | Reached | Refused | None], None]
-"""Called with the answer, or why there is none; None if the session has ended without one."""
+"""Called with the answer, or with the reason why there is none; None if the session has ended."""
 
 
 class Questions:
@@ -151,12 +152,12 @@ class Questions:
     def __init__(self, send: Callable[[Record], bool]) -> None:
         self._send = send
         self.wait: Callable[[Callable[[], bool], float], None] = cannot_wait
-        """Receives until the first argument returns True, or for so many seconds."""
+        """Receives until the first argument returns True, or for this many seconds."""
         self._asked: dict[int, Then] = {}
         self._queries = 0
-        """Queries among those."""
+        """Queries among the questions."""
         self._uncounted: set[int] = set()
-        """Marks, and commands to join, which are no queries."""
+        """Marks, and commands to join, which do not count as queries."""
         self._queued: deque[tuple[Query, Then]] = deque()
         self._next = 1
 
@@ -168,7 +169,8 @@ class Questions:
         return self._list("members", group)
 
     def user_connections(self, user: str) -> Asked[list[int | str]]:
-        """The same of the connections of a user, in the order in which they were bound."""
+        """The ids of a user's connections, in the order in which they were bound; for those at
+        other gateways, their references."""
         return self._list("user_connections", user)
 
     def _list(self, what: str, name: str) -> Asked[list[int | str]]:
@@ -179,7 +181,7 @@ class Questions:
             if not isinstance(answer, Answer):
                 asked.fail(_failure(answer))
                 return
-            # One that left and joined again meanwhile is named twice.
+            # A connection that left and joined again meanwhile is listed twice.
             ids.update(dict.fromkeys(answer.value))
             if answer.next:
                 self._query(what, name, answer.next, take)
@@ -211,8 +213,8 @@ class Questions:
         self._query("turn", name, round(seconds * 1000), take)
 
     def drained(self, con: int) -> Asked[bool]:
-        """Whether what was sent to a connection so far has been written: True once it has, False
-        once the connection is closed."""
+        """Whether everything sent to a connection so far is written: True once it is, False once
+        the connection is closed."""
         asked: Asked[bool] = Asked(self.wait)
 
         def take(answer: Answer | Reached | Refused | None) -> None:
@@ -228,7 +230,7 @@ class Questions:
         return asked
 
     def joined(self, ask: Callable[[], object]) -> tuple[int, Asked[Joined]]:
-        """The number for a command to join that is answered, and its answer. `ask` sends the
+        """The number for a join command with an answer, and that answer. `ask` sends the
         command."""
         asked: Asked[Joined] = Asked(self.wait, ask)
 
@@ -245,7 +247,7 @@ class Questions:
         return ref, asked
 
     def not_asked(self, ref: int) -> None:
-        """A command to join was not sent, and is not answered."""
+        """A join command was not sent, so there is no answer."""
         self._uncounted.discard(ref)
         then = self._asked.pop(ref, None)
         if then is not None:
@@ -287,7 +289,7 @@ class Questions:
     # --- in ---
 
     def refused(self, refused: Refused) -> bool:
-        """A question is not answered, and its refusal says why not; False if it was not ours."""
+        """The gateway has refused a question, with the reason; False if it was not one of ours."""
         if refused.ref not in self._asked:
             return False
         self.answered(refused)
@@ -307,7 +309,7 @@ class Questions:
             self._put(*self._queued.popleft())
 
     def lost(self) -> None:
-        """The session is over, and what has no answer will get none."""
+        """The session is over: unanswered questions fail."""
         lost: Iterable[Then] = [*self._asked.values(), *(then for _, then in self._queued)]
         self._asked.clear()
         self._uncounted.clear()
@@ -318,7 +320,7 @@ class Questions:
 
 
 def _failure(answer: Answer | Reached | Refused | None) -> Exception:
-    """What whoever waits for an answer is told if there is none."""
+    """The exception for those who wait for an answer that does not come."""
     return ValueError(answer.why) if isinstance(answer, Refused) else ConnectionError(LOST)
 
 

@@ -1,4 +1,4 @@
-"""Sans-I/O. What a peer sent to open a connection: `Inf` as it came, `Request` in its parts."""
+"""Sans-I/O. The request that opened a connection: `Inf` as it came, `Request` in its parts."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Request:
         self.body = body
         """The body; empty for a WebSocket."""
         self.inf = inf
-        """The same as a dict, as on_connect gets it."""
+        """The request as a dict, as on_connect gets it."""
         self._repeated: Mapping[str, list[str]] = about.get("repeated", {})
         self._headers: Headers | None = None
         self._query: QueryFields | None = None
@@ -121,12 +121,12 @@ class Request:
 
     @property
     def method(self) -> str:
-        """Such as `GET`, which every WebSocket has."""
+        """The method, such as `GET`, which every WebSocket has."""
         return self.inf["method"]
 
     @property
     def target(self) -> str:
-        """Path and query as they were sent: ``/caf%C3%A9?x=1``."""
+        """The target, path and query, as it was sent: ``/caf%C3%A9?x=1``."""
         return self.inf["url"]
 
     @property
@@ -148,7 +148,7 @@ class Request:
 
     @property
     def query_string(self) -> str:
-        """What follows the first ``?``, as it was sent; empty without one."""
+        """The part after the first ``?``, as it was sent; empty if there is none."""
         return self._split()[1]
 
     @property
@@ -185,7 +185,7 @@ class Request:
 
 
 def parse_cookies(text: str) -> dict[str, str]:
-    """The value of a `Cookie` field by names. Whatever is not ``name=value`` is left out."""
+    """The cookies in a `Cookie` field, by name. Parts that are not ``name=value`` are left out."""
     cookies: dict[str, str] = {}
     for part in text.split(";"):
         name, equals, value = part.partition("=")
@@ -196,7 +196,7 @@ def parse_cookies(text: str) -> dict[str, str]:
 
 
 def _unquote(value: str) -> str:
-    """A cookie's value as http.cookies quotes it, and in the encoding of browsers."""
+    """The value of a cookie, unquoted like in http.cookies, in the encoding that browsers use."""
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = _ESCAPED.sub(lambda m: chr(int(m[1], 8)) if m[1] else m[2], value[1:-1])
     try:

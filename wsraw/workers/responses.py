@@ -15,12 +15,12 @@ JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
 
 HEADERS_LIMIT: Final = 64 * 1024
-"""Bytes of a response's header fields."""
+"""Bytes of the header fields of a response."""
 
 
 def from_value(con: int, value: Any) -> tuple[Respond, int]:
-    """What on_request has returned, as a record, and the bytes of its data. Raises TypeError or
-    ValueError."""
+    """The value that on_request has returned, as a record, and the bytes of its data. Raises
+    TypeError or ValueError."""
     if isinstance(value, tuple):
         if len(value) != 3:
             raise TypeError(

@@ -86,11 +86,11 @@ ENDS: Final = frozenset((OnError, OnClose))
 """Events at the end of a connection."""
 
 ALWAYS: Final = frozenset((OnClose, OnJoin, OnLeave))
-"""Events whose handlers are called also after a handler has closed the connection."""
+"""Events whose handlers are called even after a handler has closed the connection."""
 
 FAILED_HEADERS: Final = [("Content-Type", "text/plain; charset=utf-8")]
 FAILED_BODY: Final = b"the server has failed\n"
-"""What the client gets if on_request raises."""
+"""Body of the response if on_request raises."""
 
 INTERNAL_ERROR: Final = 1011
 """Close code after a handler raised (RFC 6455, section 7.4.1)."""
@@ -102,16 +102,16 @@ class Turn(Outbox):
     __slots__ = ("done", "flushed", "seen", "users")
 
     flushed: Event
-    """The last event of which commands have left before its handler returned. It is not set before
-    that, as this would be done for each event."""
+    """The last event of which commands were sent before its handler returned. It is unset before
+    that, because setting it would be done for each event."""
 
     def __init__(self, session: int, event: Event) -> None:
         super().__init__(session, event)
         self.done = False
         self.seen: list[Connection] = []
         self.users: tuple[Event, list[tuple[Connection, str | None]]] | None = None
-        """Connections that the handler of an event has bound to a user, and to whom they were bound
-        before."""
+        """By event, the connections that its handler has bound to a user, and to whom they were
+        bound before."""
 
 
 class NotOursError(Exception):
@@ -127,9 +127,9 @@ class Runtime:
     `get_ident` identifies the calling thread; only the thread that made the runtime may send
     commands.
 
-    It has more than 20 attributes because each message takes its way through most of them: parts
-    would cost look-ups. But from 30 on, Python would look each of them up in a dict, which is
-    2.5 % of the instructions that a message takes.
+    The class has more than 20 attributes because each message needs most of them: parts would cost
+    look-ups. But from 30 on, Python would look each of them up in a dict, which is 2.5 % of the
+    instructions that a message takes.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Runtime:
         self.rejection = ""
         """Why the gateway has rejected this worker; empty if it has not."""
         self.output_ready: Callable[[], object] = lambda: None
-        """Called when a command is to be sent at once."""
+        """Called when a command must be sent at once."""
         self.send_now: Callable[[], object] = lambda: None
         """Called by `flush`; sends the link's data before it returns."""
         self.report: Callable[[str, BaseException], None] = log_exception
@@ -161,20 +161,21 @@ class Runtime:
         self._overdue: set[int] = set()
         """Events whose handlers were cancelled."""
         self._failing: Connection | None = None
-        """The connection whose handler has failed, while that is reported."""
+        """The connection whose handler has failed, while the failure is reported."""
         self._end_fork: Callable[[BaseException | None], object] | None = None
         """Ends the process, in a fork of the worker's process."""
         self._plain = Turn(0, OnError(0, 0, ""))
         self._given_back: dict[int, None] = {}
-        """Connections that the other version serves; the oldest is forgotten when there are many:
-        by then no more events of it come."""
+        """Connections that the other version serves; if there are many, the oldest is forgotten: by
+        then no more of its events come."""
         self._without_gateway: dict[int, Connection] = {}
         """Connections of a gateway that died, until their on_close."""
         self._epoch_known = 0
         self._known: WeakValueDictionary[int, Connection] = WeakValueDictionary()
         self.questions = Questions(self._ask)
         self.times = HandlerTimes([name for name in NAMES.values() if getattr(handlers, name)])
-        """The shell counts messages, which it can do in bulk, and the rest is counted here."""
+        """Statistics. The shell counts messages, which it can do in bulk; other events are counted
+        here."""
         self._keep = on_exception == "keep"
         self._get_ident = get_ident
         self._ident = get_ident()
@@ -223,7 +224,7 @@ class Runtime:
             elif kind is Hung:
                 self._hung(record)
         if not self.link.session:
-            # It had a `who`, which ended the session.
+            # The batch had a `who`, which ended the session.
             self._forget_events()
 
     def lost(self) -> None:
@@ -250,7 +251,7 @@ class Runtime:
         """Forget all connections at the start of a new session."""
         self._forget_events()
         if self.link.epoch != self._epoch_known:
-            # The new gateway sends their on_close but does not know inf and state.
+            # The new gateway sends their on_close but does not know their inf and state.
             self._epoch_known = self.link.epoch
             self._without_gateway.update(self.connections)
         self.connections.clear()
@@ -278,7 +279,7 @@ class Runtime:
         """Log what an async handler awaits, and cancel it: if that does not help, we are killed. (A
         plain handler that blocks keeps this from being read; faulthandler logs its stack.)"""
         if self._is_queued(hung.event):
-            # The gateway cannot know that: tell it that the event's time has not begun.
+            # The gateway cannot know that: tell it that the event has not been started.
             self.questions.drained(hung.con)
             return
         busy = [con for con in self.connections.values() if con._handling is not None]
@@ -293,7 +294,7 @@ class Runtime:
         self.cancel(hung.event)
 
     def _is_queued(self, seq: int) -> bool:
-        """Whether the handler of an event has not begun."""
+        """Whether the handler of an event has not been started."""
         waiting = (con._waiting for con in self.connections.values() if con._waiting)
         return any(event.seq == seq for events in (self.queue, *waiting) for event in events)
 
@@ -304,7 +305,7 @@ class Runtime:
             self.left_out(refused.why)
 
     def meet(self, con_id: int) -> Connection:
-        """The connection of that id, held by this worker from here on."""
+        """The connection with this id, held by this worker from now on."""
         con = self.connections.get(con_id)
         if con is None:
             con = self._without_gateway.pop(con_id, None) or self.connection(con_id)
@@ -313,14 +314,14 @@ class Runtime:
         return con
 
     def connection(self, con_id: int) -> Connection:
-        """The connection of that id, whichever worker serves it: one object for each id."""
+        """The connection with this id, whichever worker serves it: one object for each id."""
         con = self.connections.get(con_id) or self._known.get(con_id)
         if con is None:
             con = self._known[con_id] = Connection(self, con_id)
         return con
 
     def reached(self, con: int | str) -> Connection | RemoteConnection:
-        """The connection of that id or reference, at whichever gateway."""
+        """The connection with this id or reference, at whichever gateway."""
         if isinstance(con, int):
             return self.connection(con)
         node, _, number = con.rpartition("/")
@@ -415,7 +416,7 @@ class Runtime:
             self._discard(turn)
 
     def _overdue_error(self, event: Event, error: BaseException) -> BaseException:
-        """What to report for a handler: TimeoutError if we have cancelled it."""
+        """The exception to report for a handler: TimeoutError if we have cancelled it."""
         if event.seq not in self._overdue:
             return error
         self._overdue.discard(event.seq)
@@ -438,8 +439,8 @@ class Runtime:
         return bool(con._flags & CLOSING) and type(event) not in ALWAYS
 
     def has_handler(self, con: Connection, event: Event) -> bool:
-        """Whether handlers are told of such an event. The end of a request is none for them: they
-        would not know its beginning."""
+        """Whether handlers are told such an event. They are not told the end of a request, because
+        they have not been told its beginning."""
         return type(event) not in ENDS or con.kind != "http"
 
     def _call(self, event: Event, con: Connection) -> Any:
@@ -466,15 +467,15 @@ class Runtime:
             return function(event.message, con) if function is not None else None
         con._flags |= CLOSED
         if con.close_cause:
-            # It was handled before, but the gateway died before it had our ack.
+            # It was handled before, but the gateway died before our ack arrived.
             con.delivery = event.delivery + 1
         con.close_code, con.close_reason = event.code, event.reason
         con.close_cause = event.cause
         return function(con) if function is not None else None
 
     def _failed(self, turn: Turn, con: Connection, error: BaseException) -> bool:
-        """A handler raised: discard its commands and ack the event; or give that back, then True is
-        returned."""
+        """A handler raised: discard its commands and ack the event, or give the event back; returns
+        True if it was given back."""
         self.turn = None
         if type(error) is NotOursError:
             self.times.skipped()
@@ -483,7 +484,7 @@ class Runtime:
                 # It was detached before this event's turn came.
                 self.connections.pop(con.id, None)
             return True
-        # An exception that passes leaves the event unhandled; another worker gets it.
+        # An exception that passes leaves the event unhandled; another worker gets the event.
         self._failing = con
         try:
             self.escaped(name_of(turn.event), error)
@@ -513,7 +514,7 @@ class Runtime:
             con._flags |= CLOSING
             return [Respond(con.id, 500, FAILED_HEADERS, FAILED_BODY)]
         if type(event) is OnConnect and event.verdict:
-            # Also with on_exception = keep: without a verdict the client must not get in.
+            # Even with on_exception = keep: without a verdict the client must not be accepted.
             con._flags |= CLOSING
             return [Reject(con.id, 500)]
         if not self._keep and type(event) is not OnClose:
@@ -588,11 +589,11 @@ class Runtime:
     def _note_raised(self, what: str) -> None:
         self.times.raised(what)
         if what != "on_start":
-            # A batch would say that the worker has started.
+            # A batch would report that the worker has started.
             self.times.urgent()
 
     async def call_async(self, what: str, function: Callable[..., Any], *args: Any) -> bool:
-        """The same for a function that may be async."""
+        """Call a user's function outside an event, which may be async. False if it raised."""
         try:
             returned = function(*args)
             if hasattr(returned, "__await__"):
@@ -608,8 +609,8 @@ class Runtime:
 
     def command(self, record: Record, size: int = 0) -> None:
         """Put a command into the outbox it belongs to, or send it (see the module's docstring).
-        `size`: bytes of its data. Raises RuntimeError in a thread, and ValueError for one that
-        exceeds a batch, or makes those of its event exceed their limit."""
+        `size`: bytes of its data. Raises RuntimeError in a thread, and ValueError for a command
+        that exceeds a batch, or with which the commands of its event exceed their limit."""
         turn = self.turn
         if turn is None or self._get_ident() != self._ident:
             turn = self._current()
@@ -629,8 +630,8 @@ class Runtime:
             log.debug("there is no gateway; dropped: %s", type(record).__struct_config__.tag)
 
     def _cut(self, turn: Turn, size: int) -> None:
-        """Make a part of an event's commands where they do not fit into one batch. Raises
-        ValueError if one more of that size is too large, or too much."""
+        """Make a part of an event's commands if they do not fit into one batch. Raises ValueError
+        if one more command of this size is too large, or exceeds the limit of the event."""
         link = self.link
         if size > link.room:
             raise ValueError(self._too_large(size))
@@ -715,7 +716,7 @@ class Runtime:
         self.send_now()
 
     def _flush(self, turn: Turn) -> None:
-        """Let the commands of a handler so far leave; they are not undone any more."""
+        """Let the commands of a handler so far be sent; they cannot be undone any more."""
         if turn.seen:
             self._save(turn)
         turn.users = None
@@ -733,15 +734,15 @@ class Runtime:
         return sent
 
     def drained(self, con: Connection) -> Asked[bool]:
-        """Send the commands of the current handler so far, and ask when the connection's are
-        written."""
+        """Send the commands of the current handler so far, and ask when the output of a connection
+        is written."""
         turn = self._current()
         if turn is not None:
             self._flush(turn)
         return self.questions.drained(con.id)
 
     def joins(self, con: Connection, group: str, since: str | None) -> Asked[Joined]:
-        """Add a connection to a group from a position on, and ask what it was sent."""
+        """Add a connection to a group from a position on, and ask what the connection was sent."""
         turn = self._current()
 
         def ask() -> None:
@@ -795,8 +796,8 @@ class Runtime:
             turn.seen.append(con)
 
     def sets_user(self, con: Connection, user: str) -> None:
-        """Bind a connection to a user, or with "" to none. Raises RuntimeError where that could
-        overtake another worker."""
+        """Bind a connection to a user, or with "" to none. Raises RuntimeError if that could
+        overtake another worker's command."""
         turn = self._current()
         if not self._keeps_state(con, turn):
             raise RuntimeError(
@@ -807,7 +808,7 @@ class Runtime:
             raise RuntimeError(f"{con!r} is an HTTP request, which has no user")
         self.command(User(con.id, user), values.size(user))
         if turn is not None:
-            # Plain handlers share a turn: there may be something of an event before.
+            # Plain handlers share a turn: it may still hold changes of an earlier event.
             if turn.users is None or turn.users[0] is not turn.event:
                 turn.users = (turn.event, [])
             turn.users[1].append((con, con.user))
@@ -840,11 +841,11 @@ class Runtime:
     # --- the end ---
 
     def forked(self, end: Callable[[BaseException | None], object]) -> None:
-        """Prepare a fork of the worker's process: commands raise, and when a handler returns `end`
-        is called with its exception."""
+        """Prepare a fork of the worker's process: there commands raise, and when a handler returns,
+        `end` is called with its exception."""
         self._end_fork = end
-        # No thread has this number, and a link that is gone takes no acks; the worker checks both
-        # anyway, so that the hot path needs no check for forks.
+        # No thread has this number, and a lost link takes no acks; the worker checks both anyway,
+        # so that the hot path needs no check for forks.
         self._ident = -1
         self.link.abandon()
         self.queue.clear()
@@ -860,7 +861,7 @@ class Runtime:
 
     @property
     def is_draining(self) -> bool:
-        """Whether the gateway drains us, so that no new events come."""
+        """Whether the gateway drains this worker, so that no new events come."""
         return self.link.state is LinkState.DRAINING
 
     def bye(self) -> None:
@@ -891,13 +892,13 @@ def log_exception(what: str, error: BaseException) -> None:
     """Log the traceback of the user's code."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
-        # Our own frames above the user's.
+        # Our own frames come before the user's.
         trace = trace.tb_next
     log.error("%s raised", what, exc_info=(type(error), error, trace))
 
 
 def subject_of(con: Connection) -> Subject:
-    """What a line of the log about a connection says."""
+    """The subject of a log line about a connection."""
     return Subject(con.id, con.peer or without_secrets(con.target))
 
 

@@ -2,7 +2,8 @@
 
 Each function returns the value as a plain type that can be encoded, or raises TypeError or
 ValueError and says what is expected. Subclasses (Markup, SafeString, IntEnum, …) become their plain
-type. `what` names the argument. Values may come from a client, so messages quote little of them.
+type. `what` names the argument. Values may come from a client, so messages quote only a few
+characters.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ANSWER_LIMIT: Final = 32 * 1024
 LARGEST_ID: Final = 2**53 - 1
 
 LONGEST_TIME: Final = 1e9
-"""Seconds, about 30 years: the longest time that system timers take."""
+"""Seconds, about 30 years: the longest time that system timers support."""
 
 QUOTED: Final = 60
 """Characters of a value that an error message quotes."""

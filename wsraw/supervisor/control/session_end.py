@@ -58,7 +58,8 @@ if sys.platform == "win32":
 
     def watch(stop: Stop) -> None:
         """Call `stop(why, seconds)`, in other threads, when the run has to end: within this many
-        seconds, or None for the usual time. The latest `stop` is called, until the process ends."""
+        seconds, or None for the usual time. Only the `stop` of the last call is used, until the
+        process ends."""
         global _stop
         if _stop is None:
             threading.Thread(target=_serve, name="wsraw-session", daemon=True).start()

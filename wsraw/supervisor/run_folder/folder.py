@@ -73,11 +73,11 @@ class Folder:
     run of the same user removes it.
 
     The files are for other processes and later runs. This run has their content in memory, and
-    `restore` writes again what was removed, changed, or could not be written before.
+    `restore` writes files again that were removed or changed, or could not be written before.
     """
 
     def __init__(self, path: str, say: Callable[[Level, str], object]) -> None:
-        """`say` gets level and text of a line for the log."""
+        """`say` is called with the level and the text of a line for the log."""
         self._is_ours = not path
         self._say = say
         self._texts: dict[str, str] = {}
@@ -114,7 +114,7 @@ class Folder:
         return self
 
     def record(self) -> FolderRecord:
-        """What the program that takes our place is to know."""
+        """What the program that replaces us must know."""
         shield = self._shield if self._shield is not None else -1
         return FolderRecord(
             str(self.path), self._is_ours, self.lock, shield, self._texts, self._seen, self.epoch
@@ -206,7 +206,7 @@ class Folder:
 
     def restore(self) -> bool:
         """Write files that are missing, changed or new. True if any was missing or changed. Raises
-        FolderError; the content stays in memory."""
+        FolderError; the contents stay in memory."""
         missing = [name for name in self._texts if not self._is_intact(name)]
         is_lost = not self._holds_lock() or any(name in self._seen for name in missing)
         if not missing and not is_lost:
@@ -221,7 +221,7 @@ class Folder:
             fresh = self._open_lock()
             if not _take(fresh):
                 raise self._in_use(fresh)
-            # Under the same number, which children inherit.
+            # Under the same descriptor number, which children inherit.
             os.dup2(fresh, self.lock, inheritable=False)
             os.close(fresh)
             self._close_shield()
@@ -246,7 +246,7 @@ class Folder:
             return False
 
     def _holds_lock(self) -> bool:
-        """Whether the folder still has the locked file. On Windows it cannot be removed."""
+        """Whether the folder still has the locked file. On Windows that file cannot be removed."""
         try:
             return sys.platform == "win32" or os.path.samestat(
                 os.stat(self.path / "lock"), os.fstat(self.lock)
@@ -322,7 +322,7 @@ def base() -> Path:
         try:
             place = tempfile.gettempdir()
         except FileNotFoundError:
-            # Nothing is writable; creating the folder reports that.
+            # No such folder is writable; creating the folder reports that.
             place = "/tmp"
     return Path(place, f"wsraw-{user}")
 
@@ -386,7 +386,7 @@ def _make(path: Path, what: str) -> None:
 
 
 def write_secret(file: Path, text: str) -> None:
-    """Replace the file atomically. Raises OSError."""
+    """Replace a file atomically. Raises OSError."""
     fresh = file.with_name(f"{file.name}.new")
     fresh.unlink(missing_ok=True)
     descriptor = private.open_file(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -443,12 +443,12 @@ def has_supervisor(path: Path) -> bool:
 
 
 def _is_listening(address: str) -> bool:
-    """Whether somebody listens at that port of this machine."""
+    """Whether a process listens on that port of this machine."""
     host, port = split_host_port(address) or ("", None)
     if port is None:
         return False
     try:
-        # On Windows it takes 2 s to be refused.
+        # On Windows, a refusal takes 2 s.
         socket.create_connection((host, port), REFUSED_WITHIN).close()
     except TimeoutError:
         return True  # Its queue is full.
@@ -481,7 +481,7 @@ def clear_leftovers() -> None:
         try:
             lock = os.open(path / "lock", os.O_RDWR)
         except OSError:
-            # Without a lock it may belong to a run that is starting.
+            # A folder without a lock may belong to a run that is starting.
             continue
         is_unused = _take(lock)
         # Windows does not remove open files.

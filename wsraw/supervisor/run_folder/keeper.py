@@ -1,8 +1,8 @@
 """I/O. Keeps the run folder complete while the run is up.
 
 Cleaners of /tmp remove old files, disks fill up, file systems turn read-only. The run continues:
-its state is in memory, missing files are written again, and what cannot be written is logged.
-Sockets that the folder does not take are made in a spare folder.
+its state is in memory, missing files are written again, and failures to write are logged. Sockets
+that cannot be made in the folder are made in a spare one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Keeper:
         """The token of workers that are started by hand."""
         self._log = log
         self._trouble: dict[Folder | Control, str] = {}
-        """What was wrong with each at the last check."""
+        """Problem of each at the last check."""
 
     @property
     def spare(self) -> Folder | None:
@@ -47,7 +47,7 @@ class Keeper:
         return self._spare
 
     def go_on(self, spare: Folder | None, endpoint: str) -> None:
-        """Instead of `begin`, after the program before us: the files are there."""
+        """Instead of `begin`, after the program before us: the files exist already."""
         self._spare = spare
         if endpoint:
             self.linked(endpoint)
@@ -70,7 +70,7 @@ class Keeper:
     # --- checks ---
 
     def keep(self) -> None:
-        """Write again what is missing, as far as possible."""
+        """Write missing files again, as far as possible."""
         for folder in self._folders():
             self._restore(folder)
         file = _identity(self._control.endpoint)
@@ -106,7 +106,7 @@ class Keeper:
             self._restore(folder)
 
     def _tell(self, what: Folder | Control, trouble: str, over: str) -> None:
-        """Log a trouble once, although each check finds it, and its end."""
+        """Log a problem once, although each check finds it, and its end."""
         before, self._trouble[what] = self._trouble.get(what, ""), trouble
         if trouble and trouble != before:
             self._log.say("error", trouble)
@@ -126,7 +126,7 @@ class Keeper:
         self._is_relinking = False
 
     def expected_link(self) -> str:
-        """Where the next gateway will listen."""
+        """The endpoint where the next gateway will listen."""
         return self._fixed_link or place.endpoint(self.place().path)
 
     def is_link_gone(self) -> bool:
@@ -135,12 +135,12 @@ class Keeper:
         return file is None or file != self._link_file
 
     def begin_relinking(self) -> bool:
-        """Whether the gateway is to be told that the file is gone: it is, and it was not told."""
+        """Whether the gateway must be told that the file is gone, and was not told yet."""
         before, self._is_relinking = self._is_relinking, self._is_relinking or self.is_link_gone()
         return self._is_relinking and not before
 
     def place(self) -> Folder:
-        """A folder that takes sockets, where a gateway is to bind that of its link."""
+        """A folder that takes sockets, where a gateway can bind its link's socket."""
         if self._home.takes_sockets():
             return self._home
         if self._spare is None or not self._spare.takes_sockets():
@@ -156,7 +156,7 @@ class Keeper:
         return self._spare
 
     def close(self) -> list[Path]:
-        """Remove everything but dead letters; returns the files of those."""
+        """Remove everything except dead letters; return the files of those."""
         return [kept for folder in self._folders() if (kept := folder.close()) is not None]
 
 

@@ -1,9 +1,9 @@
-"""I/O. The files of unix sockets that clients connect to, which cleaners of /tmp and mistaken
-people remove.
+"""I/O. The files of unix sockets that clients connect to: cleaners of /tmp, or people by mistake,
+may remove them.
 
-A file of a socket is only a name: without it nobody finds the socket, which goes on listening, and
-who is connected notices nothing. A socket cannot be given a new name, but its name can be given a
-second one (a hard link) in the run folder, and the first one is made again from that.
+The file of a socket is only its name: without it no new client finds the socket, which still
+listens, and connected clients notice nothing. A socket cannot get a new name, but its file can have
+a second name (a hard link) in the run folder, from which the first one is made again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from wsraw.runtime.log.line import Level
 from wsraw.runtime.printable import os_error
 
 PATTERN: Final = "listener-*.sock"
-"""Second names in the run folder."""
+"""Pattern of the second names in the run folder."""
 
 NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
-"""There can be no second name: another file system, or one without hard links."""
+"""Errors that mean that there can be no second name: another file system, or one without hard
+links."""
 
 
 class SocketFiles:
@@ -33,12 +34,12 @@ class SocketFiles:
     def __init__(self, say: Callable[[Level, str], object]) -> None:
         self._say = say
         self._trouble: dict[str, str] = {}
-        """What was said about a listener whose file is not its own, by path."""
+        """Problems that were logged about listeners whose file is not their own, by path."""
         self._why: dict[str, str] = {}
         """Why a listener has no second name, by path."""
 
     def look(self, bound: Iterable[tuple[socket.socket, Listen]], folder: Path) -> None:
-        """Look at each listener, and keep second names in that folder."""
+        """Check each listener, and keep second names in that folder."""
         for sock, listen in bound:
             kept = folder / _name(listen.path)
             if listening.is_intact(sock, listen):
@@ -54,7 +55,7 @@ class SocketFiles:
             return
         self._why.pop(path, None)
         try:
-            # Of a run that was killed.
+            # The file belongs to a run that was killed.
             kept.unlink(missing_ok=True)
             os.link(path, kept, follow_symlinks=False)
         except (OSError, NotImplementedError) as error:
@@ -86,15 +87,15 @@ class SocketFiles:
         self._say("warning", f"the socket file of {listen.name} was removed; it is restored")
 
     def _tell(self, listen: Listen, text: str) -> None:
-        """Once, although each look finds it."""
+        """Log a problem once, although each check finds it."""
         if self._trouble.get(listen.path) != text:
             self._trouble[listen.path] = text
             self._say("error", f"the socket file of {listen.name} {text}")
 
 
 def adopted(sock: socket.socket, listen: Listen, folder: Path) -> socket.socket:
-    """A listener that the program before us has bound, as if we had. It is known by its second
-    name, as somebody may have taken the first."""
+    """Take over a listener that the program before us has bound. It is known by its second name,
+    because the first may now belong to another socket."""
     kept = folder / _name(listen.path)
     return listening.of_file(sock, str(kept) if os.path.lexists(kept) else listen.path)
 
@@ -105,12 +106,12 @@ def remove(folder: Path) -> None:
         try:
             kept.unlink()
         except OSError:
-            # Gone, or nobody may write there any more: nothing depends on it.
+            # The folder is gone, or not writable any more: nothing depends on the file.
             pass
 
 
 def _name(path: str) -> str:
-    # Here, as it loads OpenSSL.
+    # Imported here, because it loads OpenSSL.
     import hashlib
 
     return PATTERN.replace("*", hashlib.sha256(os.fsencode(path)).hexdigest()[:12])

@@ -12,18 +12,18 @@ from wsraw.config.programs import KEPT, LOADED, Program
 from wsraw.supervisor.decisions.versions import Version
 
 FOLDER: Final = "versions"
-"""In the run folder: a folder for each version, by its number."""
+"""Name in the run folder; it has a folder for each version, by its number."""
 
 
 class VersionFolders:
-    """Where workers keep their versions, and load them from."""
+    """The folders in which workers keep their versions, and from which they load them."""
 
     def __init__(self, run_folder: Path, kept: Collection[int] = ()) -> None:
         self._folder = run_folder / FOLDER
         self.keep(kept)
 
     def variable(self, version: Version, program: Program) -> str:
-        """What a worker of this program is told about its version; "" if it keeps none."""
+        """What a worker of this program is told about its version; "" if the worker keeps none."""
         if program.file is None:
             return ""
         folder = str(self._place(version.number, program))
@@ -41,11 +41,11 @@ class VersionFolders:
         return ""
 
     def forget(self, number: int, program: Program) -> None:
-        """Remove what was kept of that version of a program. Raises nothing."""
+        """Remove the kept files of that version of a program. Never raises."""
         shutil.rmtree(self._place(number, program), ignore_errors=True)
 
     def keep(self, numbers: Collection[int]) -> None:
-        """Remove all other versions. Raises nothing: at most they take room."""
+        """Remove all other versions. Never raises: at worst, they take space."""
         wanted = {str(number) for number in numbers}
         try:
             found = os.listdir(self._folder)
@@ -56,7 +56,7 @@ class VersionFolders:
                 shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def _place(self, number: int, program: Program) -> Path:
-        # A name of its own for each file: two may be in one pool, and share modules.
+        # Each handlers file has a folder of its own: two may be in one pool, and share modules.
         assert program.file is not None
         name = program.file.encode(errors="surrogateescape").hex()[-120:]
         return self._folder / str(number) / name

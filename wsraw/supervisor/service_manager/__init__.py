@@ -1,1 +1,2 @@
-"""I/O. What a service manager such as systemd passes to a run, and what it wants to know of it."""
+"""I/O. What a service manager such as systemd passes to a run, and what it is told about the
+run."""

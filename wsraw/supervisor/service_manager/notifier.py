@@ -1,4 +1,5 @@
-"""I/O. Tell the service manager how the run is, as in sd_notify(3): one datagram a message."""
+"""I/O. Report the state of the run to the service manager, as in sd_notify(3): one datagram per
+message."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from typing import Final
 from wsraw.runtime.log.line import Level
 
 EXTENSION: Final = 15.0
-"""Seconds that a start or a stop may take from now on; asked for again each second. The run has
+"""Seconds by which a start or a stop may be extended; requested again each second. The run has
 deadlines of its own (start_timeout, stop_timeout), and `wsraw drain` has none."""
 
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class ServiceState(Enum):
-    """What the run does, in the words of the protocol."""
+    """States of the run, in the words of the protocol."""
 
     STARTING = ""
     READY = "READY=1"
@@ -28,17 +29,17 @@ class ServiceState(Enum):
 
 
 class Notifier:
-    """Sends to the socket that the variables name, which are removed from `environ`: programs of
-    handlers must not speak for the run. Does nothing if there is none."""
+    """Sends to the socket that the variables name; these are removed from `environ`, because
+    programs of handlers must not report for the run. Does nothing if there is none."""
 
     def __init__(
         self, environ: MutableMapping[str, str], say: Callable[[Level, str], object]
     ) -> None:
-        """`say` gets level and text of a line for the log."""
+        """`say` is called with the level and the text of a line for the log."""
         path, usec, pid = (environ.pop(name, "") for name in VARIABLES)
         # A leading @ means an abstract socket.
         self.variables: dict[str, str] = {}
-        """The same for the program that takes our place."""
+        """The variables for the program that replaces us."""
         if path:
             self.variables["NOTIFY_SOCKET"] = path
         if usec:
@@ -48,19 +49,20 @@ class Notifier:
             self._address = ""
         is_watched = self._address and usec.isdigit() and pid in ("", str(os.getpid()))
         self.watchdog_interval = int(usec) / 1e6 / 2 if is_watched else 0.0
-        """Seconds between two calls of `keep_alive`; 0: nobody waits for them."""
+        """Seconds between two calls of `keep_alive`; 0: the service manager does not expect any."""
         self._say = say
         self._has_complained = False
         self._state = ServiceState.STARTING
         self._status = ""
 
     def enter(self, state: ServiceState) -> None:
-        """The run has entered that state. What cannot be sent is sent by the next call."""
+        """The run has entered that state. A message that cannot be sent is sent by the next
+        call."""
         if state is self._state:
             return
         lines = [state.value]
         if state is ServiceState.RELOADING:
-            # Type=notify-reload tells by the time which reload this is.
+            # With Type=notify-reload, the time identifies the reload.
             lines.append(f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         if self._send(*lines):
             self._state = state
@@ -76,11 +78,11 @@ class Notifier:
             self._status = text
 
     def keep_alive(self) -> None:
-        """Say that the supervisor's loop runs."""
+        """Report that the supervisor's loop runs."""
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> bool:
-        """False if the same must be sent again later."""
+        """Send a message. False if it must be sent again later."""
         if not self._address:
             return True
         try:

@@ -15,14 +15,15 @@ VARIABLES: Final = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDI
 
 
 class PassedSocketError(Exception):
-    """A passed socket cannot be used, or is not; the text says what to do."""
+    """A passed socket cannot be used, or is missing; the text says what to do."""
 
 
 class PassedSockets:
-    """The sockets that the variables name, which are removed from `environ`; and others that were
-    inherited, by their numbers.
+    """The sockets that the variables name, which are removed from `environ`; also other inherited
+    sockets, by their numbers.
 
-    Must be made before the process opens files of its own: what is inherited is told by its number.
+    Must be made before the process opens files of its own, because inherited sockets are recognized
+    by their numbers.
     """
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
@@ -30,18 +31,18 @@ class PassedSockets:
         self.numbers: list[int] = []
         self.names: dict[int, str] = {}
         if sys.platform == "win32" or not count.isdigit() or pid != str(os.getpid()):
-            # Windows passes none, and these may be for the process that started us.
+            # Windows passes none, and these variables may be for the process that started us.
             return
         self.numbers = list(range(FIRST_PASSED, FIRST_PASSED + int(count)))
         self.names = dict(zip(self.numbers, names.split(":"), strict=False)) if names else {}
         for number in self.numbers:
-            # Workers, and programs of handlers, get none of them.
+            # Workers, and programs of handlers, must not inherit them.
             os.set_inheritable(number, False)
 
     def assign(self, listens: Sequence[Listen]) -> dict[str, socket.socket]:
-        """The socket of each listener that has a passed one, by its name: those that say `fd:`, and
-        those of the same address. Raises PassedSocketError, also if a passed one is left over: the
-        service manager has opened it, and clients would wait for ever."""
+        """By name, the passed socket of each listener that has one: listeners with `fd:`, and
+        listeners of the same address. Raises PassedSocketError, also if a passed socket is left
+        over: the service manager has opened it, and clients would wait for ever."""
         found: dict[str, socket.socket] = {}
         free: dict[int, socket.socket] = {}
         try:
@@ -94,7 +95,7 @@ class PassedSockets:
         if sys.platform == "win32":
             raise PassedSocketError(f"{what}: Windows passes no sockets; give HOST:PORT")
         try:
-            # What was opened by this process is not inheritable.
+            # Files that this process has opened are not inheritable.
             if number not in self.numbers and not os.get_inheritable(number):
                 raise OSError
             sock = adopt(str(number))
@@ -110,7 +111,7 @@ class PassedSockets:
                 "give ListenStream= and Accept=no"
             )
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            # Connections inherit the options.
+            # Connections inherit these options.
             tune(sock)
         return sock
 
@@ -138,6 +139,6 @@ def _is_same(listen: Listen, sock: socket.socket) -> bool:
             listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError):
-        # `bind` says what is wrong.
+        # `bind` reports the problem.
         return False
     return bool(found[0][4][:2] == own[:2])

@@ -1,1 +1,1 @@
-"""How a handlers file is found, loaded and checked."""
+"""Finding, loading and checking a handlers file."""

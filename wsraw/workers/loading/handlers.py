@@ -46,14 +46,14 @@ OTHER_NAMES: Final = {
 """Names of these functions in other frameworks."""
 
 LIKENESS: Final = 0.84
-"""difflib ratio from which a name is taken for a misspelled one of ours."""
+"""difflib ratio from which a name counts as a misspelling of ours."""
 
 
 class LoadError(Exception):
     """A handlers file does not load. The text is for the user: a sentence or a traceback.
 
-    For the log a traceback is also apart from what it means: `traceback`, and `summary` in a line,
-    with advice if there is any.
+    For the log, the parts of a text with a traceback are also separate: `traceback`, and `summary`
+    in one line, with advice if there is any.
     """
 
     def __init__(self, text: str, traceback: str = "", summary: str = "") -> None:
@@ -63,7 +63,7 @@ class LoadError(Exception):
 
 
 ASK_AGAIN: Final = 1.0
-"""Seconds until a worker asks again for the turn to call a timer, after it had no gateway."""
+"""Seconds after which a worker without a gateway asks again for the turn to call a timer."""
 
 
 class IntervalTimer:
@@ -74,24 +74,25 @@ class IntervalTimer:
         self.seconds = seconds
         self.function = function
         self.name = name
-        """By which the gateway knows it, if one worker of the pool calls it at a time."""
+        """The name under which the gateway knows the timer, if one worker of the pool calls it at a
+        time."""
         self.is_async = is_async(function)
         self.when = 0.0
-        """When it is due, once it is started; for one with a name, when to ask the gateway."""
+        """When the timer is due, once it is started; if it has a name, when to ask the gateway."""
         self.is_ours = False
-        """The gateway has said that it is this worker's turn."""
+        """The gateway has given this worker the turn."""
 
     def start(self, now: float) -> None:
         self.when = now if self.name else now + self.seconds
 
     def advance(self, now: float) -> None:
-        """Set the next call."""
-        # Asking again also tells that this call is over.
+        """Asking again also reports that this call is over."""
+        # Asking again also reports that this call is over.
         self.when = now if self.name else max(self.when + self.seconds, now)
         self.is_ours = False
 
     def told(self, wait: float | None, now: float) -> None:
-        """The gateway has answered: call it now (0), or ask again after so many seconds."""
+        """The gateway has answered: call it now (0), or ask again after this many seconds."""
         self.is_ours = wait == 0
         self.when = now + (ASK_AGAIN if wait is None else wait)
 
@@ -119,8 +120,8 @@ _YIELDS_OR_AWAITS: Final = 0x20 | 0x80 | 0x100 | 0x200
 
 
 def _is_plain(function: object) -> bool:
-    """Whether it is a `def` that nothing was done to. The module inspect, which knows all others,
-    takes a megabyte."""
+    """Whether a function is a plain `def` without any wrapper. The module inspect, which recognizes
+    all others, takes a megabyte."""
     return (
         type(function) is FunctionType
         and not vars(function)
@@ -168,7 +169,7 @@ def every(seconds: float, *, once: bool = False) -> Callable[[F], F]:
 
 
 def _timer_name(function: Callable[[], Any]) -> str:
-    """The same in all workers, whatever name the module has in each."""
+    """The name of a timer, which is the same in all workers, whatever name the module has there."""
     name: str = getattr(function, "__qualname__", type(function).__qualname__)
     return name[:GROUP_LIMIT]
 
@@ -183,7 +184,7 @@ def start_timers(now: float) -> list[IntervalTimer]:
 
 
 def offer(timers: list[IntervalTimer]) -> None:
-    """Begin with these timers; the file that loads, or on_start, may add others."""
+    """Begin with these timers; the file, while it loads, or on_start may add others."""
     global _timers, _is_too_late
     _timers, _is_too_late = list(timers), False
 
@@ -213,7 +214,7 @@ class Handlers:
 
     @property
     def asked_events(self) -> list[str]:
-        """Names of the events that come only to those who ask for them."""
+        """Names of the events that a worker gets only if it asks for them."""
         return [name for name in ("on_join", "on_leave") if getattr(self, name) is not None]
 
     @property
@@ -223,7 +224,7 @@ class Handlers:
 
     @property
     def names(self) -> list[str]:
-        """Names of the functions that there are."""
+        """Names of the existing functions."""
         return [name for name in SIGNATURES if getattr(self, name) is not None]
 
 
@@ -250,7 +251,7 @@ def slips(handlers: Handlers) -> list[str]:
     }
     if not others:
         return []
-    # Here, as few need it and all would wait for it.
+    # Imported here, because few need it and all would wait for it.
     from difflib import get_close_matches
 
     found = []
@@ -283,7 +284,7 @@ def check_arity(function: Handler, name: str, args: tuple[str, ...]) -> None:
 
 
 def _takes(function: Any, count: int) -> bool:
-    """Whether a plain function takes so many arguments, and no others."""
+    """Whether a plain function takes exactly this many arguments."""
     code = function.__code__
     takes_more = code.co_kwonlyargcount or code.co_flags & _TAKES_MORE
     return code.co_argcount == count and not takes_more
@@ -316,13 +317,13 @@ def load(file: str | None) -> Handlers:
         raise LoadError(f"there is no handlers file {file}")
     place = programs.place(path, source.is_file)
     if not place.module and path.stem in sys.stdlib_module_names:
-        # A json.py that imports json means Python's.
+        # In a json.py, `import json` means Python's.
         with suppress(Exception):
             importlib.import_module(path.stem)
     sys.path.insert(0, str(place.folder))
     try:
         if not source.is_kept(str(path)) and not path.read_bytes().strip():
-            # It may be half written, and would load as no handlers.
+            # The file may be half written, and would load without any handlers.
             raise LoadError(f"{file} is empty: is it the right file, has it been written whole?")
         if place.module:
             module = _run_in_package(path, place.module)
@@ -340,8 +341,8 @@ def load(file: str | None) -> Handlers:
 
 def _run_in_package(path: Path, name: str) -> ModuleType:
     """Run a file that is in a package, so that its relative imports work."""
-    # For those that import their neighbours as a script does; last, or a neighbour called logging
-    # would hide Python's.
+    # For files that import their neighbours like a script; last in the path, because otherwise a
+    # neighbour named logging would hide Python's.
     sys.path.append(str(path.parent))
     sys.modules.pop(name, None)
     parent, _, own = name.rpartition(".")
@@ -368,7 +369,8 @@ def _run(name: str, path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Before it runs, because dataclasses, pickle and typing look up their module by name.
+    # Registered before it runs, because dataclasses, pickle and typing look up their module by
+    # name.
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
@@ -394,8 +396,8 @@ def _hint(error: BaseException, path: Path) -> str:
 
 
 def _module_name(path: Path) -> str:
-    """The file's own name, by which spawned processes of multiprocessing find it, unless it would
-    hide another module, as json.py would."""
+    """The name of the file, by which spawned processes of multiprocessing find it, unless that
+    would hide another module, as json.py would."""
     name = path.stem
     if name in sys.modules or name in sys.stdlib_module_names or "." in name:
         return "wsraw_handlers_" + "".join(c if c.isalnum() else "_" for c in name)
@@ -403,7 +405,7 @@ def _module_name(path: Path) -> str:
 
 
 def _traceback(error: BaseException, folder: PurePath) -> str:
-    """The traceback from the first of the user's files on."""
+    """The traceback, beginning at the first of the user's files."""
     own: TracebackType | None = error.__traceback__
     while own is not None and not _is_in(own.tb_frame.f_code.co_filename, folder):
         own = own.tb_next

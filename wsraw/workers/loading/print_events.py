@@ -1,6 +1,6 @@
 """The handlers of a run without a handlers file: they print every event.
 
-The handshake is printed without what may be secret: the query, and headers that log a client in.
+The handshake is printed without parts that may be secret: the query, and headers with credentials.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from wsraw.runtime.printable import printable, without_secrets
 from wsraw.workers.connection import Connection
 
 _SECRET: Final = re.compile("auth|cookie|key|secret|session|token", re.IGNORECASE)
-"""In names of headers."""
+"""Matches names of headers that may hold secrets."""
 
 
 def on_connect(inf: dict[str, str], con: Connection) -> None:

@@ -43,8 +43,8 @@ class Loader(SourceFileLoader):
 
 
 def install(keeper: SourceKeeper | None = None, version: KeptVersion | None = None) -> None:
-    """Load all modules of this process in this way, however they are imported. `keeper` keeps them;
-    those of `version` are loaded from there."""
+    """Load all modules of this process in this way, however they are imported. `keeper` keeps their
+    sources; modules of `version` are loaded from there."""
     global _keeper, _version
     _keeper, _version = keeper, version
     if version is not None:
@@ -52,7 +52,7 @@ def install(keeper: SourceKeeper | None = None, version: KeptVersion | None = No
     usual = SourceFileLoader.get_code
 
     def get_code(loader: SourceFileLoader, fullname: str) -> CodeType | None:
-        # Derived loaders may compile in their own way.
+        # Derived loaders may compile in a different way.
         if type(loader) is SourceFileLoader and not _is_installed(loader.path):
             return Loader(fullname, loader.path).get_code(fullname)
         return usual(loader, fullname)
@@ -61,12 +61,12 @@ def install(keeper: SourceKeeper | None = None, version: KeptVersion | None = No
 
 
 def is_file(path: str) -> bool:
-    """Whether there is such a file, on disk or in the version that is loaded."""
+    """Whether a file exists, on disk or in the version that is loaded."""
     return is_kept(path) or os.path.isfile(path)
 
 
 def is_kept(path: str) -> bool:
-    """Whether it is loaded from a version that was kept."""
+    """Whether a file is loaded from a kept version."""
     return _version is not None and path in _version
 
 

@@ -1,10 +1,10 @@
 """I/O. The sources of the handlers, kept as they were loaded, so that they can be loaded again.
 
 `wsraw rollback`, and a worker that starts while a new version is on trial, load a version that is
-not on disk any more. So each worker of a run keeps what it loads of the user's project in a folder
-of its version: a file for each module, and an index of one JSON object a line. Workers of a version
-may write side by side; the first one to load a module decides. Installed packages and data files
-are not kept.
+not on disk any more. So each worker of a run keeps the sources that it loads from the user's
+project, in a folder of its version: a file for each module, and an index of one JSON object a line.
+Workers of a version may write side by side; the first one to load a module decides. Installed
+packages and data files are not kept.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 INDEX: Final = "index.jsonl"
 
 MOST_KEPT: Final = 64 * 1024 * 1024
-"""Bytes of sources that a worker keeps; of a larger project no version can be loaded again."""
+"""Bytes of sources that a worker keeps; a version of a larger project cannot be loaded again."""
 
 
 NOT_KEPT: Final = "`wsraw rollback` cannot come back to this version: %s"
@@ -43,7 +43,7 @@ class KeptModule(NamedTuple):
 
     name: str
     path: str
-    """Where it was, as in its `__file__`."""
+    """The original path, as in `__file__`."""
     is_package: bool
     file: str
     """The name of its file in the folder."""
@@ -57,14 +57,15 @@ def read_index(folder: str) -> list[KeptModule]:
             try:
                 kept = KeptModule(**json.loads(line))
             except (ValueError, TypeError):
-                # A worker was killed while it wrote.
+                # A worker was killed while it wrote this line.
                 continue
             found.setdefault(kept.path, kept)
     return list(found.values())
 
 
 class SourceKeeper:
-    """Keeps what this worker loads. A disk that fails costs the way back, and not the worker."""
+    """Keeps the sources that this worker loads. If the disk fails, a rollback becomes impossible,
+    but the worker continues."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -85,7 +86,7 @@ class SourceKeeper:
             self.why = error.strerror or str(error)
 
     def keep(self, name: str, path: str, source: bytes, *, is_package: bool) -> None:
-        """Keep the source of a module. Raises nothing."""
+        """Keep the source of a module. Never raises."""
         self._left -= len(source)
         if self.why or path in self._known:
             return
@@ -103,8 +104,9 @@ class SourceKeeper:
             self._fail(error.strerror or str(error))
 
     def _fail(self, why: str) -> None:
-        """Not everything is kept. After the handlers are loaded, the version must not be loaded
-        without what a handler has imported since: part of it would come from disk."""
+        """Not everything could be kept. Once the handlers are loaded, the version must not be
+        loaded again without modules that a handler has imported later: a part would come from
+        disk."""
         self.why = why
         if self._is_loaded:
             log.warning(NOT_KEPT, why)
@@ -112,7 +114,7 @@ class SourceKeeper:
                 os.unlink(os.path.join(self._folder, programs.LOADED))
 
     def loaded(self) -> None:
-        """The handlers are loaded: what is kept by now is enough. Raises nothing."""
+        """The handlers are loaded: the sources kept so far are enough. Never raises."""
         if not self.why:
             try:
                 self._append(programs.LOADED, b"")
@@ -123,8 +125,8 @@ class SourceKeeper:
             log.warning(NOT_KEPT, self.why)
 
     def _new_file(self) -> tuple[str, int]:
-        """The name and a descriptor of a file that nobody has. A process before this one may have
-        had its id. Raises OSError."""
+        """The name and a descriptor of a new file. An earlier process may have had our pid. Raises
+        OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         while True:
             self._count += 1
@@ -145,10 +147,8 @@ class SourceKeeper:
 
 
 class KeptVersion:
-    """A version that was kept: modules are loaded from it, wherever their files are now.
-
-    Modules that were not loaded before are loaded from disk. Raises OSError.
-    """
+    """A kept version: its modules are loaded from it, wherever their files are now. Other modules
+    are loaded from disk. Raises OSError."""
 
     def __init__(self, folder: str) -> None:
         modules = read_index(folder)
@@ -168,21 +168,21 @@ class KeptVersion:
             return None
         with open(os.path.join(self._folder, kept.file), "rb") as file:
             source = file.read()
-        # Tracebacks show lines of what runs, and not of what is on disk.
+        # Tracebacks must show lines of the running code, not of the files on disk.
         lines = importlib.util.decode_source(source).splitlines(keepends=True)
         linecache.cache[path] = (len(source), None, lines, path)
         return source
 
     def install(self, loader: Callable[[str, str], Loader]) -> None:
-        """Find its modules first, also those whose files are gone. `loader` makes one from the name
-        of a module and its path."""
+        """Search for modules in the version first, even if their files are gone. `loader` makes a
+        loader from the name of a module and its path."""
         self._loader = loader
         sys.meta_path.insert(0, self)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """As importlib's finders do."""
+        """Like importlib's finders."""
         kept = self._by_name.get(name)
         if self._loader is None:
             return None
@@ -198,7 +198,7 @@ class KeptVersion:
 
     def _namespace(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """A package without a file of its own, of which modules were kept. Its folder may be gone,
-        or may have such a file by now."""
+        or may have such a file now."""
         folders = self._namespaces.get(name)
         if folders is None:
             return None
@@ -206,7 +206,7 @@ class KeptVersion:
         others: list[str] = []
         if found is not None and found.origin is not None:
             if os.path.dirname(found.origin) not in folders:
-                # Not what was kept: a package of another kind, say.
+                # It is not the kept one: for example, a package of another kind.
                 return None
         elif found is not None:
             others = [*(found.submodule_search_locations or ())]
@@ -216,7 +216,7 @@ class KeptVersion:
 
 
 def _namespaces(modules: Mapping[str, KeptModule]) -> dict[str, list[str]]:
-    """The packages that have no file among these modules, and their folders."""
+    """The packages without a file among these modules, and their folders."""
     found: dict[str, list[str]] = {}
     for name, kept in modules.items():
         folder = os.path.dirname(kept.path) if kept.is_package else kept.path

@@ -1,1 +1,1 @@
-"""The log and the output of a worker."""
+"""The log, the output and the statistics of a worker."""

@@ -1,8 +1,8 @@
 """I/O. What handlers log: in a worker process the root logger sends it to the log of the run.
 
-A handler's own configuration wins. `logging.basicConfig` does nothing where the root logger has a
-handler; here it replaces ours, unless it only sets a level. `dictConfig` and `fileConfig` replace
-it by themselves. What an own handler prints to stderr or stdout is not logged twice.
+The configuration of a handlers file wins. `logging.basicConfig` does nothing where the root logger
+has a handler; here it replaces ours, unless it only sets a level. `dictConfig` and `fileConfig`
+replace it by themselves. What an own handler prints to stderr or stdout is not logged twice.
 
 A worker inside another program (embedded_asyncio.py) calls none of this.
 """
@@ -22,10 +22,10 @@ SOURCE: Final = "worker"
 
 
 class RootHandler(logging.StreamHandler[Any]):
-    """Logs what no other handler prints."""
+    """Logs records that no other handler prints."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log it, unless a handler on its way prints it."""
+        """Log a record, unless a handler on its way prints it."""
         logger: logging.Logger | None = logging.getLogger(record.name)
         while logger is not None:
             for handler in logger.handlers:
@@ -36,10 +36,8 @@ class RootHandler(logging.StreamHandler[Any]):
 
 
 def begin(level: str, form: str) -> ToSupervisor | ToReader:
-    """Set up the root logger and that of wsraw; returns what formats their records.
-
-    A child of a supervisor has the latter already (child.py).
-    """
+    """Set up the root logger and wsraw's logger; return the formatter of their records. In a child
+    of a supervisor, the latter is already set up (child.py)."""
     ours = logging.getLogger("wsraw")
     formatter: ToSupervisor | ToReader
     if ours.handlers:

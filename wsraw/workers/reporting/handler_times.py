@@ -1,9 +1,10 @@
-"""Sans-I/O. How long handlers take, and how often they raise: what a worker tells in `stats`.
+"""Sans-I/O. How long handlers take, and how often they raise: the figures that a worker reports in
+`stats`.
 
-Most calls are those of on_message, and quick. So they are counted in bulk where a shell can do
-that, and one by one only if they take longer than QUICK.
+Most calls are short ones of on_message. So these are counted in bulk where a shell can do that, and
+one by one only if they take longer than QUICK.
 
-The clock is that of the caller, in seconds.
+The caller provides the clock, in seconds.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from wsraw.link.records import (
 )
 
 QUICK: Final = HANDLER_BOUNDS[0]
-"""Seconds. Calls that take no longer are all in the first bucket of the histogram."""
+"""Seconds. Calls up to this are all in the first bucket of the histogram."""
 
 HURRY: Final = 0.05
-"""Seconds between two `stats` while handlers raise. New handlers on trial that raise are to be
-noticed before they have cost many clients."""
+"""Seconds between two `stats` while handlers raise. New handlers on trial that raise must be
+noticed before they have affected many clients."""
 
 NAMES: Final[dict[type, str]] = {
     OnConnect: "on_connect",
@@ -43,11 +44,11 @@ NAMES: Final[dict[type, str]] = {
     OnJoin: "on_join",
     OnLeave: "on_leave",
 }
-"""Handlers by the events that they are for."""
+"""Names of handlers by the types of their events."""
 
 
 class _Figures:
-    """Calls of one handler that the gateway has not been told of."""
+    """Calls of one handler that were not reported to the gateway yet."""
 
     __slots__ = ("calls", "exceptions", "seconds", "slower")
 
@@ -71,15 +72,15 @@ class HandlerTimes:
     """Counts calls, and makes `stats` of them."""
 
     def __init__(self, events: Collection[str] = tuple(NAMES.values())) -> None:
-        """`events`: names of the handlers of events that there are."""
+        """`events`: names of the existing event handlers."""
         self.due_at = math.inf
-        """When `stats` are to be sent; infinity: there is nothing new."""
+        """When `stats` must be sent; infinity: there is nothing new."""
         self._hurried_at = -math.inf
-        """When some were due last because a handler had raised."""
+        """When `stats` were last due because a handler had raised."""
         self.clock: Callable[[], float] = float
-        """That of the shell, for those who have none."""
+        """The clock of the shell, for callers without one."""
         self.urgent: Callable[[], object] = lambda: None
-        """Called when a handler has raised: the gateway is to be told soon."""
+        """Called when a handler has raised: the gateway must be told soon."""
         self.every = STATS_EVERY
         """Seconds between two `stats`, as the gateway wants them."""
         self._handlers = {name: _Figures() for name in HANDLERS}
@@ -93,24 +94,23 @@ class HandlerTimes:
     # --- a shell that counts in bulk ---
 
     def slow_message(self, seconds: float) -> None:
-        """Note one of the events that the next `handled` is about: a message that took longer than
-        QUICK."""
+        """Note a message that took longer than QUICK, among the events of the next `handled`."""
         self._slow += 1
         self._messages.count_slow(seconds)
 
     def other(self, kind: type, seconds: float) -> None:
-        """Count one of the events that the next `handled` is about, which is not a message."""
+        """Count an event that is not a message, among the events of the next `handled`."""
         self._others += 1
         self._others_took += seconds
         self.called(NAMES[kind], seconds)
 
     def skipped(self) -> None:
-        """One of the events that the next `handled` is about was not for a handler."""
+        """Count an event without a handler, among the events of the next `handled`."""
         self._others += 1
 
     def handled(self, calls: int, seconds: float, now: float) -> None:
-        """Count that many events, which took so long together. If the session has changed meanwhile
-        `calls` may be wrong: then only what was unusual is counted."""
+        """Count this many events, which took this long together. If the session has changed
+        meanwhile, `calls` may be wrong: then only unusual events are counted."""
         if self._slow or self._others or calls < 1:
             calls = max(calls - self._others, self._slow)
             seconds = max(seconds - self._others_took, 0.0)
@@ -125,7 +125,7 @@ class HandlerTimes:
     # --- a shell that measures each call ---
 
     def messages(self, took: list[float]) -> None:
-        """Count calls of on_message that have taken so long, and forget them."""
+        """Count calls of on_message with these times, and clear the list."""
         messages = self._messages
         messages.calls += len(took)
         messages.seconds += sum(took)
@@ -144,7 +144,7 @@ class HandlerTimes:
             figures.count_slow(seconds)
 
     def raised(self, name: str) -> None:
-        """Count an exception of a handler; of what has another name there are no figures."""
+        """Count an exception of a handler; other names have no figures."""
         figures = self._handlers.get(name)
         if figures is not None:
             figures.exceptions += 1
@@ -152,14 +152,14 @@ class HandlerTimes:
     # --- what the gateway is told ---
 
     def hurry(self, now: float) -> float:
-        """A handler has raised: say it at once, unless that was just done. Returns when."""
+        """A handler has raised: report it at once, unless that was just done. Returns when."""
         when = max(now, self._hurried_at + HURRY)
         if when < self.due_at:
             self.due_at = self._hurried_at = when
         return self.due_at
 
     def take(self) -> list[Stats]:
-        """What is new."""
+        """The figures since the last call."""
         found = []
         for name, each in self._handlers.items():
             if each.calls or each.exceptions:

@@ -4,7 +4,8 @@ A suspended supervisor does not read, and a handler that prints would block, loo
 killed. So a write waits a little, then drops data until the pipe takes some again, and then reports
 how many lines were lost.
 
-What is printed while a handler runs for a connection becomes lines that tell which (line.py).
+Text that is printed while a handler runs for a connection becomes lines that name the connection
+(line.py).
 """
 
 from __future__ import annotations
@@ -34,22 +35,21 @@ LONGEST_WAIT: Final = 1.0
 """Seconds that a write waits for a full pipe."""
 
 KEPT_WHOLE: Final = 64 * 1024
-"""Bytes of a printed line that are written at once. Of a longer one it is not told for which
-connection it was printed."""
+"""Bytes of a printed line that are written at once. A longer one does not name its connection."""
 
 AT_ONCE: Final = getattr(select, "PIPE_BUF", KEPT_WHOLE)
-"""Bytes that a pipe which is writable takes without blocking."""
+"""Bytes that a writable pipe takes without blocking."""
 
 _writing = threading.RLock()
-"""Held for the length of a write, so that a line which exceeds PIPE_BUF is not mixed with what
-another thread prints. Reentrant, as a signal handler may print."""
+"""Held during a write, so that a line that exceeds PIPE_BUF is not mixed with output of another
+thread. Reentrant, because a signal handler may print."""
 
 
 class OutputPipe(io.FileIO):
     """A non-blocking stream over a pipe; closing it leaves the descriptor open."""
 
     def __init__(self, fd: int, timeout: float, current: Callable[[], Subject] = Subject) -> None:
-        """`current` tells the connection that the calling code is running for."""
+        """`current` returns the connection for which the calling code runs."""
         super().__init__(fd, "wb", closefd=False)
         self._current = current
         self._poll = None
@@ -91,8 +91,8 @@ class OutputPipe(io.FileIO):
 
 
 def with_subject(data: bytes, subject: Subject) -> bytes:
-    """Whole lines of text as lines that tell what they are about. Those that have the mark already,
-    empty ones and the beginning of a line stay as they are."""
+    """Whole lines of text as lines that name their subject. Lines with the mark, empty lines and
+    the beginning of a line stay as they are."""
     *lines, rest = data.split(b"\n")
     found: list[bytes] = []
     for line in lines:
@@ -107,12 +107,12 @@ def with_subject(data: bytes, subject: Subject) -> bytes:
 
 
 _replaced: Final[list[object]] = []
-"""The original streams, kept alive because their end would close the descriptors."""
+"""The original streams, kept alive because their destruction would close the descriptors."""
 
 
 def never_block(timeout: float = LONGEST_WAIT, current: Callable[[], Subject] = Subject) -> None:
-    """Make print and logging drop lines rather than block, where pipes can be polled (not on
-    Windows); and tell what printed lines are about."""
+    """Let print and logging drop lines instead of blocking, where pipes can be polled (not on
+    Windows), and let printed lines name their subject."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_renew_lock)
     before = sys.stderr
@@ -129,6 +129,6 @@ def never_block(timeout: float = LONGEST_WAIT, current: Callable[[], Subject] = 
 
 
 def _renew_lock() -> None:
-    """In a forked child, where the thread that may hold it does not exist."""
+    """Renew the lock in a forked child, where the thread that may hold it does not exist."""
     global _writing
     _writing = threading.RLock()

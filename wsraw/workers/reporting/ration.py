@@ -1,5 +1,5 @@
-"""I/O. Rate limit for reports of handlers' mistakes, so that a client which finds a bug cannot fill
-the log."""
+"""I/O. A rate limit for reports of handlers' mistakes, so that a client that triggers a bug cannot
+fill the log."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Ration:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        """Reports by mistake."""
+        """Number of reports by mistake."""
         self._began = 0.0
         self._timer: threading.Timer | None = None
 
     def allows(self, mistake: str) -> bool:
-        """Whether to log another report of a mistake. Those that are not logged are counted, and
-        that is logged when the period is over."""
+        """Whether to log another report of a mistake. Reports that are not logged are counted, and
+        the count is logged when the period is over."""
         now = time.monotonic()
         if now - self._began > PERIOD:
             self.tell()
@@ -38,7 +38,7 @@ class Ration:
         return count <= SHOWN
 
     def tell(self) -> None:
-        """Log what was not shown so far, and begin anew."""
+        """Log the counts of reports that were not logged, and start again."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -48,20 +48,20 @@ class Ration:
                 log.error("%s (%d more in %g s)", mistake, count - SHOWN, PERIOD)
 
     def _tell_later(self, seconds: float) -> None:
-        """In a thread, which lives only while there is something to tell: a plain worker has no
-        other timer while it waits."""
+        """Report later, in a thread that lives only while there is something to report: a plain
+        worker has no other timer while it waits."""
         timer = threading.Timer(seconds, self.tell)
         timer.daemon = True
         try:
             timer.start()
         except RuntimeError:
-            # Out of threads: the next report tells it.
+            # No thread can be started: the next report logs the counts.
             return
         self._timer = timer
 
 
 def place_of(error: BaseException) -> str:
-    """The exception's type, and the line that raised it."""
+    """The type of an exception, and the line that raised it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any, Final
 
 DEEPEST: Final = 50
-"""Frames shown."""
+"""Frames that are shown."""
 
 
 def where(awaited: Any) -> str:

@@ -1,1 +1,1 @@
-"""I/O. What drives the runtime: a blocking loop for plain handlers, asyncio for async ones."""
+"""I/O. The drivers of the runtime: a blocking loop for plain handlers, asyncio for async ones."""

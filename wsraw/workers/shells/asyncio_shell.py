@@ -29,33 +29,34 @@ MOST_TIMES: Final = 10_000
 """Times of calls that are kept before they are counted."""
 
 STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
-"""Tasks take their first step when they are made (eager tasks), and not in the loop's next turn."""
+"""Whether tasks take their first step when they are made (eager tasks), and not in the loop's next
+turn."""
 
 RETRY_LAST: Final = 0.05
 """Seconds between two attempts to send the last batch."""
 
 
 class _Times:
-    """How long calls take, with one look at the clock for each."""
+    """The times of calls, with one look at the clock for each."""
 
     __slots__ = ("done_at", "done_run", "run", "took")
 
     def __init__(self) -> None:
         self.took: list[float] = []
-        """Seconds that calls of on_message have taken; counted in bulk, as that costs less."""
+        """Seconds that calls of on_message have taken; counted in bulk, because that is faster."""
         self.run = 0
         """The number of the last run of `_start_events`."""
         self.done_run = 0
         self.done_at = 0.0
-        """The run of the last event, and when that was done: then the next event of that run
-        begins. The run is 0 if that is not known, as an event is waiting for something."""
+        """The run of the last event, and when that event was done: then the next event of that run
+        begins. The run is 0 if this is not known, because an event is waiting."""
 
 
 class AsyncioShell(Shell):
     """Callbacks of one loop: readable → events → tasks → send.
 
-    With those of `Shell` it has more than 20 attributes, because each turn looks at most of them:
-    parts would cost look-ups.
+    With those of `Shell`, the class has more than 20 attributes, because each turn needs most of
+    them: parts would cost look-ups.
     """
 
     def __init__(
@@ -65,7 +66,8 @@ class AsyncioShell(Shell):
         self._concurrency = concurrency
         self._running = 0
         self._tasks: dict[asyncio.Task[object], tuple[Callable[..., Any], tuple[Any, ...]]] = {}
-        """Strong references, as the loop has only weak ones, and with what each was begun."""
+        """Strong references, because the loop has only weak ones; and what each task was started
+        with."""
         self._background: set[asyncio.Task[object]] = set()
         """Tasks of call_soon, which are cancelled at the end."""
         self._started = False
@@ -77,10 +79,10 @@ class AsyncioShell(Shell):
         self._is_cancelling = False
         """Whether we are cancelling tasks ourselves."""
         self._owns_loop = False
-        """Whether there is no surrounding program, which could cancel tasks of the loop, and to
-        which a KeyboardInterrupt belongs."""
+        """Whether this process has no surrounding program, which could cancel tasks of the loop,
+        and to which a KeyboardInterrupt would belong."""
         self._is_closed = False
-        """Whether we have left the loop; scheduled callbacks do nothing from then on."""
+        """Whether we have left the loop; then scheduled callbacks do nothing."""
         self._unsent: bytes | None = None
         self._timers: dict[IntervalTimer, asyncio.TimerHandle] = {}
         self.turned: Callable[[], object] = lambda: None
@@ -98,7 +100,7 @@ class AsyncioShell(Shell):
         return self.exit_code()
 
     def _end_fork(self) -> None:
-        """End a forked child that awaits, as it shares this loop's descriptors."""
+        """End a forked child whose handler awaits, because it shares this loop's descriptors."""
         self._is_closed = True
         self._loop.call_soon(fork.end, None)
 
@@ -195,7 +197,7 @@ class AsyncioShell(Shell):
                 self.runtime.times.messages(self._times.took)
         else:
             self._loop.call_soon(self._handle_readable)
-        # What is handled here leaves here: another turn of the loop would cost a system call more.
+        # Send what was handled here now: another turn of the loop would cost one more system call.
         self._send_due = True
         self._advance()
         self._send()
@@ -257,7 +259,7 @@ class AsyncioShell(Shell):
                 if times.done_run == run:
                     now = times.done_at
                 else:
-                    # It waits, and the next event begins now.
+                    # It waits, and the next event is started now.
                     now = times.done_at = clock()
                     times.done_run = run
             else:
@@ -277,8 +279,8 @@ class AsyncioShell(Shell):
                 return
 
     async def _serve(self, con: Connection, event: Event, session: int, run: int) -> None:
-        """Handle one event, then start a task for the connection's next one. `run`: of a message
-        from `_start_events`, else 0."""
+        """Handle one event, then start a task for the connection's next one. `run`: the run of a
+        message from `_start_events`, else 0."""
         if session == self.runtime.link.session:
             times = self._times
             if run:
@@ -296,12 +298,12 @@ class AsyncioShell(Shell):
                 await self.runtime.handle_async(event)
                 if self.runtime.has_handler(con, event):
                     self.runtime.times.called(NAMES[type(event)], monotonic() - began)
-        # Else its session has ended before this task began, and the event is not ours any more.
+        # Otherwise its session has ended before this task began, and the event is no longer ours.
         if not self._send_due:
             self._schedule_send()
         waiting = con._waiting
         if waiting and self._unsent is not None:
-            # In `_start_events` they wait until the gateway has taken it.
+            # In `_start_events`, events wait until the gateway has taken the batch.
             self.runtime.queue.extendleft(reversed(waiting))
         elif waiting and not self._is_stopping():
             session = self.runtime.link.session
@@ -346,8 +348,8 @@ class AsyncioShell(Shell):
     def _release(self, task: asyncio.Task[object]) -> None:
         function, args = self._tasks.pop(task)
         if task.cancelled() and not (self._is_cancelling or self._is_closed):
-            # Handlers may cancel any task. Here that was one before its first step, where nothing
-            # catches it: its event or timer begins again.
+            # Handlers may cancel any task. This one was cancelled before its first step, where
+            # nothing catches it: its event or timer is started again.
             self._spawn(function, *args)
             return
         if not self._tasks:
@@ -368,7 +370,7 @@ class AsyncioShell(Shell):
                 task.cancel("it took longer than handler_timeout")
 
     async def _call(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-        """Call what belongs to no event."""
+        """Call a function that belongs to no event."""
         began = monotonic()
         await self.runtime.call_async(name, self.calls.either, name, function, *args)
         self.runtime.times.called(name, monotonic() - began)
@@ -382,7 +384,7 @@ class AsyncioShell(Shell):
     def _tick(self, timer: IntervalTimer) -> None:
         if timer.when > self._loop.time():
             # asyncio is early by up to a step of its clock, which is 16 ms on Windows. The gateway
-            # would say again and again that the timer is not due.
+            # would answer again and again that the timer is not due.
             self._arm(timer)
             return
         if not timer.is_ours and (self._is_stopping() or self.runtime.is_draining):
@@ -400,7 +402,7 @@ class AsyncioShell(Shell):
         self._loop.call_later(STATS_EVERY, self._tell)
 
     def _tell(self) -> None:
-        """Tell how long handlers have taken, once a second while there is anything to tell."""
+        """Report how long handlers have taken, once a second while there is something to report."""
         if self._is_closed:
             return
         self.runtime.times.messages(self._times.took)
@@ -411,7 +413,7 @@ class AsyncioShell(Shell):
             self._tell_later()
 
     def _hurry(self) -> None:
-        """A handler has raised: tell that soon."""
+        """A handler has raised: report that soon."""
         times, now = self.runtime.times, self._now()
         if times.due_at == math.inf:
             when = times.hurry(now)
@@ -438,7 +440,7 @@ class AsyncioShell(Shell):
 
     async def _cancel_background(self) -> None:
         """Cancel background tasks, as asyncio.run does, before on_stop closes what they use."""
-        # Let new ones begin; they may end at once.
+        # Let new tasks begin; they may end at once.
         await asyncio.sleep(0)
         self._is_cancelling = True
         while self._background:

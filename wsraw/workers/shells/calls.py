@@ -1,9 +1,9 @@
-"""I/O. Timers and functions of `call_soon` that do not return. The gateway knows nothing of them,
-and would blame the next event, so the worker watches them itself.
+"""I/O. Timers and functions of `call_soon` that do not return. The gateway does not know about
+them, and would blame the next event, so the worker watches them itself.
 
-Code that does not return holds up all handlers of its worker: a thread sees that, and ends the
-process. An async timer that waits holds up nobody but itself: it is cancelled, and the process ends
-only if that does not help. What `call_soon` has begun may wait for as long as it likes.
+Code that does not return blocks all handlers of its worker: a thread notices that, and ends the
+process. An async timer that waits blocks only itself: it is cancelled, and the process ends only if
+that does not help. Functions of `call_soon` may wait for any time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from wsraw.workers.reporting.stacks import where
 from wsraw.workers.reporting.worker_log import log
 
 CANCEL_GRACE: Final = 5.0
-"""Seconds in which a cancelled timer must end, as the gateway gives them to a handler."""
+"""Seconds in which a cancelled timer must end, the same as for a handler."""
 
 LOOKS: Final = 4
-"""How often a thread looks at what runs within the limit; once a second at least."""
+"""How often, within the limit, a thread checks what runs; at least once a second."""
 
 
 def label(what: str, function: Callable[..., Any]) -> str:
-    """What is called, for the log."""
+    """The name of a function, for the log."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"the timer {name}" if what == "every" else f"{name} (call_soon)"
 
@@ -37,12 +37,13 @@ class Calls:
     """Watches the calls of one worker that belong to no event."""
 
     def __init__(self, seconds: float, end: Callable[[], object]) -> None:
-        """`seconds`: what a call may take; 0: any time. `end` ends the process."""
+        """`seconds`: how long a call may take; 0: any time. `end` ends the process."""
         self._seconds = seconds
         self._end = end
         self._running: tuple[str, Callable[..., Any]] | None = None
         self._began = 0
-        """Differs for each call, and whenever it is known to live."""
+        """A number that differs for each call, and changes whenever the call is known to be
+        alive."""
         self._ident = threading.get_ident()
         self._thread: threading.Thread | None = None
 
@@ -61,16 +62,17 @@ class Calls:
     def _watch(self) -> None:
         if self._thread is None and self._seconds:
             self._thread = threading.Thread(target=self._look, name="wsraw-calls", daemon=True)
-            # Without it, if there can be no more threads, nobody watches.
+            # Not watched if no more threads can be started.
             with suppress(RuntimeError):
                 self._thread.start()
 
     def lives(self) -> None:
-        """The call that runs waits for the gateway: its time begins anew."""
+        """The running call waits for the gateway: restart its time."""
         self._began += 1
 
     def _look(self) -> None:
-        """In a thread. Looks are counted, not seconds: the process may be stopped for a while."""
+        """Check the running call, in a thread. Checks are counted, not seconds: the process may be
+        stopped for a while."""
         pause = min(self._seconds / LOOKS, 1.0)
         known, seen = 0, 0.0
         event = threading.Event()
@@ -93,7 +95,8 @@ class Calls:
     # --- code that waits ---
 
     def either(self, what: str, function: Callable[..., Any], *args: Any) -> Any:
-        """The same for a function that may be async: then, what to await instead."""
+        """Call a function that may be async, and watch it. If it is async, return what to await
+        instead."""
         returned = self.plain(what, function, *args)
         if not self._seconds or not hasattr(returned, "__await__"):
             return returned
@@ -104,14 +107,14 @@ class Calls:
         )
 
     def step(self, running: tuple[str, Callable[..., Any]] | None) -> None:
-        """A coroutine runs on, or waits again (None)."""
+        """A coroutine continues, or waits again (None)."""
         self._began += 1
         self._running = running
 
     async def _limited(
         self, name: str, returned: Awaitable[object], steps: Awaitable[object]
     ) -> object:
-        # Imported here, as plain handlers do without asyncio.
+        # Imported here, because plain handlers do not use asyncio.
         import asyncio
 
         task = asyncio.current_task()
@@ -142,14 +145,13 @@ class Calls:
 
 
 def _without_ours(stack: traceback.StackSummary) -> traceback.StackSummary:
-    """The frames of the function that was called."""
+    """The frames of the called function."""
     ours = [n for n, frame in enumerate(stack) if frame.filename == __file__]
     return traceback.StackSummary.from_list(stack[ours[-1] + 1 :] if ours else stack)
 
 
 class _Steps:
-    """An awaitable like another one, whose steps are watched: one that does not return holds up
-    the loop."""
+    """Wraps an awaitable and watches its steps: one that does not return blocks the loop."""
 
     def __init__(
         self, calls: Calls, what: str, function: Callable[..., Any], inner: Awaitable[object]

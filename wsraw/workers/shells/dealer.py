@@ -1,4 +1,4 @@
-"""I/O. What a shell needs of the connection to the gateway."""
+"""I/O. The interface of shells to the connection with the gateway."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from wsraw.runtime.bell import Bell
 
 if TYPE_CHECKING:
-    # Not at run time, as it takes 30 ms: a plain worker needs none of it.
+    # Not at run time, because it takes 30 ms: a plain worker needs none of it.
     from asyncio import AbstractEventLoop
 
 BYE_LINGER: Final = 2.0
@@ -24,7 +24,7 @@ class LinkKeys(NamedTuple):
 
 
 class Dealer(Protocol):
-    """The worker's DEALER socket: whole batches in and out. It reconnects by itself, for ever.
+    """The worker's DEALER socket: whole batches in and out. It reconnects automatically, for ever.
 
     A plain shell calls `wait`; an asyncio shell calls `attach` instead. `send` and `flush` may be
     called in another thread while no other method runs.
@@ -34,32 +34,32 @@ class Dealer(Protocol):
     bell: Bell
     probe_every: float
     """Seconds without a session after which the shell sends the empty message again; infinite if
-    the first one is sure to arrive."""
+    the first one certainly arrives."""
 
     def receive(self) -> bytes | memoryview | None:
         """The next batch. None if there is none, or if `is_lost`."""
 
     @property
     def is_lost(self) -> bool:
-        """Whether a connection has ended. Nothing of another one is received, and nothing is sent
-        there, until `reconnect` is called: so what is meant for one gateway reaches no other."""
+        """Whether a connection has ended. Until `reconnect` is called, nothing is received or sent
+        over another one, so that no data for one gateway reaches another."""
 
     def reconnect(self) -> None:
-        """Go on after a loss."""
+        """Continue after a loss."""
 
     @property
     def why(self) -> str:
-        """Why the last connection or attempt has ended, as far as it is known."""
+        """Why the last connection or attempt has ended, as far as known."""
 
     def send(self, batch: bytes) -> bool:
         """Send a batch; False if there is no gateway or it does not keep up."""
 
     @property
     def has_unsent(self) -> bool:
-        """Whether something that was sent is still to be written, by `wait` or `flush`."""
+        """Whether sent data is still to be written, by `wait` or `flush`."""
 
     def flush(self, seconds: float) -> None:
-        """Write what is unsent, for so many seconds at most. As `send`, for other threads."""
+        """Write unsent data, for at most this many seconds. Like `send`, for other threads."""
 
     def is_connected(self) -> bool:
         """Whether a gateway takes our batches."""

@@ -1,8 +1,9 @@
-"""I/O. Makes a process that a handler forks an ordinary process, not a second worker.
+"""I/O. Turns a process that a handler forks into an ordinary process, instead of a second worker.
 
 The child has copies of the worker's signal handlers, link and stack. Right after the fork,
 functions registered here release them. Executed programs need none of this: wsraw's descriptors are
-not inheritable, and no signal is ignored."""
+not inheritable, and no signal is ignored.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ _in_child: dict[object, Callable[[], object]] = {}
 
 
 def in_child(function: Callable[[], object]) -> Callable[[], None]:
-    """Call a function first in each process that is forked from this one.
+    """Call a function, before any other, in each process that is forked from this one.
 
     Returns a function that undoes this.
     """

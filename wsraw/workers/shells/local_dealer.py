@@ -1,5 +1,5 @@
-"""I/O. The worker's DEALER to a gateway on this machine: a socket of our own, no libzmq and no
-thread."""
+"""I/O. The worker's DEALER to a gateway on this machine: a plain socket, without libzmq and without
+a thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_WAIT: Final = 60.0
 
 
 class LocalDealer:
-    """A client of the link, and whoever polls its descriptor: this class itself, or a loop."""
+    """A client of the link whose descriptor is polled by this class itself, or by a loop."""
 
     probe_every = inf
 
@@ -31,17 +31,17 @@ class LocalDealer:
         self.endpoint = endpoint
         self.bell = bell
         self._client = client = LinkClient(endpoint, probe=True)
-        # Without a call between, as each message needs both.
+        # Without a method call between, because each message needs both.
         self.receive: Callable[[], Batch | None] = client.receive
         self.send: Callable[[bytes], bool] = client.send
         self.has_unsent = False
         self._descriptor = -1
-        """That of the client, while it is watched."""
+        """The client's descriptor, while it is watched."""
         self._selector: Selector | None = None
         self._loop: AbstractEventLoop | None = None
         self._ready: Callable[[], object]
         self._timer: TimerHandle | None = None
-        """When the client is to work even if its descriptor is not ready."""
+        """When the client must work even if its descriptor is not ready."""
 
     @property
     def is_lost(self) -> bool:
@@ -52,12 +52,12 @@ class LocalDealer:
         return self._client.why
 
     def reconnect(self) -> None:
-        """Go on after a loss."""
+        """Continue after a loss."""
         self._client.reconnect()
         self._arm()
 
     def flush(self, seconds: float) -> None:
-        """Write what is unsent, for so many seconds at most."""
+        """Write unsent data, for at most this many seconds."""
         self._client.flush(seconds)
 
     def is_connected(self) -> bool:
@@ -91,7 +91,7 @@ class LocalDealer:
         return selector
 
     def _follow(self) -> None:
-        """Watch the descriptor that the client has now, for what it wants now."""
+        """Watch the client's present descriptor for what the client wants now."""
         client, selector, before = self._client, self._selector, self._descriptor
         assert selector is not None
         self.has_unsent = client.wants_write
@@ -132,7 +132,7 @@ class LocalDealer:
         self._ready()
 
     def _arm(self) -> None:
-        """Have the client work when it wants to, in a loop."""
+        """Let the client work when it wants to, in a loop."""
         loop, until = self._loop, self._client.wait_until
         if loop is None:
             return

@@ -15,11 +15,11 @@ from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Shell
 
 LONG_HANDLER: Final = 0.25
-"""Seconds between two looks whether the same handler still runs."""
+"""Seconds between two checks whether the same handler still runs."""
 
 
 class PlainShell(Shell):
-    """A turn: receive a batch, call its handlers, calls and timers, send their commands."""
+    """A turn receives a batch, calls its handlers, calls and timers, and sends their commands."""
 
     _started = False
     _timers: list[IntervalTimer]
@@ -36,7 +36,7 @@ class PlainShell(Shell):
         link.lock = self._lock = threading.RLock()
         self._timers = []
         over = threading.Event()
-        # Without it, if there can be no more threads, acks wait for the handler that runs.
+        # If no thread can be started, acks wait for the running handler.
         with suppress(RuntimeError):
             threading.Thread(target=self._watch, args=(over,), daemon=True).start()
         seconds = 0.0
@@ -56,7 +56,7 @@ class PlainShell(Shell):
             if runtime.queue:
                 seconds = 0.0
             elif not link.session:
-                # Behind a hello, and when the other thread has nothing to send.
+                # After a hello, and when the other thread has nothing to send.
                 seconds = min(seconds, self.look_if_alone())
             elif not self._started:
                 # The session has begun while we were sending.
@@ -75,16 +75,15 @@ class PlainShell(Shell):
             if running is not None and running == before:
                 with self._lock:
                     link.seal()
-                    # If it has returned meanwhile, the ack of its event may just be added to that
-                    # batch; then the thread of the handlers is about to send it.
+                    # If the handler has returned meanwhile, the ack of its event may have just been
+                    # added to that batch; then the thread of the handlers is about to send it.
                     if _running(self.runtime) == running:
                         link.send_sealed(self.dealer.send)
                         self.dealer.flush(LONG_HANDLER)
             before = running
 
     def _receive(self) -> bool:
-        """Take the next batch, or a loss. True if a session has ended: what it had to send is
-        void."""
+        """Take the next batch, or a loss. True if a session has ended: its unsent data is void."""
         session = self.runtime.link.session
         batch = self.dealer.receive()
         if batch is not None:
@@ -119,7 +118,7 @@ class PlainShell(Shell):
             before = now
             handle(event)
             now = clock()
-            # Events that took QUICK together were quick, each of them.
+            # If events took QUICK together, each of them was quick.
             if now < look_at:
                 continue
             if now - before > QUICK and type(event) is OnMessage:
@@ -138,13 +137,13 @@ class PlainShell(Shell):
 
     def _run_calls(self) -> None:
         calls = self.stopper.calls
-        # Only the present ones, as a call may add another.
+        # Only the present calls, because a call may add another one.
         for _ in range(len(calls)):
             function, args = calls.popleft()
             self._call("call_soon", function, *args)
 
     def _call(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-        """Call what belongs to no event."""
+        """Call a function that belongs to no event."""
         began = monotonic()
         self.runtime.call(name, self.calls.plain, name, function, *args)
         now = monotonic()
@@ -152,8 +151,8 @@ class PlainShell(Shell):
         self.runtime.times.handled(0, 0.0, now)
 
     def _run_timers(self) -> float:
-        """Call due timers, and tell what is due. Returns the seconds until the next one is, or
-        infinity."""
+        """Call due timers, and report figures that are due. Returns the seconds until the next
+        time, or infinity."""
         now = monotonic()
         times = self.runtime.times
         if now >= times.due_at:
@@ -172,8 +171,8 @@ class PlainShell(Shell):
         return seconds
 
     def _send(self) -> None:
-        """Send everything, and wait until it has left: what a slow gateway does not take bounds our
-        memory, as nothing is handled meanwhile, and no ack waits behind the next handler."""
+        """Send everything, and wait until it has left: so unsent data for a slow gateway is
+        bounded, because nothing is handled meanwhile, and no ack waits behind the next handler."""
         link, dealer = self.runtime.link, self.dealer
         give_up = float("inf")
         with self._lock:

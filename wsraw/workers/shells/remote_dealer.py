@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 BATCHES_HELD: Final = 100
-"""Batches that ZeroMQ may queue; the window bounds the events in them long before."""
+"""Batches that ZeroMQ may queue; the window limits their events far earlier."""
 
 HEARTBEAT: Final = 2000
 """Milliseconds between ZMTP heartbeats."""
@@ -40,8 +40,8 @@ CONNECT_TIMEOUT: Final = 5000
 """Milliseconds for TCP, and again for the ZMTP handshake, before the next try."""
 
 PROBE_EVERY: Final = 1.0
-"""Seconds. At about one of 300 connects on a busy machine, libzmq 4.3.5 keeps its own probe until
-something else is sent: the gateway would never hear of an idle worker."""
+"""Seconds. In about one of 300 connects on a busy machine, libzmq 4.3.5 keeps its own probe until
+something else is sent: the gateway would never notice an idle worker."""
 
 RETRY_SEND: Final = 0.05
 """Seconds until a batch that could not be sent may be tried again."""
@@ -66,7 +66,7 @@ class RemoteDealer:
         self._loop: AbstractEventLoop | None = None
         self._ready: Callable[[], object] = lambda: None
         self._retry_due = False
-        # No routing id of our own, as two equal ones would clash.
+        # No routing id of our own, because two equal ones would clash.
         for option, value in (
             # With IMMEDIATE nothing is queued without a gateway, so stale batches vanish; the probe
             # on each connect tells a new gateway of an idle worker.
@@ -100,10 +100,10 @@ class RemoteDealer:
 
     @property
     def is_lost(self) -> bool:
-        """Whether a connection, or an attempt to connect, has ended. libzmq connects again by
-        itself, RECONNECT_FIRST later at the earliest: so it tells of the end before anything of the
-        next connection can be received."""
-        # This is asked at each batch, and an exception costs more than the question.
+        """Whether a connection, or an attempt to connect, has ended. libzmq connects again
+        automatically, RECONNECT_FIRST later at the earliest: so the end is reported before any data
+        of the next connection can be received."""
+        # This is checked for each batch, and an exception would cost more than the check.
         while int(self._monitor.get(zmq.EVENTS)) & _READABLE:
             self._monitor.recv_multipart(zmq.NOBLOCK)
             self._is_lost = True
@@ -111,7 +111,7 @@ class RemoteDealer:
 
     @property
     def why(self) -> str:
-        """libzmq does not tell why it has no connection."""
+        """libzmq does not report why it has no connection."""
         return KEY_HINT if self._has_keys else ""
 
     def reconnect(self) -> None:
@@ -125,14 +125,14 @@ class RemoteDealer:
         """Whether a gateway takes our batches."""
         events = int(self._socket.getsockopt(zmq.EVENTS))
         if self._loop is not None and events & zmq.POLLIN:
-            # This look has consumed the edge.
+            # This check has consumed the edge.
             self._loop.call_soon(self._ready)
         return bool(events & zmq.POLLOUT)
 
     def receive(self) -> bytes | memoryview | None:
         """The next batch. None if there is none, or if `is_lost`."""
         if self.is_lost:
-            # What is left of that connection is void.
+            # Remaining data of that connection is void.
             return None
         try:
             frame = self._socket.recv(zmq.NOBLOCK, copy=False)
@@ -161,8 +161,8 @@ class RemoteDealer:
         """Do nothing: libzmq writes in a thread of its own."""
 
     def _look_again(self, loop: AbstractEventLoop, sent: bool) -> None:
-        """After a send, as the descriptors are edge-triggered: it may have consumed the edge of an
-        arrival, or of a loss."""
+        """After a send, check again, because the descriptors are edge-triggered: the send may have
+        consumed the edge of an arrival, or of a loss."""
         if self._is_lost or self.is_readable():
             loop.call_soon(self._ready)
         elif not sent and not self._retry_due:
@@ -216,8 +216,8 @@ class RemoteDealer:
             if isinstance(peer, str):
                 found = scheme == "ipc" and os.path.realpath(peer) == os.path.realpath(place)
             else:
-                # With the option IPV6, IPv4 addresses are mapped. Host names are not looked up;
-                # there the heartbeat tells of the end.
+                # With the option IPV6, IPv4 addresses are mapped. Host names are not looked up; for
+                # them the heartbeat shows the end.
                 host = str(peer[0]).removeprefix("::ffff:")
                 found = scheme == "tcp" and (host, peer[1]) == address
             if found:
@@ -237,7 +237,7 @@ def _descriptor(socket: zmq.Socket[bytes]) -> int:
 
 
 def _descriptors() -> list[int]:
-    """Open descriptors of this process, if the system tells."""
+    """Open descriptors of this process, if the system lists them."""
     for folder in ("/proc/self/fd", "/dev/fd"):
         with suppress(OSError):
             return [int(name) for name in os.listdir(folder)]
@@ -261,5 +261,5 @@ def _peer(descriptor: int) -> tuple[object, ...] | str:
         return ""
     finally:
         sock.detach()
-    # Bytes are a name in the abstract namespace, where no gateway is.
+    # Bytes are a name in the abstract namespace, where no gateway listens.
     return "" if isinstance(peer, bytes) else peer

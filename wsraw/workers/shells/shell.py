@@ -26,14 +26,14 @@ SEND_AFTER: Final = 0.001
 """Seconds that an ack may wait for further handlers, so that the worker does not look stuck."""
 
 LEAVE_WITHIN: Final = 4.0
-"""Seconds that a spawned worker waits for the gateway's drain when it is to end. The supervisor
-kills it a second later; on_stop must finish by then."""
+"""Seconds that a spawned worker, asked to end, waits for the gateway's drain. The supervisor kills
+it a second later; on_stop must finish by then."""
 
 LOOK_FOR_GATEWAY: Final = 0.1
 """Seconds between two checks for a gateway that could drain us."""
 
 LAST_BATCH: Final = 2.0
-"""Seconds to wait for a slow gateway to take our last batch."""
+"""Seconds to wait until a slow gateway has taken our last batch."""
 
 WARN_AFTER: Final = 5.0
 """Seconds without a gateway until a warning."""
@@ -48,27 +48,27 @@ EXIT_HANGS: Final = 5
 
 
 def is_local(endpoint: str, is_known: bool) -> bool:
-    """Whether the gateway is on this machine: its endpoint is ipc://, or known by the supervisor or
-    the run folder. At any other tcp:// endpoint there may be a network, for which libzmq has
-    heartbeats and encryption."""
+    """Whether the gateway is on this machine: its endpoint is ipc://, or the supervisor or the run
+    folder has given it. Between any other tcp:// endpoint and us there may be a network, for which
+    libzmq has heartbeats and encryption."""
     return is_known or endpoint.startswith("ipc://")
 
 
 def connect(
     endpoint: str, bell: Bell, keys: LinkKeys | None = None, *, is_known: bool = False
 ) -> Dealer:
-    """A DEALER for that endpoint, which begins to connect; `is_known`: as for `is_local`. Raises
+    """A DEALER that begins to connect to this endpoint; `is_known`: as for `is_local`. Raises
     OSError if the endpoint is invalid."""
     if is_local(endpoint, is_known):
         return LocalDealer(endpoint, bell)
-    # Imported here, as libzmq takes 20 ms.
+    # Imported here, because libzmq takes 20 ms.
     from wsraw.workers.shells.remote_dealer import RemoteDealer
 
     return RemoteDealer(endpoint, bell, keys)
 
 
 class Stopper:
-    """How signals and threads reach a running shell."""
+    """The way in which signals and threads reach a running shell."""
 
     def __init__(self, bell: Bell) -> None:
         self.asked = False
@@ -78,8 +78,8 @@ class Stopper:
         self.ring = bell.ring
 
     def leave(self) -> None:
-        """The supervisor stops the run, or is gone. In a session, wait for the gateway to drain us
-        after its clients, so that their on_close is handled; else stop now."""
+        """The supervisor stops the run, or is gone. In a session, wait until the gateway drains us,
+        after its clients have left, so that their on_close is handled; otherwise stop now."""
         if not self.in_session():
             self.stop()
             return
@@ -89,7 +89,7 @@ class Stopper:
         try:
             threading.Thread(target=self._stop_later, name="wsraw-leave", daemon=True).start()
         except RuntimeError:
-            # Out of threads.
+            # No thread can be started.
             self.stop()
 
     def _stop_later(self) -> None:
@@ -111,11 +111,11 @@ class Stopper:
 
 
 class Shell:
-    """The objects of a worker."""
+    """The parts of a worker, as both shells use them."""
 
     def __init__(self, runtime: Runtime, dealer: Dealer, stopper: Stopper) -> None:
         self.calls = Calls(0.0, bool)
-        """What is called beside events; a process of ours watches it."""
+        """Functions that are called outside events; in a process of ours they are watched."""
         self.runtime = runtime
         self.dealer = dealer
         self.stopper = stopper
@@ -127,18 +127,18 @@ class Shell:
         offer(runtime.handlers.timers)
 
     def _started_well(self) -> None:
-        """Tell the gateway that on_start is done, so that it sends events."""
+        """Tell the gateway that on_start is done, so that events come."""
         if not self.failed:
             self.runtime.link.started()
             self.runtime.output_ready()
 
     def _now(self) -> float:
-        """The clock of timers."""
+        """The time of timers."""
         return monotonic()
 
     def _is_turn(self, timer: IntervalTimer, told: Callable[[IntervalTimer], object]) -> bool:
-        """Whether a timer that is due may be called. One of the whole pool may once the gateway has
-        said so; it is asked here, and then `told` is called."""
+        """Whether a due timer may be called. A timer of the whole pool may be called only when the
+        gateway has said so; this asks the gateway, and then `told` is called."""
         if not timer.name or timer.is_ours:
             return True
 
@@ -146,14 +146,14 @@ class Shell:
             timer.told(wait, self._now())
             told(timer)
 
-        # It is not due until there is an answer.
+        # The timer is not due until there is an answer.
         timer.when = math.inf
         self.runtime.questions.turn(timer.name, timer.seconds, answered)
         return False
 
     def _tell_times(self) -> None:
-        """Tell the gateway how long handlers have taken, if it wants to know; else keep that for
-        the next time."""
+        """Report how long handlers have taken, if the gateway wants to know; otherwise keep the
+        figures for the next time."""
         runtime = self.runtime
         times, every = runtime.times, runtime.link.stats_every
         times.due_at = math.inf
@@ -163,7 +163,7 @@ class Shell:
                 runtime.link.command(stats)
 
     def _lost(self) -> None:
-        """The connection is lost: what is queued or unsent is of a session that is over."""
+        """The connection is lost: queued and unsent data belongs to a session that is over."""
         if self.dealer.why.startswith(REFUSED):
             log.error("the link to the gateway was %s", self.dealer.why)
         self.runtime.lost()
@@ -177,7 +177,7 @@ class Shell:
         return False
 
     def is_over(self) -> bool:
-        """Whether no further handler is to be started."""
+        """Whether no further handler may be started."""
         runtime = self.runtime
         return (
             self.stopper.asked
@@ -187,8 +187,8 @@ class Shell:
         )
 
     def look_if_alone(self) -> float:
-        """Without a session, tell a gateway again that we are there, and warn once that none
-        answers. Returns the seconds until the next look, also in a session."""
+        """Without a session, announce this worker to the gateway again, and warn once that none
+        answers. Returns the seconds until the next check, also in a session."""
         now, dealer = monotonic(), self.dealer
         if self.runtime.link.session:
             self._warn_at = math.inf

@@ -12,11 +12,11 @@ _RANGE: Final = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.
 
 
 class FileVersion(NamedTuple):
-    """One state of a file."""
+    """One version of a file."""
 
     size: int
     changed_ns: int
-    """Its time of modification in nanoseconds since 1970."""
+    """Its modification time in nanoseconds since 1970."""
 
     @property
     def etag(self) -> str:
@@ -24,7 +24,7 @@ class FileVersion(NamedTuple):
 
     @property
     def changed(self) -> int:
-        """In seconds, as the header can say it."""
+        """The modification time in seconds, as a header can hold it."""
         return self.changed_ns // 10**9
 
     @property
@@ -33,7 +33,7 @@ class FileVersion(NamedTuple):
 
 
 def status_of(headers: Mapping[str, str], version: FileVersion) -> int:
-    """200; 304 for a client that has the file already; 412 if its condition does not hold."""
+    """200; 304 for a client that already has the file; 412 if its condition is not met."""
     wanted = headers.get("If-Match")
     if wanted is not None:
         # A weak tag never matches here.
@@ -52,8 +52,9 @@ def status_of(headers: Mapping[str, str], version: FileVersion) -> int:
 
 
 def range_of(headers: Mapping[str, str], version: FileVersion) -> range | None:
-    """The bytes that are asked for; None for all of them, and an empty range for none of these
-    (416). Several ranges are answered with all bytes, as section 14.2 allows."""
+    """The requested range of bytes; None for the whole file; an empty range if none of the
+    requested bytes exists (416). Several ranges are answered with the whole file, as section 14.2
+    allows."""
     asked = _RANGE.fullmatch(headers.get("Range", ""))
     if asked is None or asked[0].rstrip().endswith("=-") or not _may_be_in_parts(headers, version):
         return None
@@ -69,7 +70,7 @@ def range_of(headers: Mapping[str, str], version: FileVersion) -> range | None:
 
 
 def _may_be_in_parts(headers: Mapping[str, str], version: FileVersion) -> bool:
-    """Whether the client's other bytes are of this version, if it has some."""
+    """Whether the client's other bytes, if it has some, are of this version."""
     condition = headers.get("If-Range")
     if condition is None:
         return True

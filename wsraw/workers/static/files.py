@@ -1,7 +1,7 @@
 """I/O. Handlers that serve the files of a folder.
 
-A file is read piece by piece, and the next piece only when the one before has been written to the
-client: so a file of any size takes little memory, here and in the gateway.
+A file is read piece by piece, each piece only when the one before has been written to the client:
+so a file of any size takes little memory, here and in the gateway.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from wsraw.workers.static import conditions, paths
 from wsraw.workers.static.conditions import FileVersion
 
 PIECE: Final = 256 * 1024
-"""Bytes that are read, and wait for a client, at once."""
+"""Bytes of a piece, which is read at once and waits for a client."""
 
 INDEX: Final = "index.html"
 
 _TYPES: Final = mimetypes.MimeTypes(filenames=())
-"""Python's own types, and not those of the machine, which differ."""
+"""Python's own types instead of those of the machine, which differ."""
 for _ending, _type in {
     ".avif": "image/avif",
     ".js": "text/javascript",
@@ -67,12 +67,12 @@ async def on_request(request: Request, con: Connection) -> None:
 
 
 async def on_stop() -> None:
-    """What has begun is sent to its end."""
+    """Responses that have begun are completed."""
     await asyncio.gather(*_streams, return_exceptions=True)
 
 
 class File(NamedTuple):
-    """A file that is open."""
+    """An open file."""
 
     name: str
     stream: BinaryIO
@@ -80,13 +80,14 @@ class File(NamedTuple):
 
 
 def find(folder: str, target: str) -> File | str | None:
-    """The file of a request's target; a text if it is at another place; None if there is none."""
+    """The file for a request's target; a text if the file is at another path; None if there is
+    none."""
     parts = paths.parts_of(target, sys.platform == "win32")
     if parts is None:
         return None
     root = os.path.realpath(folder)
     try:
-        # Links are followed where they stay in the folder.
+        # Symbolic links are followed if they stay in the folder.
         path = os.path.realpath(os.path.join(root, *parts))
         if not _is_served(root, path):
             return None
@@ -115,7 +116,7 @@ def _is_served(root: str, path: str) -> bool:
 
 
 def _open(path: str) -> File | None:
-    # A link that has come since is not followed, and a pipe does not block.
+    # A link that was made meanwhile is not followed, and a pipe does not block.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
     stream = open(descriptor, "rb", buffering=0)  # noqa: SIM115
@@ -127,7 +128,7 @@ def _open(path: str) -> File | None:
 
 
 def type_of(name: str) -> str:
-    """The Content-Type of a file by its name."""
+    """The Content-Type for a file, from its name."""
     kind, encoding = _TYPES.guess_type(name, strict=False)
     if encoding is not None:
         return _ENCODED.get(encoding, "application/octet-stream")
@@ -141,10 +142,10 @@ def _respond(request: Request, con: Connection, file: File) -> None:
     headers: dict[str, str | list[str]] = {
         "ETag": version.etag,
         "Last-Modified": version.last_modified,
-        # Kept, and asked for again each time: a new version is seen at once.
+        # Cached, but revalidated each time: a new version is seen at once.
         "Cache-Control": "no-cache",
         "Accept-Ranges": "bytes",
-        # A text that a user has put there is not taken for a script.
+        # A text that a user has uploaded must not be taken for a script.
         "X-Content-Type-Options": "nosniff",
     }
     status = conditions.status_of(request.headers, version)
@@ -181,7 +182,7 @@ async def _send(con: Connection, stream: BinaryIO, wanted: range) -> None:
         while left and not con.closed:
             piece = await asyncio.to_thread(stream.read, min(PIECE, left))
             if not piece:
-                # It has shrunk since: the client must not take this for all of it.
+                # The file has become shorter: the client must not take this for all of it.
                 con.close(1011, "the file has changed")
                 return
             left -= len(piece)
@@ -190,5 +191,5 @@ async def _send(con: Connection, stream: BinaryIO, wanted: range) -> None:
                 if left and not await con.drained():
                     return
             except ConnectionError:
-                # The gateway is gone, and the client with it.
+                # The gateway is gone, and with it the client.
                 return

@@ -1,8 +1,8 @@
 """Sans-I/O. The file that a request asks for, as parts of a path below the folder.
 
-What could lead out of the folder, or to a file that is hidden, names no file: `..`, also encoded,
-slashes and backslashes inside of a part, drives, control characters, and names that begin with a
-dot. The folder itself decides about links (files.py).
+A path that could lead out of the folder, or to a hidden file, names no file: one with `..`, also
+encoded, with slashes and backslashes inside a part, with drives, with control characters, or with
+names that begin with a dot. The folder itself decides about links (files.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 SHOWN: Final = ".well-known"
-"""The one name with a dot that is served (RFC 8615), for the certificates of ACME among others."""
+"""The only name with a dot that is served (RFC 8615), for example for the certificates of ACME."""
 
 _WRONG_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f/\\]")
@@ -20,12 +20,12 @@ _OF_WINDOWS: Final = re.compile(
     r"[<>:\"|?*]|[. ]\Z|(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\.|\Z)",
     re.IGNORECASE,
 )
-"""What names a device there, or another file than it seems to."""
+"""Names that Windows takes for a device, or for another file."""
 
 
 def parts_of(target: str, is_windows: bool) -> list[str] | None:
-    """The decoded parts of a target's path; the last one is empty for a folder. None if it can name
-    no file."""
+    """The decoded parts of a target's path; the last one is empty for a folder. None if the path
+    can name no file."""
     path = target.partition("?")[0]
     if not path.startswith("/") or _WRONG_ESCAPE.search(path):
         return None
@@ -55,5 +55,5 @@ def _part(text: str, is_windows: bool) -> str | None:
 
 
 def is_hidden(part: str) -> bool:
-    """Whether files and folders of that name are not served."""
+    """Whether files and folders with this name are not served."""
     return part.startswith(".") and part != SHOWN
