@@ -1,1 +1,1 @@
-"""Programs of their own beside the server: `wsraw connect`, `top`, `drill` and `conform`."""
+"""Programs beside the server: `wsraw connect`, `top`, `drill` and `conform`."""

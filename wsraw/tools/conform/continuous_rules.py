@@ -34,7 +34,7 @@ LONGEST_NAME: Final = 128
 
 
 class Breach(Exception):  # noqa: N818
-    """A rule is broken; `record` shows by what, as text."""
+    """A rule is broken; `record` is the record that broke it, as text."""
 
     def __init__(self, why: str, record: str = "") -> None:
         super().__init__(why)
@@ -43,7 +43,7 @@ class Breach(Exception):  # noqa: N818
 
 
 class NotApplicable(Exception):  # noqa: N818
-    """A rule is for workers that do what this one does not."""
+    """A rule does not apply, because the worker does not use the feature that it is for."""
 
 
 class ContinuousRules:
@@ -54,7 +54,8 @@ class ContinuousRules:
         self.applied: set[str] = set()
         """Rules for which the worker has sent something to check."""
         self._known: set[int] = set()
-        """Connections that this process was given, or has opened."""
+        """Checks all records of one worker. The first breach of each rule is kept; nothing is
+        raised."""
         self._held: set[int] = set()
         self._perhaps_held: set[int] = set()
         """Connections whose end was on its way, or that had no on_connect."""
@@ -62,7 +63,7 @@ class ContinuousRules:
         self._instances: set[str] = set()
 
     def new_process(self) -> None:
-        """Forget what the last process knew."""
+        """Forget the state of the last process."""
         if self._instance:
             self._instances.add(self._instance)
         self._instance = ""
@@ -89,7 +90,7 @@ class ContinuousRules:
                 if con not in self._held:
                     self._perhaps_held.add(con)
             case ["on_close", _, con, *_]:
-                # Until this is acked, the worker may hold the connection or not.
+                # Until this is acked, it is open whether the worker holds the connection.
                 self._known.add(con)
                 self._held.discard(con)
                 self._perhaps_held.add(con)

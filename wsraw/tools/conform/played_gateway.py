@@ -36,13 +36,13 @@ FIRST_EPOCH: Final = 131_000
 FIRST_SESSION: Final = 1 << 40
 
 QUIET: Final = 0.15
-"""Seconds after which a record that has not come is assumed not to come."""
+"""Seconds after which a missing record is assumed not to come."""
 
 IDS: Final = 2000
 """Ids in a range for `open`."""
 
 ABOUT: Final = {"peer": "192.0.2.1:4711", "listener": "conform"}
-"""What the gateway knows of a client."""
+"""Facts about a client, as the gateway tells them."""
 
 
 class Outside(Protocol):
@@ -55,10 +55,10 @@ class Outside(Protocol):
         """End the process at once."""
 
     def send(self, identity: bytes, data: bytes) -> None:
-        """Send a message to that routing id."""
+        """Send a message to this routing id."""
 
     def down(self) -> None:
-        """Close the socket at once, as when the gateway dies."""
+        """Close the socket at once, like a gateway that dies."""
 
     def up(self) -> None:
         """Open a socket again, at the same endpoint."""
@@ -67,7 +67,7 @@ class Outside(Protocol):
         """The clock, in seconds."""
 
     def receive(self, gateway: PlayedGateway, seconds: float) -> None:
-        """Wait for a message or the end of the process, for at most so many seconds, and hand it
+        """Wait for a message or the end of the process, for at most this many seconds, and pass it
         to `receive` or `exited`."""
 
 
@@ -77,15 +77,15 @@ class PlayedGateway:
     def __init__(
         self, outside: Outside, pool: str, secret: Callable[[], str], timeout: float
     ) -> None:
-        """`secret` makes random texts; `timeout`: seconds that an answer may take."""
+        """`secret` makes random texts; `timeout`: seconds in which an answer must come."""
         self.timeout = timeout
         self.rules = ContinuousRules()
         self.session = Session(0, range(0))
         self.hello: Hello | None = None
-        """The last one; None while it is awaited."""
+        """The last hello; None while it is awaited."""
         self.running = False
         self.exit_code: int | None = None
-        """Of a process that has ended."""
+        """The exit code of a process that has ended."""
         self.identity = b""
         self.epoch = FIRST_EPOCH
         self.unasked = 0
@@ -105,7 +105,7 @@ class PlayedGateway:
     def until(
         self, condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = 0.0
     ) -> None:
-        """Wait for a condition. Raises Breach when it does not come true, or the worker ends."""
+        """Wait for a condition. Raises Breach if it does not become true, or the worker ends."""
         seconds = seconds or self.timeout
         met = self._receive_until(lambda: condition() or not self.running, seconds)
         if condition():
@@ -116,7 +116,7 @@ class PlayedGateway:
         raise Breach(f"not within {seconds:g} s: {what}")
 
     def quiet(self, seconds: float = QUIET) -> None:
-        """Wait for the whole time, whatever comes."""
+        """Wait for the whole time, whatever is received."""
         self._receive_until(lambda: False, seconds)
 
     def _receive_until(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -149,7 +149,7 @@ class PlayedGateway:
         self.enter()
 
     def enter(self) -> None:
-        """`who`, `hello`, `welcome`."""
+        """Exchange `who`, `hello` and `welcome`."""
         self.ask()
         self.until(lambda: self.hello is not None, "a hello in answer to who")
         self.welcome()
@@ -169,19 +169,19 @@ class PlayedGateway:
         self._outside.start(self._pool, self._token, self._secret())
 
     def stop(self) -> None:
-        """End the process; nothing is expected of it any more."""
+        """End the process; no more is expected of it."""
         if self.running:
             self._outside.kill()
             self.running = False
         self._link_lost()
 
     def down(self) -> None:
-        """Lose the link, as when the gateway dies."""
+        """Lose the link, like a gateway that dies."""
         self._outside.down()
         self._link_lost()
 
     def up(self) -> None:
-        """Be the next gateway, with a new epoch, at the same endpoint."""
+        """Become the next gateway, with a new epoch, at the same endpoint."""
         self.epoch += 1
         self._outside.up()
 
@@ -228,7 +228,7 @@ class PlayedGateway:
     # --- events and notices ---
 
     def new_con(self) -> int:
-        """An id that was never used."""
+        """An id that was not used before."""
         self._connections += 1
         return self.epoch << ID_EPOCH_SHIFT | self._connections
 
@@ -245,7 +245,7 @@ class PlayedGateway:
         return seq
 
     def notice(self, record: list[Any]) -> None:
-        """Queue a record as it is."""
+        """Queue a record unchanged."""
         self._out.append(record)
         self.rules.given(record)
 
@@ -267,7 +267,7 @@ class PlayedGateway:
         return self.event("on_close", con, 1006 if cause == "gateway-died" else 1000, "", cause, 1)
 
     def drain(self) -> None:
-        """Send a `drain`, behind what is queued."""
+        """Send a `drain` after everything queued."""
         self.notice(["drain", self.timeout])
         self.flush()
 
@@ -288,7 +288,7 @@ class PlayedGateway:
         self._outside.send(self.identity, encode(batch))
 
     def send_empty(self) -> None:
-        """Send the message that is not a batch, as a ROUTER that probes does."""
+        """Send the message that is not a batch, like a ROUTER that probes."""
         self._outside.send(self.identity, b"")
 
     # --- what comes ---

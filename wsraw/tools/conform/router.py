@@ -1,6 +1,6 @@
 """I/O. The ROUTER socket of the played gateway, which can die and come back at its endpoint.
 
-It is libzmq's on purpose: an end of the link that is not ours makes a check a proof.
+It uses libzmq on purpose: a check against another implementation of the link proves more.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ RECEIVE_QUEUE: Final = 1000
 
 
 class Router:
-    """A socket as the gateway has for workers of this machine, or for those of others."""
+    """A socket like the gateway's for workers of this machine, or for those of other machines."""
 
     def __init__(self, *, remote: bool = False) -> None:
-        """`remote`: on TCP, and with keys. Every key is let in; the worker knows that of the
-        gateway from its environment."""
+        """`remote`: on TCP, and with keys. Every key is accepted; the worker gets the gateway's key
+        in its environment."""
         self.variables: dict[str, str] = {}
-        """What a worker needs to know beside the endpoint."""
+        """The further variables of a worker, beside the endpoint."""
         self._secret = b""
-        # For this user alone: whoever can reach the socket can pose as the worker.
+        # For this user alone: a process that can reach the socket can pose as the worker.
         self._folder = tempfile.mkdtemp(prefix="wsraw-conform-")
         path = os.path.join(self._folder, "link.sock")
         if remote:
@@ -67,8 +67,8 @@ class Router:
         self._socket = socket
 
     def down(self) -> None:
-        """Close at once, with all links, and wait until the endpoint is free. A socket that is only
-        closed frees it later, and would then remove the file of the next socket."""
+        """Close at once, with all links, and wait until the endpoint is free. A socket that is
+        merely closed frees it later, and would then remove the file of the next socket."""
         if self._socket is not None and self._context is not None:
             self._socket.disable_monitor()
             if self._monitor is not None:
@@ -78,8 +78,8 @@ class Router:
             self._socket = self._context = self._monitor = None
 
     def is_linked(self) -> bool:
-        """Whether a worker is connected. Once it is not, all that it has sent can be received:
-        libzmq tells of the end of a link behind the last message of it."""
+        """Whether a worker is connected. If not, all that it has sent can be received: libzmq
+        reports the end of a link after its last message."""
         monitor = self._monitor
         while monitor is not None and monitor.poll(0):
             event = recv_monitor_message(monitor)["event"]
@@ -87,7 +87,7 @@ class Router:
         return self._links > 0
 
     def send(self, identity: bytes, data: bytes) -> None:
-        """Send a message. If it cannot be sent, the check misses the answer."""
+        """Send a message. If that fails, the check will miss the answer."""
         if self._socket is None:
             return
         try:

@@ -17,9 +17,9 @@ class Rule:
     section: str
     meaning: str
     check: Callable[[PlayedGateway], None] | None = None
-    """None for a continuous rule."""
+    """The check; None for a continuous rule."""
     common: bool = False
-    """Needs the common behaviour, which the examples of all languages have."""
+    """It needs the common behaviour, which the examples in all languages have."""
 
 
 CONTINUOUS: Final = (
@@ -45,4 +45,4 @@ CONTINUOUS: Final = (
     Rule("state-taken", "13", "`state` is sent before the ack of an event of its connection."),
     Rule("bye-last", "12", "Nothing comes after `bye`."),
 )
-"""Rules that hold for everything a worker sends (continuous_rules.py)."""
+"""Rules for everything that a worker sends (continuous_rules.py)."""

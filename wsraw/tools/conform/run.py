@@ -23,14 +23,14 @@ POOL: Final = "conform"
 """Not the default pool, so that a worker must read WSRAW_POOL."""
 
 POLL_INTERVAL: Final = 0.02
-"""Seconds between two looks whether the process has ended."""
+"""Seconds between two checks whether the process has ended."""
 
 HELD_OPEN: Final = 2.0
-"""Seconds to wait for the end of the link of a process that has ended: one that it has started may
-hold that open."""
+"""Seconds to wait for the end of a dead process's link: another process that it has started may
+hold the link open."""
 
 LAST_LINES: Final = 20
-"""Of the worker's output, shown when a rule failed."""
+"""Last lines of the worker's output that are shown if a rule has failed."""
 
 
 class CannotConform(Exception):  # noqa: N818
@@ -59,7 +59,7 @@ def main(
     driver = Driver(command, file, Router(remote=remote))
     gateway = PlayedGateway(driver, POOL, partial(secrets.token_hex, 8), timeout)
     results = []
-    # As with Ctrl-C, the worker must not be left behind.
+    # Like after Ctrl-C, the worker must not be left behind.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for result in verdicts(rules, gateway):
@@ -86,7 +86,7 @@ def main(
 
 
 def _hint(command: Sequence[str]) -> str:
-    """What else may have been meant by a command that cannot be started."""
+    """What else the user may have meant by a command that cannot be started."""
     if command[0].endswith(".py"):
         return f"; a handlers file is checked with: wsraw conform -- wsraw worker {command[0]}"
     if len(command) == 1 and len(command[0].split()) > 1:
@@ -95,7 +95,7 @@ def _hint(command: Sequence[str]) -> str:
 
 
 class Driver:
-    """The outside of the played gateway: one process at a time, and the socket."""
+    """The environment of the played gateway: one process at a time, and the socket."""
 
     def __init__(self, command: Sequence[str], log: IO[str] | None, router: Router) -> None:
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -111,7 +111,7 @@ class Driver:
         return time.monotonic()
 
     def receive(self, gateway: PlayedGateway, seconds: float) -> None:
-        # Both before: what comes in between is of a process that has ended.
+        # Before both: messages that come in between are from a process that has ended.
         has_ended = bool(self._ended) and self._has_said_all()
         message = self._router.receive(min(seconds, POLL_INTERVAL))
         if message is not None:
@@ -122,8 +122,8 @@ class Driver:
                 gateway.exited(code)
 
     def _has_said_all(self) -> bool:
-        """Whether nothing more can come of the process that has ended: on a busy machine, libzmq
-        reads its last batch later than we hear of its end."""
+        """Whether no more data of the dead process can come: on a busy machine, libzmq may read its
+        last batch after its end was reported."""
         _, _, ended_at = self._ended[0]
         return not self._router.is_linked() or self.now() > ended_at + HELD_OPEN
 

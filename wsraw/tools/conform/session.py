@@ -1,4 +1,4 @@
-"""Sans-I/O. What the played gateway knows of one session."""
+"""Sans-I/O. The played gateway's state of one session."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ EVENTS: Final = {kind.__struct_config__.tag for kind in get_args(Event)}
 
 
 class Received(NamedTuple):
-    """A record that came, and its place in the session."""
+    """A received record, and its place in the session."""
 
     batch: int
-    """From 1, in its session."""
+    """The number of its batch, from 1 in each session."""
     place: int
     record: Any
 
@@ -24,23 +24,23 @@ class Received(NamedTuple):
 
 
 class Session:
-    """One session, from `welcome` on. Number 0 means that there is none."""
+    """A session, from `welcome` on. Number 0 means that there is none."""
 
     def __init__(self, number: int, ids: range) -> None:
         self.number = number
         self.ids = [ids]
-        """What `open` may use."""
+        """The ids that `open` may use."""
         self.opened: set[int] = set()
         self.waiting: deque[list[Any]] = deque()
-        """Records that the window holds back, and those behind them."""
+        """Records that wait for the window, and the records after them."""
         self.in_flight: dict[int, list[Any]] = {}
-        """Events by seq: a record as it went out."""
+        """Events by seq, as they were sent."""
         self.wrong_acks: list[Received] = []
         self.acked: dict[int, Received] = {}
         self.received: list[Received] = []
         self.batches = 0
         self.parts: dict[int, int] = {}
-        """Batches whose commands wait for the ack of an event: its seq."""
+        """Batches whose commands wait for an ack, each with the seq of its event."""
         self.over = False
         """The worker has sent bye."""
         self.next_seq = 1
@@ -68,13 +68,13 @@ class Session:
         return batch
 
     def is_beside_ack(self, command: Received, seq: int) -> bool:
-        """Whether a command takes effect with the ack of that event."""
+        """Whether a command takes effect with the ack of this event."""
         return command.batch == self.acked[seq].batch or self.parts.get(command.batch) == seq
 
     def sends(self, con: int, start: int = 0) -> list[Received]:
-        """The sends to a connection, from that index of `received` on."""
+        """The sends to a connection, from this index of `received` on."""
         return [received for received in self.commands(Send, start) if received.record.con == con]
 
     def commands(self, kind: type[Record], start: int = 0) -> list[Received]:
-        """The records of one kind, from that index of `received` on."""
+        """The records of one kind, from this index of `received` on."""
         return [each for each in self.received[start:] if type(each.record) is kind]

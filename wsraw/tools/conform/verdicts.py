@@ -14,7 +14,7 @@ from wsraw.tools.conform.rules import CONTINUOUS, Rule
 RULES: Final = (*protocol_checks.RULES, *echo_checks.RULES, *CONTINUOUS)
 
 GIVE_UP: Final = 2
-"""Sessions in a row that did not begin, each with a process of its own."""
+"""Sessions in a row, each with a process of its own, that may fail to begin."""
 
 PASS: Final = "pass"
 FAIL: Final = "FAIL"
@@ -63,10 +63,10 @@ def choose(names: Collection[str], *, generic: bool) -> list[Rule]:
 
 
 def verdicts(rules: Sequence[Rule], gateway: PlayedGateway) -> Iterator[Result]:
-    """Check these rules, and give the result of each when it is known."""
+    """Check these rules, and return the result of each as soon as it is known."""
     checks = [rule for rule in rules if rule.check is not None]
     failed_sessions = 0
-    # Continuous rules alone need a session, too.
+    # Continuous rules need a session, even without other rules.
     for rule in checks or [protocol_checks.RULES[0]]:
         result = Result(rule, PASS)
         if failed_sessions == GIVE_UP:

@@ -38,48 +38,48 @@ NORMAL: Final = (1000, 1001, 1005)
 
 
 def in_words(code: int) -> str:
-    """What a close code means."""
+    """The meaning of a close code."""
     if code in CLOSE_CODES:
         return CLOSE_CODES[code]
     return "a code of the application" if code >= 4000 else "a code without a standard meaning"
 
 
 class Message(NamedTuple):
-    """What has come: a message of a WebSocket, or bytes of a stream."""
+    """Received data: a message of a WebSocket, or bytes of a stream."""
 
     data: str | bytes
     kind: Literal["text", "binary", "raw"]
 
 
 class Ended(NamedTuple):
-    """How the connection has ended."""
+    """The end of a connection."""
 
     by: Literal["us", "peer", "nobody"]
     code: int | None
     """The close code of a WebSocket."""
     reason: str
     text: str
-    """All of it in words."""
+    """The whole description, in words."""
     is_normal: bool
 
 
 class Channel(Protocol):
-    """What a session needs of a connection."""
+    """A connection, as a session uses it."""
 
     details: list[str]
-    """What is worth knowing of it, in words."""
+    """Facts about the connection, in words."""
     subprotocol: str
 
     async def receive(self) -> Message | Ended: ...
 
     async def send(self, data: str | bytes) -> None:
-        """Raises ConnectionClosed or OSError; `receive` tells how it has ended."""
+        """Raises ConnectionClosed or OSError; `receive` reports how the connection has ended."""
 
     async def ping(self, data: bytes) -> float:
         """Send a ping; returns the seconds until its answer."""
 
     async def end_input(self) -> None:
-        """Tell the peer that no more will be sent, where that can be told."""
+        """Tell the peer that no more will be sent, where that is possible."""
 
     async def close(self, code: int, reason: str) -> None: ...
 
@@ -121,13 +121,13 @@ class WebSocketChannel:
 
 
 def _ended(error: ConnectionClosed, *, asked: bool) -> Ended:
-    """`asked`: the user has closed the connection."""
+    """The end of the connection. `asked`: the user has closed it."""
     received, sent = error.rcvd, error.sent
     if received is not None and (sent is None or error.rcvd_then_sent):
         return _closed("peer", received.code, received.reason, received.code in NORMAL)
     if sent is not None:
-        # Unasked, the library closes what breaks the protocol, is too large, or does not answer
-        # pings.
+        # Without a request of the user, the library closes connections that break the protocol,
+        # bring too large a message, or do not answer pings.
         return _closed("us", sent.code, sent.reason, asked)
     cause = error.__cause__
     why = f": {os_error(cause)}" if isinstance(cause, OSError) else ""

@@ -16,7 +16,7 @@ from wsraw.tools.connect.channels import Channel, StreamChannel, WebSocketChanne
 from wsraw.tools.connect.plan import Plan, PlanError, Target
 
 MOST_OF_A_MESSAGE = 64 << 20
-"""Bytes of a message that comes; a larger one closes the connection (1009)."""
+"""Bytes of a received message; a larger one closes the connection (1009)."""
 
 
 class NotConnectedError(Exception):
@@ -26,7 +26,7 @@ class NotConnectedError(Exception):
 async def open_channel(plan: Plan, context: ssl.SSLContext | None, *, by_lines: bool) -> Channel:
     """Connect. Raises NotConnectedError.
 
-    `by_lines`: bytes of a stream are shown to a person, so a line should come whole.
+    `by_lines`: bytes of a stream are shown to a person, so lines should be complete.
     """
     stage = problems.Stage.CONNECT
     sock: socket.socket | None = None
@@ -50,7 +50,7 @@ async def _connect(target: Target) -> socket.socket:
         if not hasattr(socket, "AF_UNIX"):
             raise OSError("this system has no unix sockets")
         return await _connect_one(loop, socket.AF_UNIX, target.unix)
-    # In a look-up the name is encoded, and some cannot be.
+    # For a look-up the name is encoded, which may fail.
     found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     failure: OSError | None = None
     for family, _, _, _, address in found:
@@ -89,7 +89,7 @@ async def _websocket(
         subprotocols=[Subprotocol(name) for name in plan.subprotocols] or None,
         origin=Origin(plan.origin) if plan.origin is not None else None,
         user_agent_header="wsraw connect",
-        # The time of ours covers all of it.
+        # Our own time limit covers everything.
         open_timeout=None,
         ping_interval=plan.ping or None,
         ping_timeout=plan.ping or None,
@@ -119,7 +119,7 @@ def _tls_details(transport: asyncio.BaseTransport) -> list[str]:
 
 
 def tls_context(plan: Plan) -> ssl.SSLContext | None:
-    """What TLS shall check and show, if the URL has TLS. Raises PlanError."""
+    """The TLS context, if the URL has TLS. Raises PlanError."""
     if not plan.target.has_tls:
         return None
     try:
@@ -131,7 +131,7 @@ def tls_context(plan: Plan) -> ssl.SSLContext | None:
         context.verify_mode = ssl.CERT_NONE
     if plan.cert:
         try:
-            # Nobody is asked for a passphrase: stdin is the data.
+            # No passphrase is asked for: stdin has the data.
             context.load_cert_chain(plan.cert, plan.key or None, password="")
         except (OSError, ValueError) as error:
             for file in filter(None, (plan.cert, plan.key)):

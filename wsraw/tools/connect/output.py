@@ -1,4 +1,4 @@
-"""What is shown: at a terminal, in a pipe, or as JSON."""
+"""How events are shown: at a terminal, in a pipe, or as JSON."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from wsraw.tools.connect.plan import Plan
 from wsraw.tools.connect.screen import Screen
 
 MOST_OF_A_TEXT: Final = 16 << 10
-"""Characters of a message that a person is shown."""
+"""Characters of a message that are shown to a person."""
 MOST_OF_A_DUMP: Final = 1 << 10
-"""Bytes of a message that a person is shown."""
+"""Bytes of a message that are shown to a person."""
 BYTES_OF_A_ROW: Final = 16
 BYTES_OF_A_LINE: Final = 24
-"""A message that is not longer is shown in one line."""
+"""Bytes up to which a message is shown on one line."""
 
 
 class Output(Protocol):
-    """Where events of a connection are shown."""
+    """Shows the events of a connection."""
 
     def opened(self, plan: Plan, channel: Channel) -> None: ...
 
@@ -32,7 +32,7 @@ class Output(Protocol):
     def pong(self, seconds: float) -> None: ...
 
     def notice(self, text: str) -> None:
-        """Show what the user of a terminal should know: help, mistakes."""
+        """Show a text for the user of a terminal: help, mistakes."""
 
     def failed(self, text: str) -> None:
         """Called if there was no connection."""

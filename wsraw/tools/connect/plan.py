@@ -1,4 +1,4 @@
-"""Sans-I/O. What `wsraw connect` shall do: its options, and where its URL leads."""
+"""Sans-I/O. What `wsraw connect` must do: its options, and where its URL leads."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Plan:
     commands: tuple[str, ...] | None = None
     """Of --exec; None: read stdin."""
     count: int = 0
-    """End after so many messages; 0: no limit."""
+    """End after this many messages; 0: no limit."""
     wait: float = 1.0
     """Seconds of silence after the input has ended; 0: until the peer closes."""
     as_json: bool = False
@@ -78,7 +78,7 @@ class Plan:
 
     @property
     def line_end(self) -> str:
-        """What ends a line that is sent to a raw peer."""
+        """The characters that end a line for a raw peer."""
         if self.binary:
             return ""
         return "\r\n" if self.crlf else "\n"
@@ -186,7 +186,7 @@ def parse_headers(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 
 def check(plan: Plan) -> None:
-    """Whether the options fit the URL and one another. Raises PlanError."""
+    """Check that the options fit the URL and each other. Raises PlanError."""
     target = plan.target
     if not target.is_websocket:
         given = {

@@ -1,4 +1,4 @@
-"""Why there is no connection, in a line that says what to do."""
+"""Why a connection failed, in a line that says what to do."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MOST_OF_A_BODY: Final = 200
 
 
 class Stage(enum.Enum):
-    """What was under way."""
+    """The stage in which an attempt failed."""
 
     CONNECT = "connect"
     HANDSHAKE = "handshake"
 
 
 def explain(error: BaseException, plan: Plan, stage: Stage) -> str:
-    """What has happened, and what to do."""
+    """The problem, and what to do."""
     target = plan.target
     if isinstance(error, TimeoutError) and not isinstance(error, ssl.SSLError):
         return _timeout(error, plan, stage)
@@ -66,7 +66,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _timeout(error: TimeoutError, plan: Plan, stage: Stage) -> str:
     shown = plan.target.shown
-    # The system's own, which has a number, may be shorter.
+    # The system's own text, which has a number, may be shorter.
     limit = "" if error.errno else f" within {show_time(plan.timeout)} (--timeout)"
     if stage is Stage.CONNECT:
         return (
@@ -156,7 +156,7 @@ def _no_answer(error: InvalidMessage, plan: Plan) -> str:
 
 
 def rejection(response: Response, plan: Plan) -> str:
-    """The answer of a server that has not opened the WebSocket."""
+    """The response of a server that has not opened the WebSocket."""
     code = response.status_code
     try:
         phrase = HTTPStatus(code).phrase
@@ -167,7 +167,7 @@ def rejection(response: Response, plan: Plan) -> str:
     if said and said.lower() not in (phrase.lower(), f"{code} {phrase}".lower()):
         told += f": {said}"
         if code >= 403:
-            # The server knows better than we do.
+            # The server's explanation is better than ours.
             return told
     return f"{told} ({_advice(code, response, plan)})"
 
@@ -176,7 +176,7 @@ def _first_line(response: Response) -> str:
     kind = response.headers.get("Content-Type", "text/plain")
     text = (response.body or b"").decode("utf-8", "replace").strip()
     if "html" in kind:
-        # Of a page the title says most.
+        # The title of a page says most.
         found = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
         text = found[1].strip() if found else ""
     lines = text.splitlines()

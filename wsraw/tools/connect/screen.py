@@ -1,4 +1,4 @@
-"""Lines above the line that is being typed."""
+"""Shows lines above the line that is being typed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(text: str, width: int) -> Iterator[str]:
 
 
 def above(text: str, width: int, height: int) -> str:
-    """What a terminal must get to show the text above the row of the cursor.
+    """The characters that make a terminal show a text above the row of the cursor.
 
     The cursor stays in its column, and what is typed there is not touched. Where the screen is
     full, it scrolls.
@@ -48,7 +48,7 @@ def above(text: str, width: int, height: int) -> str:
 
 
 def _insert(lines: list[str]) -> str:
-    """Rows that belong to one line: written as one, so that it is copied as one."""
+    """Insert the rows of one line: written as one, so that it is copied as one."""
     n = len(lines)
     # Make room below (which may scroll), go up, push the typed row down, and write where it was.
     room = "\n" * n + f"\x1b[{n}A\x1b[{n}L\r"
@@ -77,6 +77,6 @@ class Screen:
         self._write(f"\n{text}\n" if self._is_plain else f"\r\x1b[K{text}\n")
 
     def _write(self, text: str) -> None:
-        # In one piece: the one who edits the line writes too.
+        # In one piece, because the editor of the line writes, too.
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -27,7 +27,7 @@ TOO_FEW: Final = 4
 INTERRUPTED: Final = 130
 
 CLOSING: Final = 2.0
-"""How long the peer may take to close, in seconds."""
+"""Seconds that the peer may take to close."""
 
 
 def main(plan: Plan) -> int:
@@ -64,7 +64,7 @@ def main(plan: Plan) -> int:
             print()
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever has read stdout wants no more (`| head -1`).
+        # The reader of stdout wants no more (`| head -1`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return OK
 
@@ -75,7 +75,7 @@ def _is_terminal(descriptor: int) -> bool:
 
 
 class Session:
-    """An open connection, with what is sent and what is shown."""
+    """An open connection, its input and its output."""
 
     def __init__(
         self,
@@ -103,13 +103,13 @@ class Session:
         try:
             ended = await self._until_end(receiving)
         except BaseException:
-            # Interrupted: the peer should know that we leave.
+            # After an interrupt, the peer must learn that we leave.
             await self._close(receiving, 1000, "")
             raise
         finally:
             for task in (receiving, *self._pings):
                 task.cancel()
-        # No prompt may come after the last line.
+        # No prompt may follow the last line.
         self._source.close()
         self._output.ended(ended)
         if self._wrong_input:
@@ -140,7 +140,8 @@ class Session:
                 task.cancel()
 
     async def _close(self, receiving: asyncio.Task[Ended], code: int, reason: str) -> Ended:
-        """Close; returns how it has ended, which may be in another way by now."""
+        """Close; return how the connection has ended, which may have happened in another way by
+        now."""
         if not receiving.done():
             try:
                 async with asyncio.timeout(CLOSING):
@@ -155,7 +156,7 @@ class Session:
     async def _until_silence(
         self, receiving: asyncio.Task[Ended], enough: asyncio.Task[bool]
     ) -> None:
-        """Wait for answers until none has come for so long."""
+        """Wait for answers until none has come for this long."""
         self._last = max(self._last, time.monotonic())
         while not (receiving.done() or enough.done()):
             left = self._last + self._plan.wait - time.monotonic()
@@ -195,7 +196,7 @@ class Session:
             try:
                 await self._do(item)
             except (ConnectionClosed, OSError):
-                # The receiving side tells how it has ended.
+                # The receiving side reports how the connection has ended.
                 await asyncio.Event().wait()
             self._last = time.monotonic()
         return None
@@ -208,7 +209,7 @@ class Session:
                 task = asyncio.create_task(self._ping(data))
                 self._pings.add(task)
                 task.add_done_callback(self._pings.discard)
-                # The ping leaves before what is sent next.
+                # The ping is sent before later data.
                 await asyncio.sleep(0)
             case Help():
                 self._output.notice(HELP)
@@ -225,7 +226,7 @@ class Session:
 
 
 def _count(message: Message) -> int:
-    """A stream has no messages, so its lines are counted."""
+    """Count a message. A stream has no messages, so its lines are counted."""
     if message.kind == "raw":
         assert isinstance(message.data, bytes)
         return message.data.count(b"\n")

@@ -18,19 +18,19 @@ CHUNK: Final = 1 << 16
 MOST_OF_A_LINE: Final = 16 << 20
 """Bytes of a piped line. A longer one is a file that has no lines."""
 AHEAD: Final = 16
-"""Items that may wait to be sent; then the input is not read."""
+"""Items that may wait to be sent; beyond that, the input is not read."""
 CHANGE: Final = 0.5
-"""How long readline may take to change the modes of a terminal, in seconds."""
+"""Seconds that readline may take to change the modes of a terminal."""
 
 
 class Source(Protocol):
-    """What shall be sent."""
+    """The data to send."""
 
     async def next(self) -> Item | None:
         """The next item; None: the input has ended."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
 
 
 class Given:
@@ -65,7 +65,7 @@ def _parse(line: str, plan: Plan) -> Item:
 
 
 class Threaded:
-    """Items that a thread reads, as a read of stdin blocks.
+    """Items that a thread reads, because reading stdin blocks.
 
     The thread may be in such a read when the connection ends, and is left there.
     """
@@ -87,7 +87,7 @@ class Threaded:
         self._put(None)
 
     def _put(self, item: Item | None) -> bool:
-        """Hand an item over, as soon as there is room; returns whether anybody takes it."""
+        """Pass an item on as soon as there is room; return whether it was taken."""
         putting = self._items.put(item)
         try:
             asyncio.run_coroutine_threadsafe(putting, self._loop).result()
@@ -102,7 +102,7 @@ class Threaded:
 
 
 def piped(plan: Plan) -> Source:
-    """What comes on stdin: for a WebSocket each line is a message, for others bytes are bytes."""
+    """The data on stdin: for a WebSocket each line is a message, for others bytes are bytes."""
     if not plan.target.is_websocket or plan.binary:
         return Threaded(lambda: (Say(data) for data in _chunks()), _nothing)
     if sys.stdin is not None and sys.stdin.isatty():
@@ -122,7 +122,7 @@ def _nothing() -> None:
 
 
 def _chunks() -> Iterator[bytes]:
-    # Not by sys.stdin: its lock would be held at the end of the process.
+    # Not through sys.stdin: its lock would be held at the end of the process.
     while True:
         try:
             data = os.read(0, CHUNK)
@@ -157,7 +157,7 @@ def terminal(plan: Plan) -> Source:
 
 def _typed(plan: Plan, prompt: _Prompt) -> Iterator[Item]:
     while (line := prompt.read()) is not None:
-        # Of a WebSocket an empty line is rather a slip than a message.
+        # For a WebSocket, an empty line is probably a slip and not a message.
         if line or not plan.target.is_websocket:
             item = _parse(line, plan)
             yield item
@@ -185,7 +185,7 @@ class _Prompt:
             return False
         # The line that is typed takes one row, so that others can be shown above it.
         readline.parse_and_bind("set horizontal-scroll-mode on")
-        # Names of Python would be offered.
+        # Otherwise names of Python would be offered.
         readline.set_completer(lambda text, state: None)
         readline.set_pre_input_hook(self._has_changed.set)
         return True
@@ -205,17 +205,17 @@ class _Prompt:
             self._is_reading = False
 
     def close(self) -> None:
-        """Give the terminal its modes back; the thread may still read, and is left there."""
+        """Restore the modes of the terminal; the thread may still read, and is left there."""
         with self._lock:
             self._is_over = True
         if self._is_reading and self._has_readline:
-            # It may be about to change them.
+            # The thread may be about to change them.
             self._has_changed.wait(CHANGE)
         self._restore()
 
 
 def _terminal_modes() -> Callable[[], None]:
-    """What restores the modes of the terminal."""
+    """A function that restores the modes of the terminal."""
     try:
         import termios
     except ImportError:

@@ -8,7 +8,7 @@ from wsraw.link.rules import is_close_code
 
 MOST_OF_A_PING: Final = 125
 MOST_OF_A_REASON: Final = 123
-"""Bytes (RFC 6455, section 5.5)."""
+"""Bytes of a close reason (RFC 6455, section 5.5)."""
 
 HELP: Final = """\
 /ping [TEXT]            send a ping, and show how long the answer takes
@@ -33,18 +33,18 @@ class Ping(NamedTuple):
 
 
 class Close(NamedTuple):
-    """The connection shall be closed."""
+    """The user wants to close the connection."""
 
     code: int
     reason: str
 
 
 class Help(NamedTuple):
-    """The commands shall be shown."""
+    """The user wants to see the commands."""
 
 
 class Mistake(NamedTuple):
-    """The line means nothing; the text says what to write."""
+    """The line has no meaning; the text says what to write."""
 
     text: str
 

@@ -21,17 +21,17 @@ from wsraw.tools.drill.target.control import RunControl
 from wsraw.tools.drill.target.run import Run
 
 BREACH: Final = 1
-"""The exit code."""
+"""The exit code after a broken promise."""
 
 PROGRESS_ON_TERMINAL: Final = 1.0
 """Seconds between two lines of progress."""
 PROGRESS_ELSEWHERE: Final = 10.0
-"""The same where lines are kept."""
+"""Seconds between two lines of progress that are not on a terminal."""
 
 
 def main(plan: Plan, as_json: bool) -> int:
     """Run the drill and print the report; returns the exit code. Raises DrillError."""
-    # SIGTERM ends the drill as Ctrl-C does, so that no run folder is left.
+    # SIGTERM ends the drill like Ctrl-C, so that no run folder is left.
     old = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         report = drill(plan, progress=not as_json or sys.stderr.isatty())
@@ -167,7 +167,7 @@ def _figures(plan: Plan, load: Load, faults: FaultInjection) -> dict[str, Any]:
         "upgrades": faults.upgrades,
         "hangs": seen.hangs,
         "hangs_unfinished": unfinished,
-        # With at-most-once, the message that hung is not repeated, and never a dead letter.
+        # With at-most-once, the message that hung is not repeated, and never becomes a dead letter.
         "dead_letters_expected": (
             seen.hangs - unfinished if plan.delivery == "at-least-once" else 0
         ),

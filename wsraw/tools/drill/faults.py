@@ -1,6 +1,6 @@
 """I/O. Fault injection: kills, suspensions, reloads, upgrades at fixed intervals, each in a thread.
 
-Only processes that the run lists as its own are touched; the list is read again each time.
+Only processes in the run's own list are affected; the list is read again each time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wsraw.tools.drill.plan import DrillError, Plan
 from wsraw.tools.drill.target.control import RunControl
 
 JOIN_TIMEOUT: Final = 60.0
-"""Seconds that a reload under way at the end may take."""
+"""Seconds that a reload in progress at the end may take."""
 
 CAN_SUSPEND: Final = hasattr(signal, "SIGSTOP")
 KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -35,7 +35,7 @@ class FaultInjection:
         self.gateway_kills = 0
         self.upgrades = 0
         self.failures: list[str] = []
-        """What the run was asked for and did not do."""
+        """Requests that the run did not carry out."""
         self._plan = plan
         self._target: RunControl
         if target is not None:
@@ -61,12 +61,12 @@ class FaultInjection:
             thread.start()
 
     def load_ended(self) -> None:
-        """Kill no more gateways, which the last answers and closes need."""
+        """Kill no more gateways, because the last answers and closes need one."""
         with self._gateway_lock:
             self._is_load_over.set()
 
     def stop(self) -> None:
-        """End all faults, and wait for those under way; no worker stays suspended."""
+        """End all faults, and wait for those in progress; no worker stays suspended."""
         self._over.set()
         self._is_load_over.set()
         until = time.monotonic() + JOIN_TIMEOUT
@@ -100,7 +100,7 @@ class FaultInjection:
         try:
             alive = pid in self._target.workers()
         except DrillError:
-            # Better to signal another process than to leave a worker suspended.
+            # It is better to signal another process than to leave a worker suspended.
             alive = True
         if alive:
             self._signal(pid, signal.SIGCONT)
@@ -120,7 +120,7 @@ class FaultInjection:
         try:
             self._target.upgrade(pythons[self.upgrades % len(pythons)] if pythons else "")
         except DrillError:
-            # A gateway that was killed, or is being started again, cannot be upgraded.
+            # A gateway that was killed, or is being started, cannot be upgraded.
             if not self._plan.kill_gateway_every:
                 raise
         else:
@@ -131,12 +131,12 @@ class FaultInjection:
         return random.choice(workers) if workers else 0
 
     def _signal(self, pid: int, number: int) -> bool:
-        """Whether there was such a process; 0 is none."""
+        """Send a signal; return whether there was such a process. 0 means none."""
         if pid <= 0:
             return False
         try:
             os.kill(pid, number)
         except OSError:
-            # It has just ended by itself.
+            # The process has just ended by itself.
             return False
         return True

@@ -1,4 +1,5 @@
-"""Sans-I/O. What the load measures: counts, a histogram of latencies, and the longest pauses."""
+"""Sans-I/O. The measurements of the load: counts, a histogram of latencies, and the longest
+pauses."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Histogram:
         self.longest = max(self.longest, seconds)
 
     def percentile(self, share: float) -> float:
-        """Seconds that `share` (0 to 1) of all latencies stay within; nan if there are none."""
+        """The seconds within which `share` (0 to 1) of all latencies stay; nan if there are
+        none."""
         wanted = math.ceil(self._counts.total() * share)
         seen = 0
         for bucket in sorted(self._counts):
@@ -49,7 +51,7 @@ class Pause:
             self.since = when
 
     def arrived(self, now: float, more: bool) -> None:
-        """Note an answer, or that none is waited for any more. `more`: others are still due."""
+        """Note an answer, or that no more answers are expected. `more`: others are still due."""
         if self.since is not None and now - self.since > self.longest:
             self.longest = now - self.since
         self.since = now if more else None
@@ -57,26 +59,26 @@ class Pause:
 
 @dataclass
 class Figures:
-    """What was seen on all connections together."""
+    """The figures of all connections together."""
 
     sent: int = 0
     unsent: int = 0
-    """Due while their connection was down."""
+    """Messages that were due while their connection was down."""
     answered: int = 0
     """Records that came back, each counted once, in any order."""
     outstanding: int = 0
-    """Sent on connections that are open, and not answered."""
+    """Messages on open connections without an answer."""
     lost: int = 0
     duplicated: int = 0
     reordered: int = 0
-    """Came back after a later one."""
+    """Records that came back after a later one."""
     corrupted: int = 0
-    """Never sent by this connection, or not in this form."""
+    """Records that this connection never sent, or not in this form."""
     cut_off: int = 0
-    """Unanswered when their connection was closed."""
+    """Records without an answer when their connection was closed."""
     hangs: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    """Why connects failed after the load had begun."""
+    """Why attempts to connect failed after the load had begun."""
     connects_lost: int = 0
     """Connects that failed because the drill had killed their gateway, or the whole run."""
     late: float = 0.0

@@ -9,8 +9,8 @@ from wsraw.link.rules import split_host_port
 
 
 class DrillError(Exception):
-    """Options contradict each other, the run or the load cannot begin, or the run did not do what
-    it was asked to; the text says why."""
+    """Options contradict each other, the run or the load cannot begin, or the run did not carry out
+    a request; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +20,12 @@ class Plan:
     connect: str = ""
     """HOST:PORT of a run that is up; empty: start one."""
     run_dir: str = ""
-    """The run folder of that run; without it there is load only, and no faults."""
+    """The run folder of that run; without it there is only load, without faults."""
     seconds: float = 30.0
     workers: int = 4
     """Workers of a run that the drill starts, with the handlers of echo.py."""
     also: tuple[str, ...] = ()
-    """More workers, as in `wsraw run --workers`; they must do what echo.py does."""
+    """Further workers, as in `wsraw run --workers`; they must behave like echo.py."""
     remote: bool = False
     """Workers connect as if from other machines; the drill starts them itself."""
     websockets: int = 200
@@ -41,10 +41,10 @@ class Plan:
     kill_gateway_every: float = 0.0
     upgrade_every: float = 0.0
     upgrade_to: tuple[str, ...] = ()
-    """Pythons whose wsraw the upgrades go to, in turn; none: that of the run."""
+    """Pythons whose wsraw the upgrades use, in turn; none: the run's own."""
     delivery: str = "at-least-once"
     handler_timeout: float = 2.0
-    """Of a run that the drill starts, if there are hangs."""
+    """The handler_timeout of a run that the drill starts, if there are hangs."""
     log: str = ""
     """A file for the log of a run that the drill starts."""
 

@@ -1,4 +1,4 @@
-"""Sans-I/O. The figures of a drill as a table and as JSON, and whether they are breaches."""
+"""Sans-I/O. The figures of a drill as a table and as JSON, and which of them are breaches."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ Row = tuple[str, str, bool]
 class Report:
     """The figures of one drill, by their names in JSON. Times are seconds.
 
-    `failures`: what the run was asked for and did not do.
+    `failures`: requests that the run did not carry out.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Report:
         self.plan = plan
         self.figures = figures
         self.failures = list(failures)
-        """The same line comes as often as it has happened."""
+        """A line comes as often as its failure has happened."""
         self.notes = list(notes)
 
     def breaches(self) -> list[str]:
-        """What breaks the promises, as text."""
+        """The broken promises, as text."""
         figures = self.figures
         found = [f"{_total(figures[key])} {LABELS[key]}" for key in BREACHES if figures[key]]
         ended = ("disconnected", "disconnected_as_promised", "disconnected_with_gateway")

@@ -1,1 +1,1 @@
-"""`wsraw top`: a run as it is now, again and again."""
+"""`wsraw top`: the present state of a run, shown repeatedly."""

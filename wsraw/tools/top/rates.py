@@ -21,13 +21,13 @@ COUNTERS: Final[dict[str, Callable[[Figures], float]]] = {
     "failures": lambda gateway: sum(each["responses"].get("5xx", 0) for each in gateway["totals"]),
     "busy": lambda gateway: gateway["loop"]["seconds"],
 }
-"""Rate → what the gateway has counted since its start. `responses` are those to HTTP requests, and
-`failures` those of them with a status of 500 or more. `busy` is the share of the time in which the
-loop has worked."""
+"""Rate → what the gateway has counted since its start. `responses` are responses to HTTP requests,
+and `failures` the ones with a status of 500 or more. `busy` is the share of time in which the loop
+has worked."""
 
 
 class Meter:
-    """Compares each answer with the last one in which the gateway has said something."""
+    """Compares each answer with the last one that had figures of the gateway."""
 
     def __init__(self) -> None:
         self._at = 0.0
@@ -54,7 +54,7 @@ class Meter:
 
 
 def _identity(figures: Figures) -> tuple[object, ...]:
-    """Differs when counters have begun again."""
+    """A value that differs when counters have started again."""
     return figures["pid"], figures["gateway"]["pid"], figures["gateway"]["epoch"]
 
 
@@ -100,7 +100,7 @@ def _handlers(before: Figures | None, figures: Figures, seconds: float) -> list[
             nothing["slower"] = [0] * len(now["slower"])
             new = with_summary(since(old.get(pool["name"], {}).get(name, nothing), now))
             if new["calls"] < 0:
-                # The pool has begun again.
+                # The counters of the pool have started again.
                 continue
             found.append(
                 {
@@ -127,12 +127,12 @@ def _acked(figures: Figures) -> dict[object, Any]:
 
 
 def _worker(each: Figures) -> object:
-    """What tells a worker from the one that replaces it."""
+    """The identity of a worker, which its replacement does not have."""
     return (each["n"], each["pid"]) if "n" in each else (each["instance"],)
 
 
 def _rate(before: float | None, now: float | None, seconds: float) -> float | None:
-    """None also if a counter has begun again, as that of a worker with a new link does."""
+    """A rate; None if a counter has started again, like that of a worker with a new link."""
     if before is None or now is None or now < before:
         return None
     return (now - before) / seconds

@@ -1,4 +1,4 @@
-"""I/O. Asks a run for its figures again and again, and shows them."""
+"""I/O. Asks a run for its figures repeatedly, and shows them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANSWER_WITHIN: Final = 3.0
 """Seconds. The supervisor waits a second for the gateway."""
 
 WIDTH: Final = 100
-"""Columns of the view where it is not on a terminal, unless COLUMNS says otherwise."""
+"""Columns of the view if it is not on a terminal, unless COLUMNS is set."""
 
 OK: Final = 0
 ENDED: Final = 1
@@ -30,7 +30,7 @@ ENDED: Final = 1
 
 
 SLOW_CLIENTS: Final = {"slow": True, "sort": "output", "limit": 5}
-"""Which connections are shown one by one."""
+"""The options for the connections that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Plan:
     interval: float
     """Seconds between two views."""
     count: int
-    """How many views; 0: without end."""
+    """Number of views; 0: without end."""
     as_json: bool
 
 
 class _Source:
-    """What is known of the run: the last answer, or why there is none."""
+    """The last answer of the run, or why there is none."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -83,7 +83,7 @@ class _Source:
             pages = client.pages(self._folder, "connections", SLOW_CLIENTS, ANSWER_WITHIN)
             return [row for done in pages for row in done.data.get("rows", ())]
         except (client.NoRunError, client.RequestRefusedError, TimeoutError):
-            # The figures have come, and the next answer tells what is wrong.
+            # The figures have come, and the next answer reports the problem.
             return []
 
     def as_json(self) -> str:
@@ -102,7 +102,7 @@ def main(plan: Plan) -> int:
             return _live(plan, source)
         return _print(plan, source)
     except BrokenPipeError:
-        # Whoever has read stdout wants no more (`| head -1`).
+        # The reader of stdout wants no more (`| head -1`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return OK
 
@@ -112,7 +112,7 @@ def _now() -> datetime.datetime:
 
 
 def _print(plan: Plan, source: _Source) -> int:
-    """Print one view below the other. The first answer gives no rates, so it is not shown."""
+    """Print each view below the last one. The first answer gives no rates, so it is not shown."""
     source.ask()
     shown = 0
     due = time.monotonic()
@@ -162,6 +162,6 @@ def _live(plan: Plan, source: _Source) -> int:
             due = max(due + plan.interval, time.monotonic())
             source.ask()
             shown += 1
-    # The last view has gone with the alternate screen.
+    # The last view has disappeared with the alternate screen.
     sys.stdout.write(_plain(source))
     return OK

@@ -20,7 +20,7 @@ else:
     import tty
 
 ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l"
-"""The alternate screen, no cursor, and no line that goes on in the next row."""
+"""Switches to the alternate screen, hides the cursor, and disables line wrapping."""
 LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 STYLES: Final = {NORMAL: "", HEADING: "\x1b[1m", ALARM: "\x1b[31m"}
@@ -32,8 +32,8 @@ QUIT: Final = "qQ\x03"
 
 
 class Terminal:
-    """The terminal of this process, from `with` to the end of the block: then it is as before, also
-    after a signal."""
+    """The terminal of this process, for the length of a `with` block: afterwards it is restored,
+    also after a signal."""
 
     def __init__(self) -> None:
         self.is_resized = False
@@ -70,7 +70,7 @@ class Terminal:
         raise SystemExit(128 + number)
 
     def _suspend(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-Z: leave the terminal to the shell until we are continued."""
+        """Handle Ctrl-Z: leave the terminal to the shell until the process is continued."""
         self._restore()
         os.kill(os.getpid(), signal.SIGSTOP if sys.platform != "win32" else number)
         self._begin()
@@ -89,7 +89,7 @@ class Terminal:
         try:
             self._write(LEAVE)
         except OSError:
-            # It has gone, and SIGHUP has told so.
+            # The terminal is gone, and SIGHUP has reported that.
             pass
         if sys.platform != "win32" and self._modes:
             try:
@@ -103,19 +103,19 @@ class Terminal:
             columns, rows = os.get_terminal_size(1)
         except OSError:
             return 80, 24
-        # A terminal that does not know its size says 0.
+        # A terminal that does not know its size reports 0.
         return columns or 80, rows or 24
 
     def show(self, view: Callable[[int, int], Iterable[Line]]) -> None:
-        """Show a view; it is told the columns and rows."""
+        """Show a view, which is made for the present columns and rows."""
         self._size = self.size()
         self.is_resized = False
         rows = [f"{STYLES[line.style]}{line.text}\x1b[0m\x1b[K" for line in view(*self._size)]
-        # In one piece, over what was there: so nothing flickers.
+        # In one piece, over the old view, so that nothing flickers.
         self._write("\x1b[H" + "\r\n".join(rows) + "\x1b[J")
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until the size has changed. False: a key says that it is enough."""
+        """Wait this long, or until the size has changed. False: a key ends the program."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if set(self._keys(min(left, LOOK_EVERY))) & set(QUIT):
@@ -126,7 +126,7 @@ class Terminal:
         return True
 
     def _keys(self, seconds: float) -> str:
-        """What was typed."""
+        """The keys that were typed."""
         if not self._has_keys:
             time.sleep(seconds)
             return ""
@@ -139,7 +139,7 @@ class Terminal:
         if not select.select([0], [], [], seconds)[0]:
             return ""
         data = os.read(0, 1024)
-        # Nobody types there any more.
+        # The terminal has no keyboard any more.
         self._has_keys = bool(data)
         return data.decode("latin-1")
 

@@ -1,4 +1,4 @@
-"""Sans-I/O. How a run looks on a screen: figures with rates in, lines out."""
+"""Sans-I/O. The view of a run on a screen: figures with rates in, lines out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsraw.tools.cells import cells
 from wsraw.tools.top.rates import Figures
 
 LABELS: Final = 14
-"""Cells of the column of labels, where the screen is not narrow."""
+"""Cells of the column of labels, if the screen is not narrow."""
 
 NARROW: Final = 48
 """Cells; on a narrower screen, lines that are continued are indented by only 2."""
@@ -47,7 +47,7 @@ class Column:
     heading: str
     text: Callable[[Figures], str]
     importance: int
-    """The higher, the sooner the column is left out where the screen is narrow."""
+    """The higher this number, the sooner the column is left out on a narrow screen."""
     is_number: bool = True
 
 
@@ -59,7 +59,7 @@ def lines(
     trouble: str = "",
     hint: str = "",
 ) -> list[Line]:
-    """The lines that show a run: `width` cells each, `height` at most (0: as many as it takes).
+    """The lines that show a run: `width` cells each, at most `height` of them (0: any number).
 
     `clock` is the time of the figures. `trouble` says why there are no newer ones; figures are None
     if there are none at all. `hint` ends the first line.
@@ -253,14 +253,14 @@ def _handlers(handlers: list[Figures], width: int) -> list[Line]:
 
 
 def _workers(workers: list[Figures], width: int, height: int) -> list[Line]:
-    """The table of workers. If there is no room for all, those with the oldest events, and those
-    that do not serve, are shown."""
+    """The table of workers. If not all fit, it has those with the oldest events, and those that do
+    not serve."""
     columns: Sequence[Column] = WORKERS
     if all(worker["pool"] == DEFAULT_POOL for worker in workers):
         columns = [column for column in WORKERS if column.heading != "pool"]
     left_out = 0
     if len(workers) + 1 > height:
-        # A line for the headings, and one for how many are left out.
+        # A line for the headings, and one for the number of those left out.
         room = max(height - 2, 0)
         left_out = len(workers) - room
         order = sorted(range(len(workers)), key=lambda n: _attention(workers[n]), reverse=True)
@@ -331,7 +331,7 @@ def _padded(text: str, size: int, is_number: bool) -> str:
 def _flow(
     pieces: Iterable[str], width: int, gap: str = GAP, first: str = "", indent: str = "  "
 ) -> list[str]:
-    """Pieces side by side, in as many lines as they take. No piece is divided; one that is too long
+    """Pieces side by side, in as many lines as they need. No piece is divided; one that is too long
     for a line is cut."""
     found: list[str] = []
     line, is_empty = first, True

@@ -77,7 +77,7 @@ def binary(gateway: PlayedGateway) -> None:
 
 
 def raw(gateway: PlayedGateway) -> None:
-    """Send the on_connect with the first data, in one batch."""
+    """Send the on_connect together with the first data, in one batch."""
     con = gateway.new_con()
     gateway.event("on_connect", con, {"Protocol": "raw"}, False, 1, ABOUT)
     for data in (b"hello\r\n", bytes(range(256))):
@@ -124,7 +124,7 @@ def state(gateway: PlayedGateway) -> None:
     gateway.notice(["attach", other, inf, kept, 1, ABOUT])
     _reply(gateway, other, b"count", b"2")
     _reply(gateway, other, b"count", b"3")
-    # The state was changed by another worker; this one still holds the connection.
+    # Another worker has changed the state; this one still holds the connection.
     gateway.notice(["attach", other, None, kept, 7, ABOUT])
     _reply(gateway, other, b"count", b"2")
 
@@ -179,7 +179,7 @@ def opens(gateway: PlayedGateway) -> None:
 
 
 def _kind_of(gateway: PlayedGateway, con: int, start: int) -> str:
-    """Text or binary, at the choice of the worker."""
+    """Text or binary, as the worker chooses."""
     sends = gateway.session.sends(con, start)
     return str(sends[0].record.type) if sends else "text"
 
@@ -268,7 +268,7 @@ def fence(gateway: PlayedGateway) -> None:
     gateway.message(con, slow)
     gateway.message(con, b"of the old session")
     gateway.flush()
-    # Until the handler has begun, which no record shows.
+    # Wait until the handler has begun, which no record shows.
     gateway.quiet(SLOW / 3000)
     gateway.enter()
     start = len(gateway.session.received)
@@ -288,7 +288,7 @@ def fence(gateway: PlayedGateway) -> None:
 
 
 def splice(gateway: PlayedGateway) -> None:
-    """Messages behind a splice are the gateway's: it forwards its own copies."""
+    """After a splice, messages belong to the gateway: it forwards its own copies."""
     con, other = gateway.connect(), gateway.connect()
     gateway.deliver()
     start = len(gateway.session.received)
@@ -332,7 +332,7 @@ def busy_drain(gateway: PlayedGateway) -> None:
 
 
 def large_drain(gateway: PlayedGateway) -> None:
-    """More than sockets hold: it is still on its way when the worker wants to end."""
+    """Send more than sockets hold: it is still in transit when the worker wants to end."""
     con = gateway.connect()
     gateway.deliver()
     start = len(gateway.session.received)

@@ -1,7 +1,7 @@
 """Sans-I/O. Checks that any worker must pass, whatever its handlers do.
 
-Each begins with a fresh session and may leave the worker in any state, because the next one begins
-with `who`.
+Each check begins with a fresh session and may leave the worker in any state, because the next one
+begins with `who`.
 """
 
 from __future__ import annotations

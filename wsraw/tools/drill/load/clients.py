@@ -30,7 +30,7 @@ NOT_CLOSED: Final = "it did not close"
 
 
 class Client(asyncio.Protocol):
-    """One connection to the server, raw or WebSocket. A closed one can be connected again."""
+    """A connection to the server, raw or WebSocket. A closed one can be connected again."""
 
     def __init__(self, address: Address, kind: str) -> None:
         self.kind = kind
@@ -48,7 +48,7 @@ class Client(asyncio.Protocol):
         self._closing = False
 
     async def connect(self) -> str:
-        """Open the connection; returns why that failed, else an empty text."""
+        """Open the connection; return why that failed, or ""."""
         loop = asyncio.get_running_loop()
         self._opened, self.ended = loop.create_future(), loop.create_future()
         self._failure, self._closing = "", False
@@ -110,14 +110,14 @@ class Client(asyncio.Protocol):
     # --- for subclasses ---
 
     def handle_open(self) -> None:
-        """The connection can carry data."""
+        """Handle that the connection can carry data."""
 
     def handle_data(self, data: bytes, is_text: bool) -> None:
         """Take a message, or raw data in any pieces."""
 
     def end(self, how: str, looks_lost: bool) -> ConnectionEnd:
-        """How the connection has ended: `how` as text, empty if the drill closed it. `looks_lost`:
-        the client sees this if its gateway has died."""
+        """Handle the end of the connection: `how` as text, empty if the drill closed it.
+        `looks_lost`: a client whose gateway has died would see this."""
         raise NotImplementedError
 
     # --- the transport ---
@@ -143,7 +143,7 @@ class Client(asyncio.Protocol):
         error = protocol.parser_exc
         if protocol.handshake_exc is not None:
             error = ValueError(f"handshake: {protocol.handshake_exc}")
-        # With the answer a close frame may have come already.
+        # A close frame may have come with the response.
         if error is None and not self._opened.done() and protocol.state is not CONNECTING:
             self._handle_open()
         for frame in events:
@@ -166,7 +166,7 @@ class Client(asyncio.Protocol):
             how = f"{closed.code:d} {closed.reason}".strip()
         self.connected = False
         if not self.ended.done():
-            # Else nobody waits for it any more: it did not close in time.
+            # Otherwise the future is not used any more: the connection did not close in time.
             self.ended.set_result(self._failure or how)
         if not self._opened.done():
             self._opened.set_result(self._failure or how)
@@ -197,7 +197,7 @@ class VerifiedClient(Client):
     """A client that sends records and checks what comes back."""
 
     checker: Checker
-    """Of the records since the last connect."""
+    """The checker of the records since the last connect."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class VerifiedClient(Client):
         self._records = Records(self._size)
 
     def send_next(self, due: float) -> None:
-        """Send the next record, which was due then."""
+        """Send the next record, which was due at that time."""
         figures = self._figures
         figures.sent += 1
         figures.outstanding += 1
@@ -278,7 +278,7 @@ class HangClient(Client):
         self._due = now + self._every
 
     def hang(self, now: float) -> bool:
-        """Send a message if one is due and the last one is over; returns whether it was sent."""
+        """Send a message if one is due and the last one is over; return whether it was sent."""
         if now < self._due:
             return False
         self._due += self._every

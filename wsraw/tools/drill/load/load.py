@@ -1,7 +1,7 @@
 """I/O. The load: verified clients on a fixed schedule, in one process and one asyncio loop.
 
-A message is due at a fixed time, whatever the server does, and its latency counts from then on. So
-a server that stalls cannot slow down its own test.
+A message is due at a fixed time, whatever the server does, and its latency is measured from that
+time. So a server that stalls cannot slow down its own test.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Load:
         while missing := sum(not client.is_open for client in self._clients):
             for task in tasks:
                 if task.done():
-                    # Raise what kept its client from connecting.
+                    # Raise the reason why its client could not connect.
                     task.result()
             if monotonic() >= until:
                 raise DrillError(f"{missing} of {len(tasks)} connections did not open")

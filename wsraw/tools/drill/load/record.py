@@ -1,7 +1,8 @@
-"""Sans-I/O. The records that the drill sends, and their check.
+"""Sans-I/O. The records that the drill sends, and how they are checked.
 
 A record is `WD`, its connection in six hex digits, its round in eight, and a filler. Each
-connection sends one record in each round of the schedule, so the round determines when it was due.
+connection sends one record in each round of the schedule, so the round determines when the record
+was due.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class Checker:
         self.first = first
         """The first round since the connect."""
         self.next = first
-        """The round to be sent next."""
+        """The round to send next."""
         self.expected = first
-        """The round that must come back next."""
+        """The round that should come back next."""
 
     def record(self, number: int) -> bytes:
         return b"WD%06x%08x" % (self._con, number) + self._filler
@@ -52,21 +53,21 @@ class Checker:
 
     @property
     def outstanding(self) -> int:
-        """How many were sent and have not come back."""
+        """How many records were sent and have not come back."""
         return self.next - self.expected + len(self._missing)
 
     @property
     def overtaken(self) -> int:
-        """How many have not come back although a later one has."""
+        """How many records have not come back although a later one has."""
         return len(self._missing)
 
     @property
     def waiting(self) -> bool:
-        """Whether the last record is still to come; those that were overtaken may never come."""
+        """Whether the last record is still to come; overtaken ones may never come."""
         return self.next > self.expected
 
     def receive(self, record: bytes) -> int | None:
-        """Check a record; returns its round if it has come back for the first time."""
+        """Check a record; return its round if it comes back for the first time."""
         expected = self.expected
         if record == self.record(expected) and expected < self.next:
             self.expected = expected + 1

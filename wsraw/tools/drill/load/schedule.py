@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 
 class Schedule:
-    """Numbered slots, one message each: slot n is that of client n % clients, due at n / rate."""
+    """Numbered slots for one message each: slot n belongs to client n % clients, and is due at n /
+    rate."""
 
     def __init__(self, clients: int, rate: float, seconds: float) -> None:
         self.started = 0.0
@@ -27,7 +28,7 @@ class Schedule:
         return self.started + slot / self._rate
 
     def due(self, now: float) -> Iterator[tuple[int, float]]:
-        """Take the slots that are due: the client's number, and since when the message is due."""
+        """Take the slots that are due: the client's number, and since when its message is due."""
         end = min(int((now - self.started) * self._rate) + 1, self._slots)
         for slot in range(self._next, end):
             # First, so that a client that connects meanwhile begins with a later round.
@@ -35,9 +36,9 @@ class Schedule:
             yield slot % self._clients, self._due(slot)
 
     def next_round(self, client: int) -> int:
-        """The first round in which that client still has a slot."""
+        """The first round in which this client still has a slot."""
         return (self._next - client + self._clients - 1) // self._clients
 
     def due_in_round(self, client: int, number: int) -> float:
-        """When the message of that client and round was due."""
+        """When the message of this client and round was due."""
         return self._due(number * self._clients + client)

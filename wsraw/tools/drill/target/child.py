@@ -1,7 +1,6 @@
 """I/O. A run as the drill starts it: like `wsraw run`, but it stops when stdin ends.
 
-So a drill that is killed leaves no run behind, and a drill can stop its run gracefully on any
-platform.
+So a killed drill leaves no run behind, and a drill can stop its run gracefully on any platform.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def main() -> int:
     settings, record = settings_module.from_json(sys.argv[1]), None
     told = replacement.taken()
     if told is not None:
-        # We take the place of a run that is upgraded, or try whether we can.
+        # This process replaces a run that is upgraded, or checks whether it can.
         record = supervisor.understood(told[0])
         if told[1]:
             print(replacement.UNDERSTOOD)
@@ -42,7 +41,7 @@ def _stop_at_eof() -> None:
     while os.read(0, 1):
         pass
     if launch.HAS_SIGNALS:
-        # To the process, so that it wakes a main thread that sleeps.
+        # To the process, so that it wakes a sleeping main thread.
         os.kill(os.getpid(), signal.SIGTERM)
     else:
         signal.raise_signal(signal.SIGTERM)

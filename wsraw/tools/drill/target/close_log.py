@@ -1,8 +1,8 @@
 """I/O. The folder in which the handlers of the drill's own run write each on_close (echo.py).
 
-Each process has a file of its own there, named by its pid. In one file for all, lines would be lost
-on Windows: to append is two steps there, find the end and write, and another process can write in
-between.
+Each process has a file of its own there, named by its pid. With one file for all, lines would be
+lost on Windows: there, appending is two steps, finding the end and writing, and another process can
+write in between.
 
 A handler can write a line twice: if its worker is killed before the event counts as handled, the
 event comes again with a higher `delivery`.
@@ -21,7 +21,7 @@ VARIABLE: Final = "DRILL_CLOSE_LOG"
 
 
 class CloseLog:
-    """Reads what was added. Each line: peer, code, cause, state, connection id, delivery."""
+    """Reads added lines. Each line has peer, code, cause, state, connection id and delivery."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -30,7 +30,7 @@ class CloseLog:
         """The deliveries of each connection's end."""
 
     def exists(self) -> bool:
-        """Whether the handlers write it: they create a file when they are loaded."""
+        """Whether the handlers write reports: they create a file when they are loaded."""
         return any(self._files())
 
     def read(self) -> list[CloseReport]:
@@ -51,7 +51,7 @@ class CloseLog:
         with open(file, "rb") as stream:
             stream.seek(self._offsets[file])
             data = stream.read()
-        # The next call takes a line that is just being written.
+        # The next call reads a line that is still being written.
         data = data[: data.rfind(b"\n") + 1]
         self._offsets[file] += len(data)
         lines = data.decode("utf-8", "backslashreplace").splitlines()
@@ -59,6 +59,6 @@ class CloseLog:
 
 
 def _place(line: list[str]) -> tuple[int, int]:
-    """Connection id and delivery: both only grow."""
+    """Connection id and delivery, which only grow."""
     con, delivery = (int(word) if word.isdecimal() else 0 for word in line[4:])
     return con, delivery

@@ -11,7 +11,7 @@ GATEWAY_DIED: Final = "gateway-died"
 
 
 class CloseReport(NamedTuple):
-    """What the handlers report in one on_close."""
+    """The report of one on_close."""
 
     name: str
     """The client's address."""
@@ -29,21 +29,22 @@ class ConnectionEnd:
     name: str
     """The client's address."""
     header: str = ""
-    """What its `con.state` must be: the beginning of its first record, once that was answered."""
+    """The expected `con.state`: the beginning of its first record, once that was answered."""
     is_known: bool = True
-    """Whether a worker must know of it; not if the client sent nothing."""
+    """Whether a worker must know the connection; not if the client sent nothing."""
     how: str = ""
-    """How it ended before its time; empty if the drill closed it."""
+    """How the connection ended too early; empty if the drill closed it."""
     cause: str = ""
     """The cause that its on_close reported; empty if that is not known."""
 
 
 class _Choice(NamedTuple):
-    """Some ends of an address that reports are about, and what is wrong if it is those."""
+    """A choice of the ends of an address that its reports are about, and the breaches of that
+    choice."""
 
     breaches: int
     missing: int
-    """Ends that a worker must know, and that have no report."""
+    """Ends that a worker must know, but that have no report."""
     chosen: tuple[ConnectionEnd, ...]
 
 
@@ -59,7 +60,8 @@ class CloseRecords:
         self.missing = 0
         self.duplicated = 0
         self.unheld = 0
-        """Lost with a gateway and not reported, which is allowed where workers die, too."""
+        """Connections that were lost with a gateway and not reported, which is allowed where
+        workers die, too."""
         self.states_lost = 0
         self._gateway_dies = gateway_dies
         self._may_be_unheld = unheld
@@ -127,7 +129,7 @@ class CloseRecords:
         return _is_state_lost(end, report) + is_stranger
 
     def _may_be_missing(self, end: ConnectionEnd) -> bool:
-        """Whether it may be without a report, as no worker held it."""
+        """Whether an end may have no report, because no worker held its connection."""
         return self._may_be_unheld and self._is_lost(end)
 
     def _disconnected(self) -> Iterator[ConnectionEnd]:
@@ -154,7 +156,7 @@ class CloseRecords:
         return end.cause in ("", GATEWAY_DIED) and self.looks_lost(end.how)
 
     def looks_lost(self, how: str) -> bool:
-        """Whether the client could see this if its gateway has died."""
+        """Whether a client whose gateway has died would see this."""
         return self._gateway_dies and how.startswith(("eof", "connection reset", "broken pipe"))
 
 
@@ -163,7 +165,7 @@ def _is_state_lost(end: ConnectionEnd, report: CloseReport) -> bool:
 
 
 def _is_promised(end: ConnectionEnd, delivery: str) -> bool:
-    """Whether the promises allow that end (docs/worker-protocol.md, delivery modes and rule 11)."""
+    """Whether the promises allow this end (docs/worker-protocol.md, delivery modes and rule 11)."""
     if delivery == "at-most-once":
         cause = "worker-died"
     elif end.kind == "hang":

@@ -22,12 +22,12 @@ class RunControl:
         self._folder = folder
 
     def status(self) -> dict[str, Any]:
-        """What `wsraw status --json` shows."""
+        """The status, like `wsraw status --json`."""
         data: dict[str, Any] = self._ask("status", STATUS_TIMEOUT)
         return data
 
     def workers(self) -> Sequence[int]:
-        """The pids of the workers that are, or were, ready."""
+        """The pids of the workers that are ready, or were."""
         return self._pids(lambda worker: worker["state"] != "starting")
 
     def proved(self) -> Sequence[int]:
@@ -44,7 +44,7 @@ class RunControl:
         return [worker["pid"] for worker in workers if worker["pid"] and condition(worker)]
 
     def gateway(self) -> int:
-        """The pid of the gateway once it counts as stable, else 0: a gateway that is killed before
+        """The pid of the gateway once it counts as stable, else 0: a gateway that is killed earlier
         looks like one that cannot start."""
         gateway = self.status()["gateway"]
         stable = gateway["state"] == "ready" and gateway["age"] > 1.5 * STABLE_AFTER
@@ -55,7 +55,7 @@ class RunControl:
         self._ask("reload", RELOAD_TIMEOUT)
 
     def upgrade(self, python: str = "") -> None:
-        """Replace supervisor and gateway, by those of that Python if one is given; returns when
+        """Replace supervisor and gateway, by those of another Python if one is given; return when
         that is done."""
         self._ask("upgrade", RELOAD_TIMEOUT, python)
 

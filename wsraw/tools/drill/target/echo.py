@@ -1,7 +1,7 @@
 """The handlers file of the drill's own run: an echo that can hang and that reports each on_close.
 
-It keeps the first bytes of each connection in `con.state`, so that on_close shows whether the state
-survived every death of a worker. Reports go to files (close_log.py).
+The handlers keep the first bytes of each connection in `con.state`, so that on_close shows whether
+the state survived every death of a worker. Reports go to files (close_log.py).
 """
 
 import os

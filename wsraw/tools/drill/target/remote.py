@@ -1,5 +1,5 @@
-"""I/O. Workers of the drill's own run as if on other machines, where the run starts none itself:
-over `worker_listen`, with keys, and started again by whoever watches them there."""
+"""I/O. Workers of the drill's own run that connect as if from other machines, over `worker_listen`
+and with keys. The run starts none itself: this module starts them, and starts them again."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ EXPECTED: Final = {0, -signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.
 """Exit codes of workers that were asked to leave, or that the drill has killed (faults.py)."""
 
 PORTS: Final = range(20_000, 32_768)
-"""Below those that systems choose for connections: a new gateway can listen there again."""
+"""Ports below those that systems choose for connections: so a new gateway can listen there
+again."""
 
 
 class Link(NamedTuple):
-    """Where remote workers connect, and with what."""
+    """The settings and variables of the link to remote workers."""
 
     endpoint: str
     settings: Mapping[str, object]
-    """Those of the run."""
+    """The settings of the run."""
     variables: Mapping[str, str]
-    """Those of its workers (docs/worker-protocol.md, Shape)."""
+    """The variables of its workers (docs/worker-protocol.md, Shape)."""
 
 
 def make_link(folder: Path, variables: Mapping[str, str]) -> Link:
-    """Make two pairs of keys in that folder, as users do. `variables`: of `wsraw keygen`. Raises
-    DrillError."""
+    """Make two pairs of keys in this folder, as users do. `variables`: the environment of `wsraw
+    keygen`. Raises DrillError."""
     for name in ("gateway", "worker"):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "wsraw", "keygen", str(folder), "--name", name],
@@ -86,20 +87,20 @@ def _free_port() -> int:
 
 
 class Member(NamedTuple):
-    """One process in a slot."""
+    """The process in a slot."""
 
     process: Process
     instance: str
-    """What its `hello` says."""
+    """The instance in its `hello`."""
 
     def leave(self) -> None:
-        """Ask it to leave, as a service manager does; on Windows that kills it."""
+        """Ask the process to leave, like a service manager; on Windows that kills it."""
         with suppress(OSError):
             os.kill(self.process.pid, signal.SIGTERM)
 
 
 class RemoteWorkers:
-    """The workers, each in a slot of its own, in which it is followed by the next one."""
+    """The workers. Each has a slot, in which another process follows when it ends."""
 
     def __init__(
         self,
@@ -107,9 +108,9 @@ class RemoteWorkers:
         variables: Mapping[str, str],
         on_line: Callable[[str], object],
     ) -> None:
-        """`on_line` gets what they print."""
+        """`on_line` gets the lines that they print."""
         self.failures: list[str] = []
-        """Why some ended that should not have; these are not started again."""
+        """Unexpected exits; these workers are not started again."""
         self._commands = commands
         self._variables = variables
         self._on_line = on_line
@@ -202,9 +203,9 @@ class RemoteControl(RunControl):
         until = time.monotonic() + RELOAD_TIMEOUT
         for slot, old in self.remote.members().items():
             if not self._is_connected(old):
-                # It has just been started.
+                # The process has just been started.
                 continue
-            # Not the one that is there now: it may be a later one, which has not started yet.
+            # Not the present process, which may be a later one that has not started yet.
             old.leave()
             while (new := self.remote.members().get(slot, old)) == old or not (
                 self._is_connected(new)

@@ -33,7 +33,7 @@ STOP_TIMEOUT: Final = 60.0
 POLL_INTERVAL: Final = 0.01
 MOST_DELIVERIES: Final = 100
 LAST_LINES: Final = 30
-"""Of the log, shown if the run did not start or stop as it should."""
+"""Last lines of the log, shown if the run did not start or stop as it should."""
 
 ECHO: Final = Path(__file__).with_name("echo.py")
 
@@ -54,7 +54,7 @@ class Run:
         """Where the handlers write each on_close (close_log.py)."""
         self.close_log.mkdir()
         self.failures: list[str] = []
-        """What went wrong at the end."""
+        """Problems at the end."""
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         self._address: Address | None = None
         self._codes: list[int] = []
@@ -80,7 +80,7 @@ class Run:
                 self._remote = RemoteWorkers(commands, variables, self._take_line)
                 self._wait_for_workers(RemoteControl(self.folder, self._remote), len(commands))
         except BaseException:
-            # Interrupted, too: nothing else can stop the run.
+            # Also after an interrupt: nothing else can stop the run.
             self.kill()
             raise
 
@@ -98,7 +98,7 @@ class Run:
             raise DrillError(f"{text}:\n{self.last_lines()}")
 
     def control(self) -> RunControl:
-        """What faults are injected with."""
+        """The control through which faults are injected."""
         if self._remote is not None:
             return RemoteControl(self.folder, self._remote)
         return RunControl(self.folder)
@@ -170,7 +170,7 @@ def _settings(plan: Plan, folder: Path, handlers: Path, link: Link | None) -> st
     if plan.hang_every:
         options["handler_timeout"] = plan.handler_timeout
     else:
-        # No event kills: those whose workers are killed again and again have bad luck.
+        # No event kills: if the workers of an event are killed repeatedly, it is bad luck.
         options["max_deliveries"] = MOST_DELIVERIES
     return settings_module.to_json(from_options(options))
 
@@ -190,7 +190,7 @@ def _commands(plan: Plan, handlers: Path) -> list[Sequence[str]]:
 
 
 def _python_path() -> dict[str, str]:
-    """What lets a child import a source tree that is not installed, despite -P."""
+    """The path with which a child can import a source tree that is not installed, despite -P."""
     home = Path(wsraw.__file__).resolve().parent.parent
     if home != Path.cwd():
         return {}
