@@ -310,7 +310,7 @@ class _Handler(BaseHTTPRequestHandler):
             pass
 
     def log_message(self, format: str, *args: Any) -> None:
-        """What the library would print to stderr."""
+        """Log at debug level what http.server would print to stderr."""
         told = re.sub(r"[?#]\S*", "?...", format % args)
         log.debug("%s: %s", self.address_string(), printable(told))
 

@@ -240,7 +240,7 @@ def _from_text(known: Option, text: str) -> Any:
 
 
 def _advice(known: Option) -> str:
-    """What to write instead."""
+    """The part of an error that says what to write instead."""
     bounds = f"{known.minimum} or more"
     size = f"; {units.show_size(known.minimum)} or more" if known.minimum > 1 else ""
     time = ""

@@ -17,7 +17,7 @@ LARGEST_MESSAGE: Final = 63 * MIB
 """Bytes of the largest message that fits into a batch of the worker link, in both directions."""
 
 LARGEST_REMOTE_MESSAGE: Final = 15 * MIB
-"""The same where a worker on another machine sends it."""
+"""Bytes of the largest message from a worker on another machine."""
 
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "time"})]
 Size = Annotated[int, Meta(ge=0, extra={"unit": "size"})]

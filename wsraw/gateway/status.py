@@ -125,7 +125,7 @@ def _handler(totals: HandlerTotals) -> dict[str, Any]:
 
 def _longest_parked(pool: Pool, served: list[Entry], now: float) -> float:
     """How long the oldest event has waited, among the connections whose turn is next, and among
-    those that were `served` longest ago."""
+    those that have been `served` for longest."""
     queues = [pool.waiting, pool.unheard, pool.unheard_left, pool.suspects]
     queues += [worker.bound for worker in pool.workers]
     firsts = served + [next(iter(queue)) for queue in queues if queue]

@@ -56,7 +56,7 @@ HANDLERS: Final = (
     "every",
     "call_soon",
 )
-"""What a worker may have called, as `stats` name it."""
+"""The handlers of which `stats` report calls."""
 
 HANDLER_BOUNDS: Final = (
     0.0001,
@@ -76,7 +76,7 @@ HANDLER_BOUNDS: Final = (
     5.0,
     10.0,
 )
-"""Seconds: the upper bounds by which `stats` count the time of handlers."""
+"""Upper bounds in seconds by which `stats` count the time of handlers."""
 
 
 class Lean(msgspec.Struct, gc=False):
@@ -837,7 +837,8 @@ MOST_WRONG: Final = 1000
 
 
 class LinkError(Exception):
-    """What the other end of a link sent is not a batch: not an array, no session in front."""
+    """Data from the other end of a link is not a batch: it is not an array, or has no session
+    number."""
 
 
 _ARRAYS: Final = {0xDC: 3, 0xDD: 5} | dict.fromkeys(range(0x91, 0xA0), 1)

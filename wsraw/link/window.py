@@ -33,8 +33,8 @@ this long. Moving earlier costs more than it gains: at full load each round trip
 millisecond."""
 
 STUCK_AFTER: Final = 0.020
-"""Seconds: a worker whose oldest event is older (or four times its usual event) gets nothing
-new."""
+"""Seconds: a worker whose oldest event is older than this, and than four of its usual events, gets
+nothing new."""
 
 ROUND_TRIPS: Final = 8
 """Samples of a round trip, each of an event that is alone at a remote worker; the fastest

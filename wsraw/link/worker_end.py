@@ -73,7 +73,7 @@ class Outbox:
         return self.event.seq
 
     def cut(self, size: int, room: int) -> None:
-        """Begin a part if a command of this size would exceed the room of a batch."""
+        """End the present part if a command of this size would exceed the room of a batch."""
         parts = self.parts
         if self.size - (parts[-1][1] if parts else 0) + size > room:
             if parts is None:

@@ -82,7 +82,7 @@ def _body(request: AdminRequest) -> dict[str, Any] | AdminResponse:
 
 
 def _told(run: Run, what: str, options: dict[str, Any], said: str = "") -> AdminResponse:
-    """What the gateway answers."""
+    """The gateway's answer."""
     try:
         done = run.ask_gateway(what, options)
     except NoAnswerError as error:
@@ -91,7 +91,7 @@ def _told(run: Run, what: str, options: dict[str, Any], said: str = "") -> Admin
 
 
 def _done(run: Run, what: str, args: list[str]) -> AdminResponse:
-    """What the supervisor answers, in pieces, because it may take long."""
+    """The supervisor's answer, in pieces, because it may take long."""
 
     def pieces() -> Generator[bytes]:
         try:

@@ -182,7 +182,7 @@ class Ends:
         return link is None or not link.is_admitted
 
     def dying(self, worker: Worker) -> str | None:
-        """What was wrong with a link that has ended, while its last batches are applied."""
+        """What was wrong with a link that has ended, while its last batches are being applied."""
         return self._links.dying.get(worker)
 
     def freeze_link(self, worker: Worker) -> tuple[LinkState, socket.socket] | None:
