@@ -467,7 +467,7 @@ def test_these_tests_find_imports() -> None:
 
 
 NO_MIRROR = {
-    "admin.answers": "admin/test_server.py",
+    "admin.http": "admin/test_server.py",
     "admin.page.stream": "admin/page/test_actions.py",
     "admin.process": "e2e/test_admin.py",
     "admin.routes": "admin/test_server.py",
@@ -516,7 +516,7 @@ NO_MIRROR = {
         [f"tools.connect.{name}" for name in ("channels", "dialing")],
         "tools/connect/test_session.py",
     ),
-    "tools.cells": "tools/connect/test_screen.py",
+    "tools.display_width": "tools/connect/test_screen.py",
     "tools.conform.rendering": "tools/conform/test_played_gateway.py",
     "tools.conform.session": "tools/conform/test_run.py",
     "tools.drill.load.schedule": "tools/drill/load/test_load.py",

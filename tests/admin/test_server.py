@@ -13,7 +13,7 @@ import pytest
 
 from tests.deadline import DEADLINE, eventually
 from wsraw.admin import server as server_module
-from wsraw.admin.answers import MOST_BODY, AdminRequest, AdminResponse, Route, text
+from wsraw.admin.http import MOST_BODY, AdminRequest, AdminResponse, Route, text
 from wsraw.admin.routes import ROUTES
 from wsraw.admin.run import Run
 from wsraw.admin.server import MOST_CONNECTIONS, AdminServer

@@ -12,7 +12,7 @@ from base64 import b64decode
 from http import HTTPStatus
 from typing import Any, Final
 
-from wsraw.admin.answers import AdminRequest, AdminResponse, text
+from wsraw.admin.http import AdminRequest, AdminResponse, text
 from wsraw.admin.run import NoAnswerError
 from wsraw.link.records import GROUP_LIMIT
 

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Final
 
 from wsraw.admin import health, metrics, publishing
-from wsraw.admin.answers import AdminRequest, AdminResponse, Route, text
+from wsraw.admin.http import AdminRequest, AdminResponse, Route, text
 from wsraw.admin.page import actions
 from wsraw.admin.page.document import document
 from wsraw.admin.page.stream import stream

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from wsraw.admin.answers import AdminRequest, AdminResponse, Pieces, Route, text
+from wsraw.admin.http import AdminRequest, AdminResponse, Pieces, Route, text
 from wsraw.admin.page.access import OwnToken
 from wsraw.admin.routes import ROUTES
 from wsraw.admin.run import Run

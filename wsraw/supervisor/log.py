@@ -25,7 +25,7 @@ from wsraw.runtime.log.formats import FORMATS, SUPERVISOR, Format, as_journal, a
 from wsraw.runtime.log.formatters import to_line
 from wsraw.runtime.log.line import MESSAGE_BYTES, Level, LogLine, decode, pieces, printed
 from wsraw.runtime.printable import printable
-from wsraw.supervisor.recent import RecentLine, RecentLines
+from wsraw.supervisor.recent_log import RecentLine, RecentLines
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 """Levels of our own lines, by the value of log_level."""

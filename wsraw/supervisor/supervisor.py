@@ -60,11 +60,11 @@ from wsraw.supervisor.helpers.helpers import Helpers
 from wsraw.supervisor.leaving import Leaving
 from wsraw.supervisor.listeners import Listeners
 from wsraw.supervisor.log import Log, LogHandler, format_for
-from wsraw.supervisor.processes import answers
+from wsraw.supervisor.processes import outputs
 from wsraw.supervisor.processes.children import CAN_UPGRADE, Children
 from wsraw.supervisor.processes.open_files import OpenFiles
 from wsraw.supervisor.processes.process import Installation, installation_of
-from wsraw.supervisor.recent import RecentLine
+from wsraw.supervisor.recent_log import RecentLine
 from wsraw.supervisor.replacing.records import (
     FORMAT,
     NextRecord,
@@ -288,7 +288,7 @@ class Supervisor:
             raise _cannot_start(error) from error
         finally:
             self._children.kill_all()
-            answers.end_all()
+            outputs.end_all()
             self._children.read_rest()
             self._signals.end()
             self._close()

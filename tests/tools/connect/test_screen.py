@@ -3,8 +3,8 @@ from __future__ import annotations
 import pyte
 import pytest
 
-from wsraw.tools.cells import cells
 from wsraw.tools.connect.screen import above, rows
+from wsraw.tools.display_width import cells
 
 WIDTH, HEIGHT = 10, 4
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.tools.top.played import by_hand, figures, gateway, handler, pool, silent, totals, worker
-from wsraw.tools.cells import cells
+from wsraw.tools.display_width import cells
 from wsraw.tools.top.rates import Meter
 from wsraw.tools.top.view import ALARM, HEADING, lines
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from wsraw.admin.answers import AdminRequest, AdminResponse, text
+from wsraw.admin.http import AdminRequest, AdminResponse, text
 from wsraw.admin.run import NoAnswerError, Run
 
 EVERY: Final = 1.0

@@ -32,7 +32,7 @@ from typing import IO, Any, Final, NamedTuple
 
 import wsraw
 from wsraw.runtime import launch
-from wsraw.supervisor.processes.answers import answer
+from wsraw.supervisor.processes.outputs import output_of
 
 LONGEST_LINE: Final = 64 * 1024
 """Bytes of a line of output; a longer one is split."""
@@ -451,7 +451,7 @@ def installation_of(python: str) -> Installation:
         "print(os.path.dirname(wsraw.__file__))"
     )
     try:
-        done = answer(
+        done = output_of(
             [python, "-P", "-c", asked],
             LONGEST_ANSWER,
             env=environment_of_child({}),

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Final
 
 from wsraw.runtime.printable import os_error, printable
-from wsraw.supervisor.processes.answers import answer
+from wsraw.supervisor.processes.outputs import output_of
 from wsraw.supervisor.processes.process import CAN_HOLD
 
 CAN_REPLACE: Final = CAN_HOLD and hasattr(os, "execve")
@@ -118,7 +118,7 @@ class Trial:
 
     def _try(self, number: int) -> str:
         try:
-            done = answer(
+            done = output_of(
                 self._command,
                 self._timeout,
                 env=environment({STATE: str(number), TRIAL: "1"}),

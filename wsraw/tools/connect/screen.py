@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from wsraw.tools.cells import cells
+from wsraw.tools.display_width import cells
 
 SAVE: Final = "\x1b7"
 RESTORE: Final = "\x1b8"

@@ -9,7 +9,7 @@ from typing import Final
 from wsraw.config.units import human_size, human_time
 from wsraw.link.records import DEFAULT_POOL
 from wsraw.runtime.printable import printable
-from wsraw.tools.cells import cells
+from wsraw.tools.display_width import cells
 from wsraw.tools.top.rates import Figures
 
 LABELS: Final = 14

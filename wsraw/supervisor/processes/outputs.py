@@ -9,10 +9,10 @@ from typing import Any
 _running: set[subprocess.Popen[str]] = set()
 
 
-def answer(
+def output_of(
     command: Sequence[str], timeout: float, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """subprocess.run for text. Raises TimeoutExpired, OSError."""
+    """Run a program for its text, as subprocess.run does. Raises TimeoutExpired, OSError."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from wsraw.supervisor.recent import LONGEST, MOST_CHARACTERS, MOST_LINES, RecentLines
+from wsraw.supervisor.recent_log import LONGEST, MOST_CHARACTERS, MOST_LINES, RecentLines
 
 
 def test_lines_are_numbered_and_asked_for_by_number() -> None:
