@@ -1,7 +1,8 @@
-"""Write what these pages take from the code: `python docs/generate.py`.
+"""Update the parts of these pages that are generated from the code: `python docs/generate.py`.
 
-A *region* between two comments is a table or a list. A *number* stands before a comment with its
-name, as in `30 s<!-- handler-timeout -->`. tests/test_docs.py says when one of them is stale.
+A *region* between two comments is a table or a list. A *number* is followed by a comment with its
+name, as in `30 s<!-- handler-timeout -->`. tests/test_docs.py fails when one of them is out of
+date.
 """
 
 from __future__ import annotations
@@ -61,18 +62,18 @@ PAGES: Final = {
     "Workers on other machines": "[Run workers outside the run](remote-workers.md)",
     "Several gateways": "[Serve more clients](growing.md)",
 }
-"""Where these settings are explained."""
+"""The page that explains the settings under a heading."""
 
 METAVARS: Final = {
     parameter.name: parameter.metavar
     for parameter in cli.commands()["run"].params
     if parameter.metavar
 }
-"""What `wsraw run --help` shows behind an option."""
+"""The placeholder that `wsraw run --help` shows after an option."""
 
 
 def settings() -> str:
-    """Every setting: how to set it, what it takes, its default, its meaning."""
+    """Every setting: how to set it, its type, its default and its meaning."""
     parts, section = [], ""
     for option in options.options():
         if option.section != section:
@@ -144,7 +145,7 @@ TYPES: Final[dict[Any, str]] = {
 
 
 def types() -> str:
-    """What the fields of the worker link are; most have one type wherever they stand."""
+    """The types of the fields on the worker link; most fields have one type in all records."""
     found: dict[str, dict[Any, list[str]]] = {}
     for struct in get_args(records.Event | records.Notice | records.Command):
         for field in msgspec.structs.fields(struct):
@@ -173,7 +174,7 @@ def _field(field: msgspec.structs.FieldInfo) -> str:
 
 
 def record_tables() -> str:
-    """Every record that crosses a process border, by direction."""
+    """All records that one process sends to another, by direction."""
     parts = [f"### Types\n\n{types()}\n"]
     for title, union in (
         ("Gateway → worker: events", records.Event),
@@ -195,7 +196,7 @@ def record_tables() -> str:
 
 
 def rules() -> str:
-    """The rules that `wsraw conform` checks."""
+    """The rules that `wsraw conform` checks, as a table."""
     lines = ["| rule | see | meaning | of |", "|---|---|---|---|"]
     for rule in RULES:
         see = f"rule {rule.section}" if rule.section.isdigit() else rule.section
@@ -205,7 +206,7 @@ def rules() -> str:
 
 
 def packages() -> str:
-    """Every package below wsraw/, by the first line of its docstring."""
+    """Every package below wsraw/, with the first line of its docstring."""
     rows = ["| package | what it is for |", "|---|---|"]
     for path in sorted((DOCS.parent / "wsraw").rglob("__init__.py"))[1:]:
         name = path.parent.relative_to(DOCS.parent / "wsraw").as_posix()
@@ -216,7 +217,7 @@ def packages() -> str:
 
 
 def metric_table() -> str:
-    """Every metric, by the name under which queries find it."""
+    """Every metric, under the name that queries use."""
     rows = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
     for metric in metrics.METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
@@ -225,13 +226,13 @@ def metric_table() -> str:
 
 
 def stats_bounds() -> str:
-    """The bounds of the record `stats`."""
+    """The bounds of the buckets in the record `stats`."""
     *texts, last = [f"{bound:g}" for bound in records.HANDLER_BOUNDS]
     return f"{', '.join(texts)} and {last} seconds."
 
 
 def compiled() -> int:
-    """How many modules a compiled build has."""
+    """The number of modules in a compiled build."""
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))
     hooks = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
     return len(hooks["mypyc"]["include"])
@@ -251,7 +252,7 @@ REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
 
 
 def size(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes, with its unit."""
     return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB"
 
 
@@ -343,11 +344,11 @@ NUMBERS: Final = {
 """Constants of the code that the pages mention."""
 
 MARKED: Final = re.compile(r"[\d.,]*\d(?: ?(?:ms|s|KiB|MiB))?(?=<!-- ([\w-]+) -->)")
-"""A number before the comment that names it."""
+"""A number that is followed by the comment with its name."""
 
 
 def fresh(page: str, text: str) -> str:
-    """The text of that page with its regions and numbers made anew.
+    """The text of a page with up-to-date regions and numbers.
 
     Raises KeyError for a number that has no name here.
     """

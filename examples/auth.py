@@ -2,8 +2,8 @@
 
     wsraw run --workers examples/auth.py:2 --verdict handlers
 
-With `verdict = handlers` a WebSocket's handshake waits for on_connect. If on_connect returns
-without rejecting, the client comes in; if it raises, the client does not.
+With `verdict = handlers` a WebSocket's handshake waits for on_connect. The client is accepted if
+on_connect returns without rejecting it, and refused if on_connect raises.
 """
 
 import base64
@@ -12,7 +12,8 @@ from http.cookies import SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 USERS = {"ann": "secret"}  # In production, store hashes (argon2, for example).
-TOKENS = {"token-of-ben": "ben"}  # In a header of programs; in a cookie or ?token= of browsers.
+# Programs send a token in a header; browsers send one in a cookie or in ?token=.
+TOKENS = {"token-of-ben": "ben"}
 
 
 def on_connect(inf, con):
@@ -30,13 +31,13 @@ def on_message(msg, con):
 
 
 def who(inf):
-    """The name of the user that a handshake proves, or None."""
+    """Return the name of the user that the request's credentials prove, or None."""
     scheme, _, given = inf.get("Authorization", "").partition(" ")
     if scheme.lower() == "basic":
         return by_password(given)
     if scheme.lower() == "bearer":
         return by_token(given)
-    # A browser cannot set headers. It sends cookies, and `origins` allows only pages of this site.
+    # A browser cannot set headers: it sends cookies, and `origins` allows only pages of this site.
     # A token in the URL may end up in the logs of proxies, so let it expire after a minute.
     cookie = SimpleCookie(inf.get("Cookie", "")).get("token")
     if cookie is not None:
@@ -50,7 +51,7 @@ def by_password(given):
     except ValueError:
         return None
     known = USERS.get(user, "")
-    # In constant time, so that an unknown user takes as long as a wrong password.
+    # The comparison takes constant time: an unknown user takes as long as a wrong password.
     return user if hmac.compare_digest(known.encode(), password.encode()) and known else None
 
 

@@ -26,7 +26,8 @@ def on_connect(inf, con):
 def on_message(msg, con):
     data = msg["data"]
     if isinstance(data, str):
-        # A WebSocket message is a line. It may come in several frames, as a raw line may.
+        # A WebSocket message is a line. Its frames may come one by one, and so may the parts of a
+        # raw line.
         data = data.encode() + (b"\n" if msg["final"] else b"")
     elif "type" in msg:
         con.close(1003, "text only")
@@ -81,5 +82,5 @@ def answer_http(words, con):
     )
     if words[0] == b"GET":
         con.send(body)
-    # Handlers hear nothing else of it.
+    # After close(), on_message is not called with the rest of the request.
     con.close()

@@ -3,9 +3,9 @@
     wsraw run --workers examples/common.py:2
 
 `upper TEXT` is answered with TEXT in capitals (a to z), `count` with the number of messages that
-the client has sent. `slow N` comes back after N milliseconds. `open URL` opens a connection and
+the client has sent. `slow N` is sent back after N milliseconds. `open URL` opens a connection and
 sends "hi" through it. `splice ID` lets the gateway forward between the client and that connection.
-Everything else goes back as it came.
+Everything else is sent back unchanged.
 """
 
 import time
@@ -20,7 +20,8 @@ def on_connect(inf, con):
 
 def on_message(msg, con):
     if con.target:
-        # A connection that a handler has opened. Two that answer each other would never stop.
+        # This connection was opened by a handler. Two such ends that answer each other would never
+        # stop.
         return None
     con.state = (con.state or 0) + 1
     data = msg["data"]

@@ -1,4 +1,4 @@
-"""Send everything back as it came: text as text, binary as binary, raw as raw.
+"""Echo: send each message back unchanged, text as text, binary as binary, raw as raw.
 
 wsraw run --workers examples/echo.py
 """

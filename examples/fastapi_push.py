@@ -32,7 +32,7 @@ app = FastAPI(lifespan=lifespan)
 @app.post("/push/{room}", status_code=202)
 async def push(room: str, request: Request) -> None:
     if not worker.is_ready:
-        # Leave this out to wait for it instead.
+        # Without this check, publish() waits for the gateway.
         raise HTTPException(503, "wsraw is not there")
     await worker.publish(room, (await request.body()).decode())
 

@@ -3,7 +3,8 @@
     FEED=ws://127.0.0.1:9000/prices wsraw run --workers examples/feed.py:2
 
 FEED may also be host:port, for a raw server. Raw clients get the feed once they have sent
-something, because before that nobody knows that they are raw (or set --first-byte-timeout).
+something, because the first bytes tell a raw client from a WebSocket. With --first-byte-timeout a
+silent client counts as raw after that time.
 """
 
 import os
@@ -17,8 +18,9 @@ feed = None
 
 @every(5)
 def on_start():
-    # Each worker asks, and the gateway opens one connection, because it has a name. The gateway
-    # reconnects it by itself; this timer is for the time after a new gateway was started.
+    # Each worker calls this, but the gateway opens only one connection, because the connection has
+    # a name. The gateway reconnects it by itself; the timer is for the time after a restart of the
+    # gateway.
     global feed
     if feed is None or feed.closed:
         feed = open_client_connection(FEED, name="feed", reconnect=True)
@@ -31,7 +33,7 @@ def on_connect(inf, con):
 
 def on_message(msg, con):
     if not con.target:
-        return  # From a client; here clients only listen.
+        return  # A client has sent something: here clients only listen.
     data = msg["data"] if con.state is None else con.state + msg["data"]
     if msg.get("final", True):
         con.state = None

@@ -1,10 +1,9 @@
-"""Connect raw TCP clients to a WebSocket server: each gets a connection of its own.
+"""Connect raw TCP clients to a WebSocket server: each client gets a connection of its own.
 
     TARGET=ws://127.0.0.1:9000/ wsraw run --workers examples/raw_to_web.py:2
 
 Bytes become binary messages, one for each piece that arrives; frames become bytes. With
-framing="line" each line is a message. For the rest see web_to_raw.py, which is the same in the
-other direction.
+framing="line" each line is a message. web_to_raw.py does the same in the other direction.
 """
 
 import os

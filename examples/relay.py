@@ -2,10 +2,11 @@
 
     TARGET=127.0.0.1:7000 wsraw run --workers examples/relay.py:2
 
-What a handler must see, change or hold back cannot be spliced (web_to_raw.py): here clients may not
-send commands of an administrator. The two connections find each other in con.state, so any worker
-may serve either of them. If one cannot take what the other sends, the other is not read from,
-because a connection that is opened in an event is coupled with that event's connection.
+Splicing (web_to_raw.py) forwards without a handler. Use this way if a handler must see, change or
+hold back messages: here it stops the commands of an administrator. The two connections find each
+other in con.state, so any worker may serve either of them. If one of them is too slow for the
+other, the gateway stops reading from the other: a connection that is opened in an event is coupled
+with that event's connection.
 """
 
 import os
@@ -21,7 +22,7 @@ def on_connect(inf, con):
         raw.state = con
         con.state = raw
     else:
-        con.close()  # A raw client, which could connect to the server itself.
+        con.close()  # Reject raw clients: they could connect to the server directly.
 
 
 def on_message(msg, con):
@@ -29,7 +30,7 @@ def on_message(msg, con):
     if isinstance(data, str) and data.startswith("admin "):
         con.send("not for you\n")
         return
-    # It need not be open yet: the gateway keeps what is sent until then.
+    # The new connection need not be open yet: the gateway keeps what is sent until then.
     connection(con.state).send(data)
 
 

@@ -1,9 +1,10 @@
-"""Let clients wait for what is sent to their room; fastapi_push.py sends it.
+"""Let clients wait for messages to their room; fastapi_push.py sends the messages.
 
 The room is the parameter of a route, as in pools.toml (`/rooms/lobby`), or of the query
 (`/?room=lobby`).
 
-A client gets its id first. An application may keep the id to send to this client only.
+The first message to a client is the id of its connection. An application may keep the id to send to
+this client only.
 """
 
 from urllib.parse import parse_qs, urlsplit

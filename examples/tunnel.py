@@ -3,7 +3,7 @@
     TARGET=127.0.0.1:5900 TICKET=secret wsraw run --workers examples/tunnel.py
 
 The first message is the ticket. After that the gateway forwards between the two connections by
-itself: no handler is called for what they send, so a worker may be slow, or be replaced.
+itself: no handler is called for the data, so a worker may be slow, or be replaced.
 """
 
 import os

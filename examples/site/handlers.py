@@ -8,7 +8,7 @@ Then open http://127.0.0.1:8000/ in a browser, or ask with curl:
     curl http://127.0.0.1:8000/api/votes
     curl -d tea http://127.0.0.1:8000/api/votes
 
-The page is a file of `--static`. Requests that on_request does not answer are looked for there.
+The page is a file of `--static`. Requests that on_request does not answer get files of `--static`.
 """
 
 import collections
@@ -18,7 +18,7 @@ from wsraw import publish
 DRINKS = ("coffee", "tea", "water")
 
 votes = collections.Counter()
-"""Of this worker: with several of them, keep votes in a database."""
+"""Votes of this worker only: with several workers, keep votes in a database."""
 
 
 def on_connect(inf, con):
