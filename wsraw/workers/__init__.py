@@ -1,2 +1,1 @@
-"""The handler process: it runs the user's functions, and knows the gateway only through its
-link."""
+"""The handler process: it runs the user's functions, and knows the gateway by its link alone."""

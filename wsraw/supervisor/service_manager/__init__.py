@@ -1,2 +1,1 @@
-"""I/O. What a service manager such as systemd passes to a run, and what it is told about the
-run."""
+"""I/O. What a service manager such as systemd passes to a run, and what the run reports to it."""
