@@ -44,7 +44,7 @@ class Watching:
         self._watch = None
 
     def begin(self, words: Iterable[str | None], folder: str) -> None:
-        """Watch those of these words that are names of files in that folder."""
+        """Watch those of these words that are paths of files, relative to that folder."""
         paths = [Path(folder, word) for word in words if word]
         files = [path for path in paths if os.path.isfile(path)]
         self.end()

@@ -28,7 +28,7 @@ from wsraw.runtime.printable import printable
 from wsraw.supervisor.recent_log import RecentLine, RecentLines
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-"""Levels of our own lines, by the value of log_level."""
+"""Values of log_level: lines of our own are shown from that level on."""
 
 BYTES_KEPT: Final = 8 * 1024 * 1024
 """Bytes of lines that wait to be written; later lines are dropped and counted."""
@@ -46,7 +46,7 @@ BURST: Final = 10.0
 """Seconds of log_rate that a process may write at once."""
 
 AROUND: Final = 64
-"""Bytes that each line counts in addition to its own: time, level and source."""
+"""Bytes counted for each line in addition to its own, for time, level and source."""
 
 TELL_EVERY: Final = 10.0
 """Seconds between two lines about what a process has written beyond log_rate."""

@@ -159,7 +159,7 @@ class Supervisor:
     """
 
     ended_by = ""
-    """What has asked the run to stop, first or most recently."""
+    """What asked the run to stop first, or to stop at once."""
     _announced = False
     """Whether the log says that clients are served."""
 

@@ -1,7 +1,7 @@
 """Sans-I/O. Requests of the command line that the gateway answers, page by page.
 
 The gateway sends a page when it is asked for one, so that no buffer fills up for a slow reader. If
-the command line has gone, the gateway is told to stop; if the gateway has gone, all waiting
+the command line has gone, the gateway is told to send no more; if the gateway has gone, all waiting
 requests are answered with an error.
 """
 
@@ -63,7 +63,8 @@ class ForwardedRequests(Generic[W]):
             self._answer(who, Done(ref, False, GONE))
 
     def page(self, page: Page) -> None:
-        """Handle the gateway's answer. If its link was lost in between, the request is gone."""
+        """Handle the gateway's answer. If the link that asked was lost in between, nobody waits for
+        it."""
         if page.ref in self._asked:
             who, ref = self._asked[page.ref]
             if not page.more:

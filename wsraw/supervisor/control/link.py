@@ -38,7 +38,7 @@ from wsraw.supervisor.replacing.records import ControlRecord
 from wsraw.supervisor.run_folder.folder import FolderError
 
 MOST_RECORDS: Final = 1 << 16
-"""Records in one batch; the longest batch is a gateway's about a thousand workers."""
+"""Records in one batch; the longest is a gateway's report about a thousand workers."""
 
 REQUEST_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of a batch from the command line; a gateway's may be as long as a worker's."""
@@ -245,14 +245,13 @@ class Control:
     # --- out ---
 
     def tell(self, *records: FromSupervisor) -> None:
-        """Send a record to the gateway, if there is one; a new gateway is told everything
-        anyway."""
+        """Send records to the gateway, if there is one; a new gateway is told everything anyway."""
         if self._gateway is not None:
             self._send(self._gateway, [self._token, *records])
 
     def forward(self, record: FromSupervisor) -> bool:
-        """Pass a request of the command line on to the gateway. False if there is no gateway, or it
-        does not read."""
+        """Pass a request of the command line on to the gateway. False if there is no gateway, or
+        more than FORWARD_LIMIT bytes already wait for it."""
         gateway = self._gateway
         if gateway is None or gateway.unsent > FORWARD_LIMIT:
             return False

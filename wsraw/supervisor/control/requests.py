@@ -92,7 +92,7 @@ class Requests:
             case "status":
                 self._status(asked)
             case "figures":
-                # The same line again, when the request is repeated.
+                # The same without samples, for programs that ask repeatedly.
                 self._status(asked, samples=False)
             case "log":
                 self._log(asked)

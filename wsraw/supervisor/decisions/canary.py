@@ -66,7 +66,7 @@ class CanaryTrial:
         self._old: Handled | None = None
         """What the old workers had done when the trial began. The new ones had done nothing."""
         self._before = NOTHING
-        """What the old workers had done with the first gateway of the trial."""
+        """What the old workers had done when the trial began, as its first gateway counted it."""
 
     def facts(self, now: float) -> dict[str, Any]:
         """For `wsraw status`."""

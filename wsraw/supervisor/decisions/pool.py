@@ -118,9 +118,9 @@ class Pool:
         self._replace_all(now)
 
     def roll_back(self, now: float) -> None:
-        """Replace all workers by ones that load the previous version, as it was kept; if a reload
-        is in progress, replace its new workers by ones with the present version; if a canary is in
-        progress, end it. To be called only if there is such a version."""
+        """If a canary is in progress, end it. Otherwise replace all workers by ones that load the
+        previous version, as it was kept; during a reload, by ones that load the present version. To
+        be called only if there is a canary or such a version."""
         if self.canary is not None:
             self.fail_canary(Kind.ENDED, "a rollback was asked for", now)
             return

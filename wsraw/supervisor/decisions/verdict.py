@@ -77,7 +77,8 @@ class Handled(Lean):
     closed: Mapping[str, int] = NO_FIGURES
     """Connections that handlers have ended, by cause, on purpose or not."""
     given_back: int = 0
-    """Events that workers have given back: these do not report their exceptions."""
+    """Events that workers have given back: the only sign of faults from workers that report no
+    calls."""
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> Handled:

@@ -104,8 +104,8 @@ class Versions:
 
     def refused(self) -> None:
         """The wanted version does not load, and the workers stay as they are. A worker that is
-        started for a dead one loads the files on disk, which may work by then, unless the present
-        version was loaded from kept files itself."""
+        started for a dead one loads the files on disk, which may work by then, unless the refused
+        version, or the one before it, was loaded from kept files: then it loads the one before."""
         if self.wanted.is_kept or self._before.is_kept:
             self.wanted = self._before
             self._is_going_back = False

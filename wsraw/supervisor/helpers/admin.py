@@ -32,7 +32,7 @@ PROBES: Final = 4
 """Such intervals within the timeout."""
 
 START: Final = 60.0
-"""Seconds, at least, within which a process must answer its first question."""
+"""Seconds that a process has to answer its first probe, at least."""
 
 
 class Probe:

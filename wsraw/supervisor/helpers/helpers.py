@@ -142,7 +142,7 @@ class Helpers:
             self._admin.exited(why)
         elif self._agent is not None and child is self._agent.child:
             if not is_running:
-                # Its exit is the end of the run.
+                # The run is ending, so the agent is not started again.
                 self._agent.leave()
             self._agent.exited(why)
         elif child in self._dismissed:
@@ -152,7 +152,7 @@ class Helpers:
         return True
 
     def kill_agent(self, why: str) -> None:
-        """The gateway asks to kill the agent."""
+        """Kill the agent, because the gateway asks for that."""
         self._log.say("warning", f"killing the agent of the cluster: {why}")
         if self._agent is not None:
             self._children.end(self._agent.child, Termination.KILL)

@@ -190,8 +190,8 @@ class Process:
         self._speaking = threading.Lock()
         """Held while stdin is written to or closed."""
         self._holding = threading.Lock()
-        """Held while output is taken, or an end: a moment between them is one at which another
-        program can go on."""
+        """Held while output, or the end of the process, is taken: between these moments another
+        program can take over."""
         self._stand_ins: list[int] = []
         self._rest = b""
         """The beginning of an incomplete line."""
@@ -342,7 +342,7 @@ class Process:
             while self._read_some(poll, output.fileno()):
                 pass
             with self._holding:
-                # The pid must stay valid while others may be told it.
+                # The descriptor must stay open while another program may be told its number.
                 output.close()
             return
         with output:
@@ -434,7 +434,7 @@ class Installation(NamedTuple):
         """The variables with which each Python child finds its modules."""
         variables = {"WSRAW_PATH": self.path}
         if self == own_installation() and self.python != sys.executable:
-            # The variable of the launcher; Python removes it at the start.
+            # The variable that the launcher would set; Python removes it at the start.
             variables["__PYVENV_LAUNCHER__"] = sys.executable
         return variables
 

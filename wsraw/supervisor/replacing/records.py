@@ -2,7 +2,7 @@
 the descriptors that it keeps open.
 
 Fields are only appended, each with a default: the other version may be older or newer. Times are in
-seconds from the moment of the replacement, because for the run that moment takes no time.
+seconds from the moment of the replacement, because the replacement counts as taking no time.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import Final
 from wsraw.runtime.log.line import Level
 
 EXTENSION: Final = 15.0
-"""Seconds by which a start or a stop may be extended; requested again each second. The run has
-deadlines of its own (start_timeout, stop_timeout), and `wsraw drain` has none."""
+"""Seconds that a start or a stop may still take, from each request on; requested again each second.
+The run has deadlines of its own (start_timeout, stop_timeout), and `wsraw drain` has none."""
 
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 

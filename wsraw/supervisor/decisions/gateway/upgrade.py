@@ -62,7 +62,7 @@ class Upgrade:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether there is a successor that may take over, or whose end is still open."""
+        """Whether there is a successor that may take over, or whose end is not explained yet."""
         return self.successor is not None or self.failed is not None
 
     def children(self) -> list[Child]:
