@@ -77,7 +77,7 @@ class Bus:
         connected: Callable[[], object],
         subjects: Callable[[], list[str]],
     ) -> None:
-        """`subjects`: gives the subjects to subscribe after a new client has connected."""
+        """`subjects`: gives the subjects to subscribe to after a new client has connected."""
         self.why = ""
         """Why the connection is down, as far as known."""
         self._servers = servers

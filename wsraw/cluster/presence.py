@@ -26,9 +26,9 @@ REFRESHED: Final = 200
 """Groups whose members are all sent again in a tick."""
 
 GRACE: Final = 0.75
-"""Seconds that handlers are told late after a node is found gone, and after NATS is back. Together
-with the time to find a node gone this is below 5 s. It is also longer than it takes to notice that
-NATS is gone, as then nothing is known about any node."""
+"""Seconds from when a node is found gone until handlers are told. Together with the time to find it
+gone (EXPIRY), this is below 5 s, but longer than it takes to notice that NATS itself is gone: then
+nothing is known about any node."""
 
 RETURN: Final = 4.5
 """Seconds that other nodes have to come back after NATS was away."""

@@ -19,20 +19,21 @@ LARGEST_REMOTE_BATCH: Final = 16 * 1024 * 1024
 """Bytes of a batch from a worker on another machine."""
 
 RECORD_COST: Final = LARGEST_BATCH // MOST_RECORDS
-"""Bytes that a command counts beside its data: so a batch within the limit has no more records than
-the gateway reads."""
+"""Bytes that a command counts for, in addition to its data: so a batch within the limit has no more
+records than the gateway reads."""
 
 ROOM_FOR_ACKS: Final = 256 * 1024
 """Bytes of a batch that commands leave for the session number and for as many acks as events may be
 in flight."""
 
 EVENT_LIMIT: Final = 256 * 1024 * 1024
-"""Bytes that the commands of one event may count. Commands that do not fit into a batch come in
+"""Bytes that the commands of one event may count for. Commands that do not fit into a batch come in
 several, and the gateway keeps them until the ack has come."""
 
 KEPT_COST: Final = RECORD_COST // 2
-"""Bytes that a decoded command which the gateway keeps counts beside its own. A worker that counts
-RECORD_COST beside the data never sends too much."""
+"""Bytes that a command which the gateway keeps counts for, in addition to its own, because it is
+kept decoded. So a worker that only counts RECORD_COST in addition to the data never sends too
+much."""
 
 COPIED_BELOW: Final = 512 * 1024
 """Bytes of a batch from which libzmq sends it without a copy: for a smaller one, the bookkeeping

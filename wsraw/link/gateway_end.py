@@ -203,7 +203,7 @@ class GatewayEnd(Generic[Owner]):
     def refuse(self, index: int, why: str, ref: int = 0) -> None:
         """Tell the worker that a record of its current batch was left out. Beyond MOST_OWED in a
         turn, the worker is not told: it could not use thousands of them, and they take memory.
-        `ref`: that of a query."""
+        `ref`: that of the record, if it has one."""
         if self.owed < MOST_OWED:
             self.owed += 1
             batch, index = self.parts.place(self.batches, index)

@@ -22,7 +22,7 @@ LONGEST_TIMEOUT: Final = 1e9
 """Seconds of a timeout; a clock that adds more loses its milliseconds, or overflows."""
 
 MOST_REQUEST: Final = 64 * 1024
-"""Characters of a target, and of all texts of a request."""
+"""Characters of a target, of each other text of a request, and of all its headers together."""
 
 MOST_PEM: Final = 1024 * 1024
 """Characters of each PEM text; all authorities of a Linux system are a quarter of that."""

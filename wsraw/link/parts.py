@@ -21,7 +21,7 @@ class KeptPart(NamedTuple):
     """The number of its batch."""
     records: list[Any]
     size: int
-    """Bytes that the commands count."""
+    """Bytes that the commands count for."""
 
 
 class Parts:
@@ -31,13 +31,13 @@ class Parts:
         self.kept: list[KeptPart] = []
         """The kept parts; always the same list."""
         self.size = 0
-        """Bytes that all kept commands count; at most EVENT_LIMIT."""
+        """Bytes that all kept commands count for; at most EVENT_LIMIT."""
         self.hold: Callable[[int], object] = lambda size: None
         """Called with the number of bytes that are kept in addition; negative if fewer are kept."""
         self.joined_by = 0
         """The number of the last batch whose acks have completed parts."""
         self.joined_size = 0
-        """Bytes that those parts counted."""
+        """Bytes that those parts counted for."""
         self._joined: list[tuple[int, int]] = []
         """For each of those parts, the number of its batch, and how many records it had."""
 

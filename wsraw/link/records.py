@@ -172,7 +172,7 @@ class OnLeave(Record, tag="on_leave"):
 Event: TypeAlias = OnConnect | OnMessage | OnRequest | OnError | OnClose | OnJoin | OnLeave
 
 PRESENCE: Final = frozenset((OnJoin, OnLeave))
-"""Events that only workers get that ask for them."""
+"""Events that a worker gets only if it asks for them."""
 
 # --- gateway → worker: notices. No seq, no ack; a worker ignores those it does not know. ---
 

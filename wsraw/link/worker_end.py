@@ -62,7 +62,7 @@ class Outbox:
         self.records: list[Record] = []
         """All commands, or those since the last part."""
         self.size = 0
-        """Bytes that all commands count; at most the link's `event_limit`."""
+        """Bytes that all commands count for; at most the link's `event_limit`."""
         self.parts: list[tuple[list[Record], int]] | None = None
         """Commands that fill one batch each, and `size` after each of them. If there are parts,
         `size` is above the link's `room`, and `records` is not empty."""
@@ -82,7 +82,7 @@ class Outbox:
             self.records = []
 
     def pieces(self) -> list[tuple[list[Record], int]]:
-        """The commands for each batch, and the bytes that they count."""
+        """The commands for each batch, and the bytes that they count for."""
         pieces, before = [], 0
         for records, end in [*(self.parts or ()), (self.records, self.size)]:
             pieces.append((records, end - before))
@@ -105,7 +105,7 @@ class _Batch:
         self.groups: list[list[Record]] = []
         """Commands in order, those of one event together."""
         self.size = 0
-        """Bytes that the commands count."""
+        """Bytes that the commands count for."""
         self.acks: list[list[int]] = []
         self.last: Record | None = None
         """The last record: `bye`, or the `part` that names the event of the commands."""
@@ -145,7 +145,7 @@ class WorkerEnd:
         self.room = LARGEST_BATCH - ROOM_FOR_ACKS
         """Bytes of commands that fit into one batch."""
         self.event_limit = self.room
-        """Bytes that the commands of one event may count."""
+        """Bytes that the commands of one event may count for."""
         self.stats_every = 0
         """Seconds between two `stats` for this gateway; 0: it wants none."""
         self.is_shielded = False

@@ -478,7 +478,7 @@ def _check_stranger(data: bytes) -> None:
     if len(data) < 2:
         return
     if data[0] and not data[1]:
-        # The size of a frame and its flags: probably an identity, or none.
+        # The size of a frame and its flags: an identity of ZMTP 1.0, most likely an empty one.
         raise _WrongError(_TOO_OLD.format("1.0 (libzmq 2)"))
     if data[1] == 3 and data[0] in (0x15, 0x16):
         raise _WrongError("the peer speaks TLS; this is a ZeroMQ socket without encryption")

@@ -348,8 +348,8 @@ class Loop:
         return [each for each in left if keys.get(each[0].fd) is each[0]]
 
     def _skip_absence(self, expected: float) -> float:
-        """The loop's clock, without time that must have been a suspension: what it is later than
-        `expected`."""
+        """The loop's clock. If it is more than AWAY_AFTER later than `expected`, the process was
+        suspended: then the excess does not count."""
         now = self.clock() - self._away
         if now > expected + AWAY_AFTER:
             self._away += now - expected

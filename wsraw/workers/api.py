@@ -32,7 +32,7 @@ _why_none = NO_WORKER = "this works in a wsraw worker, while its handlers run"
 
 
 def install(runtime: Runtime, call_soon: CallSoon) -> None:
-    """Make this worker the one of the process, which the functions below use."""
+    """Make this the worker of the process, which the functions below use."""
     global _installed
     _installed = runtime, call_soon
 

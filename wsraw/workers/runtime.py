@@ -103,15 +103,15 @@ class Turn(Outbox):
 
     flushed: Event
     """The last event of which commands were sent before its handler returned. It is unset before
-    that, because setting it would be done for each event."""
+    that, because setting it costs time for each event."""
 
     def __init__(self, session: int, event: Event) -> None:
         super().__init__(session, event)
         self.done = False
         self.seen: list[Connection] = []
         self.users: tuple[Event, list[tuple[Connection, str | None]]] | None = None
-        """By event, the connections that its handler has bound to a user, and to whom they were
-        bound before."""
+        """An event, and the connections that its handler has bound to a user, each with the user to
+        whom it was bound before."""
 
 
 class NotOursError(Exception):
@@ -439,8 +439,8 @@ class Runtime:
         return bool(con._flags & CLOSING) and type(event) not in ALWAYS
 
     def has_handler(self, con: Connection, event: Event) -> bool:
-        """Whether handlers are told such an event. They are not told the end of a request, because
-        they have not been told its beginning."""
+        """Whether handlers are told of such an event. They are not told of the end of a request,
+        because they have not been told of its beginning."""
         return type(event) not in ENDS or con.kind != "http"
 
     def _call(self, event: Event, con: Connection) -> Any:

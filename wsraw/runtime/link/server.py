@@ -153,8 +153,8 @@ class Link:
         self._server._forget_stranger(self)
 
     def dismiss(self) -> None:
-        """The owner's peer has said goodbye: close the link like one that was never admitted,
-        unless it is admitted again. Batches in transit may still be as long as before."""
+        """The peer has said goodbye: close the link like one that was never admitted, unless it is
+        admitted again. Batches in transit may still be as long as before."""
         if self.is_admitted and self._state is _OPEN:
             self.is_admitted = False
             self._server._silent.add(self)

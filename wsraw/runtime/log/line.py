@@ -183,7 +183,7 @@ class _Fields:
 
 
 def cut(text: str, most: int) -> str:
-    """A text cut to this many bytes of UTF-8; it says how many are left out."""
+    """A text cut to this many bytes of UTF-8; the end says how many there were."""
     if _fits(text, most):
         return text
     data = text.encode()

@@ -86,7 +86,7 @@ class IntervalTimer:
         self.when = now if self.name else now + self.seconds
 
     def advance(self, now: float) -> None:
-        """Asking again also reports that this call is over."""
+        """Set when the timer is due again."""
         # Asking again also reports that this call is over.
         self.when = now if self.name else max(self.when + self.seconds, now)
         self.is_ours = False

@@ -105,7 +105,7 @@ class HandlerTimes:
         self.called(NAMES[kind], seconds)
 
     def skipped(self) -> None:
-        """Count an event without a handler, among the events of the next `handled`."""
+        """Count an event that no handler got, among the events of the next `handled`."""
         self._others += 1
 
     def handled(self, calls: int, seconds: float, now: float) -> None:

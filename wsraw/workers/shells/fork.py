@@ -17,7 +17,7 @@ _in_child: dict[object, Callable[[], object]] = {}
 
 
 def in_child(function: Callable[[], object]) -> Callable[[], None]:
-    """Call a function, before any other, in each process that is forked from this one.
+    """Call a function right after the fork in each process that is forked from this one.
 
     Returns a function that undoes this.
     """
