@@ -19,7 +19,7 @@ OF_WORKERS: Final = ("concurrency", "on_exception", "log_level", "log_format")
 """The settings that apply to a worker that is started by hand."""
 
 _FILE: Final = re.compile(r"\.(?:py|toml)(?::\d+)?$")
-"""Ends an argument that is a handlers file or a settings file."""
+"""The end of an argument that is a handlers file or a settings file."""
 
 _METAVARS: Final = {
     "listen": "ADDRESS",
@@ -210,7 +210,7 @@ def gather_bridge(values: dict[str, Any]) -> sources.Configuration:
 
 
 _BRIDGE_ERROR: Final = re.compile(r"--bridge: table 1: (?:(\w+): )?")
-"""Begins an error about the only bridge: the settings number their bridges."""
+"""The beginning of an error about the only bridge: the settings number their bridges."""
 
 
 def _flag(found: re.Match[str]) -> str:

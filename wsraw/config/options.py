@@ -296,7 +296,7 @@ def _read_table(name: str, number: int, item: Any) -> Any:
 
 
 def nearest(name: str, cutoff: float = 0.6, among: Iterable[str] = ()) -> str | None:
-    """The setting that was probably meant, if one is similar enough (from 0 to 1)."""
+    """The setting that was probably meant, if one is similar enough (`cutoff`, from 0 to 1)."""
     near = re.sub(r"[^a-z0-9]", "_", name.lower())
     found = get_close_matches(near, tuple(among) or tuple(_of(Settings)), 1, cutoff)
     return found[0] if found else None
@@ -335,8 +335,8 @@ def toml(option: Option, value: Any) -> str:
 
 
 def without_secrets(value: Any, key: str = "") -> Any:
-    """A value without the passwords in it, for people who may see the settings only: those in URLs,
-    in the queries of targets, and in headers for targets."""
+    """A value for people who may see the settings but not the passwords in them: it lacks those in
+    URLs, in the queries of targets, and in headers for targets."""
     if isinstance(value, tuple):
         return tuple(without_secrets(each, key) for each in value)
     if isinstance(value, msgspec.Struct):

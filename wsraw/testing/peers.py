@@ -102,7 +102,7 @@ class Peer:
 
 
 class RawPeer(Peer):
-    """A peer without WebSocket."""
+    """A raw peer, which sends and receives bytes."""
 
     @property
     def data(self) -> bytes:

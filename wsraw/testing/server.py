@@ -376,7 +376,7 @@ def _options(settings: dict[str, Any]) -> list[str]:
 
 
 def _python_path() -> str:
-    """Variables with which the run finds this wsraw."""
+    """The value of PYTHONPATH with which the run finds this wsraw."""
     package = Path(__file__).resolve().parent.parent.parent
     paths = [os.environ.get("PYTHONPATH", "")]
     if package.name not in ("site-packages", "dist-packages"):

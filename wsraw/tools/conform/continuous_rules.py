@@ -47,15 +47,15 @@ class NotApplicable(Exception):  # noqa: N818
 
 
 class ContinuousRules:
-    """Checks what one worker sends. The first breach of each rule is kept; nothing is raised."""
+    """Checks all records of one worker. The first breach of each rule is kept; nothing is
+    raised."""
 
     def __init__(self) -> None:
         self.breaches: dict[str, Breach] = {}
         self.applied: set[str] = set()
         """Rules for which the worker has sent something to check."""
         self._known: set[int] = set()
-        """Checks all records of one worker. The first breach of each rule is kept; nothing is
-        raised."""
+        """Connections that this process was given, or has opened."""
         self._held: set[int] = set()
         self._perhaps_held: set[int] = set()
         """Connections whose end was on its way, or that had no on_connect."""

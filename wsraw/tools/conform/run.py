@@ -111,7 +111,7 @@ class Driver:
         return time.monotonic()
 
     def receive(self, gateway: PlayedGateway, seconds: float) -> None:
-        # Before both: messages that come in between are from a process that has ended.
+        # Checked before receiving: messages that come in between are from a process that has ended.
         has_ended = bool(self._ended) and self._has_said_all()
         message = self._router.receive(min(seconds, POLL_INTERVAL))
         if message is not None:

@@ -63,7 +63,7 @@ def choose(names: Collection[str], *, generic: bool) -> list[Rule]:
 
 
 def verdicts(rules: Sequence[Rule], gateway: PlayedGateway) -> Iterator[Result]:
-    """Check these rules, and return the result of each as soon as it is known."""
+    """Check these rules, and yield the result of each as soon as it is known."""
     checks = [rule for rule in rules if rule.check is not None]
     failed_sessions = 0
     # Continuous rules need a session, even without other rules.

@@ -66,7 +66,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _timeout(error: TimeoutError, plan: Plan, stage: Stage) -> str:
     shown = plan.target.shown
-    # The system's own text, which has a number, may be shorter.
+    # The system's own time limit may be shorter than ours; its error has a number.
     limit = "" if error.errno else f" within {show_time(plan.timeout)} (--timeout)"
     if stage is Stage.CONNECT:
         return (

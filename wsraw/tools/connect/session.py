@@ -156,7 +156,7 @@ class Session:
     async def _until_silence(
         self, receiving: asyncio.Task[Ended], enough: asyncio.Task[bool]
     ) -> None:
-        """Wait for answers until none has come for this long."""
+        """Wait for answers until none has come for the plan's `wait` seconds."""
         self._last = max(self._last, time.monotonic())
         while not (receiving.done() or enough.done()):
             left = self._last + self._plan.wait - time.monotonic()

@@ -8,7 +8,7 @@ from wsraw.link.rules import is_close_code
 
 MOST_OF_A_PING: Final = 125
 MOST_OF_A_REASON: Final = 123
-"""Bytes of a close reason (RFC 6455, section 5.5)."""
+"""Bytes of the data of a ping, and of a close reason (RFC 6455, section 5.5)."""
 
 HELP: Final = """\
 /ping [TEXT]            send a ping, and show how long the answer takes

@@ -116,7 +116,7 @@ class Client(asyncio.Protocol):
         """Take a message, or raw data in any pieces."""
 
     def end(self, how: str, looks_lost: bool) -> ConnectionEnd:
-        """Handle the end of the connection: `how` as text, empty if the drill closed it.
+        """The record of how the connection has ended: `how` as text, empty if the drill closed it.
         `looks_lost`: a client whose gateway has died would see this."""
         raise NotImplementedError
 

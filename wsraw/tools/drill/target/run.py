@@ -190,7 +190,8 @@ def _commands(plan: Plan, handlers: Path) -> list[Sequence[str]]:
 
 
 def _python_path() -> dict[str, str]:
-    """The path with which a child can import a source tree that is not installed, despite -P."""
+    """The variables with which a child can import a source tree that is not installed, despite
+    -P."""
     home = Path(wsraw.__file__).resolve().parent.parent
     if home != Path.cwd():
         return {}
