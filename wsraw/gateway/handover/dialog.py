@@ -1,4 +1,34 @@
-"""Sans-I/O. Who owns the connections while a gateway is replaced: the giver, or the taker."""
+"""Sans-I/O. Who owns the connections while a gateway is replaced: the giver, or the taker.
+
+Both hold the same descriptors from the first record of a handover on, and neither reads or writes a
+moved socket until it is decided who owns the sockets. They talk over two socketpairs: one for
+records (giver to taker), which may be full, and one for words, which never is, because both sides
+send only a few short words::
+
+    giver                              taker
+      │ serves                           │ loads, checks
+      │ ◀──────── ready ──────────────── │
+      │ stops at the end of a turn       │
+      │ ═════════ records ═════════════▶ │ restores the state in them
+      │ ◀──────── adopted ────────────── │ can serve, and waits
+      │ ───────── C (commit) ──────────▶ │
+      │ ◀──────── L (live) ───────────── │ serves from now on
+      │ closes its descriptors           │
+
+Either may be killed at any instant. Then the other one reads the end of the words, after all words
+that were sent before. From that, each may conclude:
+
+- **The giver goes on** if it has sent A (abort), or if the words end without an L. A taker sends L
+  before it touches anything. So without an L nothing was touched, and the taker is gone.
+- **The taker serves** if it has everything, and then C comes, or the words end without an A. A
+  giver sends A before it touches anything again. So without an A nothing was touched, and the giver
+  is gone. If the giver was killed before the system had taken everything, both are gone.
+
+C, A and L are single bytes: each was sent, or it was not. The giver sends at most one of C and A,
+when it decides: at `adopted`, or when its time is over. After a C it waits for the L or the end,
+however long that takes; the supervisor kills a taker that does not get there.
+tests/gateway/handover/test_dialog.py goes through all orders of these steps and of both deaths.
+"""
 
 from __future__ import annotations
 
