@@ -27,7 +27,7 @@ class AdminRequest(NamedTuple):
 
 
 class Pieces(Protocol):
-    """A body that is sent piece by piece. `close` is called in any case, also if not all of it was
+    """A body that is sent piece by piece. `close` is called in any case, even if not all of it was
     sent."""
 
     def __iter__(self) -> Iterator[bytes]: ...

@@ -32,7 +32,7 @@ been overdue for longest is closed. If all have sent their requests, the new one
 503."""
 
 MAKE_ROOM: Final = 0.5
-"""Seconds that a new connection waits until the thread of a closed one is free."""
+"""Seconds that a new connection waits at most for the thread of the one that was closed for it."""
 
 SILENT_FOR: Final = 10.0
 """Seconds that a client may neither send nor read anything."""

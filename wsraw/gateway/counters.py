@@ -18,7 +18,7 @@ TELL_EVERY: Final = 10.0
 """Seconds between two log lines about the same limit; hits between them are counted."""
 
 FAULT: Final = "fault"
-"""The name under which connections are counted that were ended by a bug in wsraw."""
+"""The name under which connections that a bug in wsraw has ended are counted."""
 
 TRACEBACKS: Final = 5
 """Tracebacks of bugs that are logged at once; then one every TELL_EVERY seconds."""

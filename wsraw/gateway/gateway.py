@@ -75,7 +75,7 @@ REMOTE_PAUSE: Final = 0.1
 the upgraded gateway has released it."""
 
 ORPHAN_STOP: Final = 5.0
-"""Seconds in which a gateway stops whose supervisor is gone."""
+"""Seconds that a gateway may take to stop once its supervisor is gone."""
 
 EXIT_NOT_WANTED: Final = 1
 """Exit code of a successor that took over nothing."""

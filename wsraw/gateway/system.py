@@ -121,8 +121,7 @@ class Collector:
         self._has_adopted = True
 
     def begin(self) -> None:
-        """Exclude everything loaded so far: collecting it again and again would cost 30 ms each
-        time."""
+        """Exclude everything loaded so far from collections: each of them would cost 30 ms more."""
         gc.collect()
         gc.freeze()
         young, middle, _ = gc.get_threshold()

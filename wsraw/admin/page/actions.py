@@ -66,8 +66,8 @@ def _body(request: AdminRequest) -> dict[str, Any] | AdminResponse:
     """The JSON object of a request that may change something; else the answer."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     origin = headers.get("origin")
-    # Only the token protects against pages of other sites, which do not know it. This check tells
-    # such a page apart from one with a wrong token.
+    # The token already protects against pages of other sites, which do not know it. This check
+    # tells such a page apart from one with a wrong token.
     if origin is not None and origin.partition("://")[2] != headers.get("host", ""):
         return text(HTTPStatus.FORBIDDEN, "pages of another origin may not do this")
     if headers.get("content-type", "").partition(";")[0].strip() != JSON:

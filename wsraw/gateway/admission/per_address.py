@@ -41,7 +41,8 @@ def address_key(address: Address | str | None) -> bytes | None:
 
 
 class AddressLimits:
-    """Counts connections, in total and for each address, and their limits; a limit of 0 is none."""
+    """Counts the connections of each address, and checks the limits for one address and in total. A
+    limit of 0 means no limit."""
 
     def __init__(self, most: int, per_address: int) -> None:
         self.most = most

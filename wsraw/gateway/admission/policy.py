@@ -73,7 +73,7 @@ class AdmissionPolicy:
 
     def refuses_at_once(self, listen: Listen, address: Address | str | None) -> bool:
         """Whether a peer may not even send a byte, because the listener is for trusted proxies
-        alone."""
+        alone and the peer is not one."""
         return listen.proxy_protocol == "required" and not self.trusts(address)
 
     def check_handshake(
@@ -109,7 +109,8 @@ class AdmissionPolicy:
         return found
 
     def _identify(self, client: Client, told: Forwarded | None) -> Refusal | None:
-        """If a trusted proxy has reported its client, check that client's limits."""
+        """If a trusted proxy has reported its client, use that client's address, and check its
+        limit."""
         if told is None or not told.peer:
             return None
         client.identify(told.address, told.peer)
@@ -179,8 +180,8 @@ class AdmissionPolicy:
         return limit
 
     def refuse(self, setting: str, about: dict[str, Any], why: str, now: float) -> None:
-        """Count a refusal under the setting that is its reason, and log it unless that happened a
-        moment ago."""
+        """Count a refusal under the setting that is its reason, and log it unless the last log line
+        about that setting is too recent."""
         self._counters.hit(setting, now, Subject(peer=about.get("peer", "")), why)
 
     def _check_host(self, client: Client, hosts: list[str], now: float) -> Refusal | None:

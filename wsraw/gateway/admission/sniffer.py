@@ -85,7 +85,7 @@ class Finding(Enum):
     WEBSOCKET = "websocket"
     """The head is complete and asks for an upgrade to websocket."""
     PLAIN_HTTP = "plain http"
-    """The head is complete and does not ask for an upgrade."""
+    """The head is complete and does not ask for an upgrade to websocket."""
     TOO_BIG = "too big"
     """HTTP, but the head, or a line of a handshake, exceeds its bound, or there are too many
     headers."""

@@ -234,7 +234,8 @@ class Cluster:
     # --- from other nodes ---
 
     def receive(self, relay: Relay) -> Publish | SendToUser | Send | Close | None:
-        """Carry out what another node asks for. It may be anything, as it came over a network."""
+        """Carry out what another node asks for, or return the command that does so. The record may
+        be anything, as it came over a network."""
         self._heard_at = self._registry.flow.now
         if relay.kind == "publish":
             return Publish(relay.name, relay.data, relay.type)

@@ -172,8 +172,8 @@ class _Accepting(Phase):
             events, rest = self.receive_header(con, data, now)
             return events + con.phase.receive_data(con, rest, now) if rest else events
         if self._awaits_tls:
-            # The stream has ended before it was known whether the bytes that are no PROXY header
-            # are TLS.
+            # The stream has ended before it was known whether the bytes, which are not a PROXY
+            # header, are TLS.
             return _reset(con, 1002)
         sniffer = self._sniffer
         if not sniffer.buffer:
@@ -310,7 +310,7 @@ class _Accepting(Phase):
         return self._become_raw(con, bytes(self._sniffer.buffer), now)
 
     def _end_without_header(self, con: Connection, reader: ProxyReader, now: float) -> list[Event]:
-        """The stream has ended within a PROXY header."""
+        """No more of a PROXY header will come: the stream has ended, or the time is over."""
         if not reader.begun:
             # Connected and closed without a byte: a port scan or a health check.
             self._proxy = None

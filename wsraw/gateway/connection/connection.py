@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 PONGS_BELOW: Final = 64 * 1024
-"""Unwritten bytes above which pings are answered only after the output has been written."""
+"""Unwritten bytes above which pings are answered only once no more than this many are left."""
 
 
 class Ending:
@@ -233,13 +233,13 @@ class Connection:
     # --- until it is open: what the socket's side tells ---
 
     def first_events(self, now: float) -> list[Event]:
-        """The events of an accepted connection before it has sent anything; none if its listener
-        requires TLS."""
+        """The events of an accepted connection before it has sent anything: those of a raw one if
+        its listener is for raw clients alone, and neither TLS nor a PROXY header may come first."""
         return self.phase.first_events(self, now)
 
     def turn_away(self, answer: bytes) -> list[Event]:
-        """The TLS handshake of an accepted connection has failed. `answer` is the last that the
-        peer gets. No handler is told."""
+        """The TLS handshake of an accepted connection has failed. `answer` is the last thing that
+        the peer gets. No handler is told."""
         if self.state is CLOSED:
             return []
         self.output.append(answer)
@@ -250,7 +250,7 @@ class Connection:
         return self.phase.connected(self, now)
 
     def connect_failed(self, message: str, now: float) -> list[Event]:
-        """The target could not be connected; `message` tells the handler why."""
+        """Connecting to the target has failed; `message` tells the handler why."""
         return self.phase.connect_failed(self, message)
 
     # --- what the socket's side tells ---
@@ -529,7 +529,7 @@ class Phase:
 
     @property
     def opening(self) -> Opening | None:
-        """The target to dial; None once it is connected or has failed."""
+        """The target to dial, until the connection is open or has ended; else None."""
         return None
 
     def connected(self, con: Connection, now: float) -> list[Event]:

@@ -92,7 +92,7 @@ class Keepalive:
         return undelivered > FEW and self.delivered > before
 
     def pinged(self, unwritten: int, interval: float, timeout: float, now: float) -> None:
-        """A ping was queued behind this many unwritten bytes, its own included."""
+        """A ping was queued: this many bytes are unwritten up to its end."""
         self._ping_sent = now
         self.ping_unwritten = unwritten
         self._ahead = unwritten + self.undelivered

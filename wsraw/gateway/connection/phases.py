@@ -26,7 +26,7 @@ GOOD_ENDS: Final = (1000, 1001)
 RAW_INF: Final = {"Protocol": "raw"}
 
 FAILURES: Final = {1007: "invalid-data", 1009: "too-big"}
-"""By close code, the cause of an end because of what the peer has sent."""
+"""By close code, the cause of an end for data of the peer that is invalid or too long."""
 
 
 def open_raw(con: Connection, data: bytes) -> list[Event]:

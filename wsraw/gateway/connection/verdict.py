@@ -47,7 +47,7 @@ class AwaitingVerdict(Connecting):
         return _ended(con, reject.status, "rejected")
 
     def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
-        """Keep bytes that come too early: only after the 101 it is known how to read them."""
+        """Keep bytes that come too early: how to read them is known only after the 101."""
         con.intake.unparsed += data
         return []
 

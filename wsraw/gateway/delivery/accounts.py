@@ -62,7 +62,7 @@ GRAIN: Final = 1 / 64
 
 WORTH_WEIGHING: Final = 4096
 """Bytes of incomplete messages and compression below which a connection is not weighed again. A
-connection without an entry is not closed to free fewer."""
+connection without an entry is not closed to free fewer bytes than that."""
 
 FRAME: Final = 256
 """Bytes of a published message beside its frame."""
@@ -112,7 +112,7 @@ MARK: Final = 96
 """Bytes of a mark that is not reached yet."""
 
 COUPLE: Final = 64
-"""Bytes of a coupled connection, on each side."""
+"""Bytes for each coupling of two connections, on each side."""
 
 
 class Flow:
@@ -137,7 +137,7 @@ class Flow:
         """Bytes of incomplete messages and of compression, at the last check."""
         self.check_above: float = memory_limit * CROWDED
         """The total above which `check_memory` must run before anything more is read. All other
-        counted memory lowers it, incomplete messages once they are weighed."""
+        counted memory lowers it, and so do reads of incomplete messages until these are weighed."""
         self.crowded = False
         self._crowded_since = 0.0
         self.full = False

@@ -112,7 +112,7 @@ class Deadlines:
     # --- write_timeout ---
 
     def _slow_readers(self, now: float) -> list[Entry]:
-        """Connections that have taken no output for write_timeout."""
+        """Connections that have taken nothing for write_timeout although output waits for them."""
         unwritten, timeout = self._registry.flow.unwritten, self._settings.write_timeout
         late = []
         for entry, (known, since) in unwritten.items():

@@ -72,8 +72,8 @@ class Spliced:
         """Handle the end of a connection."""
 
     def half_closed(self, entry: Entry, now: float) -> bool:
-        """Handle a FIN of the peer. True: the connection must not end yet, or this hook prepares
-        its end."""
+        """Handle that the peer sends nothing more that counts. True: the connection must not end
+        yet, or this hook prepares its end."""
         return False
 
     def forget(self, entry: Entry) -> None:
@@ -142,7 +142,7 @@ class Dispatcher:
                 size += len(event.body)
             response = entry.con.about.get("response")
             if response is not None:
-                # An answer of the server is complete only with the end of the connection.
+                # The events of an opened connection that the server has refused carry its answer.
                 size += size_of(response)
         flow = self._flow
         flow.total += size
@@ -507,7 +507,7 @@ class Dispatcher:
                 pool.isolated.remove(worker)
 
     def _isolated_worker(self, pool: Pool, now: float) -> Worker | None:
-        """A worker that gets nothing but suspects; None if there is none yet."""
+        """An idle worker that gets nothing but suspects; None if there is none yet."""
         for worker in pool.isolated:
             if not worker.window.in_flight:
                 return worker

@@ -54,8 +54,8 @@ class Burst:
 
 
 class SplicedSide:
-    """One of two connections between which the gateway forwards: plain data for
-    gateway/splices/."""
+    """One side of two connections between which the gateway forwards: plain data, which
+    gateway/splices/ acts on."""
 
     __slots__ = (
         "begun",
@@ -114,8 +114,8 @@ def held_size(record: Send | Close) -> int:
 
 class Entry:
     """The bookkeeping of one connection. It has this many attributes, and no parts, because
-    attributes that each message needs would cost a further look-up, and parts would take memory
-    while idle."""
+    attributes that each message needs would cost a further look-up, and parts would take more
+    memory while idle."""
 
     __slots__ = (
         "burst",

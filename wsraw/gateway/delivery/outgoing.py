@@ -287,7 +287,7 @@ class Outgoing:
         return con.output.size + size > self._limit
 
     def _has_no_room(self, entry: Entry, send: Send) -> bool:
-        """The same where a message may have to be held back."""
+        """Whether a message, which may have to be held back, does not fit within the limit."""
         if entry.fragment is not None and entry.event_bytes + held_size(send) > self._limit:
             return True
         return entry.con.output.waiting + len(send.data) + FRAME_HEAD > self._limit
@@ -414,8 +414,8 @@ class Outgoing:
         con, data, kind = entry.con, message.data, message.kind
         key = con.framing_key
         if key is None or entry.fragment is not None:
-            # Of what waits here nothing can be dropped: frames that build on one another, or what
-            # is held back behind a message that is not complete.
+            # Nothing that waits here can be dropped: frames build on one another, or are held back
+            # behind an incomplete message.
             send = Send(entry.id, data, kind)
             if self._policy != "close" and self._has_no_room(entry, send):
                 self.dropped += 1

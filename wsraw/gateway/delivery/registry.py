@@ -282,8 +282,8 @@ class Registry:
         self.take(con, con.receive_eof(now), now)
 
     def end_if_drained(self, entry: Entry, now: float) -> None:
-        """End a half-closed connection without parked events, events in flight and expected
-        answers."""
+        """End a half-closed connection that has no parked events, no events in flight and no
+        answers to expect."""
         if entry.splice is not None and self.dispatcher.spliced.half_closed(entry, now):
             return
         if not entry.in_flight and not entry.parked and not self._may_be_answered(entry, now):

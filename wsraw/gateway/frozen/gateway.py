@@ -386,7 +386,7 @@ class Thawing:
             self._parts.sockets.thaw_dying(worker, state.dying)
 
     def finish(self) -> None:
-        """All records have come: link everything. Raises FrozenError."""
+        """All records have come: resolve all references. Raises FrozenError."""
         shared, end = self._shared, self._end
         workers = self._sessions.workers
         if shared is None or end is None:

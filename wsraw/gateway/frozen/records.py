@@ -185,7 +185,7 @@ class KeepaliveState(State):
 
 
 class RateState(State):
-    """The state of a RateLimit: the level of each bucket, and when it was that."""
+    """The state of a RateLimit: the level of each bucket, and the time at which it was so full."""
 
     setting: str
     owes: float
@@ -413,7 +413,7 @@ class BurstState(State):
 
 
 class SpliceState(State):
-    """The state of a Splice."""
+    """The state of a SplicedSide."""
 
     other: int
     framing: str
@@ -614,7 +614,7 @@ class FlightState(State):
 
 
 class BacklogState(State):
-    """What a worker has sent and what is not applied yet."""
+    """What a worker has sent that is not applied yet."""
 
     records: list[Command | None]
     at: int
@@ -847,7 +847,7 @@ class Shared(State, tag="shared"):
 
 
 class End(State, tag="end"):
-    """The last record: the numbers of all others."""
+    """The last record: how many connections and workers there were."""
 
     connections: int
     workers: int

@@ -233,7 +233,7 @@ class Handover:
         for con, why in self._left_out:
             self._close(con, why)
         if self._links.remote is not None:
-            # The addresses of the listeners are for the successor.
+            # The addresses for workers on other machines are for the successor.
             self._links.remote.close()
         self._loop.stop()
 

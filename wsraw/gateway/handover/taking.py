@@ -15,7 +15,7 @@ from wsraw.runtime.selector import READ, Selector
 log = logging.getLogger("wsraw.gateway")
 
 LONGEST_WAIT: Final = 3600.0
-"""Seconds of a wait for both sockets; the number does not matter."""
+"""Seconds after which a wait for both sockets is repeated; the number does not matter."""
 
 
 class Taking:

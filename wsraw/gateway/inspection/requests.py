@@ -26,7 +26,7 @@ SORTS: Final[dict[str, Key]] = {
     "events": lambda entry, flow: entry.event_bytes,
     "sent": lambda entry, flow: entry.taken,
 }
-"""Sort keys of a list, for the largest first. A connection that has not sent anything yet comes
+"""Sort keys of a list; the largest comes first. A connection that has not sent anything yet comes
 last."""
 
 

@@ -55,7 +55,7 @@ Note = Callable[[str, str, int, bytes, str], object]
 
 
 class Tap:
-    """Reports to `note` what happens to a connection, from its start to `close`."""
+    """Reports to `note` what happens to a connection, from the making of the tap to `close`."""
 
     def __init__(self, con: Connection, note: Note) -> None:
         self.con = con

@@ -126,7 +126,7 @@ class Tracer:
         self._registry = registry
         self._wall = wall
         self._offset = 0.0
-        """Difference between the time of day and the loop's clock."""
+        """Seconds by which the time of day is ahead of the loop's clock."""
         self.taps: dict[Connection, tuple[Tap, list[Lines]]] = {}
         """Connections with a tap, and the lines that it adds to."""
         self._requests: list[TraceRequest] = []

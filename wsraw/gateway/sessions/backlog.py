@@ -18,7 +18,8 @@ from wsraw.link.records import Ack, Bye, Join, Mark, Query, Record, Splice, call
 from wsraw.link.states import GONE
 
 SHARE: Final = 64
-"""Commands of a large batch that are applied in a turn: all others wait for as many writes."""
+"""Commands of a large batch that are applied in a turn: other clients and workers wait for as many
+writes."""
 
 PER_EVENT: Final = 4
 """Commands for each event that an ordinary batch may have: under full load it has hundreds of
@@ -32,7 +33,7 @@ BATCHES: Final = 16
 
 
 class Unapplied:
-    """What a worker has sent and what is not applied yet."""
+    """What a worker has sent that is not applied yet."""
 
     __slots__ = ("at", "batches", "records", "size")
 
@@ -46,7 +47,7 @@ class Unapplied:
 
 
 class Backlog:
-    """What workers have sent and what is not applied yet."""
+    """What workers have sent that is not applied yet."""
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class ControlLink:
     # --- out ---
 
     def tell(self, records: Iterable[FromGateway]) -> None:
-        """Send a record as soon as possible. It is not lost while the supervisor lives."""
+        """Send records as soon as possible. None is lost while the supervisor lives."""
         for record in records:
             self._reports.add(record)
         self._send()

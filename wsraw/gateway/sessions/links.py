@@ -65,8 +65,8 @@ class Links:
         given: socket.socket | None = None,
         listens: bool = True,
     ) -> None:
-        """Listens in this folder, or on loopback if there is none, on the given socket if there is
-        one. Without `listens`, `take_over` comes first. Raises OSError."""
+        """Listens in this folder, or on loopback if there is none: there on the given socket, if
+        there is one. Without `listens`, `take_over` comes first. Raises OSError."""
         self._loop = loop
         self._registry = registry
         self._sessions = sessions
@@ -323,7 +323,7 @@ class Links:
             return
         try:
             if fault:
-                # Its events are not cleared if it comes back: one of them may break each link.
+                # Its events are not forgiven if it comes back: one of them may break each link.
                 text = "%s was disconnected: %s"
                 self._registry.counters.say("error", text, worker.name, fault)
                 sessions.end(worker, now, died=True)
@@ -399,6 +399,6 @@ class Links:
 
 
 def _size_behind_first(link: Link) -> int:
-    """Bytes of the batches that wait behind the one that is being written, which may have any
-    size."""
+    """Bytes of the batches that wait behind the one that is being written, which may be as
+    long as a batch can be."""
     return sum([len(batch) for batch in link.unsent_batches()[1:]])

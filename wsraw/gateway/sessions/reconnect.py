@@ -26,7 +26,7 @@ MOST_DOUBLINGS: Final = 10
 """More than enough to reach LONGEST_DELAY."""
 
 STABLE_AFTER: Final = 10.0
-"""Seconds for which a connection must be open until the count of attempts starts again."""
+"""Seconds for which a connection must have been open for the count of attempts to start again."""
 
 WANTED: Final = {"handler", "going-away", "owner-left"}
 """Causes of a wanted end, after which there is no successor."""

@@ -88,7 +88,7 @@ MOST_BY_HAND: Final = 1000
 """Sessions of workers that were started by hand: each costs some KiB."""
 
 MOST_ORPHANED: Final = 200_000
-"""Connections of earlier gateways that are remembered as having got their on_close."""
+"""Connections of earlier gateways that get their on_close; further ones are only forgotten."""
 
 COME_BACK: Final = 30.0
 """Seconds within which a worker whose link was lost counts as alive if it comes back."""
@@ -249,7 +249,7 @@ class Sessions:
         gone = self.tokens.gone(hello.token)
         if gone is not None:
             log.debug("worker %d was gone before its hello was read", gone)
-            # While in a session it had lost its state, and may have handled its events in part.
+            # If it had a session, it has forgotten that, and may have handled events in part.
             self.end(worker, now, died=worker.session.state is not NEW)
             return
         remote = worker.remote
@@ -326,8 +326,8 @@ class Sessions:
             return f"its key is not for the pool {hello.pool}"
         for other in self.workers.values():
             if number and other.number == number and other.session.instance != hello.instance:
-                # The instance was inherited, by a fork for example. With two sessions, it would not
-                # be known which process has ended.
+                # The token was inherited, by a fork for example. With two sessions, it would not be
+                # known which process has ended.
                 return f"its token belongs to worker {number}, which is connected already"
         by_hand = sum(not other.number for other in self.workers.values())
         if not number and by_hand - len(self._pending) >= MOST_BY_HAND:
@@ -367,7 +367,8 @@ class Sessions:
                 worker.session.notice(Detach(con_id))
 
     def _ban(self, worker: Worker, why: str, now: float, of: str = "") -> None:
-        """Ignore a worker from now on. `of`: whose log line this is, if known."""
+        """Reject a worker: end its session, and drop what it sends from now on. `of`: whose log
+        line this is, if known."""
         session, why = worker.session, why[:LONGEST_WHY]
         of = of or (STRANGERS if session.state is NEW else WORKERS)
         self._registry.counters.say("error", "%s was rejected: %s", worker.name, why, of=of)
@@ -670,8 +671,8 @@ class Sessions:
                 self.to_supervisor.append(Recycle(worker.number, why))
 
     def _hangs(self, worker: Worker, now: float) -> bool:
-        """Whether a handler has taken too long. If there are several, it is asked to be cancelled
-        first."""
+        """Whether a handler has taken too long. A worker that handles several events at a time is
+        first asked to cancel the handler."""
         window, timeout = worker.window, self._registry.settings.handler_timeout
         if window.concurrency > 1 and window.oldest_age(now) > HELD_BACK_AFTER:
             window.hold_back(now)

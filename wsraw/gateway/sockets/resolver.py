@@ -73,7 +73,7 @@ class Resolver:
         return len(self._look_ups) - self._busy
 
     def resolve(self, host: str, port: int, done: Done) -> Callable[[], None]:
-        """`call` is called with the addresses of a host; at once if no look-up is needed."""
+        """Call `done` with the addresses of a host; at once if no look-up is needed."""
         found = _known(host, port)
         if found is not None:
             done(found, "")

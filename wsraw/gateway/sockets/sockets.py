@@ -39,7 +39,8 @@ WRITE_BUDGET: Final = 512
 """Connections that are written to in a turn, in the order in which they became dirty."""
 
 WRITE_TIME: Final = 0.002
-"""Seconds of a turn for writing, and half as many for closing; the rest waits for the next turn."""
+"""Seconds of a turn for writing, and at least half as many for closing; the rest waits for the next
+turn."""
 
 MEASURED: Final = 8
 """Writes in a turn that are timed to find out how long one takes."""
@@ -132,7 +133,7 @@ class Sockets:
     # --- connections ---
 
     def _fault(self, con: Connection, error: BaseException) -> None:
-        """An exception of our own while this connection was handled."""
+        """A bug in wsraw has raised while this connection was handled: end the connection."""
         endpoint = con.endpoint
         if isinstance(endpoint, Endpoint) and endpoint in self.endpoints:
             endpoint.handle_fault(error)

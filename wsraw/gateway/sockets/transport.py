@@ -118,7 +118,7 @@ class PumpedTransport:
             return 0
 
     def finish(self) -> bool:
-        """Done: the pump sends close_notify after all that was written."""
+        """Have the pump send close_notify after all that was written; nothing else is left."""
         return self.shut()
 
     def shut(self) -> bool:

@@ -1,4 +1,4 @@
-"""Sans-I/O. How a connection is closed whose spliced partner has ended.
+"""Sans-I/O. How a connection is closed when its spliced partner has ended.
 
 A close frame is passed on with its code and its reason. Other ends are not decided by the peer:
 then the target of a client gets 1001, and the client of a target 1014, as from a proxy.

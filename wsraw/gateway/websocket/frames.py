@@ -137,7 +137,7 @@ class FrameReader:
         self._limits = _limits(limit, False)
         self.may_compress = False
         self.special = False
-        """`read` met something else than whole, valid messages. The caller sets it back."""
+        """`read` met something other than whole, valid messages. The caller sets it back."""
         self.more = False
         """There may be more frames in the bytes received so far: `read` b"" to get them."""
         self.error: ViolationError | None = None
@@ -149,7 +149,7 @@ class FrameReader:
         self.needed = 0
         """Bytes of that frame, if its head is complete and its payload is not."""
         self._payload_at = 0
-        """Where the payload of such a frame begins in `_rest`."""
+        """Where the payload of such a frame begins, counted from the frame's first byte."""
         self._checked = 0
         """Bytes of such a payload that are valid text."""
 

@@ -102,8 +102,8 @@ def to_inf(ours: dict[str, str], fields: Iterable[tuple[str, str]]) -> dict[str,
 
 
 def repeated(values: Values) -> dict[str, list[str]]:
-    """The values of fields that came more than once and that an `inf` joins, because the values may
-    contain commas. Without cookies, which cannot."""
+    """The values of fields that came more than once. An `inf` joins them, and cannot be split again
+    where values contain commas. Without cookies, which contain none."""
     return {name: each for name, each in values.items() if len(each) > 1 and name != "cookie"}
 
 

@@ -55,7 +55,7 @@ class Publisher(Protocol):
 
 
 class JoinAnswer(NamedTuple):
-    """What a member is told that joins from a position; a list in the record `answer`."""
+    """What a member that joins from a position is told; a list in the record `answer`."""
 
     epoch: str
     offset: int

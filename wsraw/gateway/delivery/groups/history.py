@@ -32,7 +32,7 @@ STREAM: Final = 1024
 """Bytes of a stream, without its messages and its name."""
 
 MOST_EXPIRED: Final = 1000
-"""Streams in a second that are checked because nothing was published to them for long."""
+"""Streams without a new message for long that are checked in a second."""
 
 
 _NUMBER: Final = re.compile("[0-9]{1,18}")
@@ -245,6 +245,7 @@ class History:
         self._count(-KEPT - len(message.data), -len(message.data))
 
     def _count(self, size: int, frames: int = 0) -> None:
-        """Count a message. `frames`: what its frames may add; they count where they are made."""
+        """Count bytes; a negative size removes them. `frames`: the bytes that the frames of a
+        message may add, which count where the frames are made."""
         self.size += size + frames
         self._flow.store(size)
