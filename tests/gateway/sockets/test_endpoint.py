@@ -967,6 +967,44 @@ def test_a_client_that_never_reads_its_response_is_closed_after_write_timeout(se
         receive_all(served, client)
 
 
+@pytest.mark.parametrize("write_timeout", [60.0, 0.0])
+def test_the_answer_to_a_half_closed_client_is_not_cut_off_by_close_timeout(
+    serve: Serve, write_timeout: float
+) -> None:
+    """printf hi | nc, and whoever reads from it is slow to begin."""
+    served = serve(close_timeout=2.0, write_timeout=write_timeout, output_limit=MUCH)
+    client = half_closed(served)
+    for _ in range(int(20 / STEP)):
+        served.turn(STEP)
+    assert receive_all(served, client) == b"x" * MUCH
+    served.until(lambda: not served.sockets.endpoints)
+    assert served.heard[-1].cause == "eof"
+    assert not served.harness.registry.counters.counts
+
+
+def test_a_half_closed_client_that_never_reads_is_closed_after_write_timeout(serve: Serve) -> None:
+    served = serve(close_timeout=2.0, write_timeout=30.0, output_limit=MUCH)
+    client = half_closed(served)
+    for _ in range(int(35 / STEP)):
+        served.turn(STEP)
+        served.harness.deadlines.tick(served.loop.now)
+    served.until(lambda: not served.sockets.endpoints)
+    assert served.heard[-1].cause == "write-timeout"
+    assert served.harness.registry.counters.counts == {"write_timeout": 1}
+    with pytest.raises(ConnectionResetError):
+        receive_all(served, client)
+
+
+def half_closed(served: SocketHarness) -> socket.socket:
+    """A raw client that has sent FIN, and whose answer is more than the kernel takes."""
+    served.handle = answer(MUCH)
+    client = served.connect(buffer=256 * 1024)
+    client.send(b"hi")
+    client.shutdown(socket.SHUT_WR)
+    served.until(lambda: OnMessage in served.kinds())
+    return client
+
+
 def ask_for_much(served: SocketHarness, connection: str) -> socket.socket:
     """A client of HTTP whose response is more than the kernel takes."""
     served.handle = lambda event: (Respond(event.con, body=bytes(MUCH)),)

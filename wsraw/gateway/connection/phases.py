@@ -276,20 +276,13 @@ class _HalfClosed(_Raw):
     def drained(self, con: Connection, now: float) -> list[Event]:
         if not con.output.size:
             return con.end(1000, "", "eof")
-        if not self._drained:
-            self._drained = True
-            con.keepalive.arm(con.settings.close_timeout, now)
+        # Its peer is not asked to close, but to read: write_timeout is its limit.
+        self._drained = True
         return []
-
-    def handle_timeout(self, con: Connection, now: float) -> list[Event]:
-        con.cut()
-        return con.end(1006, "", "close-timeout")
 
     def written(self, con: Connection, now: float) -> list[Event]:
         if self._drained and not con.output.size:
             return con.end(1000, "", "eof")
-        if self._drained:
-            con.keepalive.arm(con.keepalive.timeout, now)
         return []
 
 

@@ -51,7 +51,7 @@ def options_of(asked: Opening) -> TlsOptions:
 def keep(options: TlsOptions, context: Context, made: dict[TlsOptions, Context]) -> None:
     """Keep a context among those that were made, for the next connections with these options."""
     if not options.verify and options not in made:
-        log.warning("a handler opens TLS connections with verify=False: any server is accepted")
+        log.warning("TLS connections are opened with verify=False: any server is accepted")
     made[options] = context
     if len(made) > MOST_CACHED:
         del made[next(iter(made))]
