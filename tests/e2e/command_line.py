@@ -1,4 +1,4 @@
-"""Commands of the command line to a run that serves."""
+"""Run commands of the command line against a running server."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from tests.running import wsraw
 
 
 def ask(serving: Serving, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command to that run; it must not take for ever."""
+    """Run a command against that run, within the deadline of every command."""
     assert serving.folder is not None
     return wsraw(*arguments, "--run-dir", str(serving.folder))
 
 
 def done(serving: Serving, *arguments: str) -> str:
-    """A command that must succeed; what it says."""
+    """Run a command that must succeed; returns its output."""
     told = ask(serving, *arguments)
     assert told.returncode == 0, f"{told.stderr}\n{serving}"
     return told.stdout
 
 
 async def while_serving(serving: Serving, *arguments: str) -> str:
-    """The same, while clients of this process are at work."""
+    """`done`, in a thread, while clients of this process keep working."""
     return await asyncio.to_thread(done, serving, *arguments)
 
 
 def ready(serving: Serving) -> list[dict[str, Any]]:
-    """Those workers that serve, as status tells."""
+    """The workers that `wsraw status` shows as ready."""
     return [worker for worker in serving.status()["workers"] if worker["state"] == "ready"]
 
 
 def until_ready(serving: Serving, count: int) -> list[dict[str, Any]]:
-    """Wait until so many serve, and no others are there."""
+    """Wait until that many workers are ready and there are no others."""
 
     def look() -> list[dict[str, Any]] | None:
         workers = serving.status()["workers"]

@@ -1,7 +1,7 @@
-"""How the workers in other languages (examples/workers) are started, and whether they can be.
+"""How the workers in other languages (examples/workers) are started, and what they need to run.
 
-What is missing is skipped on a developer's machine, and a failure where WSRAW_TEST_LANGUAGES=all
-says that it was installed, as .ci/run does.
+Languages that are not installed are skipped on a developer's machine. With
+WSRAW_TEST_LANGUAGES=all, as .ci/run sets it, they are failures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.e2e.serving import EXAMPLES
 from tests.running import ROOT
 
 WORKERS = EXAMPLES / "workers"
-# `make workers` puts one beside Python where the system has none.
+# `make workers` installs Node beside Python where the system has none.
 NODE = shutil.which("node") or str(Path(sys.executable).parent / "node")
 BUILT = ROOT / "build" / "workers" / "worker-c"
 LANGUAGES = ("javascript", "php", "ruby", "c")
@@ -28,12 +28,14 @@ MUST = os.environ.get("WSRAW_TEST_LANGUAGES") == "all"
 
 
 def node(script: Path) -> str:
-    """The command of a script that imports the worker in JavaScript; ends the test likewise."""
+    """The command for a script that imports the JavaScript worker. Skips or fails like
+    `command`.
+    """
     return shlex.join([*shlex.split(command("javascript"))[:1], str(script)])
 
 
 def command(language: str) -> str:
-    """The command of that worker, for --workers; ends the test if it cannot run here."""
+    """The command of a language's worker, for --workers. Skips or fails if it cannot run here."""
     missing = _missing(language)
     if missing:
         (pytest.fail if MUST else pytest.skip)(missing)
@@ -58,7 +60,8 @@ def _missing(language: str) -> str:
     import fcntl
 
     BUILT.parent.mkdir(parents=True, exist_ok=True)
-    # Tests run side by side: one of them builds it, and nobody starts a part of it.
+    # Tests run in parallel: one of them builds the worker while the others wait, so none starts a
+    # half-written file.
     with open(BUILT.with_name("lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _fails("make", "-s", "-C", str(WORKERS / "c"), f"OUT={BUILT}")

@@ -1,7 +1,8 @@
-"""Many clients that verify every answer: content, order, nothing twice, nothing lost.
+"""Many clients that verify every answer: its content and its order, and that none is lost or
+duplicated.
 
-Each sends numbered messages and expects each back, in order. A client that is disconnected fails
-the test.
+Each client sends numbered messages and expects an answer to each, in order. The test fails if a
+client is disconnected.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tests.deadline import DEADLINE
 from tests.e2e.serving import Serving
 
 UNANSWERED = 100
-"""The most messages under way of a client that sends in intervals."""
+"""The most unanswered messages of a client that sends at an interval."""
 
 Expect = Callable[[bytes, int], bytes]
 
@@ -26,7 +27,7 @@ def echo(data: bytes, n: int) -> bytes:
 
 
 class Client:
-    """One connection. `sent` and `answered` count messages."""
+    """One connection. `sent` and `answered` count its messages."""
 
     def __init__(self, size: int, interval: float, expect: Expect) -> None:
         self.size = size
@@ -57,11 +58,12 @@ class Client:
         raise NotImplementedError
 
     def abort(self) -> None:
-        """Free the socket, however far it came."""
+        """Free the socket, whether or not the connection was opened."""
 
     async def run_sender(self, limit: int) -> None:
         while not self.over and self.sent < limit:
-            # On a machine that is too busy for the interval, what waits would only grow.
+            # If the machine is too busy for the interval, the queue would only grow: skip messages
+            # instead.
             if not self.interval or self.sent < self.answered + UNANSWERED:
                 await self.send(self.message(self.sent))
                 self.sent += 1
@@ -79,7 +81,7 @@ class WebClient(Client):
     ws: ClientConnection
 
     async def open(self, serving: Serving) -> None:
-        # Without pings: their answers come in turn, behind all that waits to be read.
+        # No pings: their pongs would come only after all data that waits to be read.
         self.ws = await connect(
             serving.url(),
             proxy=None,
@@ -130,7 +132,7 @@ class RawClient(Client):
 
 
 class Load:
-    """Clients at work while the test does something to the run."""
+    """Clients that work while the test does something to the run."""
 
     def __init__(self, clients: Sequence[Client], limit: int = 1 << 60) -> None:
         self.clients = clients
@@ -162,17 +164,17 @@ class Load:
             self._tasks.append(asyncio.create_task(client.run_receiver()))
 
     def check(self) -> None:
-        """Raise what a client has found."""
+        """Raise the error of a client that has failed."""
         for task in self._tasks:
             if task.done():
                 try:
-                    task.result()  # Raises if that is how it ended.
+                    task.result()  # Raises the error of the task.
                 except Exception as error:
                     error.add_note(str(self._serving))
                     raise
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Go on working until that is true."""
+        """Keep working until the condition is true."""
         until = asyncio.get_running_loop().time() + DEADLINE
         while not condition():
             self.check()
@@ -183,17 +185,17 @@ class Load:
         self.check()
 
     async def more(self, answers: int) -> None:
-        """Go on until so many more answers are there."""
+        """Keep working until that many more answers have come."""
         goal = self.answered + answers
         await self.until(lambda: self.answered >= goal)
 
     async def caught_up(self) -> None:
-        """Go on until all that is sent by now is answered."""
+        """Keep working until everything sent so far is answered."""
         goals = [(client, client.sent) for client in self.clients]
         await self.until(lambda: all(client.answered >= goal for client, goal in goals))
 
     async def finish(self) -> None:
-        """Send no more, and wait until everything is answered."""
+        """Stop sending, and wait until everything is answered."""
         if self.limit == 1 << 60:
             for client in self.clients:
                 client.over = True

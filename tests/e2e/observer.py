@@ -1,4 +1,4 @@
-"""Somebody honest, at work while others attack."""
+"""Honest clients that work while others attack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.e2e.serving import TIMEOUT, Serving
 
 
 class Observer:
-    """A verified echo connection of each kind, at work all the time."""
+    """A verified echo over a WebSocket and over a raw connection, repeated until the block ends."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving

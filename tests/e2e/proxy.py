@@ -1,5 +1,6 @@
-"""A small HTTP CONNECT and SOCKS 5 proxy: `python proxy.py http|socks5 [USER:PASSWORD]`. It prints
-its port."""
+"""A small HTTP CONNECT and SOCKS 5 proxy: `python proxy.py http|socks5 [USER:PASSWORD]` prints
+its port.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def connect(host: str, port: int) -> socket.socket:
-    # The one name that tests ask a proxy for.
+    # The only host name that tests send to a proxy.
     return socket.create_connection(("127.0.0.1" if host == "target.test" else host, port), 10)
 
 

@@ -1,6 +1,7 @@
-"""Workers on another machine, which for a test is a `wsraw worker` that connects over TCP; and the
-network between, which can be cut, stand still, and come back. Also between a gateway and workers
-that were started by hand on its machine, as a socket that is passed into a container."""
+"""Workers on another machine, and the network between. In a test the worker is a `wsraw worker`
+that connects over TCP, and the network can be cut, stalled and restored. The network can also be
+a unix socket, as it is passed into a container.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Keys:
-    """Key files of a gateway and of those that it lets in."""
+    """Key files of a gateway and of the workers that it allows."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,7 +35,7 @@ class Keys:
         keygen.make_pair(str(folder), "gateway")
 
     def add(self, name: str, options: str = "", *, allow: bool = True) -> None:
-        """A worker's pair; `options` stand behind its name."""
+        """Make the key pair of a worker; `options` follow the public key in the allowed file."""
         _, public = keygen.make_pair(str(self.folder), name)
         if allow:
             self.allow(name, options)
@@ -52,12 +53,12 @@ class Keys:
 
 
 def endpoint(serving: Serving) -> str:
-    """Where workers from elsewhere connect, as the log says."""
+    """The endpoint for workers on other machines, from the log."""
     return serving.run.line(r"workers on other machines connect to (tcp://\S+)")[1]
 
 
 class RemoteWorker:
-    """A worker that nobody watches, and its log."""
+    """A worker that no supervisor watches, and its log."""
 
     def __init__(self, *options: str, handlers: Path = ECHO) -> None:
         self.process = subprocess.Popen(
@@ -77,7 +78,7 @@ class RemoteWorker:
         self.end()
 
     def end(self) -> tuple[int, str]:
-        """Wait for its end: exit code and log."""
+        """Wait until the worker has exited; returns its exit code and log."""
         assert self.process.stderr is not None
         if self.process.stderr.closed:
             return self.process.returncode, ""
@@ -85,14 +86,16 @@ class RemoteWorker:
         return self.process.returncode, said
 
     def stop(self) -> tuple[int, str]:
-        """End it in good order."""
+        """Stop the worker with SIGTERM; returns its exit code and log."""
         self.process.send_signal(signal.SIGTERM)
         return self.end()
 
 
 @contextmanager
 def gateway(*options: str, handlers: Path = ECHO, workers: int = 1) -> Iterator[Serving]:
-    """A run that lets workers from elsewhere in, on loopback. `workers` 0: it has no others."""
+    """A run that allows workers from other machines, on loopback. With `workers` 0 it has no
+    workers of its own.
+    """
     file = handlers if workers else None
     options = ("--worker-listen=tcp://127.0.0.1:0", *options)
     options += () if workers else ("--workers=none",)
@@ -101,12 +104,14 @@ def gateway(*options: str, handlers: Path = ECHO, workers: int = 1) -> Iterator[
 
 
 def remote_workers_ready(serving: Serving, count: int) -> None:
-    """Wait until so many workers from elsewhere have said hello in all."""
+    """Wait until that many workers from other machines have become ready, since the start of the
+    run.
+    """
     serving.run.line(r"worker \w+ \(.*at 127\.0\.0\.1\) is ready", count)
 
 
 class Network:
-    """A forwarder for TCP or unix sockets in a thread of its own, and what can befall it."""
+    """A forwarder for TCP or unix sockets in a thread of its own, with faults on request."""
 
     def __init__(self, target: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="net-")
@@ -134,7 +139,7 @@ class Network:
         self.away = False
         self.bytes = 0
         self.made = 0
-        """Connections that came through."""
+        """Connections that were made through the network."""
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -154,7 +159,7 @@ class Network:
     def _run(self) -> None:
         while not self._over:
             if self.stalled:
-                # Nothing is read: what is sent meets full buffers, and no FIN and no RST comes.
+                # A stalled network reads nothing: buffers fill up, and no FIN and no RST arrives.
                 threading.Event().wait(0.01)
                 continue
             ready = self._selector.select(0.02)
@@ -197,16 +202,16 @@ class Network:
         for sock in socks:
             if self._pairs.pop(sock, None) is not None:
                 self._selector.unregister(sock)
-                # A reset, in both directions, whatever was on its way.
+                # Reset both directions, and drop whatever was on its way.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 sock.close()
 
     def cut(self) -> None:
-        """All connections are reset; new ones are possible at once, unless it is `away`."""
+        """Reset all connections. New ones are possible at once, unless the network is `away`."""
         with self._lock:
             self._drop(*list(self._pairs))
 
     def wait_for_traffic(self) -> None:
-        """Something more comes through."""
+        """Wait until more bytes pass through."""
         before = self.bytes
         eventually(lambda: self.bytes > before, "traffic on the network")

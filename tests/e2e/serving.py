@@ -1,7 +1,7 @@
-"""A run that serves real clients, and a teardown that asks how it ended.
+"""A run that serves real clients, and a teardown that checks how the run ended.
 
-Leaving `serve` stops the run with SIGTERM and fails if that was not exit code 0, if a process of it
-is left, if its run folder is, or if its log holds a traceback that the test has not announced.
+Leaving `serve` stops the run with SIGTERM. The test fails if the exit code is not 0, if a process
+or the run folder is left, or if the log has a traceback that the test did not announce.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ posix = signals
 
 
 class Serving:
-    """A run that is ready, and ways to reach it. The first listener is meant where none is said."""
+    """A run that is ready, and ways to reach it. Without an index, the first listener is meant."""
 
     def __init__(self, run: Running) -> None:
         self.run = run
@@ -45,14 +45,14 @@ class Serving:
         for address in re.findall(r"\w+://(\S+:\d+)|unix:(\S+)", ready[1]):
             host, _, port = address[0].rpartition(":")
             known = (host.strip("[]"), int(port)) if port else address[1]
-            # A listener for both protocols is shown once for each.
+            # A listener for both protocols is listed once for each.
             if known not in self.addresses:
                 self.addresses.append(known)
         self.link = link = ready[2]
         self.folder = Path(link.removeprefix("ipc://")).parent if HAS_UNIX else self._find_folder()
 
     def _find_folder(self) -> Path | None:
-        """Where the link's endpoint does not say it; None if there may be others."""
+        """The run folder, if the link's endpoint does not contain it; None if there are several."""
         if self.run.run_dir is not None:
             return self.run.run_dir
         found = list(self.run.folder.rglob("control-token"))
@@ -64,7 +64,7 @@ class Serving:
     # --- clients ---
 
     def tcp(self, n: int = 0) -> socket.socket:
-        """A plain socket."""
+        """A plain socket, connected to a listener."""
         address = self.addresses[n]
         if isinstance(address, str):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -80,7 +80,7 @@ class Serving:
     def ws(self, n: int = 0, path: str = "/", **options: Any) -> ClientConnection:
         """A client of the websockets library."""
         options.setdefault("open_timeout", TIMEOUT)
-        # Its own pings would be answered late on a busy machine.
+        # Automatic pings would be answered late on a busy machine.
         options.setdefault("ping_interval", None)
         options.setdefault("max_size", None)
         return ws_connect(self.url(n, path), proxy=None, **options)
@@ -99,33 +99,36 @@ class Serving:
         return len(os.listdir(f"/proc/{self.gateway}/fd"))
 
     def rss(self) -> int:
-        """Bytes of memory that the gateway holds."""
+        """The resident memory of the gateway, in bytes."""
         status = Path(f"/proc/{self.gateway}/status").read_text()
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) * 1024
 
     def begin_helper(self) -> None:
-        """The first large batch begins a helper in pyzmq, with descriptors of its own: it stays."""
+        """Send a large batch, so that pyzmq starts its helper thread, which keeps descriptors
+        from then on.
+        """
         with self.ws() as web:
             web.send(bytes(900_000))
             assert len(web.recv()) == 900_000
 
     def limit_counts(self) -> dict[str, int]:
-        """Those who were refused or closed, by setting."""
+        """How many clients were refused or closed, by setting."""
         counts: dict[str, int] = self.status()["gateway"]["limits"]
         return counts
 
     def stop(self) -> None:
-        """Tell it to stop."""
+        """Tell the run to stop, by SIGTERM where there are signals."""
         if HAS_SIGNALS:
             self.run.send(signal.SIGTERM)
         else:
             client.ask(client.find(str(self.folder)), "stop", (), TIMEOUT)
 
     def status(self) -> dict[str, Any]:
-        """What `wsraw status --json` says once the gateway answers in time, which one that is busy
-        may not do at first."""
+        """The output of `wsraw status --json`, retried until the gateway answers in time: a busy
+        gateway may not do so at first.
+        """
 
         def look() -> dict[str, Any] | None:
             data = self.status_now()
@@ -136,7 +139,7 @@ class Serving:
         return data
 
     def status_now(self) -> dict[str, Any]:
-        """What it says at the first try, without a process for each look."""
+        """The status, asked once and in this process, so that polling it is cheap."""
         asked = client.ask(client.find(str(self.folder)), "status", (), TIMEOUT)
         data: dict[str, Any] = asked.data
         return data
@@ -156,7 +159,7 @@ def serve(
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
 ) -> Iterator[Serving]:
-    """A run of that handlers file. `tracebacks`: its handlers are meant to raise."""
+    """Run a handlers file. `tracebacks` says that its handlers are meant to raise."""
     file = [] if handlers is None else [f"--workers={handlers}:{workers}"]
     old = {name: os.environ.get(name) for name in env or {}}
     os.environ.update(env or {})
@@ -170,7 +173,8 @@ def serve(
                 os.environ[name] = value
     with run:
         serving = Serving(run)
-        # All of them, not only the first: else a test for two may run with one.
+        # Wait for all workers, not only for the first: else a test of two workers may begin with
+        # one.
         for n in range(1, workers + 1):
             run.line(f"worker {n} is ready")
         yield serving
@@ -183,7 +187,7 @@ def serve(
 
 
 def assert_gone(serving: Serving) -> None:
-    """Nothing of the run is left, neither process nor folder."""
+    """Check that no process and no folder of the run is left."""
     run = serving.run
     eventually(lambda: not any(map(is_alive, run.pids())), f"all processes to be gone\n{run}")
     if serving.folder is not None and run.process.returncode in (0, 130, 143):
@@ -191,7 +195,7 @@ def assert_gone(serving: Serving) -> None:
 
 
 def receive_exactly(sock: socket.socket, size: int) -> bytes:
-    """So many bytes of a plain socket; fewer only at its end."""
+    """Receive that many bytes from a plain socket; fewer only at its end."""
     parts = []
     while size and (part := sock.recv(min(size, 1 << 16))):
         parts.append(part)
@@ -200,7 +204,7 @@ def receive_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def receive_all(sock: socket.socket) -> bytes:
-    """Everything until EOF."""
+    """Receive everything until EOF."""
     return receive_exactly(sock, 1 << 62)
 
 
@@ -211,7 +215,7 @@ UPGRADE = (
 
 
 def frame(opcode: int, data: bytes = b"", *, final: bool = True, first: int | None = None) -> bytes:
-    """A masked frame. `first` replaces its whole first byte, for what must not be."""
+    """A masked frame. `first` replaces the whole first byte, for invalid frames."""
     size = len(data)
     head = bytes([first if first is not None else opcode | (0x80 if final else 0)])
     if size < 126:
@@ -220,12 +224,12 @@ def frame(opcode: int, data: bytes = b"", *, final: bool = True, first: int | No
         head += bytes([0x80 | 126]) + size.to_bytes(2, "big")
     else:
         head += bytes([0x80 | 127]) + size.to_bytes(8, "big")
-    # A mask of zeroes is a mask (RFC 6455, section 5.3), and leaves the data legible.
+    # A mask of zeros is valid (RFC 6455, section 5.3), and leaves the data legible.
     return head + bytes(4) + data
 
 
 def read_head(sock: socket.socket) -> bytes:
-    """An HTTP head, and nothing behind it."""
+    """Read an HTTP head, and nothing after it."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)
@@ -235,7 +239,7 @@ def read_head(sock: socket.socket) -> bytes:
 
 
 def read_frame(sock: socket.socket) -> tuple[int, bytes]:
-    """One unmasked frame: its first byte and its data."""
+    """Read one unmasked frame; returns its first byte and its data."""
     first, size = receive_exactly(sock, 2)
     if size == 126:
         size = int.from_bytes(receive_exactly(sock, 2), "big")

@@ -1,4 +1,6 @@
-"""The admin process of a real run: metrics, health, and that nothing depends on it."""
+"""The admin process of a real run: metrics and health checks, and that clients do not depend on
+it.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,12 @@ def address_of(run: Running) -> str:
 
 
 def get(run: Running, path: str, **headers: str) -> tuple[int, str]:
-    """Ask the admin address of a run."""
+    """Send a GET request to the admin address of a run."""
     return answer_to(urllib.request.Request(address_of(run) + path, headers=headers))
 
 
 def answer_to(request: urllib.request.Request) -> tuple[int, str]:
-    """Status and body."""
+    """The status and the body of the response."""
     try:
         with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
             return answer.status, answer.read().decode()
@@ -46,7 +48,7 @@ def answer_to(request: urllib.request.Request) -> tuple[int, str]:
 
 
 def samples(run: Running, name: str) -> dict[str, float]:
-    """The values of a metric, by the values of its labels, those sorted by their names."""
+    """The values of a metric, by the values of its labels in the order of the labels' names."""
     status, text = get(run, "/metrics")
     assert status == 200
     return {
@@ -119,7 +121,7 @@ def test_the_death_of_the_admin_process_changes_nothing_for_clients(tmp_path: Pa
 
 @signals
 def test_an_admin_process_that_hangs_is_replaced(tmp_path: Path) -> None:
-    """A health check without an answer may end the whole run."""
+    """A service manager may restart the whole run if a health check gets no answer."""
     arguments = ["--workers", echo(tmp_path), "--admin", "0.0.0.0:0", "--gateway-timeout=2s"]
     secret = tmp_path / "secret"
     secret.write_text("s3cret")
@@ -128,7 +130,7 @@ def test_an_admin_process_that_hangs_is_replaced(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{address_of(run).rpartition(':')[2]}/healthz"
         eventually(lambda: answer_to(urllib.request.Request(url)) == (200, "ok\n"))
         with connect(f"ws://127.0.0.1:{run.port}") as client:
-            # When it is asked again, it has answered once; the first answer may take longer.
+            # The second health check proves that the first was answered, which may take longer.
             run.line("HEAD / HTTP", 2)
             os.kill(run.pid("admin"), signal.SIGSTOP)
             run.line("ending admin: it has not answered for 2 s")

@@ -1,4 +1,4 @@
-"""Who may come in, with real processes and clients."""
+"""Which clients are accepted, with real processes and clients."""
 
 from __future__ import annotations
 
@@ -195,7 +195,9 @@ def test_a_handshake_survives_the_death_of_the_worker_that_decides(tmp_path: Pat
 
 
 def test_bytes_sent_before_the_verdict_are_not_read_without_bound(slow: Serving) -> None:
-    """A client that floods before its verdict: TCP stops it, and it still gets its answer."""
+    """TCP slows down a client that floods before its verdict, and the client still gets its
+    answer.
+    """
     with slow.tcp() as sock:
         sock.sendall(UPGRADE.replace(b"GET /", b"GET /wait"))
         sock.settimeout(0.2)
@@ -278,7 +280,7 @@ def test_a_proxy_protocol_header_from_an_untrusted_address_is_reset(tells: Path)
     listen = ["127.0.0.1:0?proxy_protocol=required", "127.0.0.1:0?proxy_protocol=optional"]
     with serve(tells, "--trusted-proxies=192.0.2.0/24", listen=listen) as serving:
         for n in (0, 1):
-            # The reset may come even before connect() has looked.
+            # The reset may arrive before connect() has returned.
             with pytest.raises(ConnectionError), serving.tcp(n) as sock:
                 sock.sendall(HEADER + b"x")
                 assert sock.recv(1) == b"?"
@@ -331,7 +333,7 @@ def test_connections_behind_a_proxy_are_counted_by_client_address() -> None:
         with serving.tcp() as more, pytest.raises(ConnectionResetError):
             more.sendall(HEADER + b"raw")
             more.recv(1)
-        # Another address behind the same proxy is another matter.
+        # The limit counts another client address behind the same proxy separately.
         with serving.tcp() as other:
             other.sendall(HEADER.replace(b".9 ", b".10 ") + b"raw")
             assert receive_exactly(other, 3) == b"raw"

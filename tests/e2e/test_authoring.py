@@ -1,4 +1,6 @@
-"""What authors of handlers rely on, in real runs: streams, timers of a pool, cancelled handlers."""
+"""Features that authors of handlers rely on, in real runs: streams, timers of a pool,
+cancellation.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ ASYNC = {"define": "async def", "wait": "await con.drained()"}
 
 
 class Reader:
-    """Reads such a stream, and checks each byte."""
+    """Reads a stream of numbers, and checks each byte."""
 
     def __init__(self, client: socket.socket) -> None:
         self.at = 0
@@ -44,7 +46,7 @@ class Reader:
         self._rest = b""
 
     def read_to(self, end: int, seconds: float = 0.0) -> None:
-        """In about so many seconds."""
+        """Read up to that position, spread over about that many seconds."""
         steps, begin = end - self.at, self.at
         until = time.monotonic() + seconds
         while self.at < end:
@@ -61,7 +63,7 @@ class Reader:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory of a process."""
+    """The resident memory of a process, in bytes."""
     found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) << 10
@@ -85,7 +87,7 @@ def test_a_long_stream_survives_its_worker_and_takes_little_memory(
         before = resident(gateway)
         client.sendall(b"go")
         reader = Reader(client)
-        # For longer than a handler may take.
+        # Reading takes longer than `handler_timeout`.
         reader.read_to(size // 2, seconds=4.0)
         assert resident(gateway) - before < size // 4
         server.kill_worker(mid_event=True)
@@ -123,7 +125,7 @@ def test_a_timer_of_the_pool_is_called_by_one_worker_after_the_other(
         client.settimeout(DEADLINE)
         client.sendall(b"x")
         calls = [float(lines.readline().split()[1]) for _ in range(11)]
-        # Three workers with timers of their own would call it ten times in a third of this.
+        # With a timer in each of three workers, ten calls would take a third of this time.
         assert calls[10] - calls[0] > 10 * seconds * 0.6
         for _ in range(2):
             server.kill_worker()

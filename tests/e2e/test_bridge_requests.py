@@ -1,4 +1,4 @@
-"""What targets of `wsraw bridge` are told of its clients, by servers that others have written."""
+"""The requests that the targets of `wsraw bridge` get, received by third-party servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def bridge(listen: str, *arguments: str) -> Running:
 
 
 def tell(connection: ServerConnection) -> None:
-    """Answers with the request that it got."""
+    """Answers with the request that it received."""
     request = connection.request
     assert request is not None
     lines = [f"{name}: {value}" for name, value in request.headers.raw_items()]
@@ -121,7 +121,7 @@ def test_what_the_target_answers_reaches_the_client() -> None:
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("kind", ["raw", "tls", "ws"])
 def test_a_target_gets_a_proxy_header(version: str, kind: str, tmp_path: Path) -> None:
-    """Before TLS, and whatever the client speaks."""
+    """The header comes before TLS, for every protocol of the client."""
     cert = tmp_path / "cert.pem"
     cert.write_bytes(pem(leaf("localhost")))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

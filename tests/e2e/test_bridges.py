@@ -1,4 +1,4 @@
-"""`wsraw bridge` with real processes: no worker runs."""
+"""`wsraw bridge` with real processes and without workers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def bridge(listen: str, *arguments: str) -> Running:
 
 
 def test_a_websocket_client_reaches_a_raw_server() -> None:
-    """Bursts both ways, byte for byte, as a remote desktop makes them."""
+    """Send bursts both ways as a remote desktop does, and compare them byte for byte."""
     with (
         raw_upstream(echo) as upstream,
         bridge("ws://127.0.0.1:0", f"--to=tcp://127.0.0.1:{upstream.port}") as run,
@@ -83,7 +83,7 @@ def test_tls_on_both_sides(tmp_path: Path) -> None:
     def answer(sock: socket.socket) -> None:
         with context.wrap_socket(sock, server_side=True) as secure:
             echo(secure)
-            # Without its close_notify the end would be a loss.
+            # Without a close_notify the end would count as a loss.
             secure.unwrap()
 
     trust = ssl.create_default_context()
@@ -105,8 +105,7 @@ def test_tls_on_both_sides(tmp_path: Path) -> None:
         ):
             secure.sendall(b"question")
             assert receive_exactly(secure, 8) == b"question"
-        # The end of what a client sends reaches its target as a close_notify, and the answer to
-        # that comes back.
+        # The client's end reaches the target as a close_notify, and the target's answer comes back.
         with socket.create_connection(("localhost", port), TIMEOUT) as plain:
             plain.sendall(b"last ")
             plain.shutdown(socket.SHUT_WR)
@@ -196,7 +195,7 @@ def test_wrong_options_are_named(arguments: list[str], error: str) -> None:
 
 
 def test_bridges_work_beside_handlers(tmp_path: Path) -> None:
-    """On one port, told apart by the path; and the status counts them."""
+    """A bridge and handlers share one port, told apart by the path; the status counts both."""
     handlers = tmp_path / "handlers.py"
     handlers.write_text("def on_message(msg, con):\n    return 'handled'\n", "utf-8")
     folder = tmp_path / "run"
@@ -307,7 +306,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 
 
 class Busy:
-    """A client that sends bursts, and verifies what comes back until its end."""
+    """A client that sends bursts, and verifies the answers until it ends."""
 
     def __init__(self, url: str) -> None:
         self.client = connect(url, max_size=None, compression=None).__enter__()
@@ -315,7 +314,7 @@ class Busy:
         self.wrong = False
         self.end: ConnectionClosed | None = None
         self._sent = os.urandom(BURST)
-        # This client does not read while it waits to write: more would be a deadlock of its own.
+        # This client does not read while it waits to write: more bursts at once would deadlock it.
         self._room = threading.Semaphore(4)
         self._threads = [threading.Thread(target=each) for each in (self._push, self._pull)]
         for thread in self._threads:
@@ -366,11 +365,11 @@ def test_clients_and_the_target_stop_and_die_under_load() -> None:
                 try:
                     for each in busy:
                         each.moves()
-                    # One that is gone in the middle of everything.
+                    # One client disappears in the middle of its bursts.
                     busy[0].client.socket.shutdown(socket.SHUT_RDWR)
                     for each in busy[1:]:
                         each.moves()
-                    # A target that says nothing for a while costs time alone.
+                    # A target that is stopped for a while only delays its clients.
                     target.send_signal(signal.SIGSTOP)
                     target.send_signal(signal.SIGCONT)
                     for each in busy[1:]:
@@ -381,7 +380,8 @@ def test_clients_and_the_target_stop_and_die_under_load() -> None:
                         eventually(lambda each=each: each.end, "the end")  # type: ignore[misc]
                         assert each.end is not None
                         assert each.end.rcvd is not None
-                        # A reset, as it had not read all; else it would be a FIN.
+                        # The code is 1014 after a reset, as the target had unread data, and 1000
+                        # after a FIN.
                         assert each.end.rcvd.code in (1014, 1000)
                     assert not any(each.wrong for each in busy)
                 finally:

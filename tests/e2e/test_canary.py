@@ -1,4 +1,4 @@
-"""New handlers are tried with a share of the connections, and nobody is disconnected."""
+"""New handlers are tried on a share of the connections, and no client is disconnected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLIENTS = 40
 
 
 class Clients:
-    """Raw clients, and what each was answered last."""
+    """Raw clients, and the last answer to each."""
 
     def __init__(self, serving: Serving) -> None:
         self.socks = [serving.tcp() for _ in range(CLIENTS)]
@@ -72,7 +72,8 @@ def test_a_good_version_is_tried_and_then_given_to_all_as_it_was_tried(handlers:
         file = shop(handlers, "new")
         with reload(serving, "50%", "--for", f"{10 * UNIT:g}s") as command:
             eventually(lambda: clients.ask() == {b"old", b"new"}, "its share")
-            # The first of them have moved. The others do before this is answered: nobody asks them.
+            # Some connections have moved already. The others move before this request is answered,
+            # as they are idle.
             (pool,) = serving.status()["pools"]
             assert pool["canary"]["stage"] == "on trial"
             clients.ask()
@@ -83,7 +84,7 @@ def test_a_good_version_is_tried_and_then_given_to_all_as_it_was_tried(handlers:
             assert text in done(serving, "status")
             listed = done(serving, "connections", "--pool", "default/canary", "--json")
             assert len(listed.splitlines()) == first.count(b"new")
-            # What is on disk by now is not what was tried.
+            # From here on the file on disk differs from the version on trial.
             file.with_name("shop.py").write_text("not Python")
             while command.poll() is None:
                 clients.ask()
@@ -104,7 +105,7 @@ RAISES = """
 
 
 def test_a_version_that_raises_is_rolled_back(handlers: Write) -> None:
-    """One client is disconnected, and not one after the other."""
+    """One client is disconnected, not one after the other."""
     with (
         serve(shop(handlers, "old"), workers=2, tracebacks=True) as serving,
         Clients(serving) as clients,
@@ -212,7 +213,9 @@ FAILS = """
 
 
 def test_a_shielded_version_that_raises_costs_no_client(handlers: Write) -> None:
-    """The old version answers what the new one has failed at; what that had sent is dropped."""
+    """The old version answers the events that the new version failed at, and the output of the
+    failed handlers is dropped.
+    """
     with (
         serve(shop(handlers, "old"), workers=2, tracebacks=True) as serving,
         Clients(serving) as clients,
@@ -232,13 +235,14 @@ def test_a_shielded_version_that_raises_costs_no_client(handlers: Write) -> None
 
 
 LOST_AT_MOST = 8
-"""Clients that a version may cost that raises at each message: what its worker gets at once, and
-twice that, as the machine may be busy."""
+"""The most clients that may be lost to a version that raises at each message: those in the first
+window of its worker, and twice that, as the machine may be busy.
+"""
 
 
 @pytest.mark.parametrize("word", ["def", pytest.param("async def", marks=pytest.mark.long)])
 def test_a_version_that_always_raises_costs_few_clients(handlers: Write, word: str) -> None:
-    """Far less than its share, though all of them send at once."""
+    """Far fewer clients are lost than the share of the version, though all of them send at once."""
     with serve(shop(handlers, "old"), workers=2, tracebacks=True) as serving:
         with ExitStack() as stack:
             socks = [stack.enter_context(serving.tcp()) for _ in range(100)]
@@ -257,7 +261,7 @@ def test_a_version_that_always_raises_costs_few_clients(handlers: Write, word: s
 
 
 def asked(socks: list[socket.socket]) -> set[int]:
-    """Let all send and be answered; those that were disconnected."""
+    """Let all clients send; returns those that were disconnected instead of answered."""
     sent = []
     for sock in socks:
         with suppress(OSError):

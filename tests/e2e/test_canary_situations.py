@@ -1,5 +1,6 @@
-"""What may happen while new handlers are on trial: the verdict's reasons, each with real processes,
-and other commands, signals and deaths beside it. Clients notice nothing."""
+"""Events during a trial of new handlers, with real processes: every reason to roll back, and
+other commands, signals and deaths meanwhile. Clients must notice nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ Write = Callable[[str], Path]
 
 
 def rolled_back(waiting: subprocess.Popen[str], clients: Clients, answers: set[bytes]) -> str:
-    """Let clients ask until it is; why."""
+    """Let clients ask until the trial is rolled back; returns the reason."""
     for _ in until_over(waiting):
         assert clients.ask() <= answers
     _, error = waiting.communicate(timeout=DEADLINE)
@@ -38,7 +39,7 @@ def rolled_back(waiting: subprocess.Popen[str], clients: Clients, answers: set[b
 
 
 def until_over(waiting: subprocess.Popen[str]) -> Iterator[None]:
-    """While a command waits, but not for ever."""
+    """Iterate while a command is running, within the deadline."""
     until = time.monotonic() + COMMAND_DEADLINE
     while waiting.poll() is None:
         assert time.monotonic() < until, "the command does not end"
@@ -89,7 +90,8 @@ def test_a_version_that_ends_connections_is_rolled_back(handlers: Write) -> None
             for victim in of_new[:9]:
                 clients.socks.remove(victim)
                 victim.sendall(b"end")
-                # Once it is rolled back, which may be before the last of them, the old ones answer.
+                # After the rollback, which may come before the last of these, the old handlers
+                # answer.
                 assert victim.recv(3) in (b"", b"old")
                 victim.close()
             why = rolled_back(waiting, clients, {b"old", b"new"})
@@ -127,7 +129,7 @@ SHIELDED = {
 @pytest.mark.parametrize("what", SHIELDED)
 @pytest.mark.parametrize("word", ["def", "async def"])
 def test_each_handler_is_shielded(handlers: Write, tmp_path: Path, what: str, word: str) -> None:
-    """Its event is handled by the old version; the log of that one has each once."""
+    """The old version handles the event that the new one failed at, and handles each event once."""
     log = tmp_path / "seen"
     old = f"""
         def seen(what, con):
@@ -306,7 +308,7 @@ def test_an_upgrade_is_refused_meanwhile(handlers: Write) -> None:
 
 @pytest.mark.long
 def test_each_pool_has_a_trial_of_its_own(handlers: Write, tmp_path: Path) -> None:
-    """One is rolled back; the other goes on, and is promoted."""
+    """One pool is rolled back; the other pool's trial goes on, and is promoted."""
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
     for file in (good, bad):
         file.write_text("def on_message(msg, con): return b'old'\n")
@@ -343,7 +345,7 @@ def test_each_pool_has_a_trial_of_its_own(handlers: Write, tmp_path: Path) -> No
 
 
 def test_workers_that_were_started_by_hand_serve_beside_it(handlers: Write, tmp_path: Path) -> None:
-    """They are none of the old ones nor of the new ones for the verdict; clients stay."""
+    """Such workers count neither as old nor as new in the verdict, and their clients stay."""
     by_hand = tmp_path / "by_hand.py"
     by_hand.write_text("def on_message(msg, con): return b'own'\n")
     with serve(shop(handlers, "old"), workers=1, tracebacks=True) as serving:
@@ -380,7 +382,7 @@ GIVES_BACK = """
 @pytest.mark.long
 @posix
 def test_workers_in_other_languages_are_shielded_if_they_give_back(tmp_path: Path) -> None:
-    """The small worker of the protocol's page, and one that fails."""
+    """This covers the small worker of the protocol's page, and a worker that always fails."""
     (small,) = blocks(PROTOCOL, "python")
     file = tmp_path / "small"
     file.write_text(small)

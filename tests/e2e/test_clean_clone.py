@@ -1,4 +1,4 @@
-"""The README's commands, in a clean copy of the repository. Slow: pip fetches what wsraw needs."""
+"""The README's commands in a clean copy of the repository. Slow: pip downloads the dependencies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INSTALL = 300 * UNIT
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone would hold once everything that is here is committed."""
+    """A copy of what a clone would contain if all changes here were committed."""
     folder = tmp_path_factory.mktemp("clone") / "wsraw"
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -48,7 +48,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fresh_environment() -> dict[str, str]:
-    """Not that of the tests: nothing of this repository may be found by accident."""
+    """An environment without that of the tests, so that nothing of this repository is found by
+    accident.
+    """
     ours = ("PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     return {name: value for name, value in os.environ.items() if name not in ours}
 
@@ -82,7 +84,7 @@ def test_make_run_serves_and_ctrl_c_stops_it(clone: Path, tmp_path: Path) -> Non
         with connect(f"ws://127.0.0.1:{port}", proxy=None, open_timeout=TIMEOUT) as client:
             client.send("hi")
             assert client.recv(TIMEOUT) == "hi"
-            # As a terminal does it: to everybody in its foreground process group.
+            # Signal the whole foreground process group, as a terminal does.
             os.killpg(make.pid, signal.SIGINT)
             with pytest.raises(ConnectionClosed) as closed:
                 client.recv(TIMEOUT)
@@ -100,7 +102,7 @@ def test_make_run_serves_and_ctrl_c_stops_it(clone: Path, tmp_path: Path) -> Non
 
 
 def test_the_client_that_make_run_names_is_installed(clone: Path) -> None:
-    """`make run` shows a command line client; after `make run` it must be there."""
+    """`make run` prints the command of a client, which must be installed then."""
     python = clone / ".venv" / "bin" / "python"
     if not python.exists():
         pytest.skip("make run has not been tried")
@@ -138,7 +140,7 @@ def test_pip_installs_wsraw_in_a_fresh_environment(clone: Path, tmp_path: Path) 
         timeout=TIMEOUT,
     )
     assert re.fullmatch(r"wsraw \d+\.\d+\.\d+\n", version.stdout), version
-    # It works from any folder, with nothing of the repository in reach but the example.
+    # The command works from any folder, with only the example from the repository.
     with subprocess.Popen(
         [
             scripts / "wsraw",

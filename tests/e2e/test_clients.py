@@ -1,4 +1,4 @@
-"""An operator looks at the connections of a run, and acts on them."""
+"""An operator lists the connections of a run, and acts on them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IN_GROUPS = """
 
 
 def rows(serving: Serving, *arguments: str) -> list[dict[str, Any]]:
-    """What `wsraw connections` lists, for programs."""
+    """The rows of `wsraw connections --json`."""
     lines = done(serving, "connections", "--json", *arguments).splitlines()
     return [json.loads(line) for line in lines]
 
@@ -123,7 +123,7 @@ def test_the_list_of_many_connections_comes_in_pages() -> None:
 
 
 def paused_list(serving: Serving, stack: ExitStack) -> Any:
-    """A list of which one page has come, and more would."""
+    """A list whose first page has arrived, and that has more pages."""
     for _ in range(2 * ROWS):
         stack.enter_context(serving.tcp()).sendall(b"x")
     eventually(lambda: len(rows(serving, "--kind=raw")) == 2 * ROWS, "all to be raw")
@@ -140,7 +140,7 @@ def test_a_list_ends_with_the_gateway() -> None:
         serving.run.line("gateway started", 2)
         told = next(answers)
         assert not told.ok
-        # It is told at once, and so it was before it asked for more.
+        # The list was told of the gateway's end before it asked for the next page.
         assert told.text == "the gateway has ended, or does not answer any more"
         until_ready(serving, 1)
         eventually(lambda: rows(serving) == [], "the next gateway to answer")
@@ -150,7 +150,7 @@ def test_a_list_ends_with_the_gateway() -> None:
 def test_a_command_that_is_killed_leaves_nothing_behind() -> None:
     with serve(ECHO) as serving, ExitStack() as stack:
         paused_list(serving, stack)
-        # Its output is a pipe that nobody reads.
+        # The command's output is a pipe that nobody reads.
         with subprocess.Popen(
             command("connections", "--json", "--run-dir", str(serving.folder)),
             env=environment(),
@@ -325,7 +325,7 @@ def test_a_large_message_is_published() -> None:
 
 
 class Trace:
-    """`wsraw trace` beside a run, and what it shows."""
+    """`wsraw trace` against a run, and its output."""
 
     def __init__(self, serving: Serving, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -354,7 +354,7 @@ class Trace:
         return "\n".join(self.lines)
 
     def until(self, text: str) -> str:
-        """Wait for a line with this."""
+        """Read lines until one contains this text."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
@@ -363,9 +363,9 @@ class Trace:
         raise AssertionError(f"no {text!r}\n{self}")
 
     def end(self) -> tuple[int, str]:
-        """Wait for the end: its exit code, and its last words."""
+        """Wait until the trace ends; returns its exit code and the rest of its output."""
         assert self.process.stdout is not None
-        # Not communicate(): it leaves out what `until` has read ahead.
+        # communicate() would leave out what `until` has read ahead.
         self.lines += (line.rstrip("\n") for line in self.process.stdout)
         _, err = self.process.communicate()
         return self.process.returncode, err
@@ -396,7 +396,7 @@ def test_a_connection_is_traced_by_its_id_until_it_ends(handlers: Write, tmp_pat
             two.send("of another")
             line = trace.until("< on_message")
             assert line.endswith(r"< on_message text, 6 bytes: a\n\x1b[2J")
-            # Counts are told once a turn: an answer within that turn would hide this one.
+            # Counts are traced once a turn: an answer within the same turn would hide this one.
             trace.until("events worker 1: 1 in flight, 0 parked")
             (tmp_path / "go-on").touch()
             assert one.recv(DEADLINE) == "a\n\x1b[2J"
@@ -486,7 +486,7 @@ def test_a_trace_ends_after_so_many_lines_and_shows_so_many_bytes() -> None:
             assert trace.end() == (0, "")
             assert len(trace.lines) == 3
             assert trace.lines[-1].endswith("< on_message raw, 10 bytes: 0123…")
-        # What is traced no more goes on.
+        # A connection keeps working after its trace has ended.
         assert receive_exactly(raw, 10) == b"0123456789"
         assert len(rows(serving)) == 1
 

@@ -1,4 +1,4 @@
-"""A connection's life as its handlers see it, whatever its client does; and what bounds it."""
+"""A connection's life as its handlers see it, whatever its client does, and the limits on it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ DIARY = """
 
 
 def lives(file: Path) -> dict[str, list[str]]:
-    """What each connection lived through. A worker writes in order; each has its own diary."""
+    """What happened to each connection. A worker writes its events in order, into a file of its
+    own.
+    """
     found: dict[str, list[str]] = {}
     for diary in file.parent.glob(f"{file.name}.*"):
         for line in diary.read_text().splitlines():
@@ -66,7 +68,7 @@ def lives(file: Path) -> dict[str, list[str]]:
 
 
 def abandon(serving: Serving, rng: random.Random) -> None:
-    """Come, perhaps say something, leave somehow."""
+    """Connect, perhaps send something, and leave in a random way."""
     sock = serving.tcp()
     web = rng.random() < 0.5
     data = UPGRADE + rng.randrange(3) * frame(1, b"hello") if web else b"hello" * rng.randrange(3)
@@ -175,7 +177,7 @@ def test_a_close_by_a_handler_comes_after_what_it_sent(handlers: Write) -> None:
 
 # --- clocks ---
 
-# The clients that live have a second for each answer: this machine may be busy.
+# Clients that stay have a second for each answer, as this machine may be busy.
 QUICK = ["--ping-interval=0.3", "--ping-timeout=1"]
 
 
@@ -195,7 +197,9 @@ def test_a_client_that_does_not_answer_pings_is_closed() -> None:
 @posix
 @pytest.mark.parametrize("who", ["worker 1", "gateway"])
 def test_a_paused_client_is_not_taken_for_a_dead_one(who: str) -> None:
-    """No ping is answered meanwhile, as nobody reads; that is nobody's fault."""
+    """A paused connection is not read, so its pongs are not seen: that must not count as
+    silence.
+    """
     with serve(ECHO, *QUICK) as serving, serving.ws(compression=None) as client:
         client.send("before")
         assert client.recv(TIMEOUT) == "before"
@@ -204,7 +208,7 @@ def test_a_paused_client_is_not_taken_for_a_dead_one(who: str) -> None:
         count = 100
         pusher = threading.Thread(target=lambda: [client.send(b"z" * 50_000) for _ in range(count)])
         pusher.start()
-        time.sleep(2.5)  # Longer than both clocks together: that is what is tested.
+        time.sleep(2.5)  # The pause is longer than both timeouts together, as the test requires.
         os.kill(pid, signal.SIGCONT)
         for _ in range(count):
             assert client.recv(TIMEOUT) == b"z" * 50_000
@@ -242,7 +246,7 @@ def test_a_deflate_bomb_is_closed_with_1009_and_costs_little(takeover: str) -> N
 @pytest.mark.long
 @linux
 def test_small_compressed_frames_do_not_accumulate() -> None:
-    """Each message is within the limit; together they are a thousand times what was sent."""
+    """Each message is below the limit; together they inflate to a thousand times the bytes sent."""
     message = frame(2, deflated(bytes(MIB)), first=0xC2)
     with serve(ECHO) as serving:
         before = serving.rss()
@@ -250,7 +254,7 @@ def test_small_compressed_frames_do_not_accumulate() -> None:
         with serving.tcp() as sock:
             sock.sendall(offer)
             read_head(sock)
-            # 200 MiB once inflated; its echoes are not read for a while.
+            # The frames inflate to 200 MiB, and their echoes are not read for a while.
             sender = threading.Thread(target=sock.sendall, args=(message * 200,))
             sender.start()
             until = time.monotonic() + 2 * UNIT
@@ -294,7 +298,7 @@ def test_a_published_flood_closes_only_the_reader_that_sleeps(handlers: Write) -
             asleep.sendall(UPGRADE)
             read_head(asleep)
             assert read_frame(asleep) == (0x81, b"in")
-            # What comes within a second may be more than output_limit; then it is judged.
+            # Up to a second of output may exceed output_limit before the check closes the client.
             n = held = 0
             while "output_limit" not in str(serving.run):
                 awake.send(b"%04d" % n + bytes(100_000))
@@ -305,7 +309,8 @@ def test_a_published_flood_closes_only_the_reader_that_sleeps(handlers: Write) -
                 n += 1
                 assert n < 5000, serving.run
             assert held < (4 + 64 + 16) * MIB
-            # It was closed for that, and what it gets is never a part of a frame without an end.
+            # The client was closed by output_limit, and does not get a part of a frame without the
+            # rest.
             with pytest.raises((ConnectionResetError, ValueError)):
                 while True:
                     first, data = read_frame(asleep)
@@ -349,7 +354,7 @@ def test_a_flood_of_output_of_a_worker_is_cut_into_lines(handlers: Write) -> Non
 
 
 def is_standing(sock: socket.socket) -> bool:
-    """Whether the other end has neither closed nor reset it; what it sent is thrown away."""
+    """Whether the connection is neither closed nor reset; received data is dropped."""
     sock.setblocking(False)
     try:
         while sock.recv(4096):
@@ -362,7 +367,9 @@ def is_standing(sock: socket.socket) -> bool:
 
 
 def test_messages_that_are_never_finished_count_as_memory() -> None:
-    """What the parser holds is part of the total, and so bounded by the limit (rule 6)."""
+    """The data that the parser holds counts towards the total, and so towards the limit (rule
+    6).
+    """
     limit = 32 * MIB
     with (
         serve(ECHO, f"--memory-limit={limit}") as serving,
@@ -374,7 +381,8 @@ def test_messages_that_are_never_finished_count_as_memory() -> None:
             try:
                 sock.sendall(UPGRADE + frame(2, bytes(MIB))[:-1])
             except OSError:
-                # It is full, and says so; TimeoutError: it does not read from this one.
+                # The gateway is full and closes this connection, or (TimeoutError) does not read
+                # from it.
                 pass
         eventually(
             lambda: sum(map(is_standing, socks)) * MIB <= limit,
@@ -386,7 +394,9 @@ def test_messages_that_are_never_finished_count_as_memory() -> None:
 
 @linux
 def test_floods_of_small_messages_hold_no_more_than_the_limit(tmp_path: Path) -> None:
-    """Judged by the clock alone, they would have passed it ten times within a second."""
+    """A check by the clock alone would let the floods exceed the limit ten times within a
+    second.
+    """
     limit = 16 * MIB
     handlers = tmp_path / "slow.py"
     handlers.write_text("import time\n\n\ndef on_message(msg, con):\n    time.sleep(0.01)\n")

@@ -1,6 +1,6 @@
-"""examples/containers: no container engine is needed to see that what its files say works.
+"""examples/containers: test that its files work, without a container engine.
 
-The steps of the Dockerfile are done in a folder; its commands are run with other places and ports.
+The steps of the Dockerfile run in a folder, and its commands run with other paths and ports.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NOBODY = "10001"
 
 
 def stages() -> dict[str, list[tuple[str, str]]]:
-    """The Dockerfile's instructions, by stage."""
+    """The instructions of the Dockerfile, by stage."""
     text = re.sub(r"^#.*\n", "", (FOLDER / "Dockerfile").read_text(), flags=re.MULTILINE)
     found: dict[str, list[tuple[str, str]]] = {}
     name = ""
@@ -52,17 +52,17 @@ STAGES = stages()
 
 
 def of(stage: str, word: str) -> list[str]:
-    """What the instructions of that name say, those of the stages below included."""
+    """The arguments of an instruction, those of the stages below included."""
     base = STAGES[stage][0][1].split()[0]
     below = of(base, word) if base in STAGES else []
     return below + [rest for found, rest in STAGES[stage] if found == word]
 
 
 def command(service: str) -> list[str]:
-    """What process 1 of a service is."""
+    """The command that process 1 of a service runs."""
     target = COMPOSE["services"][service]["build"]["target"]
     entry, line = of(target, "ENTRYPOINT")[-1], of(target, "CMD")[-1]
-    # As lists: a shell in between would keep signals from it.
+    # The commands are lists: a shell in between would keep signals from wsraw.
     return [*json.loads(entry), *json.loads(line)]
 
 
@@ -121,7 +121,7 @@ def test_the_containers_have_the_time_to_stop_gracefully(service: str) -> None:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The build stage, done in a folder. Slow: pip fetches what wsraw needs."""
+    """The build stage, run in a folder. Slow: pip downloads the dependencies."""
     folder = tmp_path_factory.mktemp("image")
     places = {"/src": folder / "src", "/dist": folder / "dist", "/opt/wsraw": folder / "opt"}
     environment = {
@@ -129,7 +129,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, value in os.environ.items()
         if name not in ("PYTHONPATH", "VIRTUAL_ENV")
     }
-    # As in the image python:3.12, where `pip` and `python` are those of one installation.
+    # In the image python:3.12, `pip` and `python` belong to the same installation.
     tools = folder / "bin"
     tools.mkdir()
     (tools / "python").symlink_to(sys.executable)
@@ -201,7 +201,7 @@ def test_the_commands_of_the_images_work_outside_a_container(image: Path, tmp_pa
             for process in reversed(processes):
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(DEADLINE) == 0
-            # The twin: it is not healthy whatever happens.
+            # The counterpart: a health check that always fails.
             assert health(image, places) != 0
         finally:
             for process in processes:

@@ -1,4 +1,4 @@
-"""The command line speaks to a run: status, stop, drain, and who is meant."""
+"""The command line controls a run: status, stop, drain, and how the run is found."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_stop_shortens_a_drain(handlers: Write) -> None:
 
 
 def alone(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command that finds the run by itself, among those of this folder."""
+    """A command that finds the run by itself, among the runs of this folder."""
     return subprocess.run(
         command(*arguments),
         env=environment() | {"XDG_RUNTIME_DIR": str(tmp_path)},
@@ -239,7 +239,7 @@ def test_a_command_to_a_run_that_is_killed_ends_with_an_error(handlers: Write) -
 
 @posix
 def test_only_a_command_with_the_token_is_answered(tmp_path: Path) -> None:
-    """Asked by way of a folder beside it: in its own the run would put the file right."""
+    """The request uses a wrong folder beside the run folder, as the run would repair its own."""
     with serve(ECHO) as serving:
         assert serving.folder is not None
         file = serving.folder / "control-token"
@@ -259,7 +259,7 @@ def test_only_a_command_with_the_token_is_answered(tmp_path: Path) -> None:
 @linux
 @unix_sockets
 def test_garbage_on_the_control_socket_disturbs_nobody() -> None:
-    """And neither do those who connect and say nothing."""
+    """The same holds for clients of the socket that connect and send nothing."""
     with serve(ECHO) as serving, serving.ws() as client, ExitStack() as silent:
         supervisor = serving.run.process.pid
         path = f"{serving.folder}/control.sock"
@@ -323,7 +323,9 @@ def test_a_worker_that_hangs_shows_where_and_status_says_why(handlers: Write) ->
 
 @posix
 def test_a_worker_that_dies_while_the_supervisor_is_stopped_is_replaced_afterwards() -> None:
-    """Meanwhile its link tells the gateway, and the other worker serves its clients."""
+    """The end of the worker's link tells the gateway meanwhile, and the other worker serves its
+    clients.
+    """
     with serve(ECHO, workers=2) as serving, ExitStack() as connected:
         clients = [connected.enter_context(serving.ws()) for _ in range(4)]
         serving.run.send(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Clients no one here wrote against examples/echo.py: what is sent comes back."""
+"""Third-party clients against examples/echo.py: every message comes back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.needs import curl
 from tests.running import ROOT
 
 MIB = 1 << 20
-# `make node-peers` puts one beside Python where the system has none.
+# `make node-peers` installs Node beside Python where the system has none.
 NODE = shutil.which("node") or str(Path(sys.executable).parent / "node")
 NODE_MODULES = ROOT / "build" / "node" / "node_modules"
 
@@ -88,7 +88,7 @@ def test_without_deflate_the_offer_is_declined() -> None:
 def test_fragments_come_back_as_fragments(echo: Serving, compression: str | None) -> None:
     with echo.ws(compression=compression) as client:
         client.send(iter(["all ", "one ", "message"]))
-        # websockets ends an iterable with an empty fragment.
+        # The websockets library ends an iterable with an empty fragment.
         assert [part for part in client.recv_streaming() if part] == ["all ", "one ", "message"]
         client.send([b"\x00", b"\x01"])
         assert client.recv(TIMEOUT) == b"\x00\x01"
@@ -174,7 +174,7 @@ def test_frames_sent_with_the_handshake_are_answered(echo: Serving) -> None:
     with echo.tcp() as sock:
         sock.sendall(UPGRADE + frame(1, b"one") + frame(2, b"two") + frame(9, b"three"))
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in read_head(sock)
-        # The gateway answers a ping itself, so its pong may overtake.
+        # The gateway answers pings itself, so the pong may overtake the echoes.
         got = [read_frame(sock) for _ in range(3)]
         assert (0x8A, b"three") in got
         assert [data for first, data in got if first != 0x8A] == [b"one", b"two"]
@@ -271,13 +271,13 @@ def on_message(msg, con):
 
 
 def test_a_silent_client_is_greeted_where_the_server_speaks_first(handlers) -> None:
-    # Longer than a client that is not silent needs for its first byte on a busy machine.
+    # The timeout is longer than any other client needs for its first byte on a busy machine.
     listen = [f"127.0.0.1:0?first_byte_timeout={2 * UNIT}"]
     with serve(handlers(GREET), listen=listen) as serving, serving.tcp() as sock:
         with serving.ws() as client:
             assert client.recv(TIMEOUT) == "websocket server\n"
         assert receive_exactly(sock, 4) == b"raw\n"
-        # A GET that comes after that is data.
+        # A GET that comes after the greeting is data.
         sock.sendall(UPGRADE)
         assert receive_exactly(sock, len(UPGRADE)) == UPGRADE
 

@@ -40,7 +40,7 @@ NOWHERE = "tcp://127.0.0.1:9"
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Each client is told its id, and is in the group `all`."""
+    """Handlers that send each client its id, and put it into the group `all`."""
     file = tmp_path_factory.mktemp("chat") / "ids.py"
     file.write_text(
         "def on_connect(inf, con):\n    con.join('all')\n    con.send(str(con.id))\n", "utf-8"
@@ -50,7 +50,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """In a loop that can wait for a link, also on Windows."""
+    """Run in a loop that can wait for a link, also on Windows."""
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         runner.run(main)
 
@@ -93,7 +93,9 @@ def test_an_embedded_worker_without_handlers_sends_and_takes_no_events(chat: Ser
 
 
 def test_an_embedded_worker_runs_handlers_of_its_program(tmp_path: Path) -> None:
-    """Several at once, one event at a time for each; timers; and all finish when it leaves."""
+    """Several handlers run at once, but one event at a time for each connection. Timers run,
+    too. When the worker leaves, all handlers finish first.
+    """
     seen: list[str] = []
 
     async def on_message(msg: dict[str, Any], con: wsraw.Connection) -> str:
@@ -112,7 +114,7 @@ def test_an_embedded_worker_runs_handlers_of_its_program(tmp_path: Path) -> None
                 replies = [await asyncio.to_thread(client.recv, TIMEOUT) for n in range(20)]
         assert replies == [f"A{n}" for n in range(20)]
 
-    # A connection goes to the worker that has the fewest, and stays there.
+    # A connection goes to the worker with the fewest connections, and stays there.
     with serve(ECHO, "--dispatch=sticky") as serving, serving.ws() as other:
         other.send("is at the worker that was here before")
         other.recv(TIMEOUT)
@@ -129,7 +131,9 @@ def stop(run: Running, folder: Path) -> None:
 
 
 def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Path) -> None:
-    """A gateway that is killed, and a run that is stopped and started again."""
+    """The gateway is killed in the first case; in the second, the run is stopped and started
+    again.
+    """
     folder = tmp_path / "run"
     options = [f"--run-dir={folder}", "--workers=" + str(ECHO)]
 
@@ -141,11 +145,11 @@ def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Pa
                     await asyncio.to_thread(run.ready)
                     await worker.ready()
                     os.kill(run.pids("gateway")[0], KILL)
-                    # Both workers, with both gateways.
+                    # Both workers become ready at both gateways.
                     await asyncio.to_thread(run.line, r"worker \w+ is ready", 4)
                     await worker.ready()
                     await asyncio.to_thread(stop, run, folder)
-                    # Nor does it hold up the end.
+                    # An embedded worker does not delay the stop of a run either.
                     assert await asyncio.to_thread(run.wait) == 0
                 while worker.is_ready:
                     await asyncio.sleep(0.01)
@@ -219,7 +223,8 @@ def test_several_threads_send_through_one_embedded_worker(chat: Server) -> None:
         tasks: list[Any] = []
         worker.call_soon_threadsafe(lambda: tasks.append(asyncio.ensure_future(leave())))
         eventually(lambda: tasks and tasks[0].done(), "the task's end")
-        # Else asyncio would report it, in whatever test runs when the task is collected.
+        # Otherwise asyncio would report the error during whichever test is running when the task is
+        # collected.
         assert isinstance(tasks[0].exception(), SystemExit)
         worker.call_soon_threadsafe(wsraw.publish, "all", "from the same thread")
         assert client.recv(TIMEOUT) == "from the same thread"
@@ -285,7 +290,9 @@ asyncio.run(main())
 
 
 def run_beside(chat: Server, program: str) -> tuple[subprocess.CompletedProcess[str], list[object]]:
-    """Run a program with an embedded worker; also the three messages that a client gets from it."""
+    """Run a program with an embedded worker; also returns the three messages that a client gets
+    from it.
+    """
     with chat.connect() as client:
         client.recv(TIMEOUT)
         done = subprocess.run(
@@ -301,7 +308,7 @@ def run_beside(chat: Server, program: str) -> tuple[subprocess.CompletedProcess[
 
 @forks
 def test_an_embedded_worker_survives_a_fork_of_its_program(chat: Server) -> None:
-    """As gunicorn does, once it has loaded the application (pyzmq #841)."""
+    """gunicorn forks so, after it has loaded the application (pyzmq #841)."""
     done, told = run_beside(chat, FORKS)
     assert told == ["from the child", "from the parent", "from asyncio"]
     forked = "this process was forked from a wsraw worker"
@@ -338,7 +345,7 @@ for how in ("returns", "exits", "raises"):
 
 @forks
 def test_a_forked_child_ends_where_it_leaves_the_worker_of_its_parent(chat: Server) -> None:
-    """Else it would wait for ever, or close the loop that it shares with its parent."""
+    """Otherwise the child would wait for ever, or close the loop that it shares with its parent."""
     done, told = run_beside(chat, LEAVING)
     assert told == ["returns", "exits", "raises"]
     assert done.stdout.split() == ["returns", "0", "exits", "7", "raises", "1"]
@@ -354,7 +361,7 @@ def test_a_thread_gives_up_after_its_timeout(tmp_path: Path) -> None:
 @pytest.mark.long
 @posix
 def test_fastapi_pushes_to_sockets(tmp_path: Path) -> None:
-    """A real server, in a process of its own, and HTTP from outside."""
+    """A real server in a process of its own, and HTTP requests from outside."""
     with serve(EXAMPLES / "rooms.py", workers=2) as serving:
         server = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", "fastapi_push:app", "--port=0"],
@@ -380,7 +387,7 @@ def test_fastapi_pushes_to_sockets(tmp_path: Path) -> None:
                 assert post(f"{url}/push/b", "zu b: \u00fc".encode()) == 202
                 assert one.recv(TIMEOUT) == "to a"
                 assert two.recv(TIMEOUT) == "zu b: \u00fc"
-                # It survives the gateway.
+                # The application closes a connection by its id.
                 assert post(f"{url}/close/{ids[0]}") == 202
                 with pytest.raises(ConnectionClosed):
                     one.recv(TIMEOUT)

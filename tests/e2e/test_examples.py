@@ -1,4 +1,4 @@
-"""Each example with two workers and real clients."""
+"""Each example, with two workers and real clients."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def chat_with(chat: Serving, ann: ClientConnection, ann_name: str) -> None:
     with chat.ws() as ben, chat.tcp() as sock:
         until(ann, " has come")
         lines = Lines(sock)
-        # Parts of a line wait for its end, wherever they are handled.
+        # The parts of a line are joined, whichever workers handle them.
         for part in (b"he", b"llo fr", b"om raw\nand ", b"again\n"):
             sock.sendall(part)
         for client in (ann, ben):
@@ -136,8 +136,9 @@ def test_chat_serves_its_page(chat: Serving) -> None:
 
 
 def test_chat_does_not_take_an_http_request_for_messages(chat: Serving) -> None:
-    """A page can make a browser send any lines behind the head of a request; a gateway that is
-    fixed to raw, or lets any page in, does not look."""
+    """A page can make a browser send any lines after the head of a request. A gateway with a raw
+    listener, or one that allows all origins, does not check for that.
+    """
     with chat.ws() as ann, chat.tcp() as request, chat.tcp() as raw:
         for part in (b"PO", b"ST / HTTP/1.1\r\nHost: a\r\n", b"\r\nsay this\n"):
             request.sendall(part)
@@ -176,7 +177,7 @@ def test_feed_opens_one_connection_for_all_workers_and_clients() -> None:
     go, over = threading.Event(), threading.Event()
 
     def handle(connection: ServerConnection) -> None:
-        # Nothing says when a client has joined, but that something comes.
+        # A client cannot know that it has joined the group before a message comes.
         while not go.wait(0.05):
             connection.send("soon")
         for n in range(100):
@@ -215,7 +216,9 @@ def test_feed_opens_one_connection_for_all_workers_and_clients() -> None:
 SIZE = 64 * MIB
 CHUNK = bytes(range(256)) * 256
 ALLOWED = 24 * MIB
-"""What the gateway may grow by: kernel buffers are not its own, the marks are 256 KiB."""
+"""The most that the gateway's memory may grow: kernel buffers are not part of it, and the
+high-water marks are 256 KiB.
+"""
 
 
 def numbered(n: int) -> bytes:
@@ -239,7 +242,9 @@ def digest_of(read: Callable[[], bytes]) -> str:
 
 
 class Sleeper:
-    """Watches the gateway's memory while a reader sleeps; ends it when nothing moves any more."""
+    """Watches the gateway's memory while a reader sleeps. The sleep ends when no more data
+    moves.
+    """
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -356,7 +361,8 @@ def test_web_to_raw_talks_and_ends_both_ways(example: str) -> None:
             with serving.ws() as client:
                 client.send(b"more")
                 assert client.recv(TIMEOUT) == b"more"
-            # Leaving that one must end its raw connection too, else the upstream's thread hangs.
+            # The client's end must also end its raw connection, or else the upstream's thread
+            # hangs.
 
 
 def test_raw_to_web_talks_and_ends_both_ways() -> None:
@@ -377,7 +383,7 @@ def test_raw_to_web_talks_and_ends_both_ways() -> None:
             sock.sendall(b"quit")
             assert receive_all(sock) == b""
             with serving.tcp() as sock:
-                # As nc -N: the question, and no more.
+                # Send a request and then FIN, as `nc -N` does.
                 sock.sendall(b"question")
                 sock.shutdown(socket.SHUT_WR)
                 assert receive_exactly(sock, 8) == b"question"

@@ -1,4 +1,4 @@
-"""More connections than there are descriptors: who is in stays served, others wait."""
+"""More connections than descriptors: open connections stay served, and new clients wait."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT}))
 
 @pytest.fixture
 def limited(tmp_path: Path) -> dict[str, str]:
-    """An environment in which every Python has few descriptors."""
+    """An environment in which every Python process may open few descriptors."""
     if "sitecustomize" in sys.modules:
         pytest.skip("this Python has a sitecustomize of its own")
     (tmp_path / "sitecustomize.py").write_text(LIMITED)
@@ -33,7 +33,7 @@ def limited(tmp_path: Path) -> dict[str, str]:
 
 
 def served_of(socks: list[socket.socket], wait: float) -> set[socket.socket]:
-    """Those that a byte comes back to, until none has come to any for that time."""
+    """The sockets that get an echo. The search ends when none has got one for `wait` seconds."""
     for sock in socks:
         sock.sendall(b"x")
     served: set[socket.socket] = set()
@@ -54,7 +54,7 @@ def test_connections_beyond_the_descriptors_wait_and_others_are_served(
         assert (
             f"only {LIMIT} files may be open" in serving.run.line("max_connections is 100000.*")[0]
         )
-        # Of the descriptors half are for connections: the other half is kept back.
+        # Half of the descriptors are for connections; the other half is kept back.
         socks = [serving.tcp() for _ in range(LIMIT - 20)]
         try:
             check(serving, socks)
@@ -70,10 +70,11 @@ def check(serving: Serving, socks: list[socket.socket]) -> None:
     inside = served_of(socks, 2 * UNIT)
     outside = set(socks) - inside
     assert LIMIT // 2 - 10 < len(inside) < LIMIT - 20
-    # Those that are in stay served, again and again.
+    # Open connections stay served, again and again.
     for _ in range(3):
         assert served_of(list(inside), TIMEOUT) == inside
-    # They leave, and those that wait come in; their byte has waited with them.
+    # The served clients leave, and the waiting ones are accepted; the bytes that they sent are
+    # answered.
     for sock in inside:
         sock.close()
     for sock in outside:
@@ -81,7 +82,7 @@ def check(serving: Serving, socks: list[socket.socket]) -> None:
     with serving.ws() as client:
         client.send("in again")
         assert client.recv(TIMEOUT) == "in again"
-    # Said once in a while, not at each try.
+    # The log has one line in a while, not one for each attempt.
     assert str(serving).count("cannot accept on") <= 3
 
 

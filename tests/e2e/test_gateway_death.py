@@ -1,4 +1,4 @@
-"""A gateway or a supervisor that is killed: who is refused, who is left."""
+"""A gateway or a supervisor is killed: which clients are refused, and which processes are left."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from wsraw.runtime.link.connection import HAS_UNIX
 from wsraw.supervisor.decisions.restarts import STABLE_AFTER
 
 KILLS = int(os.environ.get("WSRAW_SOAK", "4"))
-"""Of a gateway, and of a supervisor: `make soak` sets more."""
+"""How often a gateway, and a supervisor, is killed; `make soak` sets more."""
 
 AT_ONCE = 4
-"""Deaths in a row of a gateway that has not proved itself. More would be a crash loop, after which
-the next one comes in half a minute."""
+"""Deaths in a row of a gateway that was not up for long enough to count as stable. More would be
+a crash loop, after which the next start waits for half a minute.
+"""
 
 
 class Knocker(threading.Thread):
@@ -65,7 +66,7 @@ class Knocker(threading.Thread):
 
 
 def took(sock: socket.socket, address: str | tuple[str, int]) -> bool:
-    """A unix socket whose backlog is full says so, where TCP waits."""
+    """Whether a connect succeeds. A unix socket with a full backlog raises where TCP waits."""
     try:
         sock.connect(address)
     except BlockingIOError:
@@ -102,7 +103,8 @@ def test_while_a_gateway_is_replaced_no_connect_is_refused(tmp_path: Path) -> No
             kill_gateway(serving, count)
             for n in range(len(listen)):
                 echo(serving, n)
-            # It has proved itself after a second; one that dies before that is waited for longer.
+            # A gateway that was up for a second counts as stable; after an earlier death the
+            # restart is delayed.
             serving.run.line("is ready", 2 + 2 * count)
         for knocker in knockers:
             knocker.over.set()
@@ -123,7 +125,9 @@ def on_close(con):
 
 
 def test_every_connection_of_a_dead_gateway_gets_its_on_close_once(tmp_path: Path) -> None:
-    """Busy and idle ones, also those whose worker was replaced since they last said anything."""
+    """The connections are busy or idle, and some of their workers were replaced after their last
+    message.
+    """
     file = tmp_path / "handlers.py"
     file.write_text(CLOSES)
     with serve(file, workers=3) as serving, ExitStack() as stack:
@@ -149,7 +153,9 @@ def test_every_connection_of_a_dead_gateway_gets_its_on_close_once(tmp_path: Pat
 
 
 def test_a_late_answer_to_a_dead_gateway_does_not_ban_its_worker(tmp_path: Path) -> None:
-    """It is the first that the next gateway hears of that worker, and longer than any hello."""
+    """The next gateway gets that answer as its first batch from the worker, longer than any
+    hello.
+    """
     gate = tmp_path / "gate"
     file = tmp_path / "handlers.py"
     file.write_text(
@@ -180,7 +186,7 @@ def test_a_client_that_connects_while_the_gateway_dies_is_served_by_the_next_one
         gateway = serving.gateway
         os.kill(gateway, signal.SIGSTOP)
         with serving.tcp() as sock:
-            # It stands in the kernel's queue, which the next gateway inherits.
+            # The connection waits in the kernel's queue, which the next gateway inherits.
             sock.sendall(b"hello")
             os.kill(gateway, KILL)
             assert receive_exactly(sock, 5) == b"hello"
@@ -209,7 +215,7 @@ def test_after_a_stop_connects_are_refused(tmp_path: Path) -> None:
 
 @signals
 def test_during_a_stop_connects_are_refused(tmp_path: Path) -> None:
-    """Nobody would accept them: not to be left in a queue."""
+    """No process would accept the clients, so they must not be left in a queue."""
     gate = tmp_path / "gate"
     file = tmp_path / "handlers.py"
     file.write_text(
@@ -240,7 +246,7 @@ def test_a_killed_supervisor_leaves_no_process_under_load() -> None:
         with serve(ECHO, workers=2) as serving:
             knocker = Knocker(serving.addresses[0])
             knocker.start()
-            # Without a bound on what it keeps unread: else it reads on only to close.
+            # With a bound on unread messages, the library would read on only when it closes.
             with serving.ws(max_queue=None) as client:
                 for n in range(20):
                     client.send(str(n))
@@ -256,7 +262,7 @@ def test_a_killed_supervisor_leaves_no_process_under_load() -> None:
 
 @signals
 def test_a_gateway_that_hangs_is_replaced_and_its_stack_is_logged() -> None:
-    """Whatever it hangs in: the supervisor has nothing but its silence."""
+    """The supervisor notices any hang by the missing answers alone."""
     with serve(ECHO, "--gateway-timeout=2s") as serving:
         first = serving.gateway
         with serving.tcp() as lost, serving.tcp() as beside:

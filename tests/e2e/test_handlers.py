@@ -1,4 +1,4 @@
-"""What handlers are promised, through real processes."""
+"""The guarantees to handlers, through real processes."""
 
 from __future__ import annotations
 
@@ -175,8 +175,8 @@ def test_the_state_of_a_connection_follows_it_to_other_workers(handlers: Write) 
             seen[n].add(pid)
 
         def has_moved() -> bool:
-            # While its worker is busy with another, a connection goes to the one that is not. How
-            # soon a worker counts as busy is the gateway's affair; so try.
+            # While its worker is busy with another connection, a connection goes to a worker that
+            # is idle. The gateway decides how soon a worker counts as busy, so try until it does.
             nonlocal turn
             turn = (turn + 1) % len(clients)
             clients[turn].send("slow")
@@ -217,7 +217,9 @@ def test_a_connection_that_cannot_be_opened_reports_an_error_and_a_close(handler
 
 
 def test_the_refusal_of_a_server_reaches_the_handlers(handlers: Write) -> None:
-    """And it gets the password of the target, which nobody else does (websockets #373)."""
+    """The target also gets the password from its URL, which handlers do not see (websockets
+    #373).
+    """
     text = """
     from wsraw import open_client_connection
 
@@ -308,7 +310,7 @@ def test_a_slow_handler_does_not_delay_the_others(handlers: Write, tmp_path: Pat
 @posix
 @pytest.mark.parametrize("kind", ["", "async "])
 def test_a_handler_that_closes_all_descriptors_ends_its_worker(handlers: Write, kind: str) -> None:
-    """By itself: a loop that cannot wait any more would turn for ever."""
+    """The worker exits by itself: a loop that cannot wait any more would spin for ever."""
     text = f"""
     import os
 

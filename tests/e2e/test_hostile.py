@@ -1,4 +1,6 @@
-"""What a client can send must neither end the gateway, nor stay in it, nor disturb others."""
+"""Hostile input of clients must not end the gateway, leak memory there, or disturb other
+clients.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +34,15 @@ pytestmark = linux
 MIB = 1 << 20
 TIMES = 2000
 GROWTH = 16 * MIB
-"""What allocators keep; the attacks send many times as much, and a leak of 8 KiB each shows."""
+"""Memory that allocators keep; the attacks send many times as much, and a leak of 8 KiB in each
+shows.
+"""
 
 
 @pytest.fixture(scope="module")
 def serving() -> Iterator[Serving]:
     with serve(ECHO, workers=2) as serving:
-        # The first of each kind make caches, buffers and pools what they stay.
+        # The first attacks of each kind bring caches, buffers and pools to their final size.
         for attack in ATTACKS:
             for n in range(100):
                 attack(serving, random.Random(n))
@@ -47,7 +51,7 @@ def serving() -> Iterator[Serving]:
 
 
 def leave(sock: socket.socket, rng: random.Random) -> None:
-    """With a reset, a FIN, or both sides shut at once."""
+    """Leave with a reset, with a FIN, or with both directions shut at once."""
     how = rng.randrange(3)
     try:
         if how == 0:
@@ -55,7 +59,7 @@ def leave(sock: socket.socket, rng: random.Random) -> None:
         elif how == 1:
             sock.shutdown(socket.SHUT_WR)
     except OSError:
-        # The gateway was faster.
+        # The gateway has closed the connection first.
         pass
     sock.close()
 
@@ -64,7 +68,7 @@ def push(sock: socket.socket, data: bytes) -> None:
     try:
         sock.sendall(data)
     except (ConnectionResetError, BrokenPipeError):
-        # It has heard enough.
+        # The gateway has closed the connection already.
         pass
 
 
@@ -174,7 +178,7 @@ def every_stage(serving: Serving, rng: random.Random) -> None:
     sock = serving.tcp()
     push(sock, rng.choice(STAGES))
     if rng.random() < 0.3:
-        # Some go only once the gateway has had its turn.
+        # Some clients leave only after the gateway has had a turn.
         sock.settimeout(0.001)
         try:
             sock.recv(10)
@@ -217,7 +221,7 @@ def test_thousands_of_hostile_clients_leave_no_trace(serving: Serving, attack: A
 
 
 def is_settled(serving: Serving) -> bool:
-    """Listener, link, control link and what Python keeps: without clients they are few."""
+    """Whether few descriptors are open: the listener, the links, and those that Python keeps."""
     return serving.descriptors() < 40
 
 
@@ -238,8 +242,9 @@ def test_a_wrong_frame_is_answered_with_its_close_code(serving: Serving, name: s
 CROWD = 200
 BLOCK = 64 * 1024
 LONGEST_TURN = 0.1
-"""Seconds of CPU. Unbounded, each of these attacks makes turns of seconds; a quiet machine has none
-above 10 ms, but CPU time is dearer where others use the same caches."""
+"""Seconds of CPU in a turn. Without limits, each of these attacks causes turns of seconds. A
+quiet machine stays below 10 ms, but CPU time grows where other programs use the same caches.
+"""
 OFFER = UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 HEAD = UPGRADE[:-2] + b"".join(b"X-%02d: %s\r\n" % (n, b"x" * 150) for n in range(90)) + b"\r\n"
 
@@ -272,7 +277,7 @@ def send_some(sock: socket.socket, data: bytes) -> None:
     try:
         sock.send(data)
     except OSError:
-        # It does not read just now; what the kernel has taken is enough.
+        # The gateway does not read just now; the bytes that the kernel has taken are enough.
         pass
 
 

@@ -1,6 +1,8 @@
-"""What whoever reaches the link can send must neither end the gateway, nor stay in it, nor disturb
-others. With and without the token: a worker that was let in may be a hostile one, too. On both
-links: that of this machine, in the gateway's own loop, and that of libzmq for other machines."""
+"""Hostile input on the worker link must not end the gateway, leak memory there, or disturb
+others. The attackers have the token or not, as an admitted worker may be hostile, too. They
+attack both links: the local link in the gateway's own loop, and the link of libzmq for other
+machines.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ pytestmark = linux
 
 MIB = 1 << 20
 GROWTH = 48 * MIB
-"""What allocators keep. The attacks send several times as much."""
+"""Memory that allocators keep. The attacks send several times as much."""
 
 
 LINKS = {"local": LARGEST_BATCH, "remote": LARGEST_REMOTE_BATCH}
@@ -43,7 +45,7 @@ def serving() -> Iterator[Serving]:
 
 
 class Attacker:
-    """Sockets to the link, and what to say to be let in."""
+    """Sockets that connect to the link, and the records that start a session."""
 
     def __init__(self, serving: Serving, link: str = "remote") -> None:
         assert serving.folder is not None
@@ -53,7 +55,7 @@ class Attacker:
         self.token = (serving.folder / "token").read_text().strip()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
-        """Kept: one that nobody refers to is closed, with a warning."""
+        """References to all sockets: a socket without one would be closed, with a warning."""
 
     def __enter__(self) -> Attacker:
         return self
@@ -72,11 +74,11 @@ class Attacker:
         return sock
 
     def connect_plainly(self) -> socket.socket:
-        """A socket without ZeroMQ."""
+        """A plain socket that does not speak ZMTP."""
         scheme, _, address = self.endpoint.partition("://")
         if scheme == "ipc":
             sock = socket.socket(socket.AF_UNIX)
-            # With a timeout it would not wait for room in the queue.
+            # A socket with a timeout would not wait for room in the queue.
             sock.connect(address)
             sock.settimeout(DEADLINE)
             return sock
@@ -84,7 +86,7 @@ class Attacker:
         return socket.create_connection((host, int(port)), DEADLINE)
 
     def hello(self, **changes: Any) -> list[Any]:
-        # In a pool of its own: the honest clients are for honest workers.
+        # The attacker has a pool of its own, so that honest clients get honest workers.
         fields = {
             "version": 1, "pool": "hostile", "instance": os.urandom(8).hex(),
             "language": "hostile", "token": self.token, "window": 10, "concurrency": 1,
@@ -94,7 +96,7 @@ class Attacker:
     def enter(
         self, sock: zmq.Socket[bytes] | None = None, **changes: Any
     ) -> tuple[zmq.Socket[bytes], int]:
-        """A socket with a session, and its number."""
+        """A socket with a session, and the number of the session."""
         sock = sock or self.connect()
         sock.send(encode([0, self.hello(**changes)]))
         while True:
@@ -103,7 +105,7 @@ class Attacker:
                 return sock, number
 
     def say(self, sock: zmq.Socket[bytes], *data: bytes) -> None:
-        """Send, as far as the gateway takes it."""
+        """Send until the gateway takes no more."""
         for each in data:
             try:
                 sock.send(each)
@@ -111,8 +113,9 @@ class Attacker:
                 return
 
     def until_read(self, sock: zmq.Socket[bytes], session: int) -> None:
-        """Wait until everything before this was read: an answer comes, or we are shut out. It is
-        asked again, as in a flood of refusals an answer may be left out."""
+        """Wait until the gateway has read everything before this: it answers a query or shuts us
+        out. The query is repeated, as an answer may be left out among many rejections.
+        """
 
         def answered() -> bool:
             self.say(sock, encode([session, ["query", 77, "members", "nobody"]]))
@@ -169,18 +172,19 @@ def huge_arrays(attacker: Attacker, rng: random.Random) -> None:
         sock = attacker.connect()
         monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         attacker.say(sock, head + body * (count - 1))
-        # On this machine a stranger is cut off as soon as it says how long its batch is.
+        # The local link shuts out a stranger as soon as it has announced the length of a long
+        # batch.
         assert monitor.poll(1000 * DEADLINE) if attacker.is_local else until_shut_out(sock)
         sock, session = attacker.enter()
         attacker.say(sock, head + encode(session) + body * (count - 1))
         assert "records" in until_shut_out(sock)
-    # One record that claims to be all there is, and one that has it.
+    # One record announces that many options and has none; the next one really has them.
     sock, session = attacker.enter()
     options = encode("except") + head + b"\x00" * count
     record = encode(["publish", "g", b"x", "text"])[1:]
     attacker.say(sock, b"\x92" + encode(session) + b"\x95" + record + b"\x81" + options)
     attacker.until_read(sock, session)
-    # It may have been shut out for that, and then nothing is said to it any more.
+    # The first session may have been shut out for that, and would get no more answers.
     sock, session = attacker.enter()
     attacker.say(sock, b"\x92" + encode(session) + b"\xdd\xff\xff\xff\xff")
     assert until_shut_out(sock)
@@ -199,7 +203,7 @@ def deep_nesting(attacker: Attacker, rng: random.Random) -> None:
 
 
 def batches_too_large(attacker: Attacker, rng: random.Random) -> None:
-    """The gateway cuts the link."""
+    """The gateway closes the link."""
     monitored, _ = attacker.enter()
     attacker.say(monitored, bytes(attacker.largest_batch + 1))
     sock, session = attacker.enter()
@@ -238,10 +242,10 @@ def parts_of_what_it_never_had(attacker: Attacker, rng: random.Random) -> None:
 
 
 def parts_without_an_end(attacker: Attacker, rng: random.Random) -> None:
-    """More than one event may have; and as much, of a worker that leaves then."""
+    """The parts exceed the limit of an event; or stay below it, until their worker leaves."""
     data = bytes(attacker.largest_batch - 1000)
     for count in (EVENT_LIMIT // attacker.largest_batch + 1, 2):
-        # Among the honest ones, as for `odd_options`.
+        # The pool is that of the honest workers, as in `odd_options`.
         sock, session = attacker.enter(pool="default")
         seq, con = some_event(sock, session)
         part = encode([session, ["send", con, data], ["part", seq]])
@@ -254,8 +258,9 @@ def parts_without_an_end(attacker: Attacker, rng: random.Random) -> None:
 
 
 def some_event(sock: zmq.Socket[bytes], session: int) -> tuple[int, int]:
-    """Seq and connection of an event that it is given: of an honest client, or the end of a
-    connection that it opens in vain."""
+    """Seq and connection of an event that the worker gets: one of an honest client, or the
+    on_close of a connection that it fails to open.
+    """
     sock.send(encode([session, ["query", 3, "ids"]]))
     while True:
         number, *records = decode_value(sock.recv())
@@ -268,7 +273,8 @@ def some_event(sock: zmq.Socket[bytes], session: int) -> tuple[int, int]:
 
 
 def odd_options(attacker: Attacker, rng: random.Random) -> None:
-    # Among the honest ones: whoever opens a connection leaves its on_close to somebody.
+    # The pool is that of the honest workers: another worker handles the on_close of a connection
+    # that this one has opened.
     sock, session = attacker.enter(pool="default")
     for value in (None, -1, 1.5, "x", b"\xff", [], {}, [[]], {"a": {}}, float("nan")):
         attacker.say(sock, encode([session, ["query", 3, "ids"]]))
@@ -290,7 +296,7 @@ def floods(attacker: Attacker, rng: random.Random) -> None:
     query = encode([session, *[["query", 5, "ids"]] * 500])
     wrong = encode([session, *[["send", 5, b"x" * 100]] * 500])
     attacker.say(sock, *[query, wrong] * 100)
-    # Nobody reads the answers meanwhile; then they are there, or we were given up.
+    # The answers are not read meanwhile; afterwards they are there, or the gateway has shut us out.
     attacker.until_read(sock, session)
 
 
@@ -311,7 +317,7 @@ def a_thousand_identities(attacker: Attacker, rng: random.Random) -> None:
         if n % 5 == 0:
             sock.send(encode([0, attacker.hello(token="guessed")]))
         if n % 50 == 49:
-            # Wait for one of them, so that they do come.
+            # Wait for an answer, so that the connections do arrive.
             last = attacker.connect()
             last.send(encode([0]))
             last.recv()
@@ -379,8 +385,8 @@ def test_a_hostile_worker_leaves_nothing_behind(
     eventually(lambda: serving.descriptors() <= descriptors, "descriptors to be free")
     assert serving.gateway == gateway_pid
     assert not has_traceback(str(serving)), str(serving)
-    # A session that was started by hand ends when its link is asked, once a second;
-    # what the gateway has kept of it goes then.
+    # The session of a worker that was started by hand ends at the check of its link, once a second.
+    # Then the gateway drops what it has kept of the session.
     eventually(lambda: serving.rss() - memory < GROWTH, f"less than {GROWTH / MIB:.0f} MiB more")
     eventually(
         lambda: serving.status()["gateway"]["connections"]["total"] == 0,
@@ -392,11 +398,11 @@ def test_a_hostile_worker_leaves_nothing_behind(
 
 @pytest.mark.parametrize("link", LINKS)
 def test_a_worker_that_polls_late_learns_why_it_is_rejected(serving: Serving, link: str) -> None:
-    """With IMMEDIATE, a poll of libzmq drops what nobody has read when a connection has ended."""
+    """With IMMEDIATE, libzmq drops unread messages at a poll after the connection has ended."""
     with Attacker(serving, link) as attacker:
         sock, _ = attacker.enter(attacker.connect(IMMEDIATE=1))
         sock.send(b"\xc1")
-        # Longer than the gateway takes, on most machines.
+        # The gateway needs less time on most machines.
         time.sleep(0.3)
         assert sock.poll(1000 * DEADLINE)
         assert "not a batch" in until_shut_out(sock)
@@ -429,7 +435,7 @@ def test_the_log_names_hostile_workers_and_is_not_flooded(serving: Serving, link
 def test_a_worker_cannot_read_or_set_the_state_of_a_connection_that_it_does_not_hold(
     tmp_path: Path,
 ) -> None:
-    """Another worker's events cannot be acked, nor its connections' state be changed."""
+    """The worker can neither ack another worker's events nor set the state of their connections."""
     handlers = tmp_path / "handlers.py"
     handlers.write_text(
         "def on_connect(inf, con):\n    con.state = 'mine'\n"

@@ -193,7 +193,9 @@ def test_on_request_that_would_never_be_called_ends_the_start(handlers: str) -> 
 def test_each_request_is_answered_once_or_its_connection_closed_when_workers_die(
     handlers: str,
 ) -> None:
-    """Killed in the middle of requests, under load: no answer is another one's."""
+    """Workers are killed in the middle of requests, under load; no client gets the answer to
+    another request.
+    """
     options = ("--plain-http=handlers", "--max-deliveries=100")
     with Running(f"--workers={handlers}:3", *options) as run:
         port = run.ready().port
@@ -244,7 +246,7 @@ def test_each_request_is_answered_once_or_its_connection_closed_when_workers_die
                 thread.join()
         assert not wrong
         assert len(killed) == 8
-        # Nothing is lost: another worker has answered.
+        # No request is lost: another worker has answered.
         assert (counts["closed"], counts["failed"]) == (0, 0)
 
 
@@ -372,7 +374,7 @@ def test_no_path_leads_out_of_the_folder(site: Running, target: str) -> None:
     status, _, body = get(site, target)
     assert b"SECRET" not in body
     if status == 200:
-        # The handlers have it, who come first.
+        # The request went to the handlers, which come before files.
         assert b'"method": "GET"' in body
 
 
@@ -416,7 +418,7 @@ def test_a_range_is_answered_with_its_bytes(only_files: Running) -> None:
 
 
 def memory(pid: int) -> int:
-    """Resident bytes."""
+    """The resident memory of a process, in bytes."""
     pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -444,7 +446,7 @@ def test_a_large_file_is_in_memory_nowhere(only_files: Running) -> None:
 
 @linux
 def test_a_slow_reader_makes_the_file_wait(only_files: Running) -> None:
-    """It is not read ahead; and others are served meanwhile."""
+    """The file is not read ahead, and other clients are served meanwhile."""
     pids = [pid for pid in only_files.pids() if is_alive(pid)]
     before = {pid: memory(pid) for pid in pids}
     with socket.create_connection(("127.0.0.1", only_files.port), DEADLINE) as slow:
@@ -493,7 +495,7 @@ def test_a_client_that_leaves_ends_the_reading_of_its_file(only_files: Running) 
                     for fd in os.listdir(f"/proc/{pid}/fd")
                 ]
             except FileNotFoundError:
-                # One was closed meanwhile.
+                # A descriptor was closed meanwhile.
                 return False
             return not any(link.endswith("/large") for link in links)
 

@@ -1,4 +1,4 @@
-"""Key exchanges over a whole run: expensive ones are refused, and nobody else is."""
+"""Key exchanges with a whole run: only the expensive ones are refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def serving(
 
 
 def s_client(serving: Serving, options: str, port: int = 0) -> tuple[int, str]:
-    """Shake hands and leave: the exit code, and what it says."""
+    """Shake hands and leave; returns the exit code and the output of openssl."""
     host, own = serving.addresses[0]
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"{host}:{port or own}", *options.split()],
@@ -64,7 +64,7 @@ def s_client(serving: Serving, options: str, port: int = 0) -> tuple[int, str]:
 
 
 def cpu(serving: Serving) -> float:
-    """Seconds that the gateway has worked."""
+    """The CPU time of the gateway, in seconds."""
     fields = Path(f"/proc/{serving.gateway}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -97,7 +97,7 @@ def test_openssl_connects_with_every_allowed_curve(
     assert f"Server Temp Key: {taken}" in said
 
 
-# In TLS 1.2 the curve of an ECDSA certificate must be among them.
+# In TLS 1.2 the curve of an ECDSA certificate must be among the groups.
 @pytest.mark.parametrize(
     ("version", "curve"),
     [
@@ -167,9 +167,9 @@ def test_node_connects_with_each_key_exchange(serving: Serving, tmp_path: Path, 
         "-groups ffdhe8192",
         "-groups ffdhe2048",
         "-groups ffdhe8192:ffdhe2048",
-        # Its first group is the one that it shows a key for.
+        # The client sends a key of its first group only.
         "-groups ffdhe8192:P-256",
-        # Python's OpenSSL has no parameters for the old way of doing it.
+        # Python's OpenSSL has no parameters for finite-field DHE, so TLS 1.2 has none.
         "-tls1_2 -cipher DHE",
         "-tls1_2 -cipher ALL -groups ffdhe8192",
     ],
@@ -184,8 +184,9 @@ def test_an_expensive_key_exchange_is_refused(serving: Serving, options: str) ->
 
 @contextmanager
 def changing(serving: Serving, change: Callable[[bytes], bytes]) -> Iterator[tuple[int, list[int]]]:
-    """Stands between: changes what clients say first. Gives its port, and a list of the types of
-    the first record of each thing that the gateway answers."""
+    """A proxy that changes the first message of clients. Yields its port, and a list with the
+    type of the first record in each answer of the gateway.
+    """
     answers: list[int] = []
 
     def pump(source: socket.socket, target: socket.socket, edit: bool) -> None:
@@ -218,7 +219,7 @@ def changing(serving: Serving, change: Callable[[bytes], bytes]) -> Iterator[tup
 
 
 def hide(group: int) -> Callable[[bytes], bytes]:
-    """X25519 becomes another group in a client's list, and the key that it shows goes away."""
+    """Replace X25519 in a client's list of groups by another group, and remove its key."""
 
     def change(data: bytes) -> bytes:
         listed = supported(X25519, FFDHE8192)
@@ -233,7 +234,7 @@ def hide(group: int) -> Callable[[bytes], bytes]:
 
 @pytest.mark.parametrize("group", [UNKNOWN, GREASE])
 def test_an_expensive_curve_is_not_requested_in_a_retry(serving: Serving, group: int) -> None:
-    """The client is real, and would answer a HelloRetryRequest with a key of ffdhe8192."""
+    """This real client would answer a HelloRetryRequest with a key of ffdhe8192."""
     before = cpu(serving)
     with changing(serving, hide(group)) as (port, answers):
         code, said = s_client(serving, "-groups X25519:ffdhe8192", port)
@@ -265,10 +266,10 @@ def test_a_client_that_was_asked_for_a_curve_must_use_it(serving: Serving) -> No
             assert extension(51, struct.pack("!H", P256)) in answer
             sock.sendall(second_hello(FFDHE8192, b"\x7f" + bytes(1022) + b"\5"))
             kind, *_ = receive_exactly(sock, 5)
-            # In TLS 1.3 a change of ciphers may come first, and means nothing.
+            # In TLS 1.3 a change_cipher_spec record may come first, and has no meaning.
             assert kind in (ALERT, 20)
             assert not sock.recv(1 << 16).startswith(b"\x16")
-    # One such key alone would take the gateway longer.
+    # One such key exchange alone would take the gateway longer.
     assert cpu(serving) - before < 0.1
     eventually(lambda: shake(serving) == b"hello")
 

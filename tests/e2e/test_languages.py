@@ -1,5 +1,6 @@
-"""Workers in other languages: each does what examples/common.py does, and all that a run does with
-workers works with them."""
+"""Workers in other languages: each behaves like examples/common.py, and all features of a run
+work with them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ pytestmark = posix
 
 @pytest.fixture(scope="module", params=["python", *languages.LANGUAGES])
 def served(request: pytest.FixtureRequest) -> Iterator[Serving]:
-    """Two workers of a language; Python first, whom the others must be like."""
+    """Two workers of a language. Python comes first, as the reference for the others."""
     is_python = request.param == "python"
     flight = EXAMPLES / "common.py" if is_python else languages.command(request.param)
     with serve(None, f"--workers={flight}:2") as serving:
@@ -76,7 +77,7 @@ def test_a_connection_is_opened_and_spoken_through(served: Serving) -> None:
 
     def handle(connection: ServerConnection) -> None:
         heard.put(connection.recv(TIMEOUT))
-        # What is opened must not answer.
+        # The worker must not answer on a connection that it has opened.
         connection.send("hello")
         try:
             heard.put(connection.recv(0.2))
@@ -106,7 +107,7 @@ def test_the_state_of_a_connection_outlives_its_worker(served: Serving) -> None:
 
 
 def test_nothing_is_lost_when_workers_are_killed(served: Serving) -> None:
-    """Messages are under way all the time, and the state counts each of them once."""
+    """Messages are in flight all the time, and the state counts each message once."""
     with served.ws() as client:
         texts = [f"message {n}" for n in range(1000)]
         for text in texts[:500]:
@@ -137,7 +138,7 @@ def test_the_worker_passes_every_rule(language: str, options: list[str]) -> None
 @pytest.mark.long
 @pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_a_late_answer_to_a_dead_gateway_does_not_ban_its_worker(language: str) -> None:
-    """It leaves first on the link to the next gateway, and is longer than any hello."""
+    """The answer is the first batch on the link to the next gateway, and longer than any hello."""
     options = (f"--workers={languages.command(language)}", "--max-message-size=8000000")
     with serve(None, *options) as serving:
         (worker,) = serving.status()["workers"]
@@ -155,7 +156,9 @@ def test_a_late_answer_to_a_dead_gateway_does_not_ban_its_worker(language: str) 
 @pytest.mark.long
 @pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_no_worker_outlives_supervisor_and_gateway(language: str) -> None:
-    """Neither an idle one, nor one whose handler returns later: what they say then cannot leave."""
+    """This holds for idle workers, and for those whose handler returns later and cannot send its
+    answer.
+    """
     with serve(None, f"--workers={languages.command(language)}:2") as serving:
         until_ready(serving, 2)
         workers = [worker["pid"] for worker in serving.status()["workers"]]
@@ -192,7 +195,7 @@ await new Worker({{ on_message (message, from) {{ con = from }} }}).run()
 
 
 def test_a_timer_in_javascript_sends(tmp_path: Path) -> None:
-    """Without an event it leaves at once; and a timer does not keep a process that is to go."""
+    """A send without an event leaves at once, and a timer does not keep the process from ending."""
     script = tmp_path / "timer.mjs"
     script.write_text(
         TIMER.format(module=str(languages.WORKERS / "javascript/worker.mjs")), "utf-8"
@@ -221,7 +224,7 @@ def test_a_worker_that_hangs_is_killed() -> None:
         serving.run.line(r"worker 1 was killed by SIG\w+ \(.*\); starting another")
         serving.run.line("worker 2 is ready")
         assert serving.folder is not None
-        # What is asked of `serve`: a temporary folder with dead letters would be kept.
+        # Dead letters would keep the temporary folder, and `serve` checks that the folder is gone.
         (serving.folder / "dead-letters.jsonl").unlink()
 
 
@@ -240,7 +243,7 @@ def test_python_and_c_workers_serve_one_pool() -> None:
             assert told.returncode == 1
             assert f"say which, as NAME=N, of 'common.py', '{worker}'" in told.stderr
         assert done(serving, "reload") == f"reloaded: 4 workers: 2 common.py, 2 {worker}\n"
-        # They keep the same state: whoever serves next goes on with it.
+        # Workers of both languages share the state: the next worker continues the count.
         counts = []
         for _ in range(3):
             counts.append(answer(client, "count"))
@@ -264,7 +267,7 @@ def test_output_of_the_worker_is_logged_and_its_environment_is_small() -> None:
 
 
 def test_the_worker_ends_when_the_supervisor_is_killed() -> None:
-    """Running looks, when its block ends, whether a child is left."""
+    """`Running` checks, when its block ends, whether a child process is left."""
     with serve(None, f"--workers={languages.command('c')}:2") as serving:
         serving.run.line("worker 2 is ready")
         serving.run.send(signal.SIGKILL)

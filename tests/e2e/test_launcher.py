@@ -1,4 +1,4 @@
-"""Runs that another program starts, that lose the folder they started in, or with much to say."""
+"""Runs that another program starts: without their working folder, or with very long settings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_children_have_the_path_of_a_launcher(finds: bool, tmp_path: Path) -> No
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open folder cannot be removed")
 def test_a_run_survives_the_removal_of_the_folder_it_was_started_in(tmp_path: Path) -> None:
-    """gunicorn #1723: deploy scripts remove it, and make it anew."""
+    """gunicorn #1723: deploy scripts remove the folder and create it again."""
     folder = tmp_path / "release"
     folder.mkdir()
     with serve(ECHO, cwd=folder) as serving:
@@ -77,7 +77,7 @@ def test_a_run_survives_the_removal_of_the_folder_it_was_started_in(tmp_path: Pa
 
 
 def test_settings_of_any_length_reach_gateway_and_workers(tmp_path: Path) -> None:
-    """Linux limits a variable of the environment to 128 KiB: "Argument list too long"."""
+    """Linux limits an environment variable to 128 KiB ("Argument list too long")."""
     config = tmp_path / "wsraw.toml"
     routes = "".join(f'[[routes]]\npath = "/{n:0100}"\npool = "default"\n' for n in range(2000))
     config.write_text(routes)

@@ -1,5 +1,6 @@
-"""Row by row through the table of limits in docs/limits.md: what the client sees, what is counted,
-what is logged."""
+"""Check each row of the table in docs/limits.md: what the client sees, what is counted, and what
+is logged.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def on_close(con):
     print("ended", con.close_code, con.close_cause)
 """
 
-# What on_close sees may be 1006: a client of these has not answered our close frame.
+# on_close may see the code 1006: these clients do not answer the close frame of the gateway.
 SLEEPS = """
 import asyncio
 
@@ -84,7 +85,7 @@ def on_request(request, con):
 
 
 def status_of(sock: socket.socket) -> str:
-    """Of an HTTP answer, or `reset`, `FIN`."""
+    """The status of an HTTP answer, or `reset`, or `FIN`."""
     try:
         data = receive_all(sock)
     except ConnectionResetError:
@@ -96,7 +97,7 @@ def status_of(sock: socket.socket) -> str:
 
 
 def asked(serving: Serving, request: bytes, n: int = 0) -> str:
-    """How it is answered."""
+    """The status of the answer to a request."""
     with serving.tcp(n) as sock:
         sock.sendall(request)
         return status_of(sock)
@@ -114,7 +115,7 @@ def web(serving: Serving, buffer: int = 0) -> socket.socket:
 
 
 def code_of(sock: socket.socket) -> int:
-    """Of its close frame; what stands before that is skipped."""
+    """The code of the close frame; frames before it are skipped."""
     while True:
         first, data = read_frame(sock)
         if first == 0x88:
@@ -122,7 +123,7 @@ def code_of(sock: socket.socket) -> int:
 
 
 def flood(sock: socket.socket, size: int) -> None:
-    """So many bytes of messages, or as many as are taken of them."""
+    """Send that many bytes of messages, or fewer if the gateway closes the connection first."""
     with contextlib.suppress(OSError):
         for _ in range(size // 60_000):
             sock.sendall(frame(2, bytes(60_000)))
@@ -196,7 +197,7 @@ def request_bodies(serving: Serving) -> None:
 
 
 def held_up(serving: Serving) -> None:
-    """What came at once is answered; what comes then waits."""
+    """The burst is answered at once; the message after it waits."""
     with web(serving) as sock:
         began = time.monotonic()
         sock.sendall(frame(1, b"x" * 100) * 10)
@@ -241,7 +242,7 @@ def write_timeout(serving: Serving) -> None:
 
 def output_limit(serving: Serving) -> None:
     with web(serving, 4096) as sock:
-        # More and more, not much at once.
+        # The output grows by many small sends.
         sock.sendall(frame(1, b"more"))
         serving.run.line(r"ended \d+ overflow\b")
 
@@ -259,7 +260,7 @@ def high_water_mark(serving: Serving) -> None:
                     sent += sock.send(frame(2, bytes(100_000))[sent % 100_014 :])
             return bool(gateway(serving)["paused"] == 1)
 
-        # Its own answers are not read, so no more is taken from it after a while.
+        # The client does not read its answers, so the gateway stops reading after a while.
         eventually(is_paused)
         sock.settimeout(TIMEOUT)
         for _ in range(min(messages, sent // 100_014)):
@@ -275,13 +276,14 @@ def pause_timeout(serving: Serving) -> None:
 
 
 def memory_limit(serving: Serving) -> None:
-    """Messages that are never finished. Those who come later wait until there is room."""
+    """Send messages that never end. Later clients wait until there is room."""
     with contextlib.ExitStack() as stack:
         for _ in range(8):
             sock = stack.enter_context(serving.tcp())
             sock.settimeout(1)
             with contextlib.suppress(OSError):
-                # It is full, and says so; or it does not read from this one, or not let it in.
+                # The gateway is full: it closes this connection, or does not read from it, or does
+                # not accept it.
                 sock.sendall(UPGRADE + frame(2, bytes(1 << 20))[:-1])
         serving.run.line(re.escape(f"limit {CROWDED}: "))
         serving.run.line(r"ended \d+ memory\b")
@@ -291,7 +293,7 @@ def memory_limit(serving: Serving) -> None:
 
 
 def left_behind(serving: Serving) -> None:
-    """The last words of a client, and no worker to hear them: too much of that is not kept."""
+    """The last messages of a client while no worker is there: beyond a limit they are not kept."""
     with web(serving) as sock:
         sock.sendall(frame(2, bytes(100_000)) + frame(8, (1000).to_bytes(2)))
         assert code_of(sock) == 1000
@@ -330,11 +332,11 @@ def verdict_timeout(serving: Serving) -> None:
 
 
 class Case(NamedTuple):
-    """One row, by the name of its limit, and a run in which it is reached."""
+    """A row, by the name of its limit, and a run in which a client reaches the limit."""
 
     limit: str
     sees: str
-    """The codes and causes that the row names, in order."""
+    """The close codes and causes in the row, in order."""
     act: Callable[[Serving], None]
     options: Sequence[str]
     counts: dict[str, int]
@@ -464,7 +466,7 @@ CASES = [
 
 
 def table() -> list[tuple[str, str]]:
-    """The limits of the page by name, and the codes and causes that clients see."""
+    """The limits of the page by name, with the codes and causes that clients see."""
     text = (ROOT / "docs" / "limits.md").read_text("utf-8")
     section = text.partition("\n## Look up a limit\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", section, re.M)
@@ -509,14 +511,14 @@ def test_each_reached_limit_is_seen_by_the_client_and_counted_and_logged(
 
 
 def check_told(serving: Serving, counts: dict[str, int]) -> None:
-    """These are counted, each as often as it happened at least, and no others."""
+    """Check that these limits are counted at least as often as they were reached, and no others."""
     if not counts:
         assert gateway(serving)["limits"] == {}
         return
     eventually(lambda: gateway(serving)["limits"].keys() == counts.keys(), f"{counts}")
     told = gateway(serving)["limits"]
     for name, count in counts.items():
-        # One client may reach a rate more than once, and so may a gateway its memory.
+        # A client may reach a rate more than once, and so may the gateway's memory its limit.
         assert told[name] >= count
         assert told[name] == count or name in ("message_rate", "byte_rate", "memory_limit", CROWDED)
         level = "info" if name in ROUTINE else "warning"

@@ -1,5 +1,6 @@
-"""Bounds with a run and real clients: more of them than test_limit_table.py has, where each has its
-row."""
+"""Limits with a run and real clients: cases beyond the single one that test_limit_table.py has
+for each row.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def assert_told(serving: Serving, **counts: int) -> None:
 
 
 def ended(sock: socket.socket) -> str:
-    """How a connection was ended."""
+    """How a connection has ended."""
     try:
         return receive_all(sock).decode("latin-1")
     except ConnectionResetError:
@@ -54,7 +55,7 @@ def ended(sock: socket.socket) -> str:
 
 
 def close_code(sock: socket.socket) -> int:
-    """Of the first close frame; what stands before it is skipped."""
+    """The code of the first close frame; frames before it are skipped."""
     while True:
         first, data = read_frame(sock)
         if first == 0x88:
@@ -103,7 +104,7 @@ def ended_or(sock: socket.socket, size: int) -> bytes:
 
 
 def own_address() -> str:
-    """An address of this machine that is not loopback; no packet is sent."""
+    """A non-loopback address of this machine; the look-up sends no packet."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             sock.connect(("192.0.2.1", 9))
@@ -124,7 +125,7 @@ def test_connections_of_one_address_are_limited() -> None:
                 more.sendall(UPGRADE)
                 assert ended(more).startswith("HTTP/1.1 429 ")
             for _ in range(3):
-                # This machine itself is not counted.
+                # Connections from this machine itself are not counted.
                 with socket.create_connection(("127.0.0.1", port), TIMEOUT) as local:
                     local.sendall(b"y")
                     assert receive_exactly(local, 1) == b"y"
@@ -139,8 +140,8 @@ def test_the_head_of_a_request_is_limited_in_size_and_time() -> None:
                 sock.sendall(UPGRADE[:-2] + head + b"\r\n")
                 assert ended(sock).startswith("HTTP/1.1 431 ")
         with serving.tcp() as sock:
-            # The clock runs from the first byte, however many more come. A first line that is not
-            # complete by then would make it raw.
+            # The timeout runs from the first byte, however many more come. A first line that is
+            # incomplete by then would make the client raw.
             begun = time.monotonic()
             sock.sendall(UPGRADE[:16])
             told = None
@@ -150,7 +151,7 @@ def test_the_head_of_a_request_is_limited_in_size_and_time() -> None:
                     if (told := drip(sock)) is not None:
                         break
             except ConnectionResetError:
-                # A byte of ours was on its way when it had heard enough.
+                # A byte was on its way when the gateway closed the connection.
                 told = b""
             assert time.monotonic() - begun < TIMEOUT
             assert told is not None, "it let us finish"
@@ -159,7 +160,7 @@ def test_the_head_of_a_request_is_limited_in_size_and_time() -> None:
 
 
 def drip(sock: socket.socket) -> bytes | None:
-    """What comes within a short time, if anything does."""
+    """The bytes that arrive within a short time, or None."""
     sock.settimeout(0.05)
     try:
         return sock.recv(1000)
@@ -178,14 +179,14 @@ def test_an_idle_connection_is_closed() -> None:
 
 
 def test_messages_are_held_to_their_rate() -> None:
-    """150 messages at 100/s and 50 at once take a second."""
+    """At 100 messages/s with a burst of 50, sending 150 messages takes a second."""
     with limited("--message-rate=100", "--rate-burst=0.5") as serving, web(serving) as sock:
         begun = time.monotonic()
-        # At once, so that they are above the rate however slow this process is.
+        # Send all messages at once, so that they exceed the rate even if this process is slow.
         sock.sendall(frame(1, b"x") * 150)
         for _ in range(150):
             assert read_frame(sock) == (0x81, b"x")
-        # All may come with one read; who sends after that waits.
+        # The gateway may read all of them at once; the next message waits.
         sock.sendall(frame(1, b"y"))
         assert read_frame(sock) == (0x81, b"y")
         assert time.monotonic() - begun >= 0.9
@@ -232,16 +233,18 @@ def test_a_client_that_does_not_read_is_closed_after_write_timeout() -> None:
 
 
 def send_until_full(sock: socket.socket) -> None:
-    """More than kernel buffers hold comes back, and is not read."""
+    """Send until the kernel buffers are full: the answers are not read."""
     message = frame(2, bytes(500_000))
-    # On a busy machine it is closed before all of it is sent.
+    # On a busy machine the gateway closes the connection before all data is sent.
     with suppress(OSError):
         for _ in range(14):
             sock.sendall(message)
 
 
 def test_by_default_max_connections_leaves_a_reserve_of_descriptors(tmp_path: Any) -> None:
-    """By default a tenth is left, and what workers need; those who come then are told."""
+    """The default leaves a tenth of the descriptors, and those for workers; later clients are
+    refused.
+    """
     (tmp_path / "sitecustomize.py").write_text(
         "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))\n"
     )

@@ -1,7 +1,8 @@
-"""The network between gateway and worker is cut, stands still, and comes back, under load.
+"""The network between gateway and worker is cut, stalled and restored, under load.
 
-Over TCP with keys, as from another machine, and over a unix socket, as from a container: the
-gateway has a link for each."""
+The tests use both links of the gateway: TCP with keys, as from another machine, and a unix socket,
+as from a container.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def sessions(serving: Serving) -> list[dict[str, object]]:
 
 
 async def until_sessions(serving: Serving, load: Load, count: int) -> None:
-    """Go on under load until so many workers from elsewhere have a session."""
+    """Continue under load until that many workers from other machines have a session."""
     until = time.monotonic() + DEADLINE
     while len(await asyncio.to_thread(sessions, serving)) != count:
         await load.more(1)
@@ -54,12 +55,12 @@ LINKS = ("remote", "local")
 
 
 def socket_of(serving: Serving, link: str) -> str:
-    """Where workers connect that are started by hand."""
+    """The endpoint for workers that are started by hand."""
     return serving.link if link == "local" else endpoint(serving)
 
 
 def allowed(serving: Serving, link: str, keys: Keys, name: str) -> list[str]:
-    """Options of a worker that may connect there."""
+    """The options of a worker that may connect to that endpoint."""
     if link == "remote":
         return keys.of_worker(name)
     assert serving.folder is not None
@@ -82,7 +83,7 @@ def connect(stack: ExitStack, serving: Serving, link: str, keys: Keys) -> Networ
 
 
 def run(serving: Serving, act: Callable[[Load], Awaitable[None]]) -> None:
-    """The load, and what happens meanwhile; every answer is checked for content and order."""
+    """Run the load and the faults; every answer is checked for content and order."""
 
     async def main() -> None:
         async with Load(clients()) as load:
@@ -105,9 +106,9 @@ def test_links_that_are_cut_repeatedly_lose_nothing(link: str, keys: Keys) -> No
             for _ in range(10):
                 made = network.made
                 network.cut()
-                # Both are back, each by its own account.
+                # Both workers have connected again.
                 await load.until(lambda: network.made >= made + 2)  # noqa: B023
-                # What is under way at three cuts becomes a dead letter, by right.
+                # An event in flight during three cuts would become a dead letter, as documented.
                 await load.caught_up()
             await until_sessions(serving, load, 2)
 
@@ -115,14 +116,14 @@ def test_links_that_are_cut_repeatedly_lose_nothing(link: str, keys: Keys) -> No
             await load.more(50)
 
         run(serving, cut)
-        # New clients go to whom has the fewest.
+        # New clients go to the worker with the fewest connections.
         run(serving, go_on)
         seen = serving.status()
         assert seen["gateway"]["dead_letters"] == 0, serving
         names = {(each["key"], each["address"]) for each in seen["by_hand"]}
         who = {"remote": {("alice", "127.0.0.1"), ("bob", "127.0.0.1")}, "local": {("", "")}}
         assert names == who[link]
-        # An instance that comes back is the same, whatever its link.
+        # A worker that reconnects keeps its instance, on either link.
         instances = {each["instance"] for each in seen["by_hand"]}
         assert len(instances) == 2
         assert sum(each["acked"] for each in seen["by_hand"]) > 0
@@ -131,7 +132,7 @@ def test_links_that_are_cut_repeatedly_lose_nothing(link: str, keys: Keys) -> No
 @pytest.mark.long
 @pytest.mark.parametrize("link", LINKS)
 def test_a_network_that_is_down_for_a_while_loses_nothing(link: str, keys: Keys) -> None:
-    """All workers behind it are lost at once; the one that is here goes on."""
+    """All workers behind the network are lost at once; the local worker continues."""
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway()))
         network = connect(stack, serving, link, keys)
@@ -149,7 +150,9 @@ def test_a_network_that_is_down_for_a_while_loses_nothing(link: str, keys: Keys)
 
 
 def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
-    """No FIN, no RST: only silence. What came back late must have no effect."""
+    """The stalled network sends no FIN and no RST, only silence. Late batches must have no
+    effect.
+    """
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway(), "--worker-heartbeat=0.8"))
         network = connect(stack, serving, "remote", keys)
@@ -157,7 +160,7 @@ def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
         async def stall(load: Load) -> None:
             for _ in range(2):
                 network.stalled = True
-                # Their events have gone to others: everybody is answered while it stands still.
+                # Other workers get their events: every client is answered during the stall.
                 await until_sessions(serving, load, 0)
                 await load.more(100)
                 network.stalled = False
@@ -174,7 +177,9 @@ def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
 def test_a_worker_that_was_started_by_hand_is_killed_and_loses_nothing(
     link: str, keys: Keys
 ) -> None:
-    """Nobody reports its exit: the end of its link does. And one that is stopped is no dead one."""
+    """The end of its link reports the death, not a supervisor. A worker that is only stopped is
+    not dead.
+    """
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway()))
         options = [f"--connect={socket_of(serving, link)}", *allowed(serving, link, keys, "alice")]

@@ -1,4 +1,4 @@
-"""Under load: a worker that stands still, workers that are killed. No client may notice."""
+"""Under load, workers are stopped or killed, and no client may notice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COUNTS = """
 
 
 def counted(data: bytes, n: int) -> bytes:
-    """What COUNTS answers: a number that lives in con.state."""
+    """The answer of COUNTS, with a number that is kept in con.state."""
     return data + b"%08d" % n
 
 
@@ -46,7 +46,7 @@ def test_a_stopped_worker_delays_messages_and_loses_none(workers: int) -> None:
 
 async def stand_still(serving: Serving) -> None:
     talkers = Load([kind(64, 0.05, echo) for kind in [WebClient] * 20 + [RawClient] * 5])
-    # More than is let in while nobody handles it: 24 MiB each.
+    # Each pusher sends 24 MiB, more than the gateway takes while no worker handles it.
     pushers = Load([kind(16384, 0, echo) for kind in [WebClient, WebClient, RawClient]], 1536)
     async with talkers, pushers:
         await talkers.start(serving)
@@ -58,7 +58,7 @@ async def stand_still(serving: Serving) -> None:
             await pushers.start(serving)
             most = await watch(serving, talkers, pushers)
             if len(workers(serving)) == 1:
-                # Reading is paused: what was sent so far stands in buffers, and the rest waits.
+                # Reading is paused: buffers hold what was sent so far, and the rest waits.
                 assert pushers.answered == 0
                 assert all(client.sent < 1536 for client in pushers.clients)
             assert most - before < 16 * MIB, f"{(most - before) / MIB:.1f} MiB more"
@@ -70,7 +70,7 @@ async def stand_still(serving: Serving) -> None:
 
 
 async def watch(serving: Serving, *loads: Load) -> int:
-    """Five seconds, for that is how long it stands still; returns the most memory used."""
+    """Watch the memory for the five seconds of the stop; returns the most that was used."""
     most = 0
     clock = asyncio.get_running_loop().time
     until = clock() + 5

@@ -1,4 +1,4 @@
-"""The log of a real run: what operators and their tools read."""
+"""The log of a real run, as operators and their tools read it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 
 
 def objects(serving: Serving, **wanted: object) -> list[dict[str, Any]]:
-    """The lines of a log in JSON, all or those with these values."""
+    """The lines of a JSON log, or those of them with these values."""
     found = [json.loads(line) for line in list(serving.run.lines)]
     return [each for each in found if wanted.items() <= each.items()]
 

@@ -1,4 +1,6 @@
-"""examples/monitoring: its names are metrics, and a real Prometheus loads, scrapes and alerts."""
+"""examples/monitoring: all its names are metrics, and a real Prometheus loads it, scrapes and
+alerts.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 def known() -> set[str]:
-    """The names that a query may use."""
+    """The metric names that a query may use."""
     names = {metric.shown for metric in METRICS}
     histograms = [metric.name for metric in METRICS if metric.kind == "histogram"]
     return names | {name + suffix for name in histograms for suffix in SUFFIXES}
@@ -47,7 +49,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries_of(panel: dict[str, Any]) -> list[str]:
-    """The queries of a panel, with what Grafana puts in for its variables."""
+    """The queries of a panel, with the values that Grafana would insert for its variables."""
     return [
         target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
         for target in panel["targets"]
@@ -55,7 +57,7 @@ def queries_of(panel: dict[str, Any]) -> list[str]:
 
 
 def queries() -> list[str]:
-    """All of the dashboard."""
+    """All queries of the dashboard."""
     return [query for panel in panels() for query in queries_of(panel)]
 
 
@@ -90,7 +92,7 @@ def test_promtool_finds_nothing_wrong_with_rules_and_configuration() -> None:
 
 
 def ask(address: str, path: str, **query: str) -> Any:
-    """What the API of Prometheus answers; None while it does not."""
+    """The answer of the Prometheus API, or None if there is none."""
     url = f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(query)}"
     try:
         with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
@@ -101,7 +103,7 @@ def ask(address: str, path: str, **query: str) -> Any:
 
 @contextmanager
 def scraping(folder: Path, target: str) -> Iterator[str]:
-    """A Prometheus with our files, in a hurry; gives its address."""
+    """A Prometheus with our files and short intervals; yields its address."""
     address = f"127.0.0.1:{free_port()}"
     config = (FOLDER / "prometheus.yml").read_text("utf-8")
     config = config.replace("15s", "1s").replace("127.0.0.1:9100", target)
@@ -131,7 +133,7 @@ def value(address: str, query: str) -> float | None:
 
 
 def found(address: str, query: str) -> bool:
-    """Whether a query finds numbers, and Prometheus has no warning for it."""
+    """Whether a query finds numbers."""
     results = (ask(address, "query", query=query) or {}).get("result") or []
     return any(each["value"][1] != "NaN" for each in results)
 
@@ -156,7 +158,7 @@ def test_prometheus_scrapes_a_run_and_alerts_when_a_pool_has_no_worker(tmp_path:
                     for query in queries_of(panel):
                         eventually(lambda query=query: found(address, query), query)
             assert firing(address) == set()
-            # A file that cannot be loaded: the workers die, and none takes their place.
+            # The handlers file cannot be loaded, so no worker replaces the killed ones.
             handlers.write_text("raise SystemExit(1)\n")
             for name in ("worker 1", "worker 2"):
                 os.kill(run.pid(name), KILL)
@@ -172,7 +174,7 @@ def talk(port: int, count: int) -> None:
     for _ in range(count):
         with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:
             client.sendall(b"hello")
-            # A handler that fails ends a raw connection with a reset.
+            # A handler that fails resets a raw connection.
             with suppress(ConnectionError):
                 client.recv(1)
 
@@ -244,7 +246,7 @@ def test_prometheus_alerts_when_a_release_fails_and_before_a_certificate_ends(
             assert value(address, "wsraw_handler_exceptions_total") == 0
             assert "WsrawHandlersRaise" not in firing(address)
             eventually(lambda: "WsrawCertificateExpires" in firing(address))
-            # The counters of the workers that are replaced stay.
+            # The counters of replaced workers stay.
             handlers.write_text("def on_message(msg, con):\n    raise ValueError(msg)\n")
             assert wsraw("reload", folder).returncode == 0
             talk(run.port, 20)

@@ -1,7 +1,8 @@
-"""The drill of a bad network between two namespaces (benchmarks/network.py), in its quick form.
+"""The drill of a bad network between two namespaces (benchmarks/network.py), with --quick.
 
-Where it cannot be, as only root may make namespaces, it is skipped with what is missing; with
-WSRAW_TEST_NETWORK=must, as .ci/run sets it, that is a failure.
+The drill is skipped where network namespaces cannot be made, for example without root, and the
+reason says what is missing. With WSRAW_TEST_NETWORK=must, as .ci/run sets it, the test fails
+instead.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def test_an_interrupted_drill_removes_its_network_namespaces(number: signal.Sign
     drill = subprocess.Popen(COMMAND, cwd=ROOT, env=environment(), stdout=subprocess.PIPE)
     assert drill.stdout is not None
     with drill.stdout as lines:
-        # By then everything of it is there.
+        # By then all parts of the drill are running.
         assert lines.readline().startswith(b"network: ")
         assert lines.readline().startswith(b"phase ")
         assert len(namespaces(drill.pid)) == 2
@@ -74,7 +75,7 @@ def test_an_interrupted_drill_removes_its_network_namespaces(number: signal.Sign
 
 @pytest.mark.usefixtures("network")
 def test_without_root_the_drill_says_what_it_needs() -> None:
-    # Nobody from here on; before that it may not even be able to read us.
+    # Become nobody after the import, as that user may not be able to read our files.
     script = "import os, sys\nfrom benchmarks import network\nos.seteuid(65534)\n"
     done = subprocess.run(
         [sys.executable, "-c", script + "sys.exit(network.main())"],

@@ -1,4 +1,4 @@
-"""Every kind of setting changes while clients stay: `wsraw reload` reads the settings anew."""
+"""`wsraw reload` reads all kinds of changed settings again while clients stay connected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UPPER = "def on_message(msg, con):\n    return msg['data'].upper()\n"
 
 
 class Case:
-    """A run with a settings file, and a client that stays."""
+    """A run with a settings file, and a client that stays connected."""
 
     def __init__(self, serving: Serving, file: Path, client: socket.socket) -> None:
         self.serving = serving
@@ -37,7 +37,7 @@ class Case:
         self.client = client
 
     def change(self, text: str) -> str:
-        """What the reload says of other settings."""
+        """Change the settings and reload; returns the command's output."""
         self.file.write_text(text)
         said = done(self.serving, "reload")
         self.says(b"still here?")
@@ -66,7 +66,7 @@ def test_another_number_of_workers_is_taken_by_a_reload(tmp_path: Path, handlers
         said = case.change(f'workers = ["{ECHO}:3"]\n')
         assert "workers: by starting and stopping workers" in said
         until_ready(case.serving, 3)
-        # Other programs replace those that are gone.
+        # Workers with other handlers replace those that were removed.
         upper = handlers(UPPER)
         said = case.change(f'workers = ["{upper}:2"]\n')
         assert "reloaded: 2 workers" in said
@@ -74,7 +74,7 @@ def test_another_number_of_workers_is_taken_by_a_reload(tmp_path: Path, handlers
         case.client.sendall(b"hello")
         assert receive_exactly(case.client, 5) == b"HELLO"
         assert case.serving.gateway == gateway
-        # What does not load changes nothing.
+        # Handlers that cannot be loaded change nothing.
         broken = tmp_path / "broken.py"
         broken.write_text("1 / 0\n")
         case.file.write_text(f'workers = ["{broken}:2"]\n')
@@ -98,7 +98,7 @@ def test_other_pools_and_routes_are_taken_by_a_reload(tmp_path: Path, handlers: 
         with case.serving.ws(path="/upper") as client:
             client.send("hello")
             assert client.recv(TIMEOUT) == "HELLO"
-            # Another number of workers needs no other gateway.
+            # A new number of workers needs no new gateway.
             gateway = case.serving.gateway
             case.change(f'workers = ["{ECHO}"]\n{pool.replace(str(upper), f"{upper}:2")}{route}')
             until_ready(case.serving, 3)
@@ -168,7 +168,7 @@ def test_settings_of_the_supervisor_change_at_once(tmp_path: Path) -> None:
             assert name in said.partition(": at once")[0]
         last = case.serving.run.lines[-1]
         assert json.loads(last)["level"]
-        # Of 1 MiB no worker can be.
+        # No worker fits into 1 MiB.
         case.change(f"{workers}max_memory = 1048576\n")
         case.serving.run.line("it holds .* of memory, more than max_memory")
         case.change(workers)
@@ -195,7 +195,7 @@ def test_other_bridges_are_taken_by_a_reload(tmp_path: Path) -> None:
             with there:
                 there.sendall(b"hello")
                 assert client.recv(TIMEOUT) == b"hello"
-                # One that is under way stays when its bridge is removed.
+                # An open connection stays when its bridge is removed.
                 case.change(f'workers = ["{ECHO}"]\n')
                 there.sendall(b"more")
                 assert client.recv(TIMEOUT) == b"more"
@@ -203,7 +203,7 @@ def test_other_bridges_are_taken_by_a_reload(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_cluster_is_joined_by_a_reload(tmp_path: Path) -> None:
-    """Nobody is at its address, which changes nothing for others."""
+    """No NATS server is at the address, and clients must not notice."""
     pytest.importorskip("nats")
     workers = f'workers = ["{ECHO}"]\n'
     with begun(tmp_path) as case:
@@ -236,7 +236,7 @@ def test_settings_from_a_pipe_are_not_taken_for_an_empty_file_later(tmp_path: Pa
 
 @pytest.mark.long
 def test_a_reload_during_an_upgrade_says_which_settings_are_not_in_force(tmp_path: Path) -> None:
-    """The upgrade had read them before they were changed."""
+    """The upgrade has read the settings before they were changed."""
     patient = "--upgrade-timeout=1h"
     with (
         begun(tmp_path, patient, tracebacks=True) as case,

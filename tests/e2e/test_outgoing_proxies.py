@@ -1,4 +1,4 @@
-"""Connections that are opened through a proxy, which is a process of its own."""
+"""Connections that are opened through a proxy in a process of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = ("http", "socks5")
 
 @contextmanager
 def proxy(kind: str, login: str = "") -> Iterator[int]:
-    """A proxy; gives its port."""
+    """A proxy; yields its port."""
     words = [sys.executable, str(Path(__file__).with_name("proxy.py")), kind, login]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -42,7 +42,7 @@ def bridge(*arguments: str) -> Running:
 
 
 def greet(sock: socket.socket) -> None:
-    """A server that speaks first."""
+    """Send a greeting first, then echo."""
     sock.sendall(b"RFB 003.008\n")
     while data := sock.recv(1 << 16):
         sock.sendall(data)
@@ -146,7 +146,7 @@ def test_a_proxy_that_says_nothing_holds_up_nobody() -> None:
         with pytest.raises(InvalidStatus) as refused:
             connect(f"{url}/silent")
         assert refused.value.response.status_code == 504
-        # Loopback addresses are reached without it.
+        # Loopback addresses are reached without the proxy.
         with connect(f"{url}/") as client:
             assert client.recv(TIMEOUT) == b"RFB 003.008\n"
 

@@ -1,4 +1,4 @@
-"""Handlers that send for one event more than a batch of the link carries."""
+"""Handlers whose output for one event is larger than a batch of the link."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ import random
 
 
 def check_answer(client: socket.socket) -> None:
-    """96 MiB, byte for byte, and what was asked."""
+    """Check 96 MiB byte for byte, and the answer after them."""
     for n in range(COUNT):
         got = receive_exactly(client, MIB)
         wanted = random.Random(n).randbytes(MIB)
-        # Not compared as they are: nobody wants to see the difference of two megabytes.
+        # Compare hashes: a failure should not print the difference of two megabytes.
         assert hashlib.sha256(got).digest() == hashlib.sha256(wanted).digest(), f"chunk {n}"
     assert receive_exactly(client, 2) == b"go"
 
@@ -93,7 +93,7 @@ def test_a_handler_is_told_at_the_call_that_exceeds_what_an_event_may_send(
         client.sendall(b"much")
         serving.run.line(rf"that was {EVENT_LIMIT // (MIB + RECORD_COST)} ")
         serving.run.line(rf"ValueError: this event's handler has sent too much.* {EVENT_LIMIT} by")
-        # Nothing of it has left, and the worker goes on.
+        # None of the output has left, and the worker continues.
         with pytest.raises(ConnectionResetError):
             receive_exactly(client, 1)
         other.sendall(b"little")
@@ -103,7 +103,7 @@ def test_a_handler_is_told_at_the_call_that_exceeds_what_an_event_may_send(
 
 @linux
 def test_what_came_of_a_worker_that_dies_between_two_parts_is_not_sent() -> None:
-    """Of a foreign one, as that can die there whenever it wants."""
+    """The worker is played by the test, so that it can die between two parts."""
     with serve(None, "--workers=none", MEMORY, workers=0) as serving, serving.tcp() as client:
         first = ForeignWorker(serving, "first")
         client.sendall(b"go")
@@ -123,13 +123,13 @@ def test_what_came_of_a_worker_that_dies_between_two_parts_is_not_sent() -> None
 
 
 def held(serving: Serving) -> int:
-    """Bytes that count in the memory of all."""
+    """The bytes that count towards `memory_limit`."""
     size: int = serving.status()["gateway"]["bytes"]
     return size
 
 
 class ForeignWorker:
-    """A worker of the default pool that says what a test wants."""
+    """A worker of the default pool that sends what a test wants."""
 
     def __init__(self, serving: Serving, name: str) -> None:
         assert serving.folder is not None
@@ -146,8 +146,9 @@ class ForeignWorker:
         self._dealer.send(encode([self._session, *records]))
 
     def message(self) -> tuple[int, int]:
-        """Seq and connection of the next message, with a session if there is none yet; all events
-        before it are acked."""
+        """Seq and connection of the next message. Starts a session if there is none, and acks
+        all events before the message.
+        """
         while True:
             number, *records = decode_value(self._dealer.recv())
             for record in records:

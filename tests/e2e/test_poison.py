@@ -1,4 +1,4 @@
-"""A message that kills whoever handles it, among busy neighbours in the same batches."""
+"""A message that kills each worker that handles it, among busy clients in the same batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE = 12
 
 
 class Neighbour(threading.Thread):
-    """Keeps four numbered messages in flight; every answer must be the next one."""
+    """Keeps four numbered messages in flight, and checks that each answer is the next one."""
 
     def __init__(self, serving: Serving, over: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -79,5 +79,5 @@ def test_a_message_that_kills_three_workers_becomes_a_dead_letter(handlers: Writ
         letters = (serving.folder / "dead-letters.jsonl").read_text().splitlines()
         [letter] = map(json.loads, letters)
         assert (letter["deaths"], letter["kind"]) == (3, "websocket")
-        # What is asked of `serve`: a temporary folder with dead letters would be kept.
+        # Dead letters would keep the temporary folder, and `serve` checks that the folder is gone.
         (serving.folder / "dead-letters.jsonl").unlink()

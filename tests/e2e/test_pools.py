@@ -1,4 +1,4 @@
-"""Several pools: each client comes to its own, and what befalls one is nothing to the others."""
+"""Several pools: each client gets its own pool, and faults in one pool do not affect the others."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def two_pools(files: tuple[Path, Path], *options: str, chat: int = 2) -> Iterato
 
 
 def pids(serving: Serving, pool: str) -> set[int]:
-    """Of those workers of a pool that serve."""
+    """The pids of the ready workers of a pool."""
     workers = serving.status()["workers"]
     return {who["pid"] for who in workers if who["pool"] == pool and who["state"] == "ready"}
 
@@ -90,7 +90,7 @@ def test_each_client_comes_to_its_pool(files: tuple[Path, Path]) -> None:
 
 
 def test_without_a_pool_for_them_raw_clients_are_reset(files: tuple[Path, Path]) -> None:
-    """On a listener that is raw alone they are reset before they have said anything."""
+    """On a raw:// listener they are reset before they have sent anything."""
     options = (f"--pool=chat={files[0]}", "--route=websocket=chat")
     listen = ("127.0.0.1:0", "raw://127.0.0.1:0")
     with serve(None, *options, listen=listen) as serving:
@@ -98,7 +98,7 @@ def test_without_a_pool_for_them_raw_clients_are_reset(files: tuple[Path, Path])
             raw.sendall(b"hello")
             with pytest.raises(ConnectionResetError):
                 receive_all(raw)
-        # So early, perhaps, that it finds no connection.
+        # The reset may come before the client has seen the connection.
         with pytest.raises(ConnectionResetError), serving.tcp(1) as raw:
             receive_all(raw)
         with serving.ws() as client:
@@ -131,7 +131,7 @@ def test_pools_and_routes_are_read_from_a_file(files: tuple[Path, Path], tmp_pat
 
 
 class Talking:
-    """A client that asks all the time, for as long as the block lasts."""
+    """A client that sends requests for as long as the block lasts."""
 
     def __init__(self, serving: Serving, path: str) -> None:
         self.answers = 0
@@ -152,7 +152,7 @@ class Talking:
             self._error = error
 
     def until_more(self) -> None:
-        """It is answered now."""
+        """Wait for one more answer."""
         before = self.answers
         eventually(lambda: self.answers > before or self._error, "an answer")
 
@@ -205,7 +205,7 @@ def test_a_crash_loop_in_one_pool_does_not_touch_another(files: tuple[Path, Path
             assert (shown["chat"]["crash_loop"], shown["feed"]["crash_loop"]) == (False, True)
             old.sendall(b"2")
             talking.until_more()
-            # Another death in the healthy pool is no part of that loop.
+            # Another death in the healthy pool does not count towards that crash loop.
             one = min(pids(serving, "chat"))
             os.kill(one, KILL)
             eventually(lambda: len(pids(serving, "chat") - {one}) == 2, "a new one")

@@ -1,4 +1,4 @@
-"""What the processes of a run load, and which threads they have.
+"""The libraries that the processes of a run load, and the threads that they have.
 
 A run whose workers are all on its machine speaks ZMTP from its own loops: libzmq would cost each
 process its start-up time, its memory and two threads.
@@ -30,7 +30,7 @@ import sys
 {kind} on_message(msg, con):
     return "\\n".join(sorted(sys.modules))
 """
-"""Handlers that tell what their process has imported."""
+"""Handlers that return the modules that their process has imported."""
 
 KINDS = {"plain": "def", "asyncio": "async def"}
 
@@ -42,20 +42,20 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def serving(kind: str, handlers: Write) -> Iterator[Serving]:
-    """A run with one worker of this kind, that has handled an event."""
+    """A run with one worker of this kind, which has handled an event."""
     with serve(handlers(LOADED.format(kind=KINDS[kind]))) as serving:
         yield serving
 
 
 def loaded(serving: Serving) -> set[str]:
-    """The modules in its worker."""
+    """The modules that the worker has imported."""
     with serving.ws() as client:
         client.send("?")
         return set(str(client.recv(DEADLINE)).split())
 
 
 def processes(serving: Serving) -> dict[str, int]:
-    """Name → pid of all processes of a run with one worker."""
+    """Name → pid of all processes in a run with one worker."""
     return {
         "supervisor": serving.run.process.pid,
         "gateway": serving.gateway,
@@ -64,7 +64,7 @@ def processes(serving: Serving) -> dict[str, int]:
 
 
 def mapped(pid: int) -> set[str]:
-    """Names of the files that a process has mapped: each library that it has loaded."""
+    """The names of the files that a process has mapped, which include all its libraries."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
     return {os.path.basename(line.split(maxsplit=5)[5]) for line in lines if "/" in line}
 
@@ -98,7 +98,9 @@ def test_a_plain_worker_imports_neither_asyncio_nor_ssl(serving: Serving, kind: 
 
 
 def test_no_process_of_a_run_without_tls_loads_openssl(serving: Serving, kind: str) -> None:
-    """5 MiB in each: for the SHA-1 of a handshake Python has its own. asyncio loads ssl."""
+    """OpenSSL takes 5 MiB in each process. Python has its own SHA-1 for handshakes; only asyncio
+    loads ssl.
+    """
     loaded(serving)
     found = {name: openssl(pid) for name, pid in processes(serving).items()}
     if kind == "asyncio":
@@ -112,7 +114,7 @@ LIGHT = {
     "wsraw.supervisor.supervisor": ("ssl", "websockets", "click", "asyncio"),
     "wsraw.supervisor.control.client": ("ssl", "websockets", "click", "logging"),
 }
-"""What starts with a run, or with a command about it, and what it does without."""
+"""Modules that load with a run, or with a command about a run, and the imports that they avoid."""
 
 
 @pytest.mark.parametrize("module", LIGHT)
@@ -129,10 +131,12 @@ def test_a_process_starts_without_what_it_does_not_need(module: str) -> None:
 
 
 def test_each_process_has_only_the_threads_that_wait_for_it(serving: Serving, kind: str) -> None:
-    """The supervisor: its loop, the writer of the log, and two for each of two children (their
-    output and their end; Windows cannot select on pipes). The gateway: its loop alone, and where no
-    signals come one that waits for the end of stdin. A worker: its handlers, one that waits for the
-    end of stdin, and, of plain handlers, one that sends acks while a handler takes long."""
+    """The supervisor has its loop, the writer of the log, and two threads for each of two
+    children (for their output and their end; Windows cannot select on pipes). The gateway has
+    only its loop and, where there are no signals, a thread that waits for the end of stdin. A
+    worker has its handlers, a thread that waits for the end of stdin and, with plain handlers,
+    one that sends acks while a handler takes long.
+    """
     loaded(serving)
     gateway = 1 if HAS_SIGNALS else 2
     want = {"supervisor": 6, "gateway": gateway, "worker": 3 if kind == "plain" else 2}
@@ -174,7 +178,7 @@ def test_a_worker_that_is_started_by_hand_on_this_machine_loads_no_libzmq(handle
 
 
 def test_a_gateway_with_remote_workers_loads_libzmq(handlers: Write) -> None:
-    """The failing twin: it would be found. Nothing else in that run loads it."""
+    """The counterpart: libzmq is found in this gateway, and in no other process of the run."""
     file = handlers(LOADED.format(kind="def"))
     with serve(file, "--worker-listen=tcp://127.0.0.1:0") as serving:
         loaded(serving)
@@ -196,7 +200,7 @@ def test_a_command_to_a_run_loads_no_libzmq(command: str, handlers: Write) -> No
 
 
 def test_libzmq_and_threads_of_a_process_are_found_where_they_are() -> None:
-    """The failing twin of all of them: this process has libzmq, and more than one thread then."""
+    """The counterpart of the tests above: this process has libzmq, and so more than one thread."""
     before = threads(os.getpid())
     with zmq.Context() as context, context.socket(zmq.DEALER):
         assert libzmq(os.getpid())

@@ -1,7 +1,7 @@
-"""The configurations of docs/proxies.md, each with its real program in front of a real run.
+"""The configurations of docs/proxies.md, each with its real proxy in front of a real run.
 
-Only ports, paths and times are replaced. What is not installed is skipped, and a failure where
-WSRAW_TEST_PROXIES=must says that it was, as .ci/run does.
+Only ports, paths and times are replaced. Proxies that are not installed are skipped; with
+WSRAW_TEST_PROXIES=must, as .ci/run sets it, they are failures.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ne
 
 PAGE = (ROOT / "docs" / "proxies.md").read_text("utf-8")
 CLIENT = "127.0.0.2"
-"""An address that is not the proxy's."""
+"""A client address that differs from the proxy's."""
 
 IDLE = 2.0
 """Seconds that replace the long timeouts of the proxies."""
@@ -55,7 +55,7 @@ def blocks(language: str) -> list[str]:
 
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
-"""Where Debian has nginx and HAProxy, which is not in the PATH of its users."""
+"""Debian has nginx and HAProxy in a folder that is not in the PATH of its users."""
 
 
 class Proxy:
@@ -81,11 +81,11 @@ class Proxy:
         raise NotImplementedError
 
     def reload(self) -> None:
-        """As the page says; returns when that has begun."""
+        """Reload as the page describes; returns when the reload has begun."""
         raise NotImplementedError
 
     def fill(self, text: str) -> str:
-        """A configuration of the page, for this machine and this minute."""
+        """A configuration of the page, with the ports, paths and times of this test."""
         for said, here in self._ports.items():
             text, count = re.subn(rf"(?<=[: ]){said}\b", str(here), text)
             assert count or said not in text
@@ -96,7 +96,7 @@ class Proxy:
         self.log = open(self.folder / "log", "wb")  # noqa: SIM115
         return subprocess.Popen(
             words,
-            # Where Caddy keeps things.
+            # Caddy keeps its files below HOME.
             env=os.environ | {"PATH": PATH, "HOME": str(self.folder)},
             stdin=subprocess.DEVNULL,
             stdout=self.log,
@@ -168,8 +168,8 @@ class HAProxy(Proxy):
         return self.spawn("haproxy", "-W", "-f", file)
 
     def ws(self, **options: Any) -> ClientConnection:
-        # On a busy machine HAProxy 2.6 sometimes does not see the request that has come with the
-        # end of the TLS handshake: wsraw has no connection for it, and the client gets 408.
+        # On a busy machine HAProxy 2.6 sometimes misses the request that comes with the end of the
+        # TLS handshake: wsraw gets no connection for it, and the client gets 408.
         for _ in range(5):
             try:
                 return super().ws(**options)
@@ -198,7 +198,7 @@ class Caddy(Proxy):
         return self.spawn("caddy", "run", "--config", self.file, "--adapter", "caddyfile")
 
     def reload(self) -> None:
-        # The same configuration again is not loaded again.
+        # Caddy does not reload an unchanged configuration.
         self.file.write_text(self.file.read_text().replace("{\n", "{\ngrace_period 10s\n", 1))
         subprocess.run(
             ["caddy", "reload", "--config", self.file, "--adapter", "caddyfile", "--address",
@@ -249,7 +249,7 @@ def is_open(port: int) -> bool:
     return True
 
 
-@signals  # By signals the proxies reload.
+@signals  # The proxies reload on a signal.
 def test_a_proxy_passes_on_who_the_client_is_and_does_not_cut_it(proxy: Proxy) -> None:
     forged = {"X-Forwarded-For": "192.0.2.66", "Forwarded": "for=192.0.2.66"}
     with proxy.ws(additional_headers=forged) as client:
@@ -260,7 +260,7 @@ def test_a_proxy_passes_on_who_the_client_is_and_does_not_cut_it(proxy: Proxy) -
         client.send("x" * 70_000)
         assert client.recv(TIMEOUT) == "x" * 70_000
         with pytest.raises(TimeoutError):
-            # Only pings, for longer than the proxy waits.
+            # Only pings are sent, for longer than the proxy's timeout.
             client.recv(1.6 * IDLE)
         client.send("still here")
         assert client.recv(TIMEOUT) == "still here"
@@ -284,7 +284,7 @@ def test_a_proxy_passes_on_who_the_client_is_and_does_not_cut_it(proxy: Proxy) -
         while not answer.endswith(b"\n"):
             answer += receive_exactly(sock, 1)
         assert answer.startswith(f"{CLIENT}:{sock.getsockname()[1]} 127.0.0.1".encode())
-        # The twin: without pings, a silent connection is cut.
+        # The counterpart: without pings, the proxy cuts a silent connection.
         sock.settimeout(10 * IDLE)
         assert sock.recv(1) == b""
 

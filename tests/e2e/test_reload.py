@@ -1,4 +1,4 @@
-"""Reload: new handlers for connections that stand, and nobody notices."""
+"""Reload: new handlers take over open connections, and no client notices."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ANSWERS = """
 
 
 def answers(handlers: Write, answer: str, more: str = "") -> Path:
-    """All with one time, which hides a change from Python (cpython #75953, #120932)."""
+    """All files have the same time, which hides a change from Python (cpython #75953, #120932)."""
     file = handlers(ANSWERS.format(answer=answer))
     helper = file.with_name("helper.py")
     helper.write_text(f"MORE = {more!r}\n")
@@ -53,7 +53,7 @@ def answers(handlers: Write, answer: str, more: str = "") -> Path:
 
 @pytest.fixture(autouse=True)
 def bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is written; else an old one would never be found."""
+    """Bytecode is written; otherwise stale bytecode could not be found."""
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
 
 
@@ -78,7 +78,7 @@ def test_an_open_connection_is_served_by_the_new_handlers(handlers: Write) -> No
 
 @pytest.mark.long
 def test_a_rollback_brings_back_handlers_whose_files_are_gone(handlers: Write) -> None:
-    """Also when a worker dies afterwards."""
+    """The handlers stay when a worker dies after the rollback."""
     with (
         serve(answers(handlers, "old", "er"), workers=2, tracebacks=True) as serving,
         serving.ws() as client,
@@ -109,7 +109,9 @@ def test_a_rollback_brings_back_handlers_whose_files_are_gone(handlers: Write) -
 def test_a_rollback_comes_back_to_what_served_and_not_to_what_was_refused(
     handlers: Write,
 ) -> None:
-    """The refused file was repaired, and a worker that replaced a dead one has loaded it."""
+    """The refused file was repaired meanwhile, and a worker that replaced a dead one has loaded
+    it.
+    """
     with (
         serve(answers(handlers, "old"), workers=2, tracebacks=True) as serving,
         serving.ws() as client,
@@ -129,8 +131,9 @@ def test_a_rollback_comes_back_to_what_served_and_not_to_what_was_refused(
 
 @posix
 def test_a_sighup_ignored_by_nohup_stays_ignored(handlers: Write) -> None:
-    """A hangup neither ends nor reloads what nohup has started; nor does Ctrl-C end what a script
-    has started with &. `wsraw reload` works all the same."""
+    """A hangup neither ends nor reloads a run that nohup has started, and Ctrl-C does not end a
+    run that a script has started with &. `wsraw reload` works in both cases.
+    """
     before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGHUP, signal.SIGINT)}
     try:
         with serve(answers(handlers, "old")) as serving, serving.ws() as client:
@@ -226,7 +229,7 @@ def test_a_handlers_file_that_hangs_is_abandoned_at_the_next_reload(handlers: Wr
 
 @pytest.mark.long
 def test_a_worker_whose_start_takes_too_long_is_started_again(handlers: Write) -> None:
-    # Enough for a good start on a busy machine.
+    # The timeout is long enough for a normal start on a busy machine.
     options = ["--start-timeout=10", "--max-events=1"]
     with serve(answers(handlers, "old"), *options) as serving, serving.ws() as client:
         handlers("import time\nprint('loading')\ntime.sleep(600)\n")
@@ -247,7 +250,7 @@ def test_with_reload_a_changed_file_replaces_the_workers(handlers: Write) -> Non
     with serve(answers(handlers, "old", "!"), "--reload") as serving, serving.ws() as client:
         file = answers(handlers, "old", "?")
         if sys.platform == "win32":
-            # Where a file has no time of its last change but that of its content.
+            # Windows has no ctime: only the mtime tells that the file has changed.
             os.utime(file.with_name("helper.py"))
         serving.run.line(r"helper.py changed: reloading|handlers.py and 1 more changed: reloading")
 
@@ -270,8 +273,10 @@ RELEASE = """
 @linux
 @pytest.mark.parametrize("is_absolute", [True, False], ids=["absolute", "relative"])
 def test_a_release_behind_a_symbolic_link_is_reloaded(tmp_path: Path, is_absolute: bool) -> None:
-    """gunicorn #394: code, working folder and what the gateway reads are those of the release to
-    which the link leads now. Given a relative path, the shell's PWD tells where the link is."""
+    """gunicorn #394: the code, the working folder and the gateway's files are those of the
+    release that the link points to now. With a relative path, the shell's PWD tells where the
+    link is.
+    """
     for n in "12":
         folder = tmp_path / f"release-{n}"
         folder.mkdir()

@@ -1,4 +1,6 @@
-"""Workers in other languages on other machines: the keys are CURVE's, and so libzmq's own."""
+"""Workers in other languages on other machines: the keys are those of CURVE, which libzmq
+implements.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ def keys(tmp_path: Path) -> Keys:
 
 @contextmanager
 def foreign(words: list[str], **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A worker that nobody watches; it leaves when it is asked to."""
+    """A worker that no supervisor watches; it leaves at the end of the block."""
     process = subprocess.Popen(
         words, env=environment() | variables, stdin=subprocess.DEVNULL, text=True
     )
@@ -68,7 +70,7 @@ def test_a_remote_worker_connects_with_its_key_and_reconnects_after_a_cut(
         for text in texts[100:]:
             client.send(text)
         assert [client.recv(TIMEOUT) for _ in texts] == [str(n) for n in range(200)]
-        # Nothing was handled twice, or never: its state counts.
+        # No message was handled twice or never: the state counts them.
         client.send("count")
         assert client.recv(TIMEOUT) == "202"
         remote_workers_ready(serving, 2)
@@ -77,7 +79,7 @@ def test_a_remote_worker_connects_with_its_key_and_reconnects_after_a_cut(
 @pytest.mark.long
 @pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_a_worker_does_not_believe_a_gateway_with_another_key(language: str, keys: Keys) -> None:
-    """Its twin: the keys are really used."""
+    """The counterpart: the keys are really checked."""
     worker = languages.command(language)
     keys.add("mallory")
     with (
@@ -87,13 +89,13 @@ def test_a_worker_does_not_believe_a_gateway_with_another_key(language: str, key
         wrong = [f"--key={keys.folder}/alice.key", f"--gateway-key={keys.folder}/mallory.pub"]
         at = f"--connect={network.endpoint}"
         with foreign(command("worker", worker, at, *wrong)):
-            # It comes, is not understood, and comes again.
+            # The worker connects, fails the handshake, and connects again.
             eventually(lambda: network.made > 1, "a second connection")
             assert not serving.status()["by_hand"]
 
 
 def snippet() -> str:
-    """What docs/remote-workers.md says for machines without wsraw."""
+    """The code in docs/remote-workers.md for machines without wsraw."""
     text = (ROOT / "docs" / "remote-workers.md").read_text()
     [found] = re.findall(r"```sh\n(cd /etc/wsraw\nread .*?)```", text, re.DOTALL)
     return str(found)
@@ -115,7 +117,7 @@ def test_a_remote_worker_needs_no_wsraw_on_its_machine(keys: Keys) -> None:
             assert client.recv(TIMEOUT) == "1"
             [shown] = serving.status()["by_hand"]
             assert shown["key"] == "alice"
-            # With the time: in a container the next one has the same pid.
+            # The instance contains the time: in a container the next process has the same pid.
             assert re.fullmatch(rf"alice-{process.pid}-\d+", shown["instance"])
 
 

@@ -1,4 +1,4 @@
-"""Workers on other machines: who is let in, and for what."""
+"""Workers on other machines: which ones are allowed, and for which pools."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_gateway_without_local_workers_waits_for_remote_ones(keys: Keys) -> No
         serving.run.line(r"listening on .* \(no workers of its own\); ready")
         assert serving.status()["workers"] == []
         with serving.ws() as early:
-            # Nobody is there yet: it waits.
+            # No worker is there yet, so the message waits.
             early.send("early")
             with RemoteWorker(f"--connect={endpoint(serving)}", *keys.of_worker("alice")):
                 assert early.recv(TIMEOUT) == "early"
@@ -117,7 +117,7 @@ def test_a_worker_with_an_unknown_key_waits_until_its_key_is_added(keys: Keys) -
 
 
 def test_a_worker_does_not_believe_a_gateway_with_another_key(keys: Keys) -> None:
-    """Its twin: the worker's side."""
+    """The counterpart of the gateway's check of keys, on the worker's side."""
     keys.add("mallory")
     with gateway(*keys.of_gateway()) as serving:
         wrong = [f"--key={keys.folder}/alice.key", f"--gateway-key={keys.folder}/mallory.pub"]

@@ -1,4 +1,4 @@
-"""`wsraw upgrade` and the supervisor: another program takes its place, in the same process."""
+"""`wsraw upgrade` and the supervisor: another program replaces it in the same process."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ pytestmark = [
 Write = Callable[[str], Path]
 
 SOAK = int(os.environ.get("WSRAW_SOAK", "4"))
-"""Rounds of what depends on luck; `make soak` sets more."""
+"""Rounds of the random tests; `make soak` sets more."""
 
 
 def says(client: socket.socket, data: bytes) -> None:
-    """An echo server answers."""
+    """Check that the echo server answers."""
     client.sendall(data)
     assert receive_exactly(client, len(data)) == data
 
@@ -62,7 +62,7 @@ def supervisor(serving: Serving) -> int:
 
 
 def replaced(serving: Serving, count: int = 1) -> None:
-    """Wait until the supervisor is another one, for so many times in all."""
+    """Wait until the supervisor was replaced that many times in all."""
     serving.run.line("the supervisor is wsraw .* now, with the same pid", count)
 
 
@@ -91,7 +91,8 @@ def test_the_supervisor_is_replaced_and_its_pid_and_children_stay(tmp_path: Path
         assert is_alive(admin)
         assert serving.run.pids("admin") == [admin]
         says(client, b"after")
-        # It knows its children: it restarts and reloads them, and hears them.
+        # The new supervisor controls its children: it restarts them, reloads them and reads their
+        # output.
         os.kill(before["workers"][0]["pid"], KILL)
         serving.run.line("worker 4 is ready")
         assert sum(each["restarts"] for each in serving.status()["workers"]) == 2
@@ -151,7 +152,7 @@ def test_files_are_watched_and_limits_given_back_as_before(handlers: Write) -> N
 
 @pytest.mark.long
 def test_no_line_of_output_is_lost_or_split(handlers: Write) -> None:
-    """Workers write all the time, in pieces."""
+    """The workers write all the time, in pieces of lines."""
     text = """
         import sys, threading, time
         def write():
@@ -247,7 +248,7 @@ def test_a_link_to_another_release_is_followed_before_and_after(tmp_path: Path) 
 
 
 def script(path: Path, text: str) -> Path:
-    """A Python that is a script."""
+    """A shell script that runs Python."""
     path.write_text(f'#!/bin/sh\n{text}\nexec {sys.executable} "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
@@ -282,7 +283,7 @@ def test_a_program_that_is_gone_at_the_last_moment_changes_nothing(tmp_path: Pat
         refused = ask(serving, "upgrade", f"--python={vanishes}")
         assert refused.returncode == 1
         assert "No such file or directory; nothing has changed" in refused.stderr
-        # Output and exits are heard again.
+        # The supervisor handles output and exits again.
         os.kill(serving.worker(1), KILL)
         serving.run.line("worker 2 is ready")
         says(client, b"after")
@@ -301,7 +302,7 @@ def test_a_program_that_fails_in_our_place_is_the_death_of_a_supervisor(tmp_path
 
 
 def test_another_format_of_the_state_is_refused(tmp_path: Path) -> None:
-    """A version that cannot go on with the state of this one says so."""
+    """A version that cannot read the state of this one refuses the upgrade."""
     other = tmp_path / "sitecustomize.py"
     other.write_text("import wsraw.supervisor.replacing.records as records\nrecords.FORMAT = 99\n")
     python = script(
@@ -316,7 +317,7 @@ def test_another_format_of_the_state_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_refuses_the_new_version_takes_the_supervisor_back(tmp_path: Path) -> None:
-    """As a downgrade may be."""
+    """A downgrade may be refused so."""
     python = another_python(tmp_path / "venv")
     (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     (packages / "sitecustomize.py").write_text(
@@ -342,7 +343,9 @@ def test_a_gateway_that_refuses_the_new_version_takes_the_supervisor_back(tmp_pa
 
 @pytest.mark.long
 def test_a_kill_at_any_instant_leaves_nothing_behind() -> None:
-    """It is the death of a supervisor, also if it has just become another program."""
+    """The kill counts as the death of a supervisor, even just after it has become another
+    program.
+    """
     luck = random.Random(os.environ.get("PYTEST_XDIST_WORKER"))
     took = 0.0
     for _ in range(SOAK):
@@ -387,7 +390,7 @@ def test_deaths_and_signals_at_any_instant_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_bug_in_it_costs_the_upgrade_and_not_the_run(tmp_path: Path) -> None:
-    """And what was held goes on."""
+    """The run continues with the state that was held."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'run' in sys.orig_argv:\n"
@@ -411,7 +414,7 @@ def test_a_stop_while_the_supervisor_is_replaced_is_a_stop() -> None:
     with serve(ECHO) as serving:
         with ThreadPoolExecutor(1) as pool:
             command = pool.submit(ask, serving, "upgrade")
-            # The program that is to take its place is tried out.
+            # The new program is being tried out.
             known = {serving.gateway, *serving.run.pids("worker 1")}
             eventually(lambda: children(serving.run.process.pid) - known)
             serving.run.send(signal.SIGTERM)
@@ -456,7 +459,7 @@ def test_a_python_that_does_not_answer_holds_up_nothing_but_its_upgrade(tmp_path
 @pytest.mark.long
 def test_a_service_manager_sees_one_process_that_reloads(tmp_path: Path) -> None:
     manager = Manager(tmp_path)
-    # A socket keeps ten datagrams, and nobody reads them while a command runs.
+    # The socket's queue takes ten datagrams, and the test does not read while a command runs.
     env = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "8000000"}
     with ExitStack() as stack:
         stack.callback(manager.socket.close)

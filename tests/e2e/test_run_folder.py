@@ -1,6 +1,6 @@
-"""The run goes on whatever happens to its folder.
+"""The run continues whatever happens to its folder.
 
-tests/supervisor/run_folder/test_keeper.py has the kinds.
+tests/supervisor/run_folder/test_keeper.py tests each kind of damage.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cann
 
 
 def remove(folder: Path) -> None:
-    """At once: while files are removed one by one, the supervisor makes new ones."""
+    """Remove the folder in one step: while files are removed one by one, the supervisor makes
+    new ones.
+    """
     aside = folder.with_name("removed")
     folder.rename(aside)
     shutil.rmtree(aside)
 
 
 def test_a_removed_run_folder_does_not_stop_restarts() -> None:
-    """Supervisor #480, #1105, #1710, #1723: what a cleaner of /tmp removes."""
+    """A cleaner of /tmp removes such folders (supervisor #480, #1105, #1710, #1723)."""
     with serve(ECHO) as serving:
         folder = serving.folder
         assert folder is not None
@@ -49,7 +51,9 @@ def test_a_removed_run_folder_does_not_stop_restarts() -> None:
 
 
 def test_an_unusable_run_folder_does_not_stop_the_restart_of_the_gateway() -> None:
-    """DataDog/dd-agent #2149: what cannot be written ends nothing. Here a file is in the way."""
+    """A folder that cannot be written must not end the run (DataDog/dd-agent #2149). Here a file
+    has its name.
+    """
     with serve(ECHO) as serving:
         folder = serving.folder
         assert folder is not None
@@ -58,14 +62,14 @@ def test_an_unusable_run_folder_does_not_stop_the_restart_of_the_gateway() -> No
             try:
                 folder.touch(exist_ok=False)
             except FileExistsError:
-                # The supervisor has made the folder anew already.
+                # The supervisor has already made the folder again.
                 remove(folder)
         try:
             os.kill(serving.gateway, KILL)
             with serving.ws() as client:
                 client.send("still here")
                 assert client.recv(TIMEOUT) == "still here"
-            # The worker is another one by now: the old one was replaced, as its link has moved.
+            # A new worker has replaced the old one, as the link has moved.
             [spare] = [path for path in folder.parent.iterdir() if path.is_dir()]
             assert wsraw("status", f"--run-dir={spare}").returncode == 0
             serving.run.line(r"cannot hold sockets")
@@ -95,7 +99,7 @@ def test_a_socket_file_of_a_listener_that_was_removed_is_restored(tmp_path: Path
             with serving.tcp() as other:
                 assert talks(other)
             assert path.stat().st_mode & 0o777 == 0o600
-            # A gateway that dies changes nothing.
+            # The death of a gateway changes nothing.
             os.kill(serving.gateway, KILL)
             path.unlink()
             serving.run.line(r"it is restored", 2)
@@ -106,8 +110,9 @@ def test_a_socket_file_of_a_listener_that_was_removed_is_restored(tmp_path: Path
 
 @signals
 def test_a_start_waits_for_the_gateway_of_a_killed_supervisor(tmp_path: Path) -> None:
-    """Exit code 2 was the answer for up to five seconds, and a service manager does not try again
-    after that."""
+    """The second run used to exit with code 2 for up to five seconds, and a service manager does
+    not retry after that code.
+    """
     gate = tmp_path / "gate"
     slow = tmp_path / "slow.py"
     slow.write_text(
@@ -126,7 +131,8 @@ def test_a_start_waits_for_the_gateway_of_a_killed_supervisor(tmp_path: Path) ->
         first.line("in the handler")
         first.process.kill()
         first.process.wait()
-        # It waits for the handler, and longer than it would: until the second run has seen it.
+        # The gateway waits for the handler. Stop the gateway, so that it stays until the second run
+        # has seen it.
         os.kill(gateway, signal.SIGSTOP)
         with Running(*options) as second:
             second.line("waiting for the gateway of an earlier run to leave")

@@ -1,4 +1,4 @@
-"""Scale at run time, and recycling: workers come and go, connections stay."""
+"""Scaling at run time, and recycling: workers start and stop, connections stay."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def test_a_new_worker_takes_load_at_once(handlers: Write) -> None:
                 client.send("x")
             return {client.recv(TIMEOUT) for client in clients}
 
-        # The first rounds may be in the window of the first worker, before that was measured.
+        # At first all events may fit into the window of the first worker, before its speed is
+        # measured.
         second = str(serving.worker(2))
         eventually(lambda: second in seen(), "a connection from before it came to be served by it")
 

@@ -1,4 +1,4 @@
-"""A run under a service manager: what it tells, and the sockets that it takes over.
+"""A run under a service manager: its notifications, and the sockets that it is passed.
 
 The service manager is a datagram socket here, and systemd-socket-activate where it is installed.
 """
@@ -33,7 +33,7 @@ activate = pytest.mark.skipif(not shutil.which(ACTIVATE), reason=f"no {ACTIVATE}
 
 
 class Manager:
-    """Hears what a run says."""
+    """Receives the notifications of a run."""
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "notify")
@@ -43,7 +43,7 @@ class Manager:
         self.heard: list[str] = []
 
     def wait(self, line: str) -> str:
-        """Wait for a message that begins so, after the one that was waited for before."""
+        """Wait for the next message that begins with this line."""
         until = time.monotonic() + DEADLINE
         while time.monotonic() < until:
             message = self.socket.recv(4096).decode()
@@ -191,7 +191,7 @@ def test_the_first_client_starts_the_run_and_is_served(
 
 
 def test_a_passed_socket_stays_open_between_two_runs(tmp_path: Path) -> None:
-    """Clients wait in its queue, and none is refused."""
+    """Clients wait in the socket's queue, and none is refused."""
     with socket.create_server(("127.0.0.1", 0), backlog=16) as sock:
         address = sock.getsockname()
         with inherited(sock, tmp_path) as first:
@@ -212,7 +212,7 @@ def test_a_passed_socket_stays_open_between_two_runs(tmp_path: Path) -> None:
 
 
 def inherited(sock: socket.socket, folder: Path) -> Running:
-    """A run that inherits this socket, without a word in its environment."""
+    """A run that inherits this socket, without variables in its environment."""
     return Running(
         f"--workers={ECHO}", f"--run-dir={folder / 'run'}", listen=[f"fd:{sock.fileno()}"],
         keep_open=[sock.fileno()],

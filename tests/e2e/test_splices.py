@@ -1,4 +1,4 @@
-"""Splices with real processes and sockets: workers may do what they like."""
+"""Splices with real processes and sockets, while workers are killed or stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def on_connect(inf, con):
 
 
 def echo(sock: socket.socket) -> None:
-    """One that answers before it reads on, and at its end says goodbye."""
+    """Echo, and send a goodbye at the end."""
     while data := sock.recv(1 << 16):
         sock.sendall(data)
     sock.sendall(b"goodbye")

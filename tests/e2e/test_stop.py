@@ -1,4 +1,4 @@
-"""How a run ends: in good order, at once, and when it is torn apart. Nobody is left behind."""
+"""The ways in which a run ends: gracefully, at once, or killed. No process is left behind."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ HANGS = """
 
 @linux
 def test_signals_that_were_blocked_at_the_start_are_heard() -> None:
-    """A launcher that blocks them in the thread that starts us hands that on, as HAProxy and Node
-    have met it."""
+    """A run inherits the signals that the launcher's thread has blocked. HAProxy and Node have
+    met such launchers.
+    """
     with ExitStack() as stack:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -72,7 +73,7 @@ def test_signals_that_were_blocked_at_the_start_are_heard() -> None:
         for pid in (serving.run.process.pid, serving.gateway, serving.worker(1)):
             status = Path(f"/proc/{pid}/status").read_text()
             assert re.search(r"^SigBlk:\s+0+$", status, re.MULTILINE), status
-        # Leaving it sends SIGTERM.
+        # Leaving the block sends SIGTERM.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -107,7 +108,7 @@ def test_a_slow_handler_finishes_and_its_reply_arrives(handlers: Write) -> None:
         sock.sendall(b"work")
         serving.run.send(signal.SIGTERM)
         serving.run.line("SIGTERM: stopping")
-        # New clients are not let in any more.
+        # New clients are refused.
         eventually(lambda: is_refused(serving), "the listener to be closed")
         file.with_name("go").touch()
         assert client.recv(TIMEOUT) == "finished"
@@ -145,7 +146,7 @@ def test_a_handler_that_hangs_delays_a_stop_until_its_deadline(handlers: Write) 
         sock.sendall(b"hang")
         serving.run.line("hanging")
         serving.run.send(signal.SIGTERM)
-        # How a stop ends that had to kill is not said anywhere; that it ends is.
+        # The exit code after a kill is not specified; only that the run ends is.
         serving.run.wait()
         assert_gone(serving)
 
@@ -201,7 +202,8 @@ sys.exit(job.wait())
 
 def test_a_background_job_of_a_terminal_that_stops_those_hears_signals(tmp_path: Path) -> None:
     """`stty tostop; wsraw run … &`: the terminal's SIGTTOU at each line changed the scale, and
-    nothing else was heard."""
+    no other signal was handled.
+    """
     import pty
     import select
     import time
@@ -229,7 +231,7 @@ def test_a_background_job_of_a_terminal_that_stops_those_hears_signals(tmp_path:
         while select.select([master], [], [], 0)[0]:
             seen += os.read(master, 65536)
     except OSError:
-        pass  # The end of a terminal that nobody has open any more.
+        pass  # The pty reports its end once no process has it open.
     finally:
         if shell.poll() is None and (tmp_path / "pid").exists():
             os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
@@ -256,12 +258,12 @@ def test_a_killed_gateway_is_replaced_and_workers_come_back() -> None:
         with serving.ws() as client:
             client.send("new")
             assert client.recv(TIMEOUT) == "new"
-        # The same processes: a worker outlives its gateway.
+        # The processes are the same: workers outlive their gateway.
         assert run.pids("worker [0-9]+") == workers
 
 
 def test_a_stop_under_load_answers_what_it_has_taken() -> None:
-    """What comes before the goodbye is complete and in order, up to some point."""
+    """Up to some point, all answers come, complete and in order, before the close frame."""
     with serve(ECHO, workers=2) as serving, ExitStack() as stack:
         clients = [stack.enter_context(serving.ws()) for _ in range(10)]
         for n in range(300):
@@ -332,7 +334,9 @@ DAEMON = """
 def test_a_process_that_outlives_the_run_does_not_block_the_next_one(
     handlers: Write, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Such a daemon had the lock of the run folder: `wsraw stop` waited, and no run began again."""
+    """Such a daemon kept the lock of the run folder: `wsraw stop` waited, and no run could start
+    again.
+    """
     folder = tmp_path_factory.mktemp("run") / "run"
     pids = []
     try:

@@ -1,4 +1,4 @@
-"""TLS through a whole run: clients of other makes, reload, certificates of clients, opened ones."""
+"""TLS with a whole run: third-party clients, reload, client certificates, outgoing connections."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_openssl_exchanges_data_and_its_renegotiations_are_survived(tmp_path: Pa
             while b"hello\n" not in seen:
                 seen += client.stdout.read(100)
             client.terminate()
-        # K asks for new keys of both sides (TLS 1.3), R for a renegotiation (1.2).
+        # K asks for new keys in both directions (TLS 1.3), R for a renegotiation (TLS 1.2).
         for command, version in ((b"K\n", "-tls1_3"), (b"R\n", "-tls1_2")):
             with s_client(version) as client:
                 assert client.stdin is not None
@@ -109,7 +109,7 @@ def test_openssl_exchanges_data_and_its_renegotiations_are_survived(tmp_path: Pa
                 try:
                     for _ in range(50):
                         client.stdin.write(command)
-                        # Only what it reads alone is a command to s_client.
+                        # s_client takes the letter as a command only if it is read alone.
                         time.sleep(0.002)
                 except BrokenPipeError:
                     assert command == b"R\n"

@@ -36,7 +36,7 @@ pytestmark = [signals, unix_sockets]
 Write = Callable[[str], Path]
 
 KILLS = int(os.environ.get("WSRAW_SOAK", "6"))
-"""Of one gateway or the other in the middle of an upgrade; `make soak` sets more."""
+"""How often a gateway is killed in the middle of an upgrade; `make soak` sets more."""
 
 
 def upgrade(serving: Serving) -> str:
@@ -44,7 +44,7 @@ def upgrade(serving: Serving) -> str:
 
 
 def says(client: socket.socket, data: bytes) -> None:
-    """An echo server answers."""
+    """Check that the echo server answers."""
     client.sendall(data)
     assert receive_exactly(client, len(data)) == data
 
@@ -127,7 +127,7 @@ def test_wrong_settings_change_nothing(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_does_not_start_changes_nothing(tmp_path: Path) -> None:
-    """Its certificate is there, and is none."""
+    """The certificate's file exists, but is not a certificate."""
     cert = Path(server_file(tmp_path))
     options = ("--tls=optional", f"--tls-cert={cert}")
     with serve(ECHO, *options) as serving, serving.tcp() as client:
@@ -145,7 +145,7 @@ def test_a_gateway_that_does_not_start_changes_nothing(tmp_path: Path) -> None:
 
 @contextmanager
 def begun(serving: Serving) -> Iterator[int]:
-    """The pid of a new gateway, as soon as it is started; the command goes on."""
+    """Start an upgrade; yields the pid of the new gateway while the command goes on."""
     count = len(serving.run.pids("gateway"))
     command = threading.Thread(target=ask, args=(serving, "upgrade"), daemon=True)
     command.start()
@@ -157,7 +157,7 @@ def begun(serving: Serving) -> Iterator[int]:
 
 @pytest.mark.long
 def test_a_new_gateway_that_is_stopped_does_not_hold_up_the_old_one() -> None:
-    """Whether it was stopped before it was ready or in the middle."""
+    """The new gateway is stopped before it is ready, or in the middle of the handover."""
     options = ("--upgrade-timeout=0.5", "--start-timeout=20")
     with serve(ECHO, *options) as serving, serving.tcp() as client:
         says(client, b"before")
@@ -202,7 +202,7 @@ def survivors(clients: list[socket.socket]) -> int:
 def test_a_kill_at_any_instant_leaves_all_connections_or_is_the_death_of_a_gateway(
     victim: str,
 ) -> None:
-    """All of them or none: none only if the one that was killed had them all."""
+    """All connections survive, unless the killed gateway had all of them."""
     luck = random.Random(f"{victim} {os.environ.get('PYTEST_XDIST_WORKER')}")
     took = 0.0
     with serve(ECHO, workers=2) as serving:
@@ -232,7 +232,7 @@ def test_a_kill_at_any_instant_leaves_all_connections_or_is_the_death_of_a_gatew
                     assert left == 0, str(serving)
             eventually(lambda: _serves(serving), "the run to serve")
             if len(serving.run.pids("gateway")) > deaths + 1:
-                # More deaths before it has proved itself would be a crash loop.
+                # More deaths of a gateway that is not stable yet would be a crash loop.
                 eventually(
                     lambda: (serving.status()["gateway"]["age"] or 0) > 1.5 * STABLE_AFTER,
                     "the gateway to be proved",
@@ -277,7 +277,7 @@ def test_tls_connections_stay_with_the_old_gateway_which_encrypts_for_them(tmp_p
         data = random.Random(1).randbytes(2_000_000)
         for client in clients:
             assert exchange(client, data) == data
-        # Those that come now have a gateway of their own, which becomes the second pump.
+        # New connections belong to the new gateway, which becomes the second pump.
         clients.append(stack.enter_context(secure(serving)))
         says(clients[-1], b"before")
         second = serving.gateway
@@ -288,7 +288,7 @@ def test_tls_connections_stay_with_the_old_gateway_which_encrypts_for_them(tmp_p
         }
         for client in (*clients, plain):
             says(client, b"after")
-        # The death of a pump is that of its connections.
+        # The connections of a pump end with it.
         os.kill(first, KILL)
         for client in clients[:5]:
             with pytest.raises((OSError, AssertionError)):
@@ -302,9 +302,9 @@ def test_tls_connections_stay_with_the_old_gateway_which_encrypts_for_them(tmp_p
 
 @pytest.mark.long
 def test_tls_handshakes_that_are_under_way_are_waited_for(tmp_path: Path) -> None:
-    """Others are accepted meanwhile; and who has not said anything moves."""
+    """Other clients are accepted meanwhile, and a client that has not sent anything moves."""
     cert = server_file(tmp_path)
-    # On a busy machine both take longer than their defaults.
+    # On a busy machine the upgrade and the handshake take longer than their default timeouts.
     options = ("--tls=required", f"--tls-cert={cert}", "--upgrade-timeout=2m")
     with serve(ECHO, *options, "--handshake-timeout=2m") as serving, ExitStack() as stack:
         silent = stack.enter_context(serving.tcp())
@@ -317,7 +317,7 @@ def test_tls_handshakes_that_are_under_way_are_waited_for(tmp_path: Path) -> Non
             says(client, b"before")
         with begun(serving):
             serving.run.line("debug wsraw: gateway started", 2)
-            # The new one is ready at some time now, and the old one waits.
+            # The new gateway becomes ready within this time, and the old one waits.
             until = time.monotonic() + 2
             while time.monotonic() < until:
                 with secure(serving) as client:
@@ -458,7 +458,7 @@ def test_a_reload_upgrades_if_changed_settings_need_it(tmp_path: Path) -> None:
         assert "reloaded: 2 workers" in said
         assert serving.gateway != old
         says(client, b"after")
-        # What only the supervisor knows needs no other gateway.
+        # A setting that only the supervisor uses needs no new gateway.
         old = serving.gateway
         file.write_text("max_message_size = 2000\nstop_timeout = 20\n")
         assert "stop_timeout: at once" in done(serving, "reload")
@@ -482,7 +482,7 @@ def test_status_says_that_an_upgrade_is_under_way() -> None:
 
 
 def test_a_platform_that_cannot_pass_sockets_refuses_in_words(tmp_path: Path) -> None:
-    """What needs no other gateway changes there, too."""
+    """Settings that need no new gateway still change."""
     file = tmp_path / "wsraw.toml"
     file.write_text("stop_timeout = 10\n")
     folder = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""Wrong use as a shell sees it: a line that says what to do, an exit code, and nobody left."""
+"""Wrong use in a shell: one line that says what to do, an exit code, and no process left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.running import command, environment, wsraw
 
 
 def complaint(*arguments: str, code: int) -> str:
-    """The one line that it says; the log's own lines may stand around it."""
+    """The only line of the message; lines of the log may surround it."""
     done = wsraw("run", *arguments)
     assert done.returncode == code, done
     assert done.stdout == ""
@@ -73,7 +73,7 @@ def test_a_privileged_port_ends_the_run() -> None:
     if subprocess.run(["id", "-u"], capture_output=True, check=True).stdout.strip() == b"0":
         if shutil.which("setpriv") is None:
             pytest.skip("root may do it, and there is no setpriv to be less")
-        # Root as it is, but without the one right; its files stay readable.
+        # Keep root without this one capability, so that its files stay readable.
         before = ["setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"]
         if subprocess.run([*before, "true"], check=False, capture_output=True).returncode:
             pytest.skip("setpriv may not take rights away here")

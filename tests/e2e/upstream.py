@@ -14,7 +14,7 @@ from tests.e2e.serving import TIMEOUT
 
 
 class Upstream:
-    """What a server knows: where it is, and how many have come."""
+    """The state of a server: its port, and how many clients have connected."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -24,7 +24,7 @@ class Upstream:
 
 @contextmanager
 def raw_upstream(handle: Callable[[socket.socket], object]) -> Iterator[Upstream]:
-    """`handle` serves each connection in a thread of its own."""
+    """A raw server; `handle` serves each connection in a thread of its own."""
     upstream = Upstream()
     threads: list[threading.Thread] = []
 
@@ -34,7 +34,7 @@ def raw_upstream(handle: Callable[[socket.socket], object]) -> Iterator[Upstream
             try:
                 handle(sock)
             except OSError:
-                # The other end is gone; the test looks at that end.
+                # The peer has disconnected, which the test checks on its side.
                 pass
             except BaseException as error:
                 upstream.errors.append(error)
@@ -62,7 +62,7 @@ def raw_upstream(handle: Callable[[socket.socket], object]) -> Iterator[Upstream
             yield upstream
         finally:
             is_over.append(True)
-            # Only this wakes it on each platform.
+            # Only a connection wakes accept() on every platform.
             socket.create_connection(server.getsockname()).close()
             acceptor.join()
             for thread in threads:
@@ -73,7 +73,7 @@ def raw_upstream(handle: Callable[[socket.socket], object]) -> Iterator[Upstream
 
 @contextmanager
 def web_upstream(handle: Callable[[ServerConnection], object]) -> Iterator[Upstream]:
-    """The same for WebSockets."""
+    """A WebSocket server; `handle` serves each connection."""
     upstream = Upstream()
 
     def serve_one(connection: ServerConnection) -> None:

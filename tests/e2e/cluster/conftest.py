@@ -18,7 +18,7 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 def room(tmp_path: Path) -> Path:
-    """Handlers of a room whose name needs care."""
+    """The handlers of a room, in a file."""
     file = tmp_path / "room.py"
     file.write_text(ROOM)
     return file

@@ -1,9 +1,9 @@
-"""The services of a compose file without a container engine: each in a network namespace, and with
-a root folder of its own, which is this machine's below what is written there. Linux, root.
+"""Run the services of a compose file without a container engine. Each service has a network
+namespace and a root folder of its own: an overlay over this machine's files. Linux, root.
 
-What the file says is done: networks with their subnets, names of services, mounted files, read-only
-roots, dropped capabilities. Images are not: their programs are this machine's, under the paths that
-they have there.
+Networks with their subnets, names of services, mounted files, read-only roots and dropped
+capabilities are as in the file. Images are not: programs of this machine run under the paths that
+the images use.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from benchmarks.netns import CannotMake, do, missing, sweep
 from tests.running import ROOT
 
 OUTSIDE = "outside"
-"""Where clients are, who see published ports alone."""
+"""The namespace of the clients, which reach only published ports."""
 
 
 class Image(NamedTuple):
-    """What matters here of an image."""
+    """The parts of an image that matter to a service."""
 
     programs: Mapping[str, str]
-    """A path in it → what is executed there: a line of a shell."""
+    """A path in the image → the shell line that runs there."""
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
     user: str
     """UID:GID."""
     files: Mapping[str, Path] = {}
-    """A path in it → a file of this machine."""
+    """A path in the image → a file of this machine."""
 
 
 class Composed:
@@ -92,7 +92,8 @@ class Composed:
             do("ip", "-n", hub, "link", "add", f"net{number}", "type", "bridge")
             do("ip", "-n", hub, "link", "set", f"net{number}", "up")
             assert network
-        # A container engine publishes ports on all its addresses; here that is the service's own.
+        # A container engine publishes ports on all its addresses; here they are on the service's
+        # own address.
         published = [
             network
             for service in self._services.values()
@@ -134,7 +135,7 @@ class Composed:
     # --- services ---
 
     def start(self, service: str, image: Image) -> subprocess.Popen[bytes]:
-        """Its command in its place; what it says is in `log`."""
+        """Start a service's command in its root folder; `log` has the output."""
         told = self._services[service]
         root = self._folder / service
         root.mkdir()
@@ -161,7 +162,8 @@ class Composed:
             *(f"mount --rbind /{name} {top}/{name}" for name in ("proc", "dev", "sys")),
         ]
         for needed in {str(ROOT), sys.prefix, sys.base_prefix}:
-            # It may be on a file system of its own; and anybody may go there, in this root alone.
+            # The folder may be on another file system, and any user of the service must be able to
+            # enter it.
             there = f"{top}{needed}"
             lines.append(f"mkdir -p {there}")
             lines.append(f'[ -n "$(ls -A {there})" ] || mount --rbind {needed} {there}')
@@ -203,5 +205,5 @@ class Composed:
         return "\n".join([*lines, f"exec {shlex.join(words)}"])
 
     def outside(self, *words: str) -> list[str]:
-        """What runs a command where clients are."""
+        """The prefix of a command that runs where the clients are."""
         return ["ip", "netns", "exec", self.namespace(OUTSIDE), *words]

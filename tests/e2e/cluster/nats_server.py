@@ -17,8 +17,9 @@ from tests.ports import free_port
 
 
 def need() -> None:
-    """Skip without nats-server and nats-py, or fail: with WSRAW_TEST_CLUSTER=must, as .ci/run sets
-    it."""
+    """Skip the test if nats-server or nats-py is missing. With WSRAW_TEST_CLUSTER=must, as
+    .ci/run sets it, fail instead.
+    """
     pytest.importorskip("nats", reason="no nats-py here") if not is_a_must() else None
     if shutil.which("nats-server") is None:
         (pytest.fail if is_a_must() else pytest.skip)("no nats-server here: apt install it")
@@ -29,7 +30,7 @@ def is_a_must() -> bool:
 
 
 class NatsServer:
-    """Running while in its block; on a port that it keeps."""
+    """A NATS server that runs within its block, always on the same port."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class NatsServer:
         before: Sequence[str] = (),
         name: str = "nats",
     ) -> None:
-        """`before`: a command that runs it."""
+        """`before` is a command in front of the server's, such as `ip netns exec`."""
         self.host = host
         self.port = port or free_port()
         self._log = folder / f"{name}.log"
@@ -70,7 +71,7 @@ class NatsServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the server, and wait until it listens."""
         self._log.unlink(missing_ok=True)
         place = ["-a", self.host, "-p", str(self.port), "-l", str(self._log)]
         self._process = subprocess.Popen([*self._before, "nats-server", *place, *self._options])
@@ -83,7 +84,7 @@ class NatsServer:
         self.port = eventually(port, f"nats-server to listen; see {self._log}")
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Kill the server with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

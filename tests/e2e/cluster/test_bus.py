@@ -1,4 +1,4 @@
-"""What the agent relies on in nats-py, whichever version is installed."""
+"""The features of nats-py that the agent relies on, in the installed version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ async def until(condition: object, what: str) -> None:
 
 
 async def reached(speaker: Client, subject: str, heard: list[tuple[str, bytes]]) -> None:
-    """Until the server knows the last subscription; then nothing is heard any more."""
+    """Wait until the server knows the last subscription, and until all test messages have
+    arrived.
+    """
     heard.clear()
     while (subject, b"there") not in heard:
         await speaker.publish(subject, b"there?")
@@ -41,7 +43,7 @@ async def reached(speaker: Client, subject: str, heard: list[tuple[str, bytes]])
 
 
 def test_one_sink_takes_the_messages_of_all_subscriptions(nats: NatsServer) -> None:
-    """And a subscription needs little memory: a node may have ten thousands."""
+    """A node may have tens of thousands of subscriptions, so each one must need little memory."""
     asyncio.run(_listen_to_many(nats))
 
 

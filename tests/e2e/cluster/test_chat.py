@@ -30,7 +30,7 @@ def page(stack: ExitStack, gateway: Serving) -> Browser:
 
 
 def type_line(browser: Browser, text: str) -> None:
-    """As a person does: into the field, and send."""
+    """Type a line into the field as a person does, and send it."""
     browser.run(
         f"document.querySelector('input').value = {json.dumps(text)};"
         "document.querySelector('form').requestSubmit()"
@@ -78,7 +78,7 @@ def test_two_pages_and_a_raw_client_share_a_room_through_a_reload(nats: NatsServ
             told = browser.run(LINES)
             assert numbers(told) == expected
             assert not [line for line in told if "connection lost" in line]
-            # There is no icon.
+            # The page has no icon.
             assert [error for error in browser.errors if "404" not in error] == []
         text = heard + read_until(raw, f": line {count}\n".encode())
         assert numbers(text.decode().splitlines()) == expected

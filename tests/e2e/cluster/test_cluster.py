@@ -1,4 +1,4 @@
-"""Two gateways, NATS between them, and what happens when one of these goes away."""
+"""Two gateways, NATS between them, and what happens when a gateway or NATS fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cluster_of(serving: Serving) -> dict[str, Any]:
 
 
 def wait_for(serving: Serving, state: str, others: int) -> None:
-    """Until a node is in that state, and knows so many others."""
+    """Wait until a node is in that state and knows that many other nodes."""
 
     def look() -> bool:
         found = cluster_of(serving)
@@ -78,7 +78,9 @@ def client(serving: Serving) -> Iterator[Client]:
 
 
 def join(a: Client, b: Client) -> None:
-    """Until what one publishes reaches the other, and all of that has come."""
+    """Wait until each client receives what the other publishes, and until nothing more is on its
+    way.
+    """
     for one, other in ((a, b), (b, a)):
 
         def reaches(one: Client = one, other: Client = other) -> bool:
@@ -104,7 +106,7 @@ def test_a_room_spans_gateways(room: Path, nats: NatsServer) -> None:
         own, other = json.loads(a.ask("members").removeprefix("members "))
         assert f"one/{own}" == a.ref
         assert other == b.ref
-        # Nothing has come back, or twice.
+        # No message has come back to its sender, and none has come twice.
         b.say("last")
         assert a.hear() == "last"
         counts = cluster_of(two)["counts"]
@@ -180,7 +182,7 @@ def test_nats_goes_and_comes_back(room: Path, nats: NatsServer) -> None:
             assert [near.hear() for _ in range(10)] == [f"alone {n}" for n in range(10)]
             eventually(lambda: cluster_of(one)["counts"]["not_sent"] == 10, "10 not sent")
             assert a.ask("count") == "count 2"
-            # What begins meanwhile is subscribed then.
+            # Users that are bound while NATS is away are subscribed once it is back.
             b.say("user ann")
             with client(two) as c:
                 c.say("user bob")
@@ -251,7 +253,7 @@ def test_a_stopped_nats_holds_up_nobody(room: Path, nats: NatsServer) -> None:
 def test_a_stopped_gateway_misses_what_is_too_much_and_the_other_does_not_wait(
     room: Path, nats: NatsServer
 ) -> None:
-    # A slow client is not what this is about: all may wait for it.
+    # This test is not about slow clients: the output limit is high enough for all messages.
     limit = ("--output-limit=64MiB",)
     with (
         nodes(room, nats, "one", "two", options=limit) as (one, two),
@@ -311,7 +313,7 @@ def test_the_members_of_a_node_that_dies_are_gone_within_five_seconds(
     with nodes(room, nats, "one", "two") as (one, two), client(two) as b:
         with client(one) as a:
             join(a, b)
-            # All of it: nobody is left to say goodbye.
+            # Kill all processes of the node: none of them can say goodbye.
             for pid in (one.run.process.pid, one.gateway, *one.run.pids("agent")):
                 os.kill(pid, KILL)
         eventually(lambda: b.ask("count") == "count 1", "its members to be gone", 5.0)
@@ -371,7 +373,7 @@ def test_handlers_say_once_who_comes_and_who_leaves_also_with_a_gateway(
                     return False
             return eventually(lambda: said(f"{name} has left"))
 
-        # Her gateway may not have told NATS yet that it has a member.
+        # The gateway of ann may not have told NATS yet that it has a member.
         eventually(reaches, "what is published elsewhere to reach ann")
         bob = stack.enter_context(two.ws(path="/?user=bob"))
         eventually(lambda: said("bob has come"))
@@ -396,7 +398,7 @@ def test_handlers_say_once_who_comes_and_who_leaves_also_with_a_gateway(
             eventually(lambda n=n: said(f"cat{n} has left"))  # type: ignore[misc]
         eventually(lambda: users() == {"ann": 1, "bob": 1})
         said("")
-        # Each of them once, whoever of the others has told it.
+        # Each arrival and departure was told once, whichever node told it.
         assert sorted(lines) == sorted(set(lines))
 
 
@@ -434,7 +436,7 @@ def test_two_runs_on_one_port_are_one_service(room: Path, nats: NatsServer, tmp_
             eventually(lambda: clients[0].ask("count") == "count 40", "all members")
             clients[0].say("everybody")
             assert [each.hear() for each in clients[1:]] == ["everybody"] * 39
-            # Each is controlled by its own folder.
+            # Each gateway is controlled through its own run folder.
             one.stop()
             assert one.run.wait() == 0
             assert two.status()["phase"] == "running"
@@ -501,7 +503,7 @@ def test_a_nats_that_restarts_all_the_time_costs_counted_messages_alone(
         eventually(lambda: a.ask("count") == "count 2", "both members")
         heard: list[int] = []
         for number in range(1000):
-            # The last one shows the gap before it, if it comes.
+            # The last message, if it comes, reveals the gap before it.
             a.say(f"end {number}")
             with suppress(TimeoutError):
                 while not (line := str(b.web.recv(timeout=0.2))).startswith("end"):
@@ -516,5 +518,5 @@ def test_a_nats_that_restarts_all_the_time_costs_counted_messages_alone(
             missed: int = after[1]["missed"] - before[1]["missed"]
             return int(not_sent) + missed
 
-        # Agents tell their gateway what they have counted once a second.
+        # Agents send their counts to their gateway once a second.
         eventually(lambda: counted() == lost, f"{lost} of {said + number} counted as lost")

@@ -1,6 +1,6 @@
-"""The commands of examples/cluster/compose.yaml, as it has them: with its names, subnets and files.
+"""Run the commands of examples/cluster/compose.yaml with the names, subnets and files of that file.
 
-What remains for a container engine is to build and to pull images.
+Only building and pulling images is left to a container engine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = linux
 
 
 def copied() -> dict[str, Path]:
-    """What the last stage of the Dockerfile copies out of the repository."""
+    """The files that the last stage of the Dockerfile copies out of the repository."""
     found = {}
     last = (FOLDER / "Dockerfile").read_text("utf-8").rpartition("\nFROM ")[2]
     for sources, target in re.findall(r"^COPY (?!--from)(.*) (\S+)$", last, re.M):
@@ -41,7 +41,7 @@ def copied() -> dict[str, Path]:
 PYTHON = f'exec {sys.executable} -P -m wsraw "$@"'
 
 IMAGES = {
-    # Each with the entrypoint, the command and the user of its Dockerfile.
+    # Each service has the entrypoint, the command and the user of its Dockerfile.
     "haproxy:2.9": Image(
         {"/usr/local/bin/docker-entrypoint.sh": 'shift; exec haproxy -W -db "$@"'},
         ("docker-entrypoint.sh",),
@@ -72,7 +72,7 @@ def need() -> None:
 
 
 class Talker:
-    """`wsraw connect` where clients are."""
+    """`wsraw connect`, run where the clients are."""
 
     def __init__(self, composed: Composed, url: str, log: Path) -> None:
         self._log = log
@@ -140,7 +140,7 @@ def test_the_services_serve_one_room(tmp_path: Path) -> None:
         finally:
             for talker in talkers:
                 talker.close()
-        # As `docker compose stop` does.
+        # Stop the service as `docker compose stop` does.
         for name in GATEWAYS:
             running[name].send_signal(signal.SIGTERM)
         for name in GATEWAYS:

@@ -1,8 +1,9 @@
-"""The drill of three gateways in network namespaces (benchmarks/cluster.py), and what a message
-costs between two (benchmarks/between.py), in their quick forms.
+"""The drill of three gateways in network namespaces (benchmarks/cluster.py) and the cost of a
+message between two gateways (benchmarks/between.py), both with --quick.
 
-Where namespaces cannot be, as only root may make them, the drill is skipped with what is missing;
-with WSRAW_TEST_NETWORK=must, as .ci/run sets it, that is a failure.
+The drill is skipped where network namespaces cannot be made, for example without root, and the
+reason says what is missing. With WSRAW_TEST_NETWORK=must, as .ci/run sets it, the test fails
+instead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""examples/cluster without containers: its settings, its HAProxy and its NATS, elsewhere."""
+"""examples/cluster without containers: its settings, its HAProxy and its NATS, at other
+addresses.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ GATEWAYS = ("gateway-1", "gateway-2")
 
 
 def options(name: str, nats: NatsServer) -> list[str]:
-    """Those of a gateway, with what a machine without containers has in place of names."""
+    """The options of a gateway; addresses of this machine replace the names of containers."""
     told: list[str] = COMPOSE["services"][name]["command"][1:]
     other = {
         "--cluster=nats://nats:4222": f"--cluster={nats.url}",

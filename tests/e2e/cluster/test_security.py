@@ -1,4 +1,4 @@
-"""How a gateway proves to NATS who it is, and NATS to it."""
+"""How a gateway proves its identity to NATS, and NATS to the gateway."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_credentials_open_an_account(room: Path, tmp_path: Path) -> None:
 
 
 def token(issuer: Any, subject: Any, claims: dict[str, Any]) -> str:
-    """A JWT as `nsc` makes it."""
+    """A JWT as `nsc` writes it."""
     whole = {
         "iat": int(time.time()),
         "iss": issuer.public_key.decode(),
