@@ -112,8 +112,8 @@ class Bus:
         return f"{url.hostname}:{url.port}" if url is not None and self.is_connected else ""
 
     def refusal(self, size: int) -> str:
-        """Why a message with so many bytes of data cannot be sent now, as the name of its counter;
-        "" if it can."""
+        """Why a message with this many bytes of data cannot be sent now, as the name of its
+        counter; "" if it can."""
         client = self._client
         if client is None or not self.is_connected:
             return "not_sent"

@@ -2,8 +2,9 @@
 
 The shell (agent.py) calls it, and then carries out what is in `to_bus`, `wanted` and `news`.
 
-Delivery between nodes is at most once. What this node could not say is counted here (`not_sent`);
-what others have said and did not come is counted there (`missed`), as soon as the next one comes.
+Delivery between nodes is at most once. Messages that this node could not send are counted as
+`not_sent`. Messages of other nodes that did not come are counted as `missed`, as soon as the next
+one comes.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Sans-I/O. Who is in the groups with presence, at which node: what each node tells the others, so
-that handlers hear of members whose node is gone.
+"""Sans-I/O. The members of groups with presence, by node: what each node tells the others, so that
+handlers are told about members whose node is gone.
 
-A node tells of its members on the subject of their group, which those nodes hear that have members
-of it, too. `all` begins anew: it is told when a node gets its first member of the group, when it is
-connected again, and where something was missed; with `ask`, who hears it answers with all of its
-own.
+A node publishes its members on the subject of their group, to which nodes listen that have members
+of the group, too. A message with `all` replaces earlier ones: it is sent when a node gets its first
+member of the group, when it is connected again, and when a message was missed. With `ask`, the
+nodes that receive it answer with all of their own members.
 
-If a node is gone, one of the others has its handlers told, for each group: of those with members of
-the group the first one by name. So whatever handlers publish then is published once. Nodes that see
-different nodes, as while the network is cut, may each have it told, or none of them.
+If a node is gone, one of the others has its handlers told, for each group: the first one by name
+that has members of the group. So messages that handlers publish then are published once. Nodes that
+see different nodes, for example while the network is cut, may all have their handlers told, or none
+of them.
 """
 
 from __future__ import annotations

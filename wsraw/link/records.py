@@ -271,10 +271,10 @@ class Watch(Record, tag="watch"):
 
 
 class Relay(Record, tag="relay"):
-    """Only between a gateway and the agent of its cluster, in both directions: what another node is
-    to do, or this node for another one. `kind` is `publish`, `user`, `send`, `close`, `ask` or
-    `answer`; about who is in a group, it is `presence`, `gone` or `back`. `name` is a group, a
-    user, or the reference of a connection."""
+    """Only between a gateway and the agent of its cluster, in both directions: what another node
+    must do, or what this node must do for another one. `kind` is `publish`, `user`, `send`,
+    `close`, `ask` or `answer`; about who is in a group, it is `presence`, `gone` or `back`. `name`
+    is a group, a user, or the reference of a connection."""
 
     kind: str
     name: str
@@ -333,8 +333,8 @@ class Part(Record, tag="part"):
 
 
 class GiveBack(Record, tag="give_back"):
-    """The handler of event `seq` has failed, and none of its commands was sent: another version is
-    to handle it, and the later events of its connection. Only with the limit `shield`."""
+    """The handler of event `seq` has failed, and none of its commands was sent: another version
+    must handle it, and the later events of its connection. Only with the limit `shield`."""
 
     seq: int
 
@@ -632,7 +632,7 @@ class More(Record, tag="more"):
 
 
 class Enough(Record, tag="enough"):
-    """Send no more pages with this `ref`: whoever asked has gone."""
+    """Send no more pages with this `ref`: the process that asked has gone."""
 
     ref: int
 
@@ -709,7 +709,7 @@ class Upgraded(Record, tag="upgraded"):
 
 
 class Kept(Record, tag="kept"):
-    """The gateway goes on: its successor has not taken over, and `why` says why not; "" if the
+    """The gateway continues: its successor has not taken over, and `why` says why not; "" if the
     successor has ended."""
 
     why: str
@@ -765,9 +765,9 @@ FromGateway: TypeAlias = (
 
 
 class Envelope(Record, tag="wsraw1"):
-    """What one node of a cluster says to others. `instance` tells one process of the node from the
-    next. `seq` counts, from 1, what the node has said in `stream`, which is all of one subject; 0:
-    it is not counted. The other fields are those of `relay`."""
+    """A message of one node of a cluster to others. `instance` distinguishes one process of the
+    node from the next. `seq` is its number, from 1, in the stream `stream`: the messages of that
+    process on one subject; 0: it is not counted. The other fields are those of `relay`."""
 
     node: str
     instance: str
@@ -784,7 +784,7 @@ _envelope_decoder = msgspec.msgpack.Decoder(Envelope)
 
 
 def decode_envelope(data: bytes) -> Envelope:
-    """Raises LinkError for anything else."""
+    """The envelope in these bytes. Raises LinkError for anything else."""
     try:
         return _envelope_decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 A terminal obeys control characters, and a line break ends a log line. So all such text passes
 through `printable`: in the log of a run (runtime/log/, supervisor/log.py) and in the output of
-commands. Secrets in URLs are removed, as logs are read by more people than connections.
+commands. Secrets in URLs are removed, because more people read logs than connections.
 """
 
 from __future__ import annotations

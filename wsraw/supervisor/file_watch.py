@@ -70,9 +70,9 @@ class Watching:
 
 class FileWatch:
     """Watches files, and all files of the same suffix in and below their folders, which they may
-    import; of a file in a package, in and below the folder that the package is in.
+    import. For a file in a package, the folder that contains the package counts as its folder.
 
-    Each scan follows links anew, so a link with a new target is a change. `warn` is called with a
+    Each scan follows links again, so a link with a new target is a change. `warn` is called with a
     line for each folder that is too large to be scanned whole.
     """
 

@@ -399,8 +399,8 @@ class Connection:
         With `since`, which needs the setting `history`, it is first sent what was published since
         that position: the `position` of an earlier answer, with the number of messages that have
         come since added to its offset; "" for all that is kept, None for nothing. Then this returns
-        a question, as `drained` does: its answer says whether that was everything. Whoever waits
-        for it sends the commands of the handler so far. The answer raises ValueError if the group
+        a question, as `drained` does: its answer says whether that was everything. A wait for it
+        first sends the commands of the handler so far. The answer raises ValueError if the group
         has no history, and ConnectionError if the gateway is lost.
         """
         name = values.group(group)
@@ -410,7 +410,8 @@ class Connection:
         return self._owner.joins(self, name, None if since is None else values.position(since))
 
     def leave(self, group: str) -> None:
-        """Remove the connection from a group. A closed connection leaves all groups by itself."""
+        """Remove the connection from a group. A closed connection leaves all groups
+        automatically."""
         name = values.group(group)
         self._owner.command(Leave(self.id, name), values.size(name))
 
@@ -428,16 +429,16 @@ class Connection:
         framing: Literal["chunk", "line", "length"] = "chunk",
         type: Literal["text", "binary"] | None = None,
     ) -> None:
-        """Let the gateway forward between two connections from here on, both ways.
+        """Let the gateway forward between two connections from now on, both ways.
 
-        on_message is not called for them any more; on_error and on_close are. What has come and was
-        not handled yet is forwarded first. When one of them ends, the other one is closed, with
-        cause `spliced`. Between a raw connection and a WebSocket, `framing` says what is a message
-        in the raw bytes: whatever comes at once (chunk), up to a line feed (line), or four bytes
-        with the length in front (length). `type` is that of the messages to the WebSocket: text for
-        lines, else binary. If the gateway cannot splice them, as one is spliced with a third one,
-        those that are not spliced are closed (1011). Raises ValueError for other values, for type
-        text with chunk, and for a connection with itself or an HTTP request.
+        on_message is not called for them any more; on_error and on_close are. Data that has come
+        and was not handled yet is forwarded first. When one of them ends, the other one is closed,
+        with cause `spliced`. Between a raw connection and a WebSocket, `framing` says what is a
+        message in the raw bytes: whatever comes at once (chunk), up to a line feed (line), or four
+        bytes with the length in front (length). `type` is that of the messages to the WebSocket:
+        text for lines, else binary. If the gateway cannot splice them, because one is spliced with
+        a third one, those that are not spliced are closed (1011). Raises ValueError for other
+        values, for type text with chunk, and for a connection with itself or an HTTP request.
         """
         words = {"framing": framing, "type": type or ""}
         why = framing_problem(framing, type)
@@ -452,8 +453,8 @@ class Connection:
         con.drained()`` in an async handler, ``con.drained().result()`` in a plain one.
 
         True once the system has taken it (the peer may not have it yet), False once the connection
-        is closed. What the handler has commanded so far is sent before, as by `wsraw.flush`. While
-        it waits, `handler_timeout` does not count. Raises ConnectionError if the gateway is lost.
+        is closed. The commands of the handler so far are sent before, as by `wsraw.flush`. While it
+        waits, `handler_timeout` does not count. Raises ConnectionError if the gateway is lost.
         """
         return self._owner.drained(self)
 
@@ -525,8 +526,8 @@ class Connection:
 class RemoteConnection:
     """A connection of another gateway of the cluster; equal to any other of the same reference.
 
-    It can be sent to and closed, as any other. Whether it is still open is not known here: what is
-    sent to one that is closed, or to a gateway that is gone, is dropped.
+    It can be sent to and closed, like any other. It is not known here whether it is still open:
+    data for a closed connection, or for a gateway that is gone, is dropped.
     """
 
     __slots__ = ("_owner", "ref")

@@ -25,7 +25,7 @@ LOST: Final = "there is no gateway, or it was lost before it answered"
 
 
 class Asked(Generic[T]):
-    """What the gateway was asked, and its answer once that has come.
+    """A question to the gateway, and its answer once that has come.
 
     In an async handler, await it. A plain handler waits by `result`.
     """

@@ -4,7 +4,7 @@ Both shells drive it the same way: `receive` batches, `handle` (or await `handle
 in `queue`, send `link.data_to_send()`. The runtime knows which event is being handled and puts each
 command into its outbox:
 
-- in a plain handler: `turn`, as nothing else runs meanwhile;
+- in a plain handler: `turn`, because nothing else runs meanwhile;
 - in an async handler and the code it calls: the context's turn, until that is done;
 - elsewhere: the command is sent at once, without an ack, at most once.
 

@@ -1,7 +1,7 @@
 """Sans-I/O. The supervisor's decisions: exits, records and the time in, actions out.
 
-child.py has the states of a child; pool.py replaces workers, restarts.py tells when a death counts,
-both for each pool by itself. The rules:
+child.py has the states of a child; pool.py replaces workers, restarts.py decides when a death
+counts; both do so for each pool separately. The rules:
 
 - Start order: the gateway and, beside it, one worker of each program of each pool, in another
   language after it; when these are ready, all others. So a handlers file that does not load shows

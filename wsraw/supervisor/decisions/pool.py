@@ -342,7 +342,7 @@ class Pool:
 
     def canary_exited(self, child: Child, reason: str, now: float) -> bool:
         """A process has exited. True if it was a worker of the canary; then the canary has failed,
-        unless its version is to stay anyway."""
+        unless its version is already promoted."""
         canary = self.canary
         if canary is None or child not in canary.children:
             return False

@@ -345,7 +345,7 @@ class Children:
         self._ended(child, code, why, error_in(said) if code > 0 else "")
 
     def reap_orphans(self) -> None:
-        """As process 1 of a container, reap processes that were left to us."""
+        """As process 1 of a container, reap orphans, whose parent this process has become."""
         if not sys.platform.startswith("linux"):
             return
         ours = {process.pid for process in self._processes.values()}

@@ -5,13 +5,13 @@ stdin is a pipe whose end tells it that we are gone; on Linux it also gets a sig
 Windows the job object ends it. Children have a process group of their own (on Windows a console,
 without a window), so that Ctrl-C in a terminal reaches the supervisor alone.
 
-Where no signal asks a process for something (launch.py), a Python child hears words on its stdin.
+Where no signal asks a process for something (launch.py), a Python child reads words from its stdin.
 
 A worker in another language gets four variables (children.py), stdin and output, and nothing else.
 
 Windows cannot select on pipes, so each child has two threads: one reads its output, one waits for
-its end. They use nothing but the log and the callback. Elsewhere both can be held at a moment in
-which nothing is half done, so that another program goes on in this process (replacing/).
+its end. They use only the log and the callback. On other systems, both can be held at a moment in
+which nothing is half done, so that another program can continue in this process (replacing/).
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class HelperRecord(StateRecord):
 
 
 class NextRecord(StateRecord):
-    """What is to be done after the replacement."""
+    """What the new program must do after the replacement."""
 
     installation: tuple[str, str, str] | None = None
     """The installation of the new gateway and workers, if it is not the supervisor's own."""

@@ -39,7 +39,7 @@ class Keeper:
         """The token of workers that are started by hand."""
         self._log = log
         self._trouble: dict[Folder | Control, str] = {}
-        """Problem of each at the last check."""
+        """The problem of each, at the last check; "" if there was none."""
 
     @property
     def spare(self) -> Folder | None:

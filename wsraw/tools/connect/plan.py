@@ -63,7 +63,7 @@ class Plan:
     timeout: float = 10.0
     """Seconds for the connection; 0: no limit."""
     commands: tuple[str, ...] | None = None
-    """Of --exec; None: read stdin."""
+    """The commands of --exec; None: read stdin."""
     count: int = 0
     """End after this many messages; 0: no limit."""
     wait: float = 1.0

@@ -46,7 +46,7 @@ class Pause:
         self.longest = 0.0
 
     def due(self, when: float) -> None:
-        """Note that an answer is due from then on."""
+        """Note that an answer is due from that time on."""
         if self.since is None:
             self.since = when
 

@@ -110,7 +110,7 @@ def _title(figures: Figures, clock: str, hint: str) -> list[str]:
 
 
 def _overview(figures: Figures) -> Iterable[tuple[str, list[str]]]:
-    """What the gateway says of itself: a label, and what belongs to it."""
+    """The figures of the gateway itself: labels, each with its texts."""
     gateway, rates = figures["gateway"], figures["rates"]
     kinds = gateway["connections"]
     yield "messages", [f"in {_rate(rates['received'])}", f"out {_rate(rates['sent'])}"]

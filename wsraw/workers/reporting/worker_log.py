@@ -35,5 +35,5 @@ class Lasting(logging.Logger):
 
 
 log: Final = logging.getLogger("wsraw.worker")
-# The class is changed in place, as handlers may hold this logger already.
+# The class is changed in place, because handlers may already hold this logger.
 log.__class__ = Lasting

@@ -41,8 +41,8 @@ def _forked() -> None:
 def end(error: BaseException | None) -> NoReturn:
     """End a forked child that returns to our code.
 
-    Finally blocks and exit handlers are skipped, as they belong to the worker's process. The exit
-    code is that of `sys.exit`, or 1 for another exception, whose traceback is printed.
+    Finally blocks and exit handlers are skipped, because they belong to the worker's process. The
+    exit code is that of `sys.exit`, or 1 for another exception, whose traceback is printed.
     """
     code = 0
     if isinstance(error, SystemExit):

@@ -194,8 +194,9 @@ class RemoteDealer:
         return readable
 
     def attach(self, loop: AbstractEventLoop, ready: Callable[[], object]) -> None:
-        """Have the loop call `ready` whenever a batch or a loss may have come, or room for a batch
-        to send. It must receive all there is, as libzmq's descriptors are edge-triggered."""
+        """Let the loop call `ready` whenever a batch or a loss may have come, or there may be room
+        for a batch to send. `ready` must receive all batches, because libzmq's descriptors are
+        edge-triggered."""
         self._loop, self._ready = loop, ready
         for each in (self._socket, self._monitor):
             loop.add_reader(_descriptor(each), ready)
@@ -208,7 +209,7 @@ class RemoteDealer:
 
     def forked(self) -> None:
         """Close a forked child's copy of the connection, so that the gateway sees the worker's end.
-        libzmq cannot do it, as its threads do not exist in the child."""
+        libzmq cannot do it, because its threads do not exist in the child."""
         scheme, _, place = self.endpoint.partition("://")
         address = split_host_port(place)
         for descriptor in _descriptors():
