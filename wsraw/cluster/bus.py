@@ -53,9 +53,9 @@ class Servers(NamedTuple):
 
 
 class _Sink(asyncio.Future[Any]):
-    """A future that gets the messages of all subscriptions. With a callback, nats-py would run a
-    task for each subscription, and a node may have tens of thousands. nats-py's own future would be
-    done after the first message."""
+    """A future that gets the messages of all subscriptions, as the argument `future` of
+    `subscribe`. With a callback, nats-py would run a task for each subscription, and a node may
+    have tens of thousands. nats-py's own future would be done after the first message."""
 
     def __init__(self, received: Callable[[str, bytes], object]) -> None:
         super().__init__()

@@ -1,4 +1,8 @@
-"""I/O. The worker process: its set-up, its signals, and its end."""
+"""I/O. The worker process: its set-up, its signals, and its end.
+
+Two shells drive the runtime (runtime.py): plain_shell.py for plain handlers, asyncio_shell.py if
+any handler is ``async def``.
+"""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ LEAST_READ: Final = 4 * 1024
 two bytes: so more is read only from peers with longer batches."""
 
 READ_SIZE: Final = 64 * 1024
-"""Bytes of later reads from a peer without long batches."""
+"""The most bytes of a read from a peer without long batches."""
 
 LARGE_READ: Final = 256 * 1024
-"""Bytes of reads from a peer with long batches that are still shorter than this. Longer ones are
-received into a buffer of their own, into which what was read of them before is copied."""
+"""The most bytes of a read from a peer with long batches that are still shorter than this. Longer
+ones are received into a buffer of their own, into which what was read of them before is copied."""
 
 GROWTH: Final = 4
 

@@ -218,7 +218,7 @@ class Link:
     def read(self, budget: int = READ_BUDGET) -> bool:
         """Receive what has come, `budget` bytes or a little more: the server's `receive` and
         `ended` are called. The link need not be readable: this is also used for the last batches of
-        a process whose exit was reported. True if there may be more."""
+        a process whose exit was reported. True if there may be more already."""
         if self._state is not _OPEN or self._is_paused:
             return False
         socket = self._socket
