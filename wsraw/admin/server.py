@@ -42,7 +42,8 @@ LONGEST_REQUEST: Final = 30.0
 sends a byte now and then must not keep a thread."""
 
 KEPT_FOR_READER: Final = 32 * 1024
-"""Bytes of an answer in pieces that the kernel keeps for a slow reader, roughly doubled by it."""
+"""Bytes of an answer in pieces that we ask the kernel to keep at most for a slow reader; it keeps
+about twice as many."""
 
 THROWN_AWAY: Final = 64 * 1024
 """Bytes read at a time from a client that sends more than a request; they are discarded."""

@@ -27,8 +27,7 @@ _TAIL: Final = b"\x00\x00\xff\xff"
 
 DEFLATE_OBJECT: Final = 6 * 1024
 INFLATE_OBJECT: Final = 7 * 1024
-"""Bytes that zlib allocates beside the window; to compress, it also allocates tables of the same
-size as the window."""
+"""Bytes that zlib allocates, not counting the window and, to compress, tables of the same size."""
 
 STEP: Final = 16 * 1024
 """Bytes inflated for one connection in a turn, which takes 0.05 ms. A kilobyte can inflate to a

@@ -289,7 +289,7 @@ class FrameReader:
 
     @property
     def begun_head(self) -> tuple[str, int]:
-        """The kind of the incomplete frame, and the size of its payload."""
+        """The kind of the incomplete frame, and the size of its complete payload."""
         return KINDS[self._rest[0]], self.needed - self._payload_at
 
     def begun(self, at: int) -> bytes:

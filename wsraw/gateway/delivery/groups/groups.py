@@ -236,7 +236,7 @@ class Groups:
         return why
 
     def deliver(self, publish: Publish, now: float) -> str | None:
-        """Send a message to the members of a group at this gateway."""
+        """Send a message to the members of a group at this gateway only."""
         message = PublishedMessage(publish.data, publish.type)
         why = self._send(self.table.of(publish.group), message, publish.options, now)
         if why is None:
@@ -251,7 +251,7 @@ class Groups:
         return why
 
     def deliver_to_user(self, send: SendToUser, now: float) -> str | None:
-        """Send a message to the connections of a user at this gateway."""
+        """Send a message to the connections of a user at this gateway only."""
         message = PublishedMessage(send.data, send.type)
         return self._send(self.users.of(send.user), message, send.options, now)
 
