@@ -1,8 +1,7 @@
-"""A gateway with workers and connections around it, all in one thread and without a wire.
+"""A gateway with workers and connections, all in one thread and without a network.
 
-Time is a number. What the gateway says to a worker arrives with `turn`, what a worker says to the
-gateway at once; model/processes.py has a wire
-with delays.
+Time is a number. Batches of the gateway arrive at workers with `turn`, batches of workers arrive at
+once; model/processes.py has a wire with delays.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def hello(**changes: Any) -> Hello:
 
 
 class LinkedWorker:
-    """A worker: its end of the link, and what it has heard."""
+    """A worker: its end of the link, and the records that it has received."""
 
     def __init__(self, harness: Harness, link: WorkerEnd, identity: bytes) -> None:
         self.harness = harness
@@ -53,17 +52,17 @@ class LinkedWorker:
 
     @property
     def events(self) -> list[Any]:
-        """What it has heard and not yet acked, in order."""
+        """The events that the worker has received and not acked, in order."""
         return [record for record in self.heard if hasattr(record, "seq")]
 
     def take(self, kind: type[Any]) -> list[Any]:
-        """Everything of that kind, which is then out of `heard`."""
+        """Return all records of that type, and remove them from `heard`."""
         taken = [record for record in self.heard if type(record) is kind]
         self.heard = [record for record in self.heard if type(record) is not kind]
         return taken
 
     def ack(self, *events: Any, commands: tuple[Record, ...] = ()) -> None:
-        """The handlers of these events (of all, if none is named) have returned."""
+        """The handlers of these events return (of all events, if none is given)."""
         done = [*events] or self.events
         for event in done:
             self.heard.remove(event)
@@ -74,8 +73,9 @@ class LinkedWorker:
         self.flush()
 
     def give_back(self, event: Any) -> None:
-        """The handler of this event has failed, with a shield; what it has of its connection after
-        that is not handled."""
+        """Give an event back, as its handler has failed behind a shield; later events of its
+        connection are not handled.
+        """
         self.heard = [
             each
             for each in self.heard
@@ -86,7 +86,7 @@ class LinkedWorker:
         self.flush()
 
     def work(self) -> list[Any]:
-        """Ack whatever comes until nothing more comes; all of it, in order."""
+        """Ack everything until nothing more comes; returns all records in order."""
         seen = []
         self.harness.turn()
         while events := self.events:
@@ -96,23 +96,23 @@ class LinkedWorker:
         return seen
 
     def say(self, *records: Record) -> None:
-        """Commands that belong to no event."""
+        """Send commands that belong to no event."""
         for record in records:
             assert self.link.command(record)
         self.flush()
 
     def say_raw(self, *records: Any) -> None:
-        """A batch of this session, whatever is in it."""
+        """Send a batch of this session with any content."""
         self.harness.receive(self.identity, encode([self.link.session, *records]))
 
     def refused(self, record: Any) -> str:
-        """Say one record; why it was refused, or ""."""
+        """Send one record; returns why it was refused, or ""."""
         self.say_raw(record)
         self.harness.turn()
         return " ".join(refused.why for refused in self.take(Refused))
 
     def flush(self) -> None:
-        """What its link has to say goes to the gateway."""
+        """Pass the data of this end of the link to the gateway."""
         data = self.link.data_to_send()
         if data is not None:
             self.harness.receive(self.identity, data)
@@ -134,7 +134,7 @@ class Harness:
     # --- workers ---
 
     def worker(self, **changes: Any) -> LinkedWorker:
-        """A worker that has said hello and heard welcome."""
+        """A worker that has sent its hello and received the welcome."""
         n = next(self._identities)
         asked: dict[str, Any] = {
             "pool": "default", "token": TOKEN, "instance": f"i{n}", "language": "test",
@@ -147,7 +147,7 @@ class Harness:
         return linked
 
     def reconnect(self, instance: str, n: int) -> LinkedWorker:
-        """A process on a new link, as when ZeroMQ has cut the old one."""
+        """A process on a new link, after ZeroMQ has cut the old one."""
         link = WorkerEnd(pool="default", token=TOKEN, instance=instance, language="test")
         worker = LinkedWorker(self, link, b"\0again%d" % n)
         self.linked_workers.append(worker)
@@ -157,13 +157,13 @@ class Harness:
         return worker
 
     def receive(self, identity: bytes, data: bytes) -> None:
-        """A message of a worker comes in, and is applied in as many turns as it takes."""
+        """Receive a message of a worker, and apply it in as many turns as it takes."""
         self.sessions.receive(identity, data, self.now)
         while self.sessions.backlog.go_on(self.now):
             pass
 
     def turn(self) -> None:
-        """The end of a turn: batches and replies go out, and are heard at once."""
+        """End a turn: batches and replies are sent, and arrive at once."""
         self.sessions.backlog.go_on(self.now)
         self.registry.outgoing.close_overflowing(self.now)
         out = [
@@ -180,7 +180,7 @@ class Harness:
                     linked.flush()
 
     def run(self, seconds: float) -> None:
-        """Time passes; once a second it is judged."""
+        """Let time pass, with the checks of every second."""
         until = self.now + seconds
         while self.now < until:
             self.now += 1.0
@@ -189,7 +189,7 @@ class Harness:
         self.turn()
 
     def tick(self) -> None:
-        """What is due once a second, in as many turns as it takes."""
+        """Do the checks of one second, in as many turns as they take."""
         self.sessions.tick(self.now)
         self.deadlines.tick(self.now)
         while self.deadlines.late:
@@ -198,7 +198,7 @@ class Harness:
     # --- connections ---
 
     def raw(self, data: bytes = b"hello", **listen: Any) -> Connection:
-        """An accepted raw connection and what it says first."""
+        """An accepted raw connection, after its first data."""
         con = accepted(
             self.registry.ids.new(),
             Listen(name="test", **listen),
@@ -213,22 +213,22 @@ class Harness:
         return con
 
     def websocket(self) -> Connection:
-        """An accepted WebSocket, its 101 written."""
+        """An accepted WebSocket, after its 101 was written."""
         con = self.raw(HANDSHAKE)
         assert con.kind == "websocket"
         self.write(con)
         return con
 
     def say(self, con: Connection, data: bytes) -> None:
-        """The peer sends."""
+        """Send data as the peer."""
         self.registry.take(con, con.receive_data(data, self.now), self.now)
 
     def hang_up(self, con: Connection) -> None:
-        """The peer resets the connection."""
+        """Reset the connection as the peer."""
         self.registry.take(con, con.lost("connection reset by peer", self.now), self.now)
 
     def write(self, con: Connection, size: int | None = None) -> bytes:
-        """The socket takes this much of the output, or all; as the gateway's endpoint does."""
+        """Let the socket take this much of the output, or all, as the gateway's endpoint does."""
         taken = bytearray()
         while con.output.size and (size is None or len(taken) < size):
             chunk = bytes(con.output.data_to_send())
@@ -243,14 +243,14 @@ class Harness:
 
 
 def entry_of(con: Connection) -> Entry:
-    """What the gateway knows of it."""
+    """The gateway's entry of a connection."""
     entry = con.entry
     assert isinstance(entry, Entry)
     return entry
 
 
 def is_over(linked: LinkedWorker) -> bool:
-    """Whether the gateway has ended its session."""
+    """Whether the gateway has ended the worker's session."""
     return (
         linked.identity not in linked.harness.sessions.workers
         or linked.worker.session.state is LinkState.NEW

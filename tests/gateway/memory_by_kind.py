@@ -1,7 +1,7 @@
-"""What each kind of connection really takes, beside what the gateway's account says of it.
+"""Measure the memory that each kind of connection really takes, and the gateway's account of it.
 
-A program: for each kind a forked process makes many of it, and tells by how much its memory and its
-account have grown for each. The clients are descriptors alone.
+For each kind, a forked process makes many connections, and prints how much its memory and its
+account have grown for each. The clients are only descriptors.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from wsraw.gateway.connection.connection import Connection
 from wsraw.link.records import Couple, Join, Mark, Open, Publish, Record, Send, State
 
 WARM = 10
-"""Of each kind that come first: their pages are there already."""
+"""The first connections of each kind, which are not measured: their pages are touched already."""
 
 CLIENT = client_context()
 
 Kind = Callable[[], tuple[Harness, Callable[[int], None]]]
 KINDS: dict[str, tuple[int, Kind]] = {}
-"""How many are made of it; and what sets the harness, and makes one more."""
+"""How many connections of a kind are made; a function that makes the harness and returns one
+that adds a connection.
+"""
 
 
 def kind(count: int) -> Callable[[Kind], Kind]:
@@ -193,7 +195,7 @@ def standing(harness: Harness, linked: LinkedWorker, head: bytes = b"") -> Conne
 
 
 def commands(record: Callable[[int, int], Record], count: int) -> Any:
-    """A connection, and so many commands of its handler for it."""
+    """A connection, and that many commands of its handler for it."""
 
     def add(harness: Harness, linked: LinkedWorker, n: int) -> None:
         con = standing(harness, linked)
@@ -322,7 +324,7 @@ def connections_being_opened() -> Any:
 
 @kind(50)
 def answers_of_servers_that_refuse() -> Any:
-    """Of which no worker has heard yet."""
+    """No worker has heard of these connections yet."""
     harness = Harness()
     linked = harness.worker()
 
@@ -345,7 +347,7 @@ def answers_of_servers_that_refuse() -> Any:
 
 
 def memory() -> int:
-    """Bytes that are this process's alone."""
+    """The private memory of this process, in bytes."""
     text = Path("/proc/self/smaps_rollup").read_text()
     [line] = [line for line in text.splitlines() if line.startswith("Private_Dirty:")]
     return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""A gateway without its ZeroMQ, turn by turn."""
+"""A gateway without its ZeroMQ, driven turn by turn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsraw.runtime.selector import Selector
 
 
 class Clock:
-    """A clock that a test moves; each look moves it by `step`."""
+    """A clock that the test sets; each look moves it by `step`."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -31,7 +31,7 @@ class Clock:
 
 
 class SocketHarness:
-    """A gateway without its ZeroMQ: real sockets, the core, and a worker in the same thread."""
+    """A gateway without its ZeroMQ: real sockets, the core, and a worker, all in one thread."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class SocketHarness:
         self.loop.before_sleep = self._before_sleep
         self.linked: LinkedWorker = self.harness.worker()
         self.working = True
-        """Whether the worker acks what it hears."""
+        """Whether the worker acks the events that it gets."""
         self.handle: Callable[[Any], tuple[Record, ...]] = lambda event: ()
         self.heard: list[Any] = []
         self.clients: list[socket.socket] = []

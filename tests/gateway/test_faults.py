@@ -1,9 +1,9 @@
-"""Something of the gateway's own raises: who it was about ends for that, and nobody else.
+"""If a function of the gateway raises, only the connection or worker that it works for ends.
 
-The places are found, not listed. A scene is played, and each function of ours that is called for
-the victim, a connection or a worker, is noted; then it is played again for each of these functions,
-and that call raises. What is called for whom is seen from the stack: a call belongs to the one that
-is among its arguments, or among those of the nearest caller that has one.
+The functions are found, not listed. A scene is played, and all our functions that are called for
+the victim, a connection or a worker, are recorded. Then the scene is played again for each of these
+functions, and that call raises. The stack shows for whom a function is called: a call belongs to
+the connection or worker among its arguments, or among those of the nearest caller that has one.
 """
 
 from __future__ import annotations
@@ -59,34 +59,35 @@ from wsraw.runtime.log.line import Subject
 OURS = os.path.join(os.path.dirname(wsraw.__file__), "")
 
 NET = {
-    # What is done when something has raised. It raises nothing; where a part of it does, see
-    # `test_a_second_fault_during_the_first_still_closes_the_connection`.
+    # The steps after a fault. They raise nothing;
+    # `test_a_second_fault_during_the_first_still_closes_the_connection` tests what happens if a
+    # part of them does.
     "Endpoint.handle_fault", "Counters.fault", "Sockets._fault", "Registry.fault",
     "Sessions.fault",
     "Connection.force_end", "Registry.forget", "Endpoint.free", "Sockets._drop",
     "Registry._tell_end", "Backlog._record_fault", "Entry.leave_queue",
     "_Attempt.handle_fault", "blame",
     "owner_of", "Registry.end_failed", "Sessions._drop", "Sessions._encodable",
-    # Where it is caught.
+    # The functions that catch the fault.
     "Sockets._accepted", "Sockets._connected", "Sockets._dial", "Sockets._resume",
     "Dispatcher._serve", "Dispatcher._serve_waiting",
 }  # fmt: skip
 
 
 class Injected(Exception):  # noqa: N818
-    """What is raised."""
+    """The exception that is injected."""
 
 
 Place = tuple[str, int]
-"""A function, and which of its calls for the victim."""
+"""A function, and the number of its call for the victim."""
 
 
 class Injector:
-    """Notes the calls for the victim, and raises in some of them, one after the other."""
+    """Records the calls for the victim, and raises in some of them, one after another."""
 
     def __init__(self, is_victim: Callable[[Any], bool], at: Sequence[Place]) -> None:
         self.calls: dict[str, int] = {}
-        """Of each function, since it raised last."""
+        """The calls of each function since the last fault."""
         self.left = [*at]
         self._is_victim = is_victim
         self._names: dict[CodeType, str] = {}
@@ -107,7 +108,7 @@ class Injector:
             name = getattr(code, "co_qualname", code.co_name)
             self._names[code] = name
         if code.co_filename == selector.__file__:
-            # Elsewhere the selector is the library's.
+            # On other platforms the selector belongs to the library.
             return
         if name in NET or "<" in name or not self._belongs(frame):
             return
@@ -118,14 +119,14 @@ class Injector:
             raise Injected(f"in {name}")
 
     def go_on(self) -> None:
-        """To raise has ended the watching."""
+        """Trace again, as raising has ended the tracing."""
         sys.setprofile(self._see)
 
     def _belongs(self, frame: FrameType | None) -> bool:
         while frame is not None and frame.f_code.co_filename.startswith(OURS):
             code, values = frame.f_code, frame.f_locals
             if code.co_name == "__del__":
-                # What raises there, Python itself leaves out.
+                # Python itself ignores exceptions in these functions.
                 return False
             whose = None
             for name in code.co_varnames[: code.co_argcount]:
@@ -143,7 +144,7 @@ class Injector:
 
 
 class Scene:
-    """A gateway without ZeroMQ, two workers, a client that must be served on, and the victim."""
+    """A gateway without ZeroMQ, two workers, a client that must stay served, and the victim."""
 
     def __init__(self, **settings: Any) -> None:
         self.served = served = SocketHarness(**settings)
@@ -162,14 +163,14 @@ class Scene:
     # --- who is the victim ---
 
     def is_victim(self, value: Any) -> bool:
-        """A part of the victim, or something that names it."""
+        """Whether the object is a part of the victim, or names it."""
         if value is None:
             return False
         worker = self.worker
         if value is self.con or (worker and value in (worker, worker.session, worker.window)):
             return True
         if isinstance(value, Connection):
-            # Its constructor may not be through.
+            # Its constructor may not have finished.
             about = getattr(value, "about", {})
             if self.con is None and about and self.peer in (about.get("peer"), value.target):
                 self.con = value
@@ -189,7 +190,7 @@ class Scene:
     # --- the bystander ---
 
     def ask(self) -> None:
-        """It gets its answer, and nothing else."""
+        """Check that the bystander gets its answer, and nothing else."""
         self.sent += 1
         text = b"here? %d" % self.sent
         self.bystander.sendall(frame(0x81, text))
@@ -207,7 +208,7 @@ class Scene:
 
         self.served.until(turn)
         if self.sent:
-            # Beside pings.
+            # Pings may come in between.
             assert got.replace(b"\x89\0", b"") == end
 
     def _handle(self, event: Any) -> tuple[Record, ...]:
@@ -218,12 +219,12 @@ class Scene:
     # --- the course of things ---
 
     def go(self, times: int = 3, seconds: float = 0.0) -> None:
-        """Some turns pass."""
+        """Take some turns."""
         for _ in range(times):
             self.served.turn(seconds)
 
     def see_it_through(self) -> None:
-        """In the end the victim is gone, and nothing of it is left."""
+        """Check that the victim is gone in the end, and that nothing of it is left."""
         registry, sockets = self.served.harness.registry, self.served.sockets
         for entry in list(registry.entries.values()):
             if entry.con.opened:
@@ -247,7 +248,7 @@ def _text(address: tuple[Any, ...]) -> str:
 
 
 class Client:
-    """The victim's end of its connection. It does what it can."""
+    """The victim's end of its connection, which ignores errors."""
 
     def __init__(self, scene: Scene, sock: socket.socket) -> None:
         self.scene = scene
@@ -280,7 +281,7 @@ def connect(scene: Scene, buffer: int = 0) -> socket.socket:
 
 
 def is_connected(sock: socket.socket) -> bool:
-    """Else Python's TLS raises, and leaves a socket open."""
+    """Otherwise Python's TLS raises and leaves a socket open."""
     try:
         sock.getpeername()
     except OSError:
@@ -292,7 +293,7 @@ def is_connected(sock: socket.socket) -> bool:
 
 
 def answers(event: Any) -> tuple[Record, ...]:
-    """Each message says what is to be done."""
+    """Handlers that do what each message says."""
     if type(event) is not OnMessage:
         return ()
     con = event.con
@@ -312,7 +313,7 @@ def answers(event: Any) -> tuple[Record, ...]:
 
 
 def websocket(scene: Scene, sock: socket.socket) -> None:
-    """A WebSocket: messages, too many, too much, a ping, a goodbye."""
+    """A WebSocket: messages, too many and too large ones, a ping, and a goodbye."""
     client = Client(scene, sock)
     client.send(HANDSHAKE)
     client.send(frame(0x81, b"hello"))
@@ -320,17 +321,17 @@ def websocket(scene: Scene, sock: socket.socket) -> None:
     scene.ask()
     for text in (b"group", b"part"):
         client.send(frame(0x81, text))
-    # More than may be parked: it is paused.
+    # More data than may be parked, so reading pauses.
     scene.served.working = False
     client.send(frame(0x81, b"y" * 6000) * 4)
     scene.served.working = True
     scene.ask()
-    # More messages than it may send in a second.
+    # More messages than a client may send in a second.
     client.send(frame(0x81, b"z") * 30)
     scene.ask()
     scene.go(6, 0.4)
     client.send(frame(0x89, b"ping") + frame(0x01, b"in two") + frame(0x80, b" parts"))
-    # More than the kernel takes at once.
+    # More output than the kernel takes at once.
     client.send(frame(0x81, b"much"))
     scene.ask()
     for _ in range(4):
@@ -353,7 +354,7 @@ def of_client() -> ssl.SSLContext:
 
 
 def secure(scene: Scene) -> None:
-    """The same over TLS."""
+    """The same scene over TLS."""
     scene.commands = answers
     below = connect(scene)
     if not is_connected(below):
@@ -370,7 +371,7 @@ def secure(scene: Scene) -> None:
 
 
 def raw(scene: Scene) -> None:
-    """A raw client that half-closes, behind a PROXY header's absence; then one that is closed."""
+    """Raw clients that need not send a PROXY header: one half-closes, one is closed."""
     scene.commands = answers
     sock = connect(scene)
     client = Client(scene, sock)
@@ -389,7 +390,7 @@ def raw(scene: Scene) -> None:
 
 
 def closed(scene: Scene) -> None:
-    """A WebSocket that its handler closes, while its client says nothing any more."""
+    """A WebSocket that its handler closes, and whose client sends nothing more."""
     scene.commands = answers
     client = Client(scene, connect(scene))
     client.send(HANDSHAKE + frame(0x81, b"close"))
@@ -401,7 +402,7 @@ def closed(scene: Scene) -> None:
 def opened(
     scene: Scene, context: ssl.SSLContext | None = None, scheme: str = "", **options: Any
 ) -> None:
-    """A handler opens a connection, and again by itself when that ends."""
+    """A handler opens a connection, which reconnects when it ends."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         target = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
@@ -429,21 +430,21 @@ def opened(
             scene.ask()
             far.close()
             scene.go(4, 0.4)
-    # Now it is in vain.
+    # This attempt fails.
     scene.go(3, 0.4)
 
 
 def _accept(scene: Scene, server: socket.socket) -> socket.socket | None:
-    """What comes; None if nothing does."""
+    """The connection that comes, or None."""
     got: list[socket.socket] = []
     tries = iter(range(10))
 
     def is_over() -> bool:
         scene.go(2, 0.2)
-        # On Windows also for a connection that has ended again.
+        # On Windows this also happens for a connection that has already ended.
         with contextlib.suppress(OSError):
             got.append(server.accept()[0])
-        # A thread may be at work, as for the TLS context.
+        # A thread may be working, for example on the TLS context.
         return bool(got) or (
             next(tries, None) is None and not scene.served.sockets._dialer.attempts
         )
@@ -468,7 +469,7 @@ Play = Callable[[Scene], None]
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> dict[str, tuple[Play, dict[str, Any]]]:
-    """What is played, and with which settings."""
+    """The scenes, each with its settings."""
     usual: dict[str, Any] = {
         "high_water_mark": 8000,
         "ping_interval": 1.0,
@@ -492,8 +493,9 @@ def scenes(tmp_path: Path) -> dict[str, tuple[Play, dict[str, Any]]]:
 def play(
     act: Play, settings: dict[str, Any], *at: Place, fault: pytest.MonkeyPatch | None = None
 ) -> Injector:
-    """Play a scene; the calls at those places raise. With `fault` also what is called after the
-    first one is watched."""
+    """Play a scene in which the calls at those places raise. With `fault`, calls after the first
+    exception are traced, too.
+    """
     scene = Scene(**settings)
     try:
         with Injector(scene.is_victim, at) as injector:
@@ -519,7 +521,7 @@ def play(
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Thousands of tracebacks would take longer than all else."""
+    """Thousands of tracebacks would take longer than everything else."""
     caplog.set_level(logging.CRITICAL, "wsraw")
 
 
@@ -574,7 +576,7 @@ def test_a_second_fault_during_the_first_still_closes_the_connection(
     faults: list[tuple[str, BaseException]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While it is ended for the first one, something raises again."""
+    """The second exception is raised while the connection ends because of the first."""
     act, settings = scenes[name]
     with monkeypatch.context() as patch:
         calls = play(act, settings, first, fault=patch).calls
@@ -601,7 +603,7 @@ def raising(error: str) -> Callable[..., Any]:
 def test_a_command_that_raises_closes_its_connection_and_is_not_repeated(
     monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
 ) -> None:
-    """Its event is acked, so that it does not come again, and the rest of its batch is applied."""
+    """The event is acked, so that it does not come again, and the rest of the batch is applied."""
     harness = Harness()
     linked = harness.worker()
     con, other = harness.websocket(), harness.websocket()
@@ -623,7 +625,7 @@ def test_a_command_that_raises_closes_its_connection_and_is_not_repeated(
 def test_an_ack_that_raises_ends_the_session(
     monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
 ) -> None:
-    """As if the worker had died: what it held goes to another one, and in the end is poison."""
+    """The worker counts as dead: its events go to other workers, and in the end become poison."""
     harness = Harness(max_deliveries=2)
     con = harness.websocket()
     harness.worker().work()

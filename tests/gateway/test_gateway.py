@@ -1,4 +1,4 @@
-"""The process's parts that need no supervisor; the rest is tested end to end."""
+"""Parts of the gateway process that need no supervisor; the end-to-end tests have the rest."""
 
 from __future__ import annotations
 
@@ -58,15 +58,16 @@ def test_an_address_in_use_ends_the_gateway_with_its_own_exit_code(
 
 
 def handed_over(sock: socket.socket) -> str:
-    """As to another process, which would have a descriptor of its own."""
+    """Duplicate the descriptors, as for another process."""
     if sys.platform == "win32":
         return share(sock, os.getpid())
     return str(os.dup(sock.fileno()))
 
 
 def test_a_new_gateway_is_where_the_last_one_was(tmp_path: Path) -> None:
-    """The supervisor has the sockets, also that of the link if that is on TCP: its workers find the
-    new gateway there, and nobody else can be there meanwhile."""
+    """The supervisor owns the sockets, also that of a link on TCP: workers find the new gateway
+    at the same address, and no other process can take it meanwhile.
+    """
     settings = Settings(run_dir="", listen=("127.0.0.1:0",))
     news: list[Any] = []
     with (
@@ -156,7 +157,7 @@ def test_the_gateway_stops_at_the_word_of_its_supervisor(
 def test_a_dead_letter_that_does_not_fit_on_the_disk_leaves_the_others_whole(
     gateway: g.Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On a full disk half a letter was written once, and the next one behind it."""
+    """On a full disk half a letter was once written, and the next letter after it."""
     import resource
 
     def write(con: int, data: str = "") -> None:
@@ -200,7 +201,7 @@ def test_the_worker_link_is_rebound_where_the_supervisor_says(
 def test_what_keeps_the_worker_link_from_being_rebound_is_logged_once(
     gateway: g.Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A symbolic link to nowhere is in the way, but no socket: the supervisor asks each second."""
+    """A dangling symbolic link is in the way, and the supervisor asks each second."""
     caplog.set_level("INFO")
     file = tmp_path / "link.sock"
     file.unlink()
@@ -216,7 +217,7 @@ def test_what_keeps_the_worker_link_from_being_rebound_is_logged_once(
 
 
 def test_no_hello_is_judged_while_the_supervisor_has_more_to_say(tmp_path: Path) -> None:
-    """It may wait behind megabytes, after the gateway was stopped for a while."""
+    """The token may be behind megabytes of records, after the gateway was stopped for a while."""
     log, loop = Log(io.StringIO(), "info"), Loop()
     folder = tmp_path / "control"
     folder.mkdir(0o700)
@@ -234,7 +235,8 @@ def test_no_hello_is_judged_while_the_supervisor_has_more_to_say(tmp_path: Path)
     control.tell(Spawned(1, "one", 0))
     client = LinkClient(gateway._links.endpoint)
     eventually(lambda: turn() and work(client) and client.is_connected)
-    # Few and large: the hello has to come before the time for it is over, wherever a call is slow.
+    # The records are few and large: the hello has to come before its time is over, even where calls
+    # are slow.
     for n in range(30):
         control.tell(Exited(n + 10, "x" * 50_000))
     control.tell(Spawned(2, "two", 0))

@@ -65,7 +65,7 @@ def test_large_messages_use_the_memory_of_those_before(asked: dict[str, str]) ->
         text=True,
         check=True,
     )
-    # 256 pages each; what the environment asks for is left alone.
+    # 256 pages each; a size that the environment sets is kept.
     assert (int(done.stdout) < 1000) == (not asked)
 
 
@@ -81,7 +81,7 @@ def collector() -> Iterator[Collector]:
 
 
 class Circle:
-    """Needs a collector."""
+    """A reference cycle, which only the collector frees."""
 
     count = 0
 
@@ -119,7 +119,7 @@ def test_garbage_is_collected_in_a_quiet_moment(collector: Collector) -> None:
 
 
 def test_with_many_connections_garbage_is_collected_less_often(collector: Collector) -> None:
-    """It looks at all of them, and others wait meanwhile."""
+    """A collection visits all connections, and clients wait meanwhile."""
     assert not collector.collect_if_due(LEAST + 1, FEW + 1, quiet=True)
     assert not collector.collect_if_due(3 * AT_LAST * LEAST, 3 * LEAST, quiet=True)
     assert collector.collect_if_due(3 * AT_LAST * LEAST + 1, 3 * LEAST, quiet=True)

@@ -1,4 +1,4 @@
-"""TLS clients of a gateway in the same thread: Python's own TLS."""
+"""TLS clients of a gateway in the same thread, with Python's ssl."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Serve = Callable[..., SocketHarness]
 
 
 class Client:
-    """A TLS client that never blocks: each try is a turn of the gateway."""
+    """A TLS client that never blocks: it takes a turn of the gateway for each attempt."""
 
     def __init__(
         self,
@@ -67,14 +67,14 @@ class Client:
             try:
                 part = self.until(partial(self.sock.recv, 1 << 16))
             except ssl.SSLZeroReturnError:
-                # So the library says it where we have said close_notify before.
+                # ssl reports the end so if we have sent a close_notify before.
                 part = b""
             if not part:
                 return bytes(got)
             got += part
 
     def close_notify(self) -> None:
-        """Say that we end, without waiting for the other side."""
+        """Send a close_notify without waiting for the other side."""
         try:
             self.sock._sslobj.shutdown()  # type: ignore[attr-defined]
         except ssl.SSLWantReadError:
@@ -82,7 +82,7 @@ class Client:
 
 
 def send_plainly(sock: ssl.SSLSocket, data: bytes) -> None:
-    """What is no TLS, or comes before it."""
+    """Send plain bytes, before TLS or instead of it."""
     assert socket.socket.send(sock, data) == len(data)
 
 

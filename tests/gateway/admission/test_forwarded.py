@@ -26,18 +26,18 @@ def xff(value: str, **others: str) -> Forwarded | None:
         ("[2001:db8::1]", "2001:db8::1"),
         ("[2001:DB8::1]:4711", "[2001:db8::1]:4711"),
         ("::ffff:203.0.113.9", "203.0.113.9"),
-        # From the right: what the client invented stands to the left.
+        # Entries are read from the right: those that the client has invented are on the left.
         ("1.1.1.1, 203.0.113.9", "203.0.113.9"),
         ("1.1.1.1, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
         ("1.1.1.1,203.0.113.9 ,\t10.0.0.3,10.0.0.2,", "203.0.113.9"),
-        # Only our own proxies: the farthest of them.
+        # All addresses are proxies of ours: the farthest one counts.
         ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
-        # What is no address ends it, and so does one that is hidden.
+        # An entry that is not an address, or a hidden one, ends the search.
         ("1.1.1.1, garbage, 10.0.0.2", "10.0.0.2"),
         ("1.1.1.1, unknown, 10.0.0.2", "unknown"),
         ("1.1.1.1, _secret", "_secret"),
         ("10.0.0.9, 203.0.113.9:99999, 10.0.0.2", "10.0.0.2"),
-        # A quote that the client has opened must not swallow what the proxies added.
+        # A quote that the client has opened must not hide the entries of the proxies.
         ('", 203.0.113.9', "203.0.113.9"),
         ('1.1.1.1, "203.0.113.9, 10.0.0.2', "10.0.0.2"),
     ],
@@ -107,7 +107,7 @@ def test_the_host_is_taken_from_x_forwarded_host() -> None:
         (" for=203.0.113.9 ; proto=http ,", "203.0.113.9", "http", ""),
         ("for=10.0.0.3, for=10.0.0.2", "10.0.0.3", "", ""),
         ("for=203.0.113.9;proto=ftp", "203.0.113.9", "", ""),
-        # What cannot be read ends it: what is trusted until there stands.
+        # An entry that cannot be read ends the search; the trusted entries before it count.
         ("for=1.1.1.1, proto=https, for=10.0.0.2", "10.0.0.2", "", ""),
         ("for=1.1.1.1, for=2001:db8::1, for=10.0.0.2", "10.0.0.2", "", ""),
         ("for=1.1.1.1, for=2.2.2.2;for=3.3.3.3, for=10.0.0.2", "10.0.0.2", "", ""),
@@ -133,7 +133,7 @@ def test_a_forwarded_header_without_an_address_names_no_client(value: str) -> No
 
 
 def test_each_reader_reads_its_own_header_only() -> None:
-    """A client's own Forwarded passes a proxy that writes X-Forwarded-For unchanged."""
+    """A proxy that writes X-Forwarded-For passes a client's own Forwarded unchanged."""
     headers = {"forwarded": "for=1.1.1.1", "x-forwarded-for": "2.2.2.2"}
     assert str(x_forwarded_for(headers, TRUSTED)) != str(forwarded(headers, TRUSTED))
     found = x_forwarded_for(headers, TRUSTED), forwarded(headers, TRUSTED)
@@ -170,5 +170,5 @@ def test_a_header_of_eight_times_the_length_takes_about_eight_times_as_long(part
             spent.append(time.thread_time() - began)
         return min(spent)
 
-    # As much in all; on Windows that clock has steps of 16 ms.
+    # Both headers have the same size in all; on Windows that clock has steps of 16 ms.
     assert seconds(80_000, 3) < 3 * seconds(10_000, 24) + 0.05

@@ -1,4 +1,4 @@
-"""Who may come in, from the bytes of a handshake to the answer."""
+"""Which clients are accepted, from the bytes of a handshake to the answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROXY_1 = b"PROXY TCP4 203.0.113.9 198.51.100.2 4711 443\r\n"
 
 
 class Door:
-    """A policy and the clients that it judges."""
+    """A policy, and the clients that ask for admission."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings(**settings)
@@ -86,7 +86,7 @@ HERE = "127.0.0.1:8000"
 
 
 def written(method: str, **fields: str) -> bytes:
-    """A request as a browser writes it for a page; the host is ours."""
+    """A request as a browser sends it for a page, with our host."""
     known = {"Host": HERE, "User-Agent": "Mozilla/5.0", "Accept": "*/*"}
     known |= {name.replace("_", "-"): value for name, value in fields.items()}
     lines = [f"{method} / HTTP/1.1", *(f"{name}: {value}" for name, value in known.items())]
@@ -117,8 +117,9 @@ FOREIGN = {
 def test_a_request_of_another_site_reaches_no_handler(
     data: bytes, cut: int, listen: dict[str, Any]
 ) -> None:
-    """In Chromium, fetch(url, {method: "POST", mode: "no-cors", body}) chatted in examples/chat.py
-    from any page."""
+    """In Chromium, fetch(url, {method: "POST", mode: "no-cors", body}) could send chat messages
+    to examples/chat.py from any page.
+    """
     door = Door()
     con = door.come(**listen)
     events = []
@@ -156,11 +157,11 @@ def test_a_page_of_an_allowed_origin_may_send_requests() -> None:
     data = written("POST", Origin="https://a.example", Sec_Fetch_Site="cross-site")
     for origins in (("https://a.example",), ("any",)):
         assert Door(origins=origins).come(data).kind == "raw"
-    # Which site it was is not said; so only `any` lets it in.
+    # The request does not name its origin, so only `any` allows it.
     data = FOREIGN["an image"]
     assert status(Door(origins=("https://a.example",)).come(data)) == 403
     assert Door(origins=("any",)).come(data).kind == "raw"
-    # A raw listener looks for nothing.
+    # A raw listener does not check requests.
     assert Door().come(protocol="raw").receive_data(data, 0.0)
 
 
@@ -172,14 +173,14 @@ def test_a_page_is_of_the_same_origin_as_the_host_that_a_trusted_proxy_names() -
 
 
 def test_the_host_of_a_plain_request_is_checked_before_handlers_get_it() -> None:
-    """DNS rebinding: the page is of the same origin, and sends neither mark."""
+    """After DNS rebinding, the page has the same origin as the server and sends neither header."""
     door = Door(hosts=("localhost",))
     rebound = b"GET /x HTTP/1.1\r\nHost: evil.example:8000\r\n\r\n"
     assert status(door.come(rebound)) == 421
     assert door.limits.counts == {"hosts": 1}
     for data in (rebound.replace(b"evil.example", b"localhost"), b"GET / HTTP/1.0\r\n\r\n"):
         assert door.come(data).kind == "raw"
-    # Probes ask for an address, and no handler hears of them.
+    # Health checks use an IP address as the host, and do not reach handlers.
     assert status(door.come(rebound, plain_http="health")) == 200
 
 
@@ -384,7 +385,7 @@ def test_an_end_of_file_instead_of_a_proxy_protocol_header_closes_the_connection
 
 
 def test_the_proxy_protocol_header_can_be_read_before_tls_begins() -> None:
-    """As it must where TLS comes behind it."""
+    """This is necessary where TLS follows the header."""
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(address="10.0.0.1", proxy_protocol="required")
     assert con.phase.awaits_header

@@ -1,4 +1,4 @@
-"""The PROXY protocol: what HAProxy's document says, and any cut of it."""
+"""The PROXY protocol as HAProxy specifies it, with the header cut anywhere."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ BAD = {
 
 
 def read(data: bytes, cuts: list[int] | None = None, optional: bool = False) -> ProxyReader:
-    """Feed the bytes cut there, as long as it reads; what comes then is its user's."""
+    """Feed the bytes in pieces until the reader is done; the rest is kept in `rest`."""
     reader = ProxyReader(optional)
     last = 0
     for cut in [*sorted(cuts or []), len(data)]:
@@ -115,7 +115,7 @@ def test_valid_headers_are_read(name: str, optional: bool) -> None:
     small = len(data) < 1000
     one_by_one = read(data + b"GET /", list(range(len(data) + 5)) if small else [], optional)
     assert (said(one_by_one), one_by_one.rest) == (said(reader), b"GET /")
-    # It is not done before its last byte.
+    # The reader is not done before the last byte of the header.
     assert read(data[:-1], optional=optional).state == "reading"
 
 

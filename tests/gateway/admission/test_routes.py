@@ -96,7 +96,7 @@ def test_a_client_that_matches_no_route_goes_to_the_default_pool_if_there_is_one
 
 
 def come(given: Settings, data: bytes, listen: Listen = HERE) -> tuple[Connection, list[Any]]:
-    """A client that has sent that."""
+    """A client that has sent this data."""
     limits = Counters()
     con = accepted(7, listen, given, {}, 0.0, AdmissionPolicy(given, limits))
     events = list(con.first_events(0.0))

@@ -41,8 +41,8 @@ VERDICTS = [
     (b"CONNECT a:443 HTTP/1.1\r\n\r\n", Finding.PLAIN_HTTP),
     (b"HEAD / HTTP/1.1\r\nHost: a\r\n", Finding.HTTP),
     (b"OPTIONS", Finding.UNKNOWN),
-    # Raw protocols whose first words are, or begin as, a method of HTTP: raw as soon as that is
-    # seen, and at the end of their first line at the latest.
+    # Raw protocols whose first words are, or begin like, an HTTP method. They count as raw as soon
+    # as the difference shows, at the end of their first line at the latest.
     (b"PI", Finding.RAW),
     (b"PING\r\n", Finding.RAW),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Finding.RAW),
@@ -114,7 +114,7 @@ def test_a_line_one_byte_above_the_longest_is_too_big() -> None:
 
 @pytest.mark.parametrize("size", range(MAX_LINE - 2, MAX_LINE + 30))
 def test_no_target_makes_a_request_raw(size: int) -> None:
-    """Else a page could choose one, and speak to handlers behind it."""
+    """Otherwise a page could choose such a target, and send data to handlers."""
     request = of_length(size, b"POST /%s HTTP/1.1\r\n") + b"Origin: https://evil.example\r\n\r\n"
     finding = Finding.PLAIN_HTTP if size <= MAX_LINE else Finding.TOO_BIG
     assert Sniffer().receive_data(request) is finding
@@ -144,7 +144,7 @@ def test_a_header_line_of_a_handshake_one_byte_above_the_longest_is_too_big(end:
     for more, finding in ((b"", Finding.WEBSOCKET), (b"a", Finding.TOO_BIG)):
         head = end.join([GET.strip(), b"Upgrade: websocket", line + more, b"B: b", b"", b""])
         assert Sniffer().receive_data(head) is finding
-    # What is no handshake is raw, or answered as plain HTTP is: whatever its lines are.
+    # A request that is not a handshake is raw or plain HTTP, whatever its headers are.
     head = end.join([GET.strip(), line + b"a", b"", b""])
     assert Sniffer().receive_data(head) is Finding.PLAIN_HTTP
 
@@ -154,7 +154,7 @@ def test_the_bounds_of_the_head_can_be_set() -> None:
     assert Sniffer(len(head)).receive_data(head) is Finding.PLAIN_HTTP
     assert Sniffer(len(head) - 1).receive_data(head) is Finding.TOO_BIG
     assert Sniffer(len(head)).receive_data(head[:-1]) is Finding.HTTP
-    # A first line beyond the bound of the head is HTTP all the same.
+    # A first line that is longer than the limit of the head is HTTP, too.
     assert Sniffer(1024).receive_data(of_length(2000)) is Finding.TOO_BIG
 
 

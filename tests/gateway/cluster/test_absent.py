@@ -1,4 +1,4 @@
-"""Handlers are told of members whose gateway is gone, with all that is promised for events."""
+"""Handlers are told of members whose gateway is gone, with all guarantees of events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BOTH = ("on_join", "on_leave")
 
 
 class Node:
-    """A gateway in a cluster that tells of who is in its rooms."""
+    """A gateway in a cluster with presence."""
 
     def __init__(self) -> None:
         self.harness = Harness(presence=("room.*",))
@@ -63,7 +63,7 @@ def test_a_member_that_is_gone_has_a_connection_until_its_handler_has_returned()
     assert [(type(each), each.group) for each in (first, second)] == [(OnLeave, "room.1")] * 2
     assert attached[first.con] == {"ref": "there/77", "user": "ann"}
     assert attached[second.con] == {"ref": "there/78"}
-    # What a handler sends there goes nowhere, and what it does with it does no harm.
+    # Output to an absent member is dropped, and other commands for it do no harm.
     worker.ack(first, commands=(Send(first.con, b"x"), Join(first.con, "room.1")))
     node.harness.run(1.0)
     node.cluster.tick(node.harness.now)

@@ -75,7 +75,7 @@ class Node:
         return [(each.name, each.on) for each in (agent or self.agent).take(Watch)]
 
     def others(self, *names: str) -> None:
-        """The agent tells of other nodes."""
+        """The agent reports other nodes."""
         self.agent.say(Figures({"nodes": list(names), "state": "connected", "counts": {}}))
 
     def written(self, con: Connection) -> bytes:
@@ -341,7 +341,8 @@ def test_an_operator_closes_the_connections_of_a_user_at_all_gateways() -> None:
     (relay,) = node.relays()
     assert (relay.kind, relay.name) == ("kick_user", "ann")
     assert (a.ending.cause, b.ending.cause) == ("kicked", "")
-    # With another filter only those here are meant, as another gateway does not know the rest.
+    # With a second filter, only connections of this gateway are kicked, as other gateways cannot
+    # evaluate it.
     assert "told" not in kicked(node, user="ann", group="g", all=True).data
     assert "told" not in kicked(node, all=True).data
     assert node.relays() == []

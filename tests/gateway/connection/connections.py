@@ -1,4 +1,4 @@
-"""Connections in their states, for the tests of this folder."""
+"""Connections in all states, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def raw(now: float = 0.0, **fields: Any) -> Connection:
 
 
 def go_on(con: Connection) -> list[Event]:
-    """The turns to come, in which nothing else happens."""
+    """Run the turns that remain, while nothing else happens."""
     events: list[Event] = []
     while con.intake.has_more:
         events += con.resume(0.0)
@@ -64,7 +64,7 @@ def websocket(now: float = 0.0, deflate: bool = False, **fields: Any) -> Connect
 
 
 def answer(con: Connection, now: float = 0.0, behind: bytes = b"") -> tuple[list[Event], Any]:
-    """Let a server answer an opened WebSocket's request."""
+    """Answer the handshake of a WebSocket that a handler has opened."""
     peer = ServerProtocol()
     peer.receive_data(flush(con, now))
     request = peer.events_received()[0]

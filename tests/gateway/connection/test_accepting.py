@@ -10,7 +10,7 @@ from wsraw.gateway.connection.connection import CLOSED, Connection
 
 
 def second(data: bytes, **listen: Any) -> Connection:
-    """One of the same address is there already, behind the same proxy."""
+    """The second client of an address behind the same proxy, where only one is allowed."""
     door = Door(trusted_proxies=("10.0.0.0/8",))
     door.policy.address_limits = AddressLimits(0, 1)
     listen.setdefault("proxy_protocol", "required")

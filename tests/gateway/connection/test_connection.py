@@ -229,7 +229,7 @@ def test_a_handshake_must_be_complete_in_time(
     if begin:
         con.receive_data(begin[:1], 1.0)
         con.receive_data(begin[1:], 9.0)
-    # It runs from the first byte: sending slowly does not move it.
+    # The timeout runs from the first byte: sending slowly does not extend it.
     assert con.keepalive.deadline == (11.0 if begin else 10.0)
     assert tell(con.handle_timeout(11.0)) == told
     assert bytes(con.output.data_to_send()).startswith(output)

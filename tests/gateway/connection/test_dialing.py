@@ -84,7 +84,9 @@ def test_the_subprotocol_of_an_opened_websocket_is_reported() -> None:
 def test_compressed_messages_right_behind_the_answer_of_a_server_are_inflated(
     cut: int, size: int
 ) -> None:
-    """A server may speak before we have read that it lets us in, and in one packet with that."""
+    """A server may send messages before we have read its answer, in the same packet as the
+    answer.
+    """
     con = dial(protocol="websocket", max_message_size=1 << 20)
     con.connected(0.0)
     server = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()], max_size=None)
@@ -113,7 +115,7 @@ BODY = bytes(range(256)) * 1024
 
 
 def refused(*parts: bytes, eof: bool = False, after: float = 0.0) -> tuple[str, Any]:
-    """What on_error says, and con.response, of a server that answers so."""
+    """The message of on_error, and con.response, after a server's refusal."""
     con = dial(protocol="websocket", connect_timeout=5.0)
     con.connected(0.0)
     flush(con)

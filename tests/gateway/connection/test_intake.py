@@ -82,7 +82,7 @@ def test_a_flood_gives_the_same_events_as_a_trickle(deflate: bool) -> None:
         + frame(0x80, b"b") * (n % 2)
         for n in range(300)
     )
-    # A fragmented message in two halves, with pings in front of its first; n % 3 of those each.
+    # Each round has a fragmented message in two halves, with n % 3 pings before each half.
     wire += frame(0x88, b"\x03\xe8")
     at_once, trickle = websocket(deflate=deflate), websocket(deflate=deflate)
     events = at_once.receive_data(wire, 0.0) + go_on(at_once)
@@ -136,7 +136,7 @@ def test_no_deadline_runs_while_reading_is_paused() -> None:
     assert con.resume(500.0) == []
     assert con.keepalive.deadline == 520.0
     con.handle_timeout(520.0)
-    # Anew: the ping of before the pause is forgotten, this is the next one.
+    # The keepalive has begun anew: the ping from before the pause is forgotten.
     assert con.state is OPEN
 
 
@@ -166,7 +166,7 @@ def test_a_closing_connection_is_not_paused() -> None:
 
 
 def test_a_large_compressed_message_is_inflated_in_portions() -> None:
-    # 60 KB that are 60 MB: a pause after each portion bounds what is held.
+    # The 60 KB inflate to 60 MB, so a pause after each portion limits the memory.
     message = deflated(1 << 20)
     count = 60_000 // len(message)
     con = websocket(deflate=True)

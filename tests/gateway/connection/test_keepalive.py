@@ -30,14 +30,14 @@ def test_a_pong_keeps_the_connection_open() -> None:
 
 
 def test_pings_are_sent_at_the_interval() -> None:
-    """However long the answer to one may take."""
+    """The interval does not depend on how long a pong takes."""
     con = websocket(ping_interval=5, ping_timeout=20)
     for now in (5.0, 10.0, 15.0):
         assert con.keepalive.deadline == now
         assert con.handle_timeout(now) == []
         assert flush(con, now) == b"\x89\x00"
         con.receive_data(frame(0x8A, b""), now)
-    # Now there is none: no further ping, and the end in its time.
+    # From here on no pong comes: no further ping is sent, and the connection ends at its deadline.
     assert con.handle_timeout(20.0) == []
     flush(con, 20.0)
     assert con.handle_timeout(25.0) == []
@@ -46,14 +46,14 @@ def test_pings_are_sent_at_the_interval() -> None:
 
 
 def test_a_due_ping_is_sent_by_one_timeout() -> None:
-    """The pong comes a moment after the ping: nobody waits for that moment again."""
+    """The pong comes shortly after the ping, and must not cause another wake-up."""
     con = websocket(ping_interval=20, ping_timeout=20)
     for now in (20.0, 40.0, 60.0):
         assert con.handle_timeout(now) == []
         assert flush(con, now) == b"\x89\x00"
         con.receive_data(frame(0x8A, b""), now + 0.5)
         assert con.keepalive.deadline == now + 20.0
-    # Who has said something since is asked later.
+    # Any data from the client delays the next ping.
     con.receive_data(HELLO, 61.0)
     con.handle_timeout(80.0)
     assert (con.keepalive.deadline, con.output.size) == (81.0, 0)

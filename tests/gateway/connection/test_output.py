@@ -40,7 +40,7 @@ def test_a_long_queue_is_joined_in_parts() -> None:
     while output.size:
         data = output.data_to_send()
         assert len(data) <= WRITE_SIZE + 1024
-        # As a socket does: less than it was given.
+        # A socket, too, may take fewer bytes than it was given.
         size = len(data) // 2 + 1
         output.take_written(size)
         total += size
@@ -141,5 +141,5 @@ def test_a_large_chunk_and_many_small_ones_are_not_gathered() -> None:
         output.append(b"y")
     assert output.gathered() is None
     output.append(b"z" * MOST_GATHERED * GATHERED_FROM)
-    # The kernel takes so many at most (IOV_MAX).
+    # The kernel takes at most this many buffers (IOV_MAX).
     assert output.gathered() is None

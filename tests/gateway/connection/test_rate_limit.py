@@ -58,7 +58,9 @@ def test_bytes_above_the_rate_wait() -> None:
 
 @pytest.mark.parametrize("cuts", [1, 3])
 def test_the_request_of_a_handshake_does_not_count(cuts: int) -> None:
-    """A browser with long cookies was closed (rate_action = close) before it had said a word."""
+    """With `rate_action=close`, a browser with long cookies was closed before it had sent a
+    message.
+    """
     con, limit = rated(byte_rate=100)
     head = UPGRADE % (b"Cookie: " + b"x" * 1000 + b"\r\n")
     for n in range(cuts):
@@ -127,7 +129,7 @@ def test_a_bucket_gives_a_burst_and_then_the_rate() -> None:
     assert bucket.take(1, 0.0) == pytest.approx(0.1)
     assert bucket.take(1, 0.2) == 0.0
     assert bucket.take(5, 0.2) == pytest.approx(0.5)
-    # However long the silence: no more than a burst.
+    # However long the silence was, the bucket holds no more than a burst.
     assert bucket.take(20, 100.0) == 0.0
     assert bucket.take(1, 100.0) > 0.0
 

@@ -1,4 +1,6 @@
-"""Before the 101: the verdict of on_connect, from the connection to the worker's commands."""
+"""The verdict of on_connect before the 101 is sent: from the connection to the worker's
+commands.
+"""
 
 from __future__ import annotations
 
@@ -166,7 +168,7 @@ def test_bytes_received_before_the_verdict_wait(whole: bool) -> None:
             assert con.receive_data(bytes([byte]), 0.5) == []
     assert con.unfinished == len(early)
     assert accept(con) == []
-    # Reading goes on: the shell always says so.
+    # The shell always resumes reading after the verdict.
     assert tell(con.resume(1.0)) == ["text hello", "binary again"]
     assert con.unfinished == 0
     assert tell(con.receive_data(frame(0x81, b"more"), 2.0)) == ["text more"]

@@ -28,7 +28,7 @@ def flow(**settings: int) -> Flow:
 
 
 def new_entry() -> Entry:
-    """An entry in a gateway of its own; its accounts are those of the flow under test alone."""
+    """An entry in a gateway of its own, so that only the flow under test counts it."""
     entry = entry_of(Harness().raw(b"", protocol="raw"))
     entry.event_bytes = entry.con.kept = 0
     return entry
@@ -425,7 +425,9 @@ def test_contexts_of_compression_count_in_the_limit(takeover: bool) -> None:
 
 
 def test_a_connection_closed_for_memory_is_counted_once() -> None:
-    """Until its events are handled and its close frame is written, it is among the fullest."""
+    """The connection stays among the largest until its events are handled and its close frame is
+    written.
+    """
     harness = Harness(20_000, ping_interval=0.0, high_water_mark=100_000, handler_timeout=0.0)
     linked = harness.worker()
     con = harness.websocket()

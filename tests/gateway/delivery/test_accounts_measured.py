@@ -1,8 +1,9 @@
-"""Whether the account that `memory_limit` judges is true, for each kind of thing that somebody
-outside can make the gateway hold, and after it.
+"""Compare the account that `memory_limit` checks with the memory that is really used, for each kind
+of data that clients and workers can make the gateway hold, and after the data is gone.
 
-Sources: a connection's head, its state and the names of its groups, half handshakes, the output of
-those who have left and a message published to many were in no account, or in it once a member.
+These tests began with data that was in no account: a connection's head, its state and the names of
+its groups, unfinished handshakes, and the output of clients that have left. A message that is
+published to many was counted once for each member.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ from wsraw.link.records import Couple, Join, Leave, Mark, Publish, Send, State
 ROOT = Path(__file__).resolve().parents[3]
 
 MOST_HELD = 1.25
-"""Times the account that may really be held: above that, `memory_limit` would be no limit. The
-quarter is for what the allocator cannot use again, and differs from run to run."""
+"""The most memory that may really be held, as a multiple of the account: above that,
+`memory_limit` would not be a limit. The quarter is for memory that the allocator cannot reuse,
+which differs from run to run.
+"""
 
 MOST_COUNTED = 4
-"""Times what is really held that the account may say: above that, clients would be turned away for
-memory that is there. It is this much because of zlib, whose most is counted and seldom taken."""
+"""The most that the account may be, as a multiple of the memory that is really held: above that,
+clients would be refused although there is memory. The factor is this high because zlib's maximum
+is counted, which it seldom uses.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +124,7 @@ def test_a_reached_mark_is_not_counted() -> None:
 
 @pytest.mark.parametrize("end", ["it is written", "they leave", "they read too slowly"])
 def test_a_published_message_counts_once(end: str) -> None:
-    """491 of 600 members were closed for memory of which there was 1 in 600."""
+    """491 of 600 members were closed for memory that was used only once."""
     harness = Harness(output_limit=6000)
     linked = harness.worker()
     cons = [standing(harness, linked) for _ in range(100)]
@@ -197,7 +202,7 @@ def test_idle_connections_are_not_closed_for_waiting_events() -> None:
 
 
 def test_under_lasting_memory_pressure_no_connection_stays_paused() -> None:
-    """What connections keep does not become less by waiting."""
+    """The memory that connections keep does not shrink by waiting."""
     harness = Harness(memory_limit=90_000)
     linked = harness.worker()
     con = standing(harness, linked)
@@ -241,7 +246,7 @@ def test_half_requests_above_the_limit_are_closed() -> None:
 
 
 def test_output_of_ended_connections_counts_and_is_dropped_first() -> None:
-    """A client that was sent something, read nothing and said goodbye held it in no account."""
+    """The output of a client that had read nothing and said goodbye was in no account."""
     served = SocketHarness(deflate=False, high_water_mark=1 << 24, output_limit=1 << 24)
     try:
         flow = served.harness.registry.flow

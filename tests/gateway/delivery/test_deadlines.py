@@ -51,7 +51,7 @@ def test_a_little_output_now_and_then_is_progress() -> None:
 
 
 def test_output_that_comes_on_in_the_kernel_is_progress() -> None:
-    """The kernel takes no more before a third of its buffer is free."""
+    """The kernel takes no more bytes before a third of its buffer is free."""
     harness, linked, con = begin(write_timeout=60.0)
     left = 2_000_000
     harness.deadlines.undelivered = lambda con: left
@@ -60,7 +60,7 @@ def test_output_that_comes_on_in_the_kernel_is_progress() -> None:
         harness.run(10)
         left -= 20_000
     assert con.state is OPEN
-    # Half of it may pass before the last progress is seen.
+    # Up to half of the timeout may pass before the last progress is noticed.
     harness.run(92)
     assert con.ending.cause == "write-timeout"
 

@@ -34,7 +34,7 @@ def counter() -> Iterator[bytes]:
 
 
 def data_of(linked: LinkedWorker, con: Connection | None = None) -> list[bytes]:
-    """The messages that it has heard and not yet acked."""
+    """The messages that the worker has received and not acked."""
     return [
         event.data
         for event in linked.events
@@ -43,7 +43,7 @@ def data_of(linked: LinkedWorker, con: Connection | None = None) -> list[bytes]:
 
 
 def established(harness: Harness, count: int = 1) -> list[Connection]:
-    """Connections whose on_connect is handled; a worker must be there."""
+    """Connections whose on_connect is handled; a worker must be ready."""
     cons = [harness.raw(b"", protocol="raw") for _ in range(count)]
     busy = True
     while busy:
@@ -58,7 +58,9 @@ def established(harness: Harness, count: int = 1) -> list[Connection]:
 
 
 def set_window(linked: LinkedWorker, window: int) -> None:
-    """As if it had been measured; it stays, as nothing is measured while `now` stands still."""
+    """Set the window as if it had been measured. It stays, as nothing is measured while `now`
+    does not advance.
+    """
     linked.worker.window.limit = linked.worker.window.largest = window
 
 
@@ -86,7 +88,9 @@ def test_events_that_no_worker_can_take_are_parked_in_order() -> None:
 def test_a_connection_that_ends_before_a_worker_knows_it_is_forgotten(
     way: str, waits: bool, verdict: str
 ) -> None:
-    """A client that connects and resets left its place to handlers that had yet to hear of it."""
+    """A client that connects and resets must not leave an entry behind, and its event must not
+    reach a worker.
+    """
     harness = Harness(verdict=verdict)
     if waits:
         set_window(harness.worker(), 1)
@@ -135,7 +139,7 @@ def test_events_of_ended_connections_are_bounded() -> None:
 
 
 def test_new_and_known_connections_are_served_in_turn() -> None:
-    """Neither a storm of clients nor a flood of messages keeps the other out."""
+    """Neither a storm of new clients nor a flood of messages delays the other."""
     harness = Harness()
     linked = harness.worker()
     cons = established(harness, 20)
@@ -150,7 +154,7 @@ def test_new_and_known_connections_are_served_in_turn() -> None:
 
 
 def test_a_storm_of_clients_leaves_nothing_in_the_queues() -> None:
-    """Nobody has room for any of them, and each is gone before the next one comes."""
+    """No worker has room for the clients, and each is gone before the next one connects."""
     harness = Harness()
     set_window(harness.worker(), 1)
     harness.raw(b"1")
@@ -221,7 +225,9 @@ def test_parked_connections_are_served_in_turn() -> None:
 
 
 def test_many_connections_of_one_worker_are_served_in_turn() -> None:
-    """With two in flight each, those that wait for this worker and those for any are mixed."""
+    """Each connection has two events in flight; some of those that wait are for this worker,
+    others for any.
+    """
     harness = Harness()
     linked = harness.worker()
     cons = established(harness, 30)
@@ -352,7 +358,7 @@ def test_a_stuck_worker_is_better_than_none() -> None:
 
 
 def test_an_idle_worker_is_better_than_one_that_is_late() -> None:
-    """Nobody knows yet whether it is stuck; to wait there may cost much, to move costs little."""
+    """The late worker may be stuck: waiting for it may be expensive, and moving is cheap."""
     harness = Harness()
     late, idle = harness.worker(), harness.worker()
     one, two, three = (established_at(harness, late) for _ in range(3))
@@ -420,10 +426,10 @@ def test_a_single_worker_gets_every_event_even_if_it_is_stuck() -> None:
 
 
 def test_a_connection_without_events_in_flight_may_go_to_any_worker() -> None:
-    """A connection waits for a worker only while that one holds an event of it.
+    """A connection waits for a worker only while the worker holds one of its events.
 
-    Here its last one is acked while its next one waits behind others for the same worker, which
-    then takes its time; the other worker is idle.
+    Here its last event is acked while its next event waits behind others for the same worker, which
+    then becomes slow; the other worker is idle.
     """
     harness = Harness()
     slow = harness.worker()
@@ -432,7 +438,7 @@ def test_a_connection_without_events_in_flight_may_go_to_any_worker() -> None:
     for con, count in ((x, 1), (w, 1), (v, 2)):
         for n in range(count):
             harness.say(con, b"%d" % n)
-    # The window is full: these wait for this worker, w before x.
+    # The window is full: these events wait for this worker, that of w before that of x.
     harness.say(w, b"w waits")
     harness.say(x, b"x waits")
     idle = harness.worker()
@@ -526,8 +532,9 @@ def test_any_dispatch_gives_a_new_connection_to_the_worker_with_the_least_outsta
 
 
 def amid_a_message(harness: Harness, linked: LinkedWorker) -> Connection:
-    """A connection to which that worker has sent the first fragment of a message, in answer to the
-    first of one from there."""
+    """A connection in the middle of two messages: the worker has sent the first fragment of one,
+    in answer to the first fragment of the other.
+    """
     con = harness.websocket()
     harness.turn()
     for other in harness.linked_workers:
@@ -548,7 +555,9 @@ def answer(linked: LinkedWorker, con: Connection, data: bytes, final: bool) -> N
 
 @pytest.mark.parametrize("others", [1, 2], ids=["it has room", "it is full"])
 def test_a_message_in_fragments_is_finished_by_the_worker_that_has_begun_it(others: int) -> None:
-    """What another one sent would wait for the rest of the message, which never comes."""
+    """A message of another worker would wait for the rest of the first message, which never
+    comes.
+    """
     harness = Harness()
     late, idle = harness.worker(), harness.worker()
     busy = established_at(harness, late)
@@ -754,7 +763,9 @@ def test_messages_to_a_closed_connection_do_not_come_back() -> None:
 
 
 def test_on_close_waits_for_no_dead_worker() -> None:
-    """Closed by its handler while the worker drains; the worker then dies without another ack."""
+    """The connection was closed by its handler while the worker drained; the worker then dies
+    without another ack.
+    """
     harness = Harness()
     dead, heir = harness.worker(), harness.worker()
     con = established_at(harness, dead)
@@ -849,7 +860,7 @@ def test_waiting_connections_go_before_new_ones() -> None:
     harness.say(waiting, b"waiting")
     harness.turn()
     linked.ack()
-    # There is room now, and nobody has been served yet.
+    # There is room now, and nothing has been handed out yet.
     harness.say(late, b"late")
     assert [event.data for event in linked.work()] == [b"waiting", b"late"]
 
@@ -884,7 +895,7 @@ def test_sticky_dispatch_counts_connections_before_outstanding_events() -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_waiting_events_are_given_out_over_several_turns(workers: int) -> None:
-    """However much room there is: all of it at once would be a long turn."""
+    """Handing out all waiting events at once would make a long turn, however much room there is."""
     harness = Harness()
     linked_workers = [harness.worker() for _ in range(workers)]
     cons = established(harness, 10)

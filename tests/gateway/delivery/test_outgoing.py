@@ -39,10 +39,10 @@ from wsraw.link.records import (
 
 
 class Client:
-    """A WebSocket client that nobody here wrote, on the other side of a connection."""
+    """A third-party WebSocket client at the other end of a connection."""
 
     def __init__(self, harness: Harness, deflate: bool = False, bits: int | None = None) -> None:
-        """`bits`: of the window that it asks the server for."""
+        """`bits` is the size of the window that the client asks the server for."""
         factory = ClientPerMessageDeflateFactory(server_max_window_bits=bits)
         extensions = [factory] if deflate else None
         self.protocol = ClientProtocol(parse_uri("ws://h/"), extensions=extensions)
@@ -53,7 +53,7 @@ class Client:
         assert bool(self.protocol.extensions) == deflate
 
     def read(self) -> list[tuple[str, bytes, bool]]:
-        """The frames that have come: opcode, data, final."""
+        """The frames that have arrived: opcode, data, final."""
         self.protocol.receive_data(self.harness.write(self.con))
         return [
             (event.opcode.name, bytes(event.data), event.fin)
@@ -187,7 +187,9 @@ def test_a_continuation_that_is_refused_ends_the_connection(
     client: Client,
     second: Send,
 ) -> None:
-    """The pieces that are out cannot be taken back, and what would follow could not be read."""
+    """The fragments that were sent cannot be taken back, and the client could not parse later
+    messages.
+    """
     second.con = con = client.con.id
     one, two = linked_workers
     one.say(Send(con, b"a", "text", False))
@@ -307,7 +309,7 @@ def test_a_worker_forgets_connections_that_are_over(
 
 
 def framings(members: Iterable[Connection]) -> int:
-    """How often their last message was framed for more than one."""
+    """The number of frames that members share for their last message."""
     last = [con.output.chunks[-1] for con in members]
     return len({id(chunk) for chunk in last if type(chunk) is Framed})
 
@@ -331,7 +333,7 @@ def test_a_published_message_is_framed_once_for_all_that_are_alike(
 
 
 def test_a_published_message_is_compressed_once_for_each_window() -> None:
-    """Whoever has agreed on the same one gets the same bytes."""
+    """Members that have agreed on the same window get the same bytes."""
     harness = Harness()
     linked = harness.worker()
     windows = (9, 10, 12)
@@ -422,7 +424,7 @@ def test_by_default_overflow_closes_the_connection(harness: Harness) -> None:
 @pytest.mark.parametrize("size", range(70, 110))
 @pytest.mark.parametrize("kind", ["raw", "websocket"])
 def test_drop_newest_keeps_the_oldest_messages_whole(kind: str, size: int) -> None:
-    """Whatever the sizes: a frame's head counts too."""
+    """The sizes do not matter; a frame's head counts, too."""
     harness = Harness(output_limit=LIMIT, overflow="drop-newest")
     client = Client(harness) if kind == "websocket" else None
     con = client.con if client else harness.raw()
@@ -489,7 +491,9 @@ def test_a_published_message_larger_than_the_bound_is_dropped(policy: str) -> No
 def test_frames_that_build_on_one_another_are_not_dropped_and_their_reader_is_not_closed(
     policy: str,
 ) -> None:
-    """With context takeover nothing can be dropped from the middle: new messages are."""
+    """With context takeover, a message in the middle of the queue cannot be dropped, so new
+    messages are.
+    """
     harness = Harness(
         output_limit=LIMIT, overflow=policy, deflate_context_takeover=True, deflate_from=1
     )
@@ -547,12 +551,12 @@ def test_a_mark_is_reached_although_something_before_it_was_dropped() -> None:
 
 
 def large(size: int = 6 * DEFLATED_AT_ONCE) -> bytes:
-    """Text that is worth compressing, and too long for one go."""
+    """Text that compresses well, and is too long to be compressed in one turn."""
     return b" ".join(b"%d" % (n * n) for n in range(size))[:size]
 
 
 class Slow(Harness):
-    """Turns are taken one by one."""
+    """A harness that takes turns one by one."""
 
     def receive(self, identity: bytes, data: bytes) -> None:
         self.sessions.receive(identity, data, self.now)
@@ -578,13 +582,13 @@ def test_a_large_group_gets_a_message_over_several_turns() -> None:
 
 
 def go_on(harness: Harness) -> None:
-    """A turn, in which all that is queued is written."""
+    """Take a turn, in which all queued output is written."""
     harness.registry.dirty.clear()
     harness.sessions.backlog.go_on(harness.now)
 
 
 def test_a_small_group_does_not_wait_for_a_large_one() -> None:
-    """Order stays for those who are in both."""
+    """Messages stay in order for the members of both groups."""
     harness = Slow()
     cons = [harness.raw() for _ in range(300)]
     others = [harness.raw() for _ in range(5)]
@@ -604,7 +608,7 @@ def test_a_small_group_does_not_wait_for_a_large_one() -> None:
 
 
 def test_large_groups_take_turns() -> None:
-    """So that one of 200 members does not wait for one of 2,000."""
+    """A group of 200 members must not wait for one of 2,000."""
     harness = Slow()
     many, few = [harness.raw() for _ in range(2000)], [harness.raw() for _ in range(200)]
     linked = joined(harness, *many)
@@ -656,7 +660,7 @@ def test_a_member_whose_kernel_is_full_is_not_written_to() -> None:
     linked.say(Publish("g", b"x"))
     assert set(harness.registry.dirty) >= set(cons)
     harness.write(cons[1])
-    # Written in part: the rest waits until the kernel has room.
+    # Output that was written in part waits until the kernel has room.
     harness.registry.dirty.clear()
     harness.registry.wrote(entry_of(full))
     linked.say(Publish("g", b"yy"))
@@ -667,7 +671,9 @@ def test_a_member_whose_kernel_is_full_is_not_written_to() -> None:
 
 @pytest.mark.parametrize("overflow", ["close", "drop-oldest", "drop-newest"])
 def test_members_that_never_read_delay_nobody(overflow: str) -> None:
-    """The others have each message in as many turns, and those come to their own end."""
+    """The other members get each message in the same number of turns; those that never read
+    reach their limit.
+    """
 
     def turns_of(slow: int) -> tuple[list[int], list[Connection]]:
         harness = Slow(output_limit=5000, overflow=overflow)
@@ -694,7 +700,7 @@ def test_members_that_never_read_delay_nobody(overflow: str) -> None:
             while harness.registry.outgoing.broadcasts:
                 go_on(harness)
             assert {harness.write(con) for con in awake} == {data}
-            # Handlers hear who was closed.
+            # Handlers are told which connections were closed.
             linked.work()
         return took, asleep
 
@@ -704,7 +710,7 @@ def test_members_that_never_read_delay_nobody(overflow: str) -> None:
     more = 1 + 50 // SHARE
     assert max(beside) <= max(alone) + more
     if overflow == "close":
-        # Once they are closed they cost nothing.
+        # Closed members cost nothing.
         assert beside[-1] == alone[-1]
         assert {con.ending.cause for con in asleep} == {"overflow"}
     else:
@@ -713,7 +719,9 @@ def test_members_that_never_read_delay_nobody(overflow: str) -> None:
 
 
 def test_members_may_leave_while_a_message_is_being_published() -> None:
-    """Who was in the group then gets it, and who has gone meanwhile does no harm."""
+    """The members at the time of the publish get the message; those that have left meanwhile do
+    no harm.
+    """
     harness = Slow()
     cons = [harness.raw() for _ in range(300)]
     linked = joined(harness, *cons)
@@ -731,7 +739,7 @@ def test_members_may_leave_while_a_message_is_being_published() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_each_member_gets_published_messages_in_order(seed: int) -> None:
-    """Publishes to large groups, sends and a close, of two workers, and turns between them."""
+    """Two workers publish to large groups, send and close, with turns in between."""
     choose = random.Random(seed)
     harness = Slow()
     cons = [harness.raw() for _ in range(150)]
@@ -783,7 +791,7 @@ def test_a_worker_that_publishes_too_much_waits_alone() -> None:
 @pytest.mark.parametrize("takeover", [True, False])
 @pytest.mark.parametrize("way", ["send", "publish"])
 def test_a_large_message_is_compressed_piece_by_piece(takeover: bool, way: str) -> None:
-    """One of 40 MiB held up everybody for two seconds."""
+    """A message of 40 MiB once delayed all clients for two seconds."""
     harness = Slow(deflate_context_takeover=takeover)
     one, two = harness.worker(), harness.worker()
     client, other = Client(harness, deflate=True), Client(harness)
@@ -862,7 +870,7 @@ def test_a_fast_client_gets_much_that_is_sent_at_once(count: int) -> None:
         got += harness.write(con, 300_000)
         harness.now += 0.5
         if harness.now % 5 == 0:
-            # What comes meanwhile is fine as long as it grows no further.
+            # More output is allowed meanwhile, as long as the queue does not grow.
             linked.say(Send(con.id, b"x"))
             sent.append(b"x")
     assert bytes(got) == b"".join(sent)

@@ -1,5 +1,6 @@
-"""The read policy, and that all who hold a socket read as it says: the endpoint, the server in
-memory of wsraw.testing, and the model check."""
+"""The read policy, and its users: the endpoint, the in-memory server of wsraw.testing, and the
+model check. All of them must read as the policy says.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ MEMORY = 4 << 20
 NOT_OF_BYTES = (PAUSED_COUPLED, PAUSED_RATE, PAUSED_STOPPING)
 REASONS = (*NOT_OF_BYTES, PAUSED_OWN)
 SETTINGS: dict[str, Any] = {"high_water_mark": MEMORY, "deflate": False}
-"""They read portions of different sizes: a mark would stop one of them before the others."""
+"""The high-water mark is large, as the holders read portions of different sizes: a smaller one
+would stop one of them before the others.
+"""
 
 
 # --- the policy ---
@@ -145,7 +148,7 @@ def test_full_memory_pauses_whoever_is_about_to_be_read_but_those_who_come_and_g
 
 
 class Holder:
-    """One connection of one client, as one of those who hold sockets has it."""
+    """A connection of one client, in one of the implementations that hold sockets."""
 
     def __init__(self, harness: Harness, linked: LinkedWorker) -> None:
         self.harness = harness
@@ -153,10 +156,11 @@ class Holder:
         self.con: Connection
         self.heard = bytearray()
         self.is_shut = False
-        """The client sends nothing more."""
+        """The client has shut its side."""
         self.was_closed = False
-        """A handler has closed it: what was parked then is dropped, and that depends on how much
-        was read at a time."""
+        """A handler has closed the connection: events that were parked then are dropped, and
+        their number depends on the size of the reads.
+        """
         self.had_verdict = harness.settings.verdict == "handlers"
 
     @property
@@ -165,7 +169,7 @@ class Holder:
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether a handler has more to do."""
+        """Whether an event is in flight or parked."""
         entry = self.con.entry
         return isinstance(entry, Entry) and bool(entry.in_flight or entry.parked)
 
@@ -176,7 +180,7 @@ class Holder:
         raise NotImplementedError
 
     def turn(self) -> None:
-        """One turn of a gateway; the worker hears, and acks nothing by itself."""
+        """Take one turn of a gateway. The worker receives events, and acks none by itself."""
         raise NotImplementedError
 
     def ack(self) -> None:
@@ -188,7 +192,7 @@ class Holder:
             self.linked.ack()
 
     def view(self) -> tuple[object, ...]:
-        """What must be the same for all of them."""
+        """The state that must be the same in all implementations."""
         con, entry = self.con, self.con.entry
         events = list(self.linked.events)
         if entry is not None:
@@ -200,8 +204,8 @@ class Holder:
             return con.state, con.ending.cause, read
         pauses = entry.pauses if entry is not None else 0
         has_deadline = not math.isinf(con.keepalive.deadline)
-        # What is read before the verdict depends on the size of a read, and so does what is parsed
-        # of it after a pause; the rest waits in the kernel.
+        # The bytes that are read before the verdict depend on the size of a read, and so do the
+        # bytes that are parsed after a pause; the rest waits in the kernel.
         is_early = con.state is CONNECTING or (self.had_verdict and pauses)
         unparsed = 0 if is_early else con.unfinished
         return con.state, con.intake.paused, pauses, self.reading, read, unparsed, has_deadline
@@ -243,7 +247,9 @@ class AtEndpoint(Holder):
 
 
 class InMemory(Holder):
-    """The two without a network; they differ in who drives them."""
+    """The base of the two implementations without a network; they differ in the code that drives
+    them.
+    """
 
     def __init__(self, make: type[Pipe] | type[Socket], **settings: Any) -> None:
         harness = Harness(memory_limit=MEMORY, **settings)
@@ -280,7 +286,7 @@ class InMemory(Holder):
 
 
 class AtPipe(InMemory):
-    """As wsraw.testing has it."""
+    """The implementation of wsraw.testing."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(Pipe, **settings)
@@ -292,7 +298,7 @@ class AtPipe(InMemory):
 
 
 class AtModel(InMemory):
-    """As the model check has it."""
+    """The implementation of the model check."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(Socket, **settings)
@@ -351,8 +357,9 @@ def take_step(holder: Holder, step: tuple[Any, ...]) -> None:
 
 
 def settle(holders: list[Holder], handlers_return: bool = False) -> None:
-    """Let turns pass until all have come to the same; and then they stay there. In reads of other
-    sizes come other numbers of events: so handlers return until there are no more."""
+    """Take turns until all holders are in the same state, and check that they stay in it. Reads
+    of different sizes give different numbers of events, so handlers return until none is left.
+    """
 
     def agreed() -> bool:
         for holder in holders:
@@ -374,7 +381,7 @@ def settle(holders: list[Holder], handlers_return: bool = False) -> None:
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Memory is full again and again, and the gateway warns of it each time."""
+    """Silence the gateway's warnings, as memory becomes full again and again."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)

@@ -1,4 +1,4 @@
-"""The registry by itself; what commands make of it is in test_commands.py."""
+"""The registry by itself; test_commands.py tests the commands that use it."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_mark_is_answered_when_its_bytes_are_written_or_dropped() -> None:
 
 
 def test_a_mark_is_answered_when_its_connection_ends_whoever_handles_an_event_of_it() -> None:
-    """Its on_close waits for the handler that waits for the mark."""
+    """The on_close waits for the handler that waits for the mark."""
     harness = Harness()
     linked = harness.worker()
     con = harness.raw()

@@ -46,7 +46,9 @@ def test_events_are_told_apart_even_if_they_are_equal() -> None:
 
 
 def test_an_event_that_always_breaks_its_link_becomes_poison() -> None:
-    """It is no suspect before the last loss that counts: networks break, and nobody is to blame."""
+    """The event is not a suspect before the last loss that counts, as networks fail without any
+    event's fault.
+    """
     suspicion, one, other = Suspects(3), flight(event()), flight(event())
     assert (suspicion.blame(one, False, lost=True), suspicion.blame(other, False, lost=True)) == (
         0,

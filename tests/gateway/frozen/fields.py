@@ -1,8 +1,8 @@
-"""The fields of all records of the gateway's state, as they were: ``python -m
-tests.gateway.frozen.fields`` writes them anew.
+"""The fields that the records of the gateway's state had: ``python -m tests.gateway.frozen.fields``
+updates the list.
 
-Until there is a release, any change may be written so. After that only what is appended may be, as
-test_records.py says: another version reads what this one has frozen.
+Until there is a release, any change is allowed. After that fields may only be appended (see
+test_records.py), as other versions read the records that this one has frozen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATES: dict[str, type[records.State]] = {
 
 
 def fields() -> dict[str, list[str]]:
-    """By record, with those that have a default marked by an equals sign."""
+    """The fields by record; those with a default have an equals sign."""
     return {
         name: [each.name + ("" if each.required else "=") for each in msgspec.structs.fields(state)]
         for name, state in sorted(STATES.items())

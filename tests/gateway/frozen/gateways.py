@@ -1,4 +1,4 @@
-"""Gateways in this process, one after the other, with real clients and workers."""
+"""Gateways in this process, one after another, with real clients and workers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Worker:
 
 
 class Relay:
-    """A gateway that is replaced by another one at any time."""
+    """A gateway that another one may replace at any time."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self._folder = folder
@@ -103,7 +103,7 @@ class Relay:
         return eventually(turn)
 
     def received(self, client: socket.socket, size: int) -> bytes:
-        """So many bytes of a client."""
+        """Receive that many bytes as a client."""
         found = b""
 
         def more() -> bool:
@@ -120,7 +120,7 @@ class Relay:
         return found
 
     def upgrade(self) -> None:
-        """The next gateway takes over. What the old one has left is closed, unheard."""
+        """Replace the gateway by the next one, and close the old one silently."""
         old = self.gateway
         for _ in range(100):
             old.sessions.to_supervisor.clear()
@@ -147,7 +147,7 @@ class Relay:
         return Parts(gateway.registry, gateway.sessions, gateway.deadlines, ends)
 
     def _close(self, gateway: g.Gateway) -> None:
-        """As its process ends: sockets are closed, and whoever else has them goes on."""
+        """Close all sockets as the end of its process does; duplicated descriptors stay open."""
         for endpoint in gateway.sockets.endpoints:
             gateway.loop.unwatch(endpoint.sock)
             endpoint.sock.close()

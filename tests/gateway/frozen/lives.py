@@ -1,4 +1,4 @@
-"""Lives of a connection, lived twice: one of the twins is frozen and thawed at any moment."""
+"""A connection's life, lived by twins: one twin is frozen and thawed at any moment."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from wsraw.link.records import Open, Reject, Respond
 Step = tuple[str, int, int]
 
 AWAY = 5000.0
-"""Seconds by which the clock of the other process differs."""
+"""The difference between the clocks of the two processes, in seconds."""
 
 TEXTS = ("", "a", "hello ", "grüße ", "0123456789" * 30)
 
@@ -45,7 +45,7 @@ _DATE = re.compile(rb"\r\nDate: [^\r]*")
 
 
 class Kind(NamedTuple):
-    """What kind of life."""
+    """The kind of a life."""
 
     name: str
     settings: Mapping[str, Any] = MappingProxyType({})
@@ -55,15 +55,16 @@ class Kind(NamedTuple):
 
 
 def decode_one(data: bytes) -> Carried:
-    """The record of a connection alone."""
+    """Decode the record of a single connection."""
     return msgspec.msgpack.decode(data, type=Carried)
 
 
 def copied(
     con: Connection, place: Place, now: float, then: float
 ) -> tuple[Connection, list[bytes]]:
-    """The same connection in another process. Freezing has changed nothing, and the copy
-    gives the same record. Raises UnmovableError."""
+    """A copy of the connection in another process. Checks that freezing changes nothing, and
+    that the copy gives the same record. Raises UnmovableError.
+    """
     record = freeze_connection(con, Clock(now), Frames())
     data = encode(Carried(record, None, None))
     assert encode(Carried(freeze_connection(con, Clock(now), Frames()), None, None)) == data
@@ -75,7 +76,7 @@ def copied(
 
 
 def _rounded(data: bytes) -> Any:
-    """Times as near as floats are after a change of clocks."""
+    """Round times to the precision of floats after a change of clocks."""
     return _round(decode_one(data))
 
 
@@ -90,7 +91,7 @@ def _round(value: Any) -> Any:
 
 
 class Told:
-    """What the peer is told, however it is compressed."""
+    """The content of what the peer receives, without its compression."""
 
     def __init__(self) -> None:
         self.raw = b""
@@ -149,7 +150,7 @@ class Told:
 
 
 class Twin:
-    """One of the two."""
+    """One of the two connections."""
 
     def __init__(self, con: Connection, away: float) -> None:
         self.con = con
@@ -160,7 +161,7 @@ class Twin:
 
 
 class Life:
-    """Both twins, and their peer. Whatever happens to one happens to the other."""
+    """Both twins and their peers; every step happens to both twins."""
 
     def __init__(self, kind: Kind, seed: int) -> None:
         self.kind = kind
@@ -195,7 +196,7 @@ class Life:
 
     @property
     def con(self) -> Connection:
-        """The twin that is left alone."""
+        """The twin that never moves."""
         return self.twins[0].con
 
     def step(self, name: str, a: int, b: int) -> None:
@@ -203,7 +204,7 @@ class Life:
         self._compare()
 
     def finish(self) -> None:
-        """All is written, and has been understood."""
+        """Write all output, and check that both peers have understood the same."""
         for _ in range(1000):
             if not any(twin.con.output.size for twin in self.twins):
                 break
@@ -226,7 +227,7 @@ class Life:
         )
         assert (one.about, one.inf) == (other.about, other.inf)
         if not (one.websocket is not None and one.websocket._messages.inflating):
-            # What is inflated ahead takes more room than what is compressed.
+            # Inflated input takes more room than the compressed input of the other twin.
             assert one.unfinished == other.unfinished
         deadlines = [twin.con.keepalive.deadline - twin.away for twin in self.twins]
         assert abs(deadlines[0] - deadlines[1]) < 1e-6 or deadlines[0] == deadlines[1]
@@ -236,7 +237,7 @@ class Life:
         if one.phase.opening is None:
             told = [twin.told.all() for twin in self.twins]
             if one.websocket is not None and one.websocket.terms is not None:
-                # Ours is compressed anew, so that frames differ in their lengths.
+                # Our output is compressed anew, so frames may differ in length.
                 least = min(len(frames) for _, frames in told)
                 told = [(b"", frames[: least - 1]) for _, frames in told]
             assert told[0] == told[1]
@@ -245,7 +246,7 @@ class Life:
     # --- the move ---
 
     def freeze(self, a: int, b: int) -> None:
-        """The second twin moves to another process."""
+        """Move the second twin to another process."""
         twin = self.twins[1]
         place = Place(
             self.settings, lambda pool: self.pools.get(pool, self.settings), self.policy, {}
@@ -262,7 +263,7 @@ class Life:
         self.frozen += 1
         twin.away = away
         if twin.con.phase.opening is not None:
-            # It is dialled anew.
+            # The moved connection is dialed anew.
             twin.told = Told()
             twin.con.connected(self.now + away)
         if making:
@@ -271,7 +272,7 @@ class Life:
     # --- the peer ---
 
     def hello(self, a: int, b: int) -> None:
-        """What the peer begins with."""
+        """Send the first data of the peer."""
         starts = {
             "refused": b"GE",
             "raw": b"hello",
@@ -292,7 +293,7 @@ class Life:
         self.incoming += starts[names[a % len(names)]]
 
     def _answer(self) -> None:
-        """A server answers our handshake."""
+        """Answer the handshake that we have sent, as a server."""
         from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
         from websockets.http11 import Request
         from websockets.server import ServerProtocol
@@ -311,7 +312,7 @@ class Life:
             self._same(lambda twin, now: twin.con.receive_data(data, now))
 
     def say(self, a: int, b: int) -> None:
-        """The peer says a message, or a part of one, or something beside."""
+        """Send a message, a part of one, or a control frame, as the peer."""
         con, ws = self.con, self.con.websocket
         if ws is None:
             self.incoming += TEXTS[a % len(TEXTS)].encode()
@@ -347,7 +348,7 @@ class Life:
         if a % 11 == 3:
             text = self.random.randbytes(3000 if b % 5 else 60_000) + text * 200
         if b % 7 == 0:
-            # Perhaps in the middle of a code point.
+            # The cut may be in the middle of a code point.
             text = text[: len(text) // 2]
         opcode = 2 if a % 11 == 3 or b % 3 else 1
         final = bool(a // 3 % 3)
@@ -373,14 +374,14 @@ class Life:
             self.fragment = ""
 
     def read(self, a: int, b: int) -> None:
-        """Some of it arrives."""
+        """Let some of the peer's data arrive."""
         size = (1, 2, 7, 100, 5000, 1 << 20)[a % 6]
         data, self.incoming = self.incoming[:size], self.incoming[size:]
         if data:
             self._same(lambda twin, now: twin.con.receive_data(data, now))
 
     def leave(self, a: int, b: int) -> None:
-        """The peer shuts its side."""
+        """Shut the peer's side."""
         if not self.eof and a % 4 == 0 and not self.incoming:
             self.eof = True
             self._same(lambda twin, now: twin.con.receive_eof(now))
@@ -392,7 +393,7 @@ class Life:
     # --- the gateway ---
 
     def write(self, a: int, b: int) -> None:
-        """The system takes some of the output."""
+        """Let the system take some of the output."""
 
         def written(twin: Twin, now: float) -> Any:
             con, output = twin.con, twin.con.output
@@ -417,7 +418,7 @@ class Life:
         self._same(lambda twin, now: twin.con.handle_timeout(now))
 
     def follow(self, a: int, b: int) -> None:
-        """What comes behind a request begins."""
+        """Begin the next exchange after a request."""
         con = self.con
         if con.state is not CLOSED or con.ending.successor is None or con.output.size:
             return
@@ -432,14 +433,14 @@ class Life:
         self._compressor, self.fragment = None, ""
 
     def drain(self, a: int, b: int) -> None:
-        """All that a half-closed peer has sent is handled."""
+        """Handle everything that a half-closed peer has sent."""
         if self.con.state is CLOSING and self.con.intake.half_closed:
             self._same(lambda twin, now: twin.con.drained(now))
 
     # --- handlers ---
 
     def send(self, a: int, b: int) -> None:
-        """A handler sends a message, or a part of one."""
+        """Send a message, or a part of one, as a handler."""
         con = self.con
         if not con.announced or con.is_making:
             return
@@ -459,7 +460,7 @@ class Life:
         self._same(send)
 
     def make(self, a: int, b: int) -> None:
-        """The next piece of a large frame is made."""
+        """Make the next piece of a large frame."""
         if not self.con.is_making:
             return
         kind, final = self._making
@@ -475,7 +476,7 @@ class Life:
         self._same(go_on)
 
     def publish(self, a: int, b: int) -> None:
-        """A message to many."""
+        """Publish a message to many connections."""
         text = TEXTS[1 + a % 4].encode()
 
         def publish(twin: Twin, now: float) -> Any:
@@ -498,7 +499,7 @@ class Life:
             self._same(publish)
 
     def drop(self, a: int, b: int) -> None:
-        """What was published is dropped, the oldest first."""
+        """Drop published messages, the oldest first."""
         self._same(lambda twin, now: twin.con.output.drop_oldest_framed(0))
 
     def close(self, a: int, b: int) -> None:
@@ -509,7 +510,7 @@ class Life:
             self._same(lambda twin, now: twin.con.close_now(1008, "why", "overflow", "slow", now))
 
     def decide(self, a: int, b: int) -> None:
-        """A handler has the last word on a client, or answers a request."""
+        """Decide on a client, or answer a request, as a handler."""
         con = self.con
         if con.kind == "http":
             self._respond(a, b)

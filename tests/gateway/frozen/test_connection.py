@@ -1,4 +1,4 @@
-"""A connection that moves to another process goes on as if it had not: neither side can tell."""
+"""A connection that moves to another process behaves as if it had not moved, for both sides."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def test_neither_client_nor_handler_notices_that_a_connection_was_moved(name: st
 
 
 def test_what_tls_has_encrypted_stays_where_that_is() -> None:
-    """The output that goes on begins behind it, with what was begun still whole."""
+    """The moved output begins after the encrypted bytes, and frames that were begun are still
+    whole.
+    """
     life = Life(KINDS["websocket"], 1)
     for step in (("hello", 0, 0), ("read", 5, 0), ("write", 2, 0)):
         life.step(*step)

@@ -1,4 +1,4 @@
-"""Nothing of a gateway's state is forgotten: each attribute is frozen, or left out for a reason."""
+"""Each attribute of the gateway's state is frozen, or left out for a reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PACKAGES = (
     "runtime.link.connection",
     "runtime.link.server",
 )
-"""Where each class has a plan, or a reason to have none."""
+"""In these packages each class has a plan, or a reason to have none."""
 
 NONE = {
     "gateway.admission.forwarded.Forwarded": "it lives for a moment",
@@ -110,7 +110,7 @@ NONE = {
 
 @functools.cache
 def classes_in(module: str) -> dict[str, ast.ClassDef]:
-    """Name, with its module → class."""
+    """Name with its module → class."""
     found = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.ClassDef)]
     return {f"{module}.{node.name}": node for node in found}
 

@@ -1,5 +1,6 @@
-"""A whole gateway that is taken over, or refused with a reason. That nobody notices is looked at by
-tests/gateway/model, and over real sockets by test_links.py."""
+"""A whole gateway is taken over, or refused with a reason. tests/gateway/model tests that
+clients and workers do not notice, and test_links.py tests that with real sockets.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ NOW, THERE = 10.0, 7000.0
 
 
 class Sockets(Ends):
-    """Of connections that have one, and stay where they are."""
+    """The ends of connections that have a socket and do not move."""
 
     def __init__(self, cons: list[Connection]) -> None:
         self.overdrawn = {}
@@ -66,7 +67,7 @@ class Sockets(Ends):
 
 
 class Moved:
-    """A gateway and the one after it."""
+    """A gateway and its successor."""
 
     def __init__(self, **settings: Any) -> None:
         self.harness = Harness(**settings)
@@ -167,7 +168,7 @@ def test_a_member_that_is_gone_is_still_told() -> None:
     assert (entry.con.about, after.absent.dropped) == ({"ref": "there/77", "user": "ann"}, 3)
     assert entry.in_flight == 1
     assert harness.sessions.workers[worker.identity].session.window.in_flight
-    # All is told anew, as the setting may be another one.
+    # The state of presence is sent again, as the setting may have changed.
     assert after._is_behind
 
 
@@ -201,7 +202,7 @@ def test_the_agent_of_a_cluster_goes_on_if_it_is_the_same_cluster(node: str) -> 
 
 
 def test_a_splice_goes_on_where_it_was() -> None:
-    """Before it flows, and in the middle of a forwarded line."""
+    """The splice moves before its first bytes, and in the middle of a forwarded line."""
     moved = Moved()
     linked = moved.harness.worker()
     first, second = moved.connect(b"begun"), moved.connect(HANDSHAKE)
@@ -378,7 +379,7 @@ def test_sockets_that_nobody_has_are_refused() -> None:
 
 
 def _values(value: Any, place: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
-    """The places of all values in a record."""
+    """The paths of all values in a record."""
     yield place
     if isinstance(value, list):
         for number, each in enumerate(value):
@@ -394,7 +395,7 @@ def _replaced(value: Any, place: tuple[int, ...], by: Any) -> Any:
 
 
 def test_records_with_anything_wrong_in_them_are_refused_or_understood() -> None:
-    """Whatever is changed in a record, and wherever: nothing but FrozenError."""
+    """Whichever value of a record is changed, only FrozenError may be raised."""
     moved = Moved()
     linked = moved.harness.worker()
     first = moved.connect(b"hello")

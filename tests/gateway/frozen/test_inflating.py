@@ -1,4 +1,4 @@
-"""What a decompressor remembers can be read out of it, and primes another one."""
+"""The window of a decompressor can be read, and primes another decompressor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZES = (0, 1, 2, 3, 257, 258, 259, 511, 512, 513, 5000, 32767, 32768, 32769, 10
 
 
 def fed(bits: int, data: bytes) -> tuple[zlib._Compress, zlib._Decompress]:
-    """Both ends of a stream that has carried this."""
+    """Both ends of a stream that has carried this data."""
     ours, theirs = zlib.compressobj(wbits=-bits), zlib.decompressobj(-bits)
     for at in range(0, len(data), 30_000):
         packed = ours.compress(data[at : at + 30_000]) + ours.flush(zlib.Z_SYNC_FLUSH)

@@ -1,4 +1,4 @@
-"""Sockets of clients and of workers go on in another gateway, in the middle of whatever it is."""
+"""Sockets of clients and of workers continue in another gateway, whatever their state."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_output_that_a_client_does_not_read_is_written_by_the_next_gateway(
     relay.upgrade()
     [entry] = relay.gateway.registry.entries.values()
     assert (entry.written, entry.con.output.size) == before
-    # By 4 KiB at a time it would take minutes on a busy machine.
+    # Receiving 4 KiB at a time would take minutes on a busy machine.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     assert relay.received(client, 6 * len(answer)) == 6 * answer
 
@@ -114,7 +114,7 @@ def test_a_batch_that_has_come_in_part_is_completed(relay: Relay) -> None:
     say(relay, client, b"hello")
     sock = worker.client._socket
     assert sock is not None
-    # A batch of another session: it is read, and dropped.
+    # A batch of another session is read and dropped.
     batch = encode([1 << 40, ["unknown", bytes(70_000)]])
     whole = b"\x02" + len(batch).to_bytes(8, "big") + batch
     for start, end in ((0, 5), (5, 100), (100, 50_000), (50_000, 70_000), (70_000, None)):

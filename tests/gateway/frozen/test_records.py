@@ -1,4 +1,6 @@
-"""What is not a record of ours is refused in words; what an older version has frozen is not."""
+"""Data that is not a record of ours is refused with a reason; records of older versions are
+read.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ def test_what_cannot_be_understood_is_refused_with_its_place(data: bytes, why: s
 
 
 class Longer(IntakeState):
-    """The same record of a later version."""
+    """The same record in a later version."""
 
     more: int = 5
 
@@ -61,7 +63,7 @@ def test_a_record_of_an_older_version_is_read_and_one_of_a_newer_is_not() -> Non
 
 
 def test_records_have_the_fields_that_they_had_and_perhaps_more() -> None:
-    """A record that another version has frozen is read by its places."""
+    """A record that another version has frozen is read by the positions of its fields."""
     known, now = json.loads(FILE.read_text("utf-8")), fields()
     for name, before in known.items():
         names = [field.rstrip("=") for field in before]

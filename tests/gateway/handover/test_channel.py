@@ -1,4 +1,4 @@
-"""Frames and their descriptors, through a real socketpair."""
+"""Frames and their descriptors over a real socketpair."""
 
 from __future__ import annotations
 

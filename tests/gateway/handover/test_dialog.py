@@ -1,4 +1,6 @@
-"""Who serves after a handover: every order of its steps, of a timeout, and of both deaths."""
+"""Which gateway serves after a handover: every order of its steps, of a timeout and of both
+deaths.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,20 @@ RECORDS = 3
 """Records of the handover in the model; the last one says that it was the last."""
 
 ROOM = 1
-"""Records that fit into the socket: a taker that does not read holds the giver up."""
+"""Records that fit into the socket: a taker that does not read makes the giver wait."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Both processes, and what is on its way between them. Replayed from the history alone, as the
-    machines cannot be copied: a state is what its steps lead to."""
+    """Both processes, and the messages on their way between them. A state is replayed from its
+    steps, as the state machines cannot be copied.
+    """
 
     steps: tuple[str, ...] = ()
 
 
 class Run:
-    """One history, step by step."""
+    """One history, run step by step."""
 
     def __init__(self) -> None:
         self.giver, self.taker = Giver(10.0), Taker()
@@ -51,16 +54,16 @@ class Run:
         self.said_ready = False
         self.has_all = False
         self.giving = False
-        """The giver is between its stop and the end of its dialog."""
+        """The giver has stopped serving, and its dialog has not ended."""
         self.giver_serves = True
         self.taker_serves = False
         self.giver_touched = False
-        """It has served again after a stop."""
+        """The giver has served again after a stop."""
         self.is_over = False
         self.acts: deque[Next] = deque()
         self.taker_acts: deque[Next] = deque()
 
-    # Each step is one that a kill can come before or after.
+    # A kill can come before or after each step.
 
     def possible(self) -> list[str]:
         found = []
@@ -169,13 +172,13 @@ class Run:
         if next_ is Next.GIVE:
             self.giving, self.giver_serves = True, False
         elif next_ is Next.COMMIT:
-            # If the taker is gone, the next thing heard is the end.
+            # If the taker is gone, the next thing that the giver reads is the end.
             if "taker" in self.alive:
                 self.to_taker.append(COMMIT)
         elif next_ is Next.KEEP:
             if "taker" in self.alive and not self.giver.has_committed:
                 self.to_taker.append(ABORT)
-            # Saying A and serving again are two steps: a kill can come in between.
+            # Sending A and serving again are two steps, as a kill can come in between.
             self.acts.append(Next.WAIT)
         elif next_ is Next.WAIT:
             self.giver_touched = self.giving
@@ -210,15 +213,16 @@ class Run:
         )
 
     def check(self) -> None:
-        """What may never be so, at any instant."""
+        """Check the invariants of every instant."""
         serving = {"giver"} if self.giver_serves and "giver" in self.alive else set()
         if self.taker_serves and "taker" in self.alive:
             serving.add("taker")
         assert len(serving) <= 1
-        # Not even one after the other: what it thawed would be of the past.
+        # They must not even serve one after the other, as the taker's copy would be out of date.
         assert not (self.taker_serves and self.giver_touched)
         if not self.possible_without_kills():
-            # The only holder may have been killed: after its L that is the taker.
+            # The only holder of the connections may have been killed; after the giver's end that is
+            # the taker.
             holder_died = self.giver.over is Next.LEAVE and "taker" not in self.alive
             assert serving or not self.alive or holder_died, "nobody serves, although one could"
 
@@ -234,7 +238,9 @@ def replay(world: World) -> Run:
 
 
 def test_at_every_instant_one_of_them_has_the_connections_or_both_are_dead() -> None:
-    """All reachable states. A taker that dies after the giver was killed leaves none: only then."""
+    """This visits all reachable states. No process has the connections only if the taker dies
+    after the giver was killed.
+    """
     seen: set[tuple[object, ...]] = set()
     waiting = deque([World()])
     ends: set[tuple[bool, bool, bool]] = set()
@@ -300,7 +306,7 @@ def test_words_that_come_byte_by_byte_are_understood() -> None:
 
 
 def test_a_taker_that_says_live_right_behind_adopted_has_taken_over() -> None:
-    """Both in one read: the commit is said in vain, and the next call tells the end."""
+    """Both come in one read: the commit has no effect, and the next call reports the end."""
     giver = Giver(5.0)
     giver.receive(word(READY), 0.0)
     assert giver.receive(word(ADOPTED) + LIVE, 0.0) is Next.COMMIT

@@ -20,14 +20,14 @@ from wsraw.runtime.loop import Loop
 pytestmark = [signals, unix_sockets]
 
 KILLS = 50 * int(os.environ.get("WSRAW_SOAK", "1"))
-"""Of each side; `make soak` sets more."""
+"""Kills of each side; `make soak` sets more."""
 
 RECORDS = 20
 PAUSE = 0.0005
-"""Seconds that each record takes to be made, and to be taken."""
+"""Seconds that it takes to make, and to take, a record."""
 
 TOOK = 2 * RECORDS * PAUSE + 0.01
-"""Seconds that a handover takes at least."""
+"""The least time that a handover takes, in seconds."""
 
 
 def pieces(sock: socket.socket, pause: float = PAUSE) -> Iterator[Piece]:
@@ -65,7 +65,7 @@ def take(words: socket.socket, records: socket.socket, refuses: bool = False) ->
 
 
 class Both:
-    """Two processes, what became of them, and the pipes by which they tell."""
+    """Two processes, how they ended, and the pipes on which they report."""
 
     def __init__(self, taker: Callable[[socket.socket, socket.socket], str] = take) -> None:
         words, records = pair(), pair()
@@ -77,7 +77,7 @@ class Both:
             if not pid:
                 said = "failed"
                 try:
-                    # Else the end of the other one would not be seen.
+                    # With these open, the end of the other process would not be noticed.
                     words[1 - index].close()
                     records[1 - index].close()
                     said = side(words[index], records[index])
@@ -94,7 +94,7 @@ class Both:
         os.kill(self.pids[index], KILL)
 
     def outcome(self) -> list[str]:
-        """What giver and taker have said before their ends; "" if nothing."""
+        """The last words of giver and taker before they ended; "" if there are none."""
         said = []
         for pid, told in zip(self.pids, self._told, strict=True):
             said.append(os.read(told, 100).decode())
@@ -120,7 +120,7 @@ def test_a_taker_that_stops_is_given_up() -> None:
         return take(words, records)
 
     both = Both(give_up)
-    # It was stopped before it was ready: the giver serves, and only its supervisor ends that.
+    # The taker was killed before it was ready: the giver serves.
     both.kill(1)
     assert both.outcome() == ["kept", ""]
 
@@ -137,16 +137,16 @@ def test_killed_at_any_instant_one_of_them_has_everything(victim: int) -> None:
         assert "failed" not in (giver, taker), told
         assert (giver, taker) != ("kept", "serves"), told
         if victim == 0:
-            # If the giver was done it was certain that the taker serves.
+            # If the giver has left, the taker must serve.
             assert taker in ("serves", "quits") and (giver != "left" or taker == "serves"), told
         else:
             assert giver in ("left", "kept"), told
-            # After its word nobody else may serve; before that the giver does.
+            # After the taker's word no other process may serve; before it the giver does.
             assert giver == "kept" or taker in ("serves", ""), told
 
 
 def test_a_slow_taker_is_given_up_and_does_not_serve() -> None:
-    """It is in the middle of the records when the time is over."""
+    """The time is over while the taker is reading records."""
 
     def slowly(words: socket.socket, records: socket.socket) -> str:
         def one(frame: Frame) -> None:

@@ -27,7 +27,7 @@ pytestmark = unix_sockets
 
 
 class Side:
-    """A client whose handshake is done, the gateway's end, and the pump between them."""
+    """A client after its handshake, the gateway's end, and the pump between them."""
 
     def __init__(self, *, is_silent: bool = False) -> None:
         engine = TlsEngine(server_context(), server_side=True)
@@ -95,7 +95,7 @@ def test_much_goes_both_ways_at_once_past_slow_readers(side: Side) -> None:
     to_gateway = random.Random(1).randbytes(8_000_000)
     to_client = random.Random(2).randbytes(8_000_000)
     got: dict[str, bytes] = {}
-    # OpenSSL knows one user of a connection at a time, so the client has one thread.
+    # OpenSSL allows one user of a connection at a time, so the client has one thread.
     threads = [
         threading.Thread(target=side.gateway.sendall, args=(to_client,), daemon=True),
         threading.Thread(
@@ -138,7 +138,7 @@ def test_the_end_of_the_gateway_is_a_close_notify(side: Side) -> None:
     assert side.transport.finish()
     side.gateway.shutdown(socket.SHUT_WR)
     assert receive(side.client, 10) == b"bye"
-    # The other direction is still open, after close_notify.
+    # The other direction is still open after the close_notify.
     side.client.sendall(b"late")
     assert receive(side.gateway, 4) == b"late"
 
@@ -163,7 +163,9 @@ def _ignore(call: object) -> None:
 
 @pytest.mark.parametrize("is_silent", [False, True])
 def test_a_client_that_is_cut_off_ends_its_connection(is_silent: bool) -> None:
-    """Without close_notify: an error of a raw connection, the plain end of a WebSocket."""
+    """Without a close_notify this is an error of a raw connection, and the plain end of a
+    WebSocket.
+    """
     side = Side(is_silent=is_silent).begin()
     socket.socket.shutdown(side.client, socket.SHUT_WR)
     if is_silent:
@@ -184,18 +186,18 @@ def test_a_client_that_resets_is_reported_as_reset(side: Side) -> None:
 
 def test_a_reset_of_the_gateway_is_a_reset(side: Side) -> None:
     side.gateway.sendall(b"hello")
-    # With it comes what TLS sends after a handshake.
+    # The messages that TLS sends after a handshake come with this data.
     assert receive(side.client, 5) == b"hello"
     side.transport.reset()
     with pytest.raises(ConnectionResetError):
-        # Python's TLS takes it for an end.
+        # Python's TLS reports a reset as an end.
         socket.socket.recv(side.client, 1)
     eventually(side.is_over, "the pump to end")
 
 
 def test_a_gateway_that_is_gone_ends_the_connection(side: Side) -> None:
     side.gateway.close()
-    # An end, or a reset if something of ours was unread.
+    # The client sees an end, or a reset if our side had unread data.
     try:
         assert side.client.recv(1) == b""
     except OSError:
@@ -209,7 +211,7 @@ def test_what_the_old_gateway_has_not_read_or_sent_is_not_lost() -> None:
     (relay,) = side.pump._relays
     side.client.sendall(b"early")
     eventually(lambda: side.raw_client.recv(1, socket.MSG_PEEK), "the bytes")
-    # Half of it was read before the upgrade, and waits in the engine.
+    # Half of the record was read before the upgrade, and waits in the engine.
     half = side.raw_client.recv(10)
     assert relay._engine.receive_data(half) == b""
     relay._to_client = relay._engine.encrypt(b"unsent")

@@ -1,5 +1,7 @@
-"""Any life of a TLS connection behind a pump: who sends what, who reads when, and how it ends. One
-thread turns the pump and both ends, so that each life is played again in the same order."""
+"""Random lives of a TLS connection behind a pump: what each side sends, when each side reads,
+and how the connection ends. One thread drives the pump and both ends, so each life can be
+repeated in the same order.
+"""
 
 from __future__ import annotations
 
@@ -41,21 +43,22 @@ ENDS = (
 )
 
 SMALL = 16 * 1024
-"""Bytes that TCP takes, so that there is more than it takes. (A small window to receive would have
-it wait for its timers.)"""
+"""Bytes that TCP takes at a time, so that some always wait. (A small receive window would make
+TCP wait for its timers.)
+"""
 
 SERVER, CLIENT = server_context(), client_context()
 
 
 def text(size: int, begin: int) -> bytes:
-    """Bytes of which each place can be told."""
+    """Bytes in which each position can be recognized."""
     return b"".join(struct.pack(">I", n) for n in range(begin // 4, (begin + size) // 4 + 2))[
         begin % 4 : begin % 4 + size
     ]
 
 
 class Life:
-    """A client, a pump and a gateway's end."""
+    """A client, a pump, and the gateway's end."""
 
     def __init__(self, *, is_silent: bool) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -73,17 +76,17 @@ class Life:
             engine.handshake(self.engine.data_to_send())
         ours, self.gateway = pair(PUMP_BUFFER)
         self.transport = PumpedTransport(self.gateway)
-        # What TLS sends after a handshake.
+        # The messages that TLS sends after a handshake.
         self.pump = Pump([Pumped(theirs, ours, engine, engine.data_to_send(), is_silent)])
         self.pump.loop.before_sleep = self.pump._before_sleep
         (self.relay,) = self.pump._relays
         self.relay.begin()
         self.unsent = b""
-        """Ciphertext of the client."""
+        """Encrypted data that the client has not sent."""
         self.sent = {"client": 0, "gateway": 0}
         self.got = {"client": bytearray(), "gateway": bytearray()}
         self.client_saw = self.gateway_saw = ""
-        """How the connection has ended for each."""
+        """How the connection has ended for each side."""
 
     def turns(self, count: int) -> None:
         for _ in range(count):
@@ -102,7 +105,7 @@ class Life:
         except BlockingIOError:
             pass
         except OSError:
-            # The system says it once.
+            # The system reports the error only once.
             self.unsent = b""
             self.client_saw = self.client_saw or "a reset"
 
@@ -148,7 +151,7 @@ class Life:
             assert got == text(self.sent[who], 0)[: len(got)], f"what the {who} has sent"
 
     def until(self, what: str, is_so: object) -> None:
-        """Let everybody read until then."""
+        """Let both sides read until the condition is true."""
         until = time.monotonic() + DEADLINE
         while not is_so():  # type: ignore[operator]
             assert time.monotonic() < until, f"{what}: {self.client_saw!r} {self.gateway_saw!r}"
@@ -193,7 +196,7 @@ def test_a_pump_passes_every_byte_in_any_life(
 
 
 def the_gateway_ends(life: Life, turns: int, is_silent: bool) -> None:
-    """All that it has sent comes, and then close_notify; the other direction goes on."""
+    """All data of the gateway comes, followed by a close_notify; the other direction stays open."""
     assert life.transport.finish()
     life.gateway.shutdown(socket.SHUT_WR)
     life.turns(turns)
@@ -215,7 +218,7 @@ def the_client_ends(life: Life, turns: int, is_silent: bool) -> None:
 
 
 def the_client_is_cut_off(life: Life, turns: int, is_silent: bool) -> None:
-    """All that it has sent comes, and then what a socket would say."""
+    """All data of the client comes, followed by the end that a plain socket would report."""
     was_all = not life.unsent
     life.unsent = b""
     life.client.shutdown(socket.SHUT_WR)
@@ -236,7 +239,7 @@ def the_client_resets(life: Life, turns: int, is_silent: bool) -> None:
 
 
 def the_gateway_resets(life: Life, turns: int, is_silent: bool) -> None:
-    """However full the socket is."""
+    """The reset comes through even if the socket is full."""
     life.transport.reset()
     life.gateway_saw = "nothing"
     life.turns(turns)
@@ -245,7 +248,7 @@ def the_gateway_resets(life: Life, turns: int, is_silent: bool) -> None:
 
 
 def the_gateway_dies(life: Life, turns: int, is_silent: bool) -> None:
-    """No close_notify says that this was all."""
+    """No close_notify tells the client that it has received everything."""
     life.gateway.close()
     life.gateway_saw = "nothing"
     life.turns(turns)
@@ -254,7 +257,7 @@ def the_gateway_dies(life: Life, turns: int, is_silent: bool) -> None:
 
 
 def test_a_client_that_never_reads_does_not_keep_a_pump() -> None:
-    """Its gateway has closed it long ago."""
+    """The gateway has closed the connection long ago."""
     life = Life(is_silent=False)
     for _ in range(20):
         life.step("gateway sends", 300_000)

@@ -24,7 +24,7 @@ def kicked(harness: Harness, **options: Any) -> InspectionResult:
 
 
 def ends(worker: LinkedWorker) -> list[tuple[int, int, str, str]]:
-    """The on_close events that a worker has heard, all of which it acks."""
+    """The on_close events that a worker has received; all are acked."""
     seen = [event for event in worker.work() if isinstance(event, OnClose)]
     return [(event.con, event.code, event.reason, event.cause) for event in seen]
 

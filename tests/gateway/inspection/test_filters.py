@@ -25,7 +25,7 @@ def test_without_options_every_connection_fits() -> None:
     silent, raw = harness.raw(b""), harness.raw()
     assert fits(harness, silent)
     assert fits(harness, raw)
-    # What a command line leaves out may also be there and empty.
+    # Options that a command line leaves out may also be present and empty.
     assert Filter({"pool": "", "slow": False, "idle": None}, harness.registry).is_for_all
 
 
@@ -149,7 +149,7 @@ def test_the_worker_that_holds_a_connection_fits() -> None:
     linked.worker.number = 3
     assert fits(harness, con, worker=3)
     assert not fits(harness, con, worker=4)
-    # One that the supervisor has not started has no number.
+    # A worker that the supervisor has not started has no number.
     assert not fits(harness, con, worker=0)
     linked.worker.number = 0
     assert fits(harness, con, worker=0)

@@ -12,7 +12,7 @@ from wsraw.link.records import Ask, Enough, FromGateway, More, Page
 
 
 class Inspected:
-    """An inspection of some connections. Each look at its clock takes a part of a slice."""
+    """An inspection of some connections. Each look at its clock takes a fraction of a slice."""
 
     def __init__(self, count: int, took: float = 0.0) -> None:
         self.harness = Harness()
@@ -29,7 +29,7 @@ class Inspected:
         return self.time
 
     def turns(self) -> int:
-        """Take turns until there is nothing more to do; how many there were."""
+        """Take turns until nothing is left to do; returns how many there were."""
         count = 0
         while self.inspection.running:
             self.inspection.go_on()
@@ -61,7 +61,7 @@ def test_a_request_gets_pages_one_at_a_time_on_request() -> None:
 def test_a_turn_works_for_a_slice_of_time() -> None:
     inspected = Inspected(64, took=SLICE / 3)
     inspected.inspection.ask(Ask(1, "connections", {}))
-    # Four steps and the last page, two or three in a turn.
+    # The four steps and the last page take two or three to a turn.
     assert inspected.turns() == 2
     assert len(inspected.pages()) == 1
 
@@ -80,7 +80,7 @@ def test_a_request_ends_with_whoever_asked() -> None:
     for ref in (1, 2):
         inspection.ask(Ask(ref, "connections", {}))
     inspection.go_on()
-    # The first one waits to be asked for more, the second one works.
+    # The first request waits to be asked for more; the second one is being worked on.
     inspection.enough(Enough(1))
     inspection.enough(Enough(2))
     inspection.enough(Enough(3))

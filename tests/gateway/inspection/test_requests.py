@@ -18,7 +18,7 @@ def no_kernel(con: Connection) -> dict[str, Any]:
 
 
 def run(steps: Steps) -> tuple[list[list[Any]], InspectionResult]:
-    """Every page but the last, and the last one."""
+    """All pages but the last, and the answer with the last one."""
     pages = []
     while True:
         try:
@@ -30,7 +30,7 @@ def run(steps: Steps) -> tuple[list[list[Any]], InspectionResult]:
 
 
 def listed(harness: Harness, **options: Any) -> tuple[list[int], int]:
-    """The ids, and how many fit."""
+    """The listed ids, and how many connections match."""
     pages, answer = run(connections(harness.registry, options, no_kernel))
     assert answer.ok
     rows = [row for page in pages for row in page] + answer.data["rows"]

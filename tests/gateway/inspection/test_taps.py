@@ -1,4 +1,4 @@
-"""A tap on a connection of the harness: what it tells, and that it changes nothing."""
+"""A tap on a connection of the harness: what it reports, and that it changes nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Tapped:
         self.lines.append(f"{told} {size} {data.decode('latin-1')}".rstrip() if size else told)
 
     def told(self) -> list[str]:
-        """What was told since the last time, with the end of the turn."""
+        """What the tap has reported since the last call, with the end of the turn."""
         self.tap.look()
         lines, self.lines[:] = [*self.lines], []
         return lines
@@ -211,14 +211,14 @@ def test_every_attribute_of_an_output_is_taken_over() -> None:
 
 
 def test_a_tapped_phase_passes_on_everything_that_a_phase_can_be_asked() -> None:
-    """What it left to its base class would be ignored: a request would get no response."""
+    """A method that is left to the base class would be ignored: a request would get no response."""
     asked = {name for name in vars(Phase) if not name.startswith("_")}
     assert asked <= vars(TappedPhase).keys()
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_connection_does_the_same_tapped_or_not(seed: int) -> None:
-    """Whatever happens to it, and whenever the tap begins and ends."""
+    """Random steps, with a tap that begins and ends at any time."""
     plain, other = begin(), begin()
     chosen = random.Random(seed)
     kind = chosen.choice(["raw", "websocket"])
@@ -252,7 +252,7 @@ def test_a_connection_does_the_same_tapped_or_not(seed: int) -> None:
 
 
 def act(harness: Harness, worker: LinkedWorker, con: Connection, what: str, data: bytes) -> Any:
-    """One step; what can be seen of it."""
+    """Take one step; returns the visible results."""
     registry = harness.registry
     if what == "say":
         harness.say(con, data)

@@ -27,14 +27,14 @@ class Traced(Inspected):
             self.turns()
 
     def end_turn(self) -> None:
-        """What the gateway does."""
+        """Do the gateway's work at the end of a turn."""
         self.turns()
         self.harness.turn()
         self.inspection.look()
         self.turns()
 
     def read(self) -> list[str]:
-        """All that is told until nothing more comes."""
+        """Read all lines until no more come."""
         lines = []
         self.end_turn()
         while pages := self.pages():
@@ -48,7 +48,7 @@ class Traced(Inspected):
         return lines
 
     def newcomer(self, path: str = "", data: bytes = b"hello") -> Connection:
-        """A client connects."""
+        """Connect a client."""
         con = self.harness.raw(b"")
         con.endpoint = self
         con.about["peer"] = "192.0.2.7:5"
@@ -178,7 +178,7 @@ def test_lines_that_nobody_reads_are_dropped_and_counted() -> None:
     traced = Traced(1)
     (con,) = traced.cons
     traced.begin(id=con.id, bytes=1000)
-    # The first page is not read: no other one is made.
+    # The first page is not read, so no other page is made.
     for _ in range(QUEUE // 1000):
         entry_of(con).event_bytes = 0
         traced.harness.say(con, b"x" * 1000)
@@ -188,7 +188,7 @@ def test_lines_that_nobody_reads_are_dropped_and_counted() -> None:
     assert shown < QUEUE // 1000
     (lost,) = [n for n, line in enumerate(lines) if line.startswith("lines lost")]
     assert int(lines[lost].split()[2].strip(",").replace(",", "")) >= QUEUE // 1000 - shown
-    # It is where they would be.
+    # The line about lost lines is at the place of those lines.
     assert lost == len(lines) - 1
     traced.harness.say(con, b"after")
     assert "on_message raw after" in traced.read()
@@ -203,7 +203,7 @@ def test_pages_of_lines_are_bounded() -> None:
         assert len(page) * (LINE + 1000) <= PAGE + LINE + 1000
         seen += [line["what"] for line in page]
     assert seen.pop() == "lines lost"
-    # One more than there is room for.
+    # The last one is above the limit.
     assert seen == [str(n) for n in range(len(seen))]
     assert len(seen) == -(-QUEUE // (LINE + 1000))
     assert not lines

@@ -1,4 +1,4 @@
-"""What goes wrong in the model check: workers die, lie and get lost; gateways die."""
+"""Faults in the model check: workers die, lie and lose their links; gateways die."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from wsraw.link.states import LinkState
 
 
 class Faults:
-    """Everything that must not break a promise."""
+    """All faults that must not break a guarantee."""
 
     _decoder = gateway_decoder()
 
@@ -49,7 +49,7 @@ class Faults:
     # --- workers leave ---
 
     def drain(self, a: int, b: int) -> None:
-        """The supervisor wants a worker to leave."""
+        """Tell a worker to leave, as the supervisor does."""
         worker = pick(
             [
                 w
@@ -62,7 +62,7 @@ class Faults:
             self.system.sessions.drain(worker, 30.0)
 
     def lose(self, a: int, b: int) -> None:
-        """The link of a worker is lost, or the worker is."""
+        """Lose the link of a worker, or the worker itself."""
         self.end_lost_sessions()
         process = self.workers.pick_process(a, lambda p: p.running) if b & 32 else None
         process = process or self.workers.pick_process(a, lambda process: True)
@@ -74,8 +74,8 @@ class Faults:
         dead = mode < 2
         worker = self.system.sessions.workers.get(process.identity)
         if mode != 4 and worker is not None and not (dead and process.number):
-            # In mode 4 the gateway hears of it by the hello on the new link; and of the death of
-            # those that were spawned the supervisor tells.
+            # In mode 4 the gateway hears of the loss by the hello on the new link. The supervisor
+            # reports the death of a spawned worker.
             unsent = self._unsent(process, b >> 6) if mode != 2 else []
             self.end_session(worker, unsent, by_link=mode != 2)
         if dead:
@@ -83,12 +83,12 @@ class Faults:
             if mode == 1:
                 self.system.late.pop()
         elif mode == 2 and worker is not None:
-            pass  # The link stays up: `who` comes back on it as soon as the worker says something.
+            pass  # The link stays up: `who` comes on it as soon as the worker sends something.
         else:
             old = process.identity
             self.system.late.append((old, process.connect(self.workers.new_identity())))
         if not dead and b & 32:
-            # And back at once, while its handlers still run.
+            # The worker reconnects at once, while its handlers still run.
             process.wire.append(b"")
             for _ in range(2):
                 while process.wire:
@@ -99,14 +99,15 @@ class Faults:
                 process.put()
 
     def _unsent(self, process: Process, number: int) -> list[bytes]:
-        """Batches that its socket had no room for, and that have not left the gateway. Of those of
-        another machine libzmq does not say it."""
+        """Batches that have not left the gateway, as the worker's socket had no room for them.
+        For workers on other machines libzmq does not report them.
+        """
         return [] if self.system.is_remote else list(process.inbox)[number % 2 :]
 
     def end_session(
         self, worker: Worker, unsent: Sequence[bytes] = (), *, by_link: bool = True
     ) -> None:
-        """The gateway takes a session for over, if `by_link` because the link has ended."""
+        """End a session at the gateway; `by_link` says that its link has ended."""
         session = self.system.reference.session_of(worker.session.identity)
         held = {sent.con for sent in session.sent.values()} if session is not None else set()
         standing = [
@@ -128,7 +129,7 @@ class Faults:
         self.system.see_poison()
 
     def end_lost_sessions(self) -> None:
-        """Sessions whose other end is gone; a late hello can begin one, too."""
+        """End the sessions of links that are lost; a late hello can begin one, too."""
         identities = {process.identity for process in (*self.system.processes, *self.system.exits)}
         for worker in list(self.system.sessions.workers.values()):
             if worker.session.identity not in identities:
@@ -137,7 +138,7 @@ class Faults:
     # --- the supervisor ---
 
     def canary(self, a: int, b: int) -> None:
-        """Workers that come next get a share of the connections, or it is over."""
+        """Begin a canary with the workers that come next, or end it."""
         if not self.system.config.spawned:
             return
         known = self.system.registry.pool().canary
@@ -147,27 +148,27 @@ class Faults:
         next_one = self.system.names + 1
         numbers = sorted({*(known.numbers if known is not None else ()), next_one, next_one + a})
         self.system.reference.on_trial = set(numbers)
-        # As the supervisor does it: with none until its workers are ready, and then with one.
+        # The supervisor begins a canary with no worker, and then adds one that is ready.
         share = known.share if known is not None and known.share else b % 256 / 255
         shield = self.system.reference.repeats and b % 2 == 1
         canary.change(self.system.registry, rec.Canary("default", numbers, share, shield))
 
     def end_canary(self) -> None:
-        """Its workers are like the others again."""
+        """End the canary: its workers become like the others."""
         canary.change(self.system.registry, rec.Canary("default", []))
         self.system.reference.on_trial = set()
         for con in self.system.reference.cons.values():
             con.given_back = False
 
     def supervise(self, a: int, b: int) -> None:
-        """The supervisor reads its letters, kills, and reports one exit."""
+        """Act as the supervisor: read reports, kill workers, and report one exit."""
         self.read_reports()
         process = pick(self.system.exits, a)
         if process is not None:
             self.report_exit(process, b, heard_out=bool(b & 1))
 
     def report_exit(self, process: Process, b: int, *, heard_out: bool) -> None:
-        """As links.py does: an exit is told, and then its death becomes certain."""
+        """Report an exit, after which the worker's death is certain, as links.py does."""
         self.system.exits.remove(process)
         self.system.exited.add(process.number)
         worker = self.system.sessions.exited(process.number)
@@ -179,7 +180,8 @@ class Faults:
         if worker is not None and worker.session.state is not LinkState.GONE:
             self.end_session(worker, self._unsent(process, b >> 1))
         elif session is not None:
-            # It has said hello in its session before it died: what it had is not known.
+            # The worker has sent a hello in its session before it died, so its unacked events are
+            # unknown.
             self.system.reference.end(session, died=True)
         assert self.system.reference.session_of(process.identity) is None, (
             "one that is dead has a session"
@@ -202,18 +204,18 @@ class Faults:
                         self.workers.remove(process)
 
     def impostor(self, a: int, b: int) -> None:
-        """Somebody with a wrong token, or a hello that comes after the exit of its process."""
+        """Connect with a wrong token, or with a hello that comes after the exit of its process."""
         sessions, now = self.system.sessions, self.system.now
         identity = self.workers.new_identity()
         token = f"token {max(self.system.exited)}" if b & 1 and self.system.exited else "wrong"
-        # A gateway that came after the exit knows nothing of it.
+        # A gateway that was started after the exit does not know of it.
         is_late = sessions.tokens.gone(token) is not None
         claimed = list(self.system.reference.cons)
         hello = Hello(PROTOCOL_VERSION, "default", token, "test", token, 8, 1, claimed)
         told = len(sessions.replies)
         if b & 2:
             sessions.receive(identity, b"", now)
-        # Only an impostor is told, and only it is shut out.
+        # Only an impostor gets an answer and is shut out.
         rest = () if is_late else (b"", encode([1, Bye()]), encode([0, hello]))
         for batch in (encode([0, hello]), *rest):
             sessions.receive(identity, batch, now)
@@ -223,9 +225,9 @@ class Faults:
     # --- the gateway dies ---
 
     def gateway_dies(self, a: int, b: int) -> None:
-        """All sockets are gone, and all that was on its way; the next gateway begins with nothing.
+        """Lose all sockets and everything on its way; the next gateway begins with nothing.
 
-        Its supervisor tells it of the workers that it has, and links connect anew by themselves.
+        The supervisor tells the next gateway of its workers, and links reconnect by themselves.
         """
         self.system.reference.gateway_died()
         self.system.new_gateway()
@@ -241,7 +243,7 @@ class Faults:
             process.connect(self.workers.new_identity())
 
     def garbage(self, a: int, b: int) -> None:
-        """A worker sends what no worker should."""
+        """A worker sends invalid data."""
         process = self.workers.pick_process(a, lambda process: True)
         if process is None:
             return
@@ -259,7 +261,7 @@ class Faults:
         self.system.rude.add(process)
 
     def _no_batch(self, process: Process, number: int) -> bytes:
-        """Something that ends its session."""
+        """Data that ends the worker's session."""
         kinds = [b"\xc1", b"\x00", b"\x90", b"no batch"]
         session = self.system.reference.session_of(process.identity)
         if session is not None:
@@ -270,7 +272,7 @@ class Faults:
         return kinds[number % len(kinds)]
 
     def repeat(self, a: int, b: int) -> None:
-        """A worker sends again what it has sent in another session."""
+        """A worker sends a batch of an earlier session again."""
         process = self.workers.pick_process(a, lambda process: process.sent)
         if process is None or not process.link.session:
             return
@@ -309,7 +311,7 @@ class Faults:
         ]
 
     def _shut_out(self, process: Process) -> None:
-        """Its last batch ends the session; nothing of that identity is heard again."""
+        """The last batch of a process ends its session; nothing more comes from that identity."""
         while process.wire:
             data = process.wire.popleft()
             session = self.system.reference.session_of(process.identity)
@@ -320,7 +322,7 @@ class Faults:
         self.workers.remove(process)
 
     def lie(self, a: int, b: int) -> None:
-        """A worker acks what it has not handled, in an order of its own."""
+        """A worker acks events that it has not handled, in any order."""
         if not self.system.config.lies:
             return
         process = self.workers.pick_process(a, lambda process: process.queue)

@@ -1,4 +1,4 @@
-"""What handlers do in the model check, beside their echo: what a worker may command, at worst."""
+"""Handlers of the model check: besides their echo they use every command that a worker may send."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ ACTIONS = (
     "open websocket",
     "close",
 )
-"""Each may be used or not in a history."""
+"""Actions of handlers; each history uses some of them."""
 
 OF_USERS = ("user", "no user", "to user")
-"""The same, in some histories."""
+"""Actions with users, in some histories."""
 
 
 def pick(choices: Sequence[T], number: int) -> T | None:
-    """One of them, or None if there are none."""
+    """One of the items, or None if there are none."""
     return choices[number % len(choices)] if choices else None
 
 
 class Handler:
-    """A user's code: it echoes, counts in the state, and has a action."""
+    """A handler: it echoes, counts in the state, and has an action."""
 
     def __init__(self, reference: Reference, process: Process, task: Task, action: str) -> None:
         self._reference = reference
@@ -70,7 +70,7 @@ class Handler:
             return
         self._count(sent)
         mark = b"%d.%d.%d" % (con.id & 0xFFFFFF, sent.rank, sent.offset)
-        # Before the echo, as a flush may repeat all that stands before it.
+        # The flush comes before the echo, as everything before it may be repeated.
         if self._action == "flush":
             self._task.command(Send(con.id, b"<f" + mark + b">"))
             self._flush()
@@ -83,7 +83,8 @@ class Handler:
     def _count(self, sent: Sent) -> None:
         con, process, task = sent.con, self._process, self._task
         seen = int(process.states.get(con.id, b"") or b"0")
-        # Of a session that is over the worker may not have heard: what its handler does is dropped.
+        # The worker may not have heard yet that its session is over: the handler's commands are
+        # dropped.
         if not con.was_closed and not con.spoiled and sent.session.alive:
             assert seen == con.base + sent.place, (
                 f"{con.id}: event {sent.place} of base {con.base} was given the state {seen}"
@@ -101,7 +102,7 @@ class Handler:
             self._task.command(Send(con.id, data))
 
     def _send_there(self, mark: bytes) -> None:
-        """To another connection, whoever serves it."""
+        """Send to another connection, whichever worker serves it."""
         heard = [
             c for c in self._reference.cons.values() if c.seen and not c.opened and not c.closes
         ]
@@ -134,7 +135,7 @@ class Handler:
             command(User(con.id, "ann"))
             command(SendToUser("ann", b"<u" + mark + b">"))
         elif action.startswith("open"):
-            # Long enough to count as pressure while nobody reads it.
+            # The data is long enough to count as pressure while the peer does not read it.
             self._open(b"<" + mark + b"." * 1500 + b">")
         elif action == "close":
             if self._task.outbox.session == self._process.link.session:
@@ -164,7 +165,8 @@ class Handler:
         self._process.states[new] = b"1000"
 
     def _flush_fragment(self) -> None:
-        # Handlers that run side by side in a session share its fragmented messages: they must not.
+        # Handlers that run at the same time in a session share its fragmented messages, so they
+        # must not fragment.
         if self._process.concurrency == 1:
             self._flush()
 

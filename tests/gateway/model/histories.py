@@ -1,17 +1,18 @@
-"""The model check: the gateway and workers at the other ends of their links, against reference.py.
+"""The model check: the gateway, and workers at the other ends of its links, compared with
+reference.py.
 
 A step is a name and two numbers, which choose among what is possible at that moment; any list of
-steps is a valid history, so that a failing one can be made short by leaving steps out. hypothesis
-does that in test_model.py; ``python -m tests.gateway.model`` makes long random histories.
+steps is a valid history, so a failing history can be shortened by leaving steps out. hypothesis
+does that in test_model.py; ``python -m tests.gateway.model`` runs long random histories.
 
-system.py has the gateway and its peers, workers.py the workers, handlers.py what their handlers do,
-faults.py what goes wrong, model.py all of them together and the end of a history.
+system.py has the gateway and its peers, workers.py the workers, handlers.py their handlers,
+faults.py the faults, and model.py all of them together and the end of a history.
 
-Links to workers are those of this machine or of others (`Config.remote`). What they differ in here
-is what the end of one means: whether an old link was read to its end before a new one, whether
-batches have left the gateway, and whether a death is certain. How an end is found needs sockets and
-is tested with them: in tests/gateway/sessions/test_links.py for this machine, in
-tests/gateway/remote/test_links.py for others.
+Links to workers are local or remote (`Config.remote`). In the model they differ in what the end of
+a link means: whether an old link was read to its end before a new one, whether batches have left
+the gateway, and whether a death is certain. Detecting an end needs sockets, and is tested in
+tests/gateway/sessions/test_links.py for local links and in tests/gateway/remote/test_links.py for
+remote ones.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tests.gateway.model.system import Config
 Step = tuple[str, int, int]
 
 SHORTEN = 60.0
-"""Seconds that a failing history may be shortened: it can be repeated, and a run must end."""
+"""Seconds to shorten a failing history: it can be repeated, and a run must end."""
 
 STEPS = {
     "accept": 4,
@@ -63,11 +64,11 @@ STEPS = {
     "gateway_dies": 0.7,
     "pass_time": 2,
 }
-"""What can happen, and how often it does."""
+"""The steps, and how often each is chosen."""
 
 
 UPGRADE: Step = ("upgrade", 0, 0)
-"""The gateway goes on in another process."""
+"""The gateway continues in another process."""
 
 HARM = {
     "half_close",
@@ -83,11 +84,11 @@ HARM = {
     "gateway_dies",
     "pass_time",
 }
-"""What some histories do without."""
+"""Faults, which some histories leave out."""
 
 
 def random_config(choose: random.Random) -> Config:
-    """One of the ways to run."""
+    """A random configuration."""
     return Config(
         sticky=choose.random() < 0.3,
         concurrency=choose.choice((1, 1, 3)),
@@ -114,7 +115,7 @@ def random_config(choose: random.Random) -> Config:
 
 
 def random_steps(choose: random.Random, count: int) -> Iterator[Step]:
-    """A history. Each has its own taste: some things happen often in it, some never."""
+    """A random history. In each one, some steps are frequent and some never happen."""
     weights = [
         weight * (choose.choice((0, 0.3, 1)) if name in HARM else choose.uniform(0.3, 2))
         for name, weight in STEPS.items()
@@ -125,7 +126,7 @@ def random_steps(choose: random.Random, count: int) -> Iterator[Step]:
 
 
 def run(config: Config, steps: list[Step]) -> Model:
-    """Run one history to its end. Raises AssertionError where a promise is broken."""
+    """Run one history to its end. Raises AssertionError if a guarantee is broken."""
     model = Model(config)
     for step in steps:
         model.step(*step)
@@ -134,15 +135,15 @@ def run(config: Config, steps: list[Step]) -> Model:
 
 
 def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]:
-    """The history of that number; the same for the same seed, wherever it runs."""
+    """The history with that number; the same for the same seed on every machine."""
     choose = random.Random(f"{seed}.{number}")
     config = random_config(choose)
-    # Each of its own, so that the steps of a history stay as they were before there were parts,
-    # links to other machines, upgrades, handlers that fail in a canary with a shield, and users.
+    # Each feature that was added later has a generator of its own, so that older histories keep
+    # their steps.
     room = random.Random(f"{seed}.{number} room").choice((0, 0, 300, 600, 1500))
     remote = random.Random(f"{seed}.{number} remote").random() < 0.5
     upgrades = random.Random(f"{seed}.{number} upgrades")
-    # For a worker on another machine each of them is the end of its link.
+    # For a worker on another machine each upgrade is the end of its link.
     often = upgrades.choice((0.0, 0.01, 0.1, 0.5) if config.spawned or not remote else (0.0, 0.01))
     fails = random.Random(f"{seed}.{number} fails")
     usual = fails.choice((0.0, 0.02, 0.1, 0.3))
@@ -152,7 +153,7 @@ def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]
         if fails.random() < usual:
             steps.append(("fail", fails.randrange(64), fails.randrange(4096)))
         if fails.random() < usual / 10:
-            # With a worker, and a share that it has at once.
+            # The canary gets a worker and a share at once.
             steps.append(("canary", 1, fails.randrange(4096) | 1))
             steps += [("arrive", 0, 0), *[("flow", 0, fails.randrange(4096))] * 3]
         if upgrades.random() < often:
@@ -164,7 +165,7 @@ def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]
 
 
 def shorten(config: Config, steps: list[Step], seconds: float = SHORTEN) -> list[Step]:
-    """Leave out what the failure does not need; as far as it gets in that time."""
+    """Leave out steps that the failure does not need, as far as the time allows."""
     until = time.monotonic() + seconds
     wanted = failure(config, steps)
     size = len(steps) // 2
@@ -183,8 +184,7 @@ def shorten(config: Config, steps: list[Step], seconds: float = SHORTEN) -> list
 
 
 def tell(seed: object, number: int, length: int) -> str:
-    """What a person needs who has to find out why a history fails: how to repeat it, and its
-    shortest form."""
+    """The report of a failing history: the command that repeats it, and its shortest form."""
     config, steps = history(seed, number, length)
     again = f"python -m tests.gateway.model --seed {seed} --history {number} --length {length}"
     steps = shorten(config, steps)
@@ -192,7 +192,7 @@ def tell(seed: object, number: int, length: int) -> str:
 
 
 def failure(config: Config, steps: list[Step]) -> tuple[str, int] | None:
-    """Where a history fails."""
+    """The failure of a history, or "" if it does not fail."""
     try:
         run(config, steps)
     except Exception as error:
@@ -202,7 +202,7 @@ def failure(config: Config, steps: list[Step]) -> tuple[str, int] | None:
 
 
 def main() -> int:
-    """Run until so many steps are done, or a promise is broken."""
+    """Run histories until that many steps are done, or a guarantee is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--seed", default=None, help="default: another one each time")

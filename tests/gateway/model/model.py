@@ -1,4 +1,6 @@
-"""The whole of the model check, and its end: everything flows, or the gateway stops."""
+"""The model check as a whole, and the end of a history: everything is handled, or the gateway
+stops.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from wsraw.link.states import LinkState
 
 
 class Model:
-    """Everything, and every step that it can take."""
+    """The system, workers and faults, with all steps that they can take."""
 
     def __init__(self, config: Config) -> None:
         self.system = System(config)
@@ -25,7 +27,7 @@ class Model:
         self.upgrades = Upgrades(self.system)
 
     def step(self, name: str, a: int, b: int) -> None:
-        """Let one thing happen, if it can, and look at everything."""
+        """Take one step if it is possible, and check everything."""
         self.system.now += 0.0002
         for part in (self.system, self.workers, self.faults, self.upgrades):
             if hasattr(part, name):
@@ -36,7 +38,7 @@ class Model:
         self.system.check()
 
     def finish_all(self) -> None:
-        """Late batches, and a good worker more: every promise is kept in the end."""
+        """Deliver late batches and add a good worker: all guarantees must hold in the end."""
         for process in list(self.system.processes):
             if self.system.config.survivors and process not in self.system.rude:
                 continue
@@ -124,14 +126,16 @@ class Model:
         self.system.check()
 
     def _end_reconnects(self, process: Process) -> None:
-        """Only a handler, or a stop, ends those that come back by themselves."""
+        """Close connections that reconnect by themselves, which only a handler or a stop can
+        end.
+        """
         if process.link.state is LinkState.READY:
             for entry in self.system.registry.entries.values():
                 if entry.reopening is not None and entry.con.state in (CONNECTING, OPEN):
                     process.link.command(Close(entry.id))
 
     def _stop(self) -> None:
-        """As stop.py does it, phase by phase."""
+        """Stop the gateway in the phases of stop.py."""
         registry = self.system.registry
         sessions = self.system.sessions
         if not registry.stopping:
@@ -152,7 +156,7 @@ class Model:
                     sessions.drain(worker, 30.0)
 
     def _is_done(self, peer: Peer) -> bool:
-        """Whether a peer may say goodbye: a WebSocket that does so hears no more."""
+        """Whether a peer may say goodbye: after that a WebSocket receives nothing."""
         con = peer.reference
         if not con.websocket or con.spoiled:
             return True
@@ -168,7 +172,7 @@ class Model:
         for con in self.system.reference.cons.values():
             assert not con.outstanding
             if con.before:
-                # Nobody who is left has heard of it.
+                # No worker that is left has heard of the connection.
                 assert con.closes <= 1
                 continue
             told = bool(con.seen) or con.opened
@@ -177,12 +181,12 @@ class Model:
             peer = everyone.get(con)
             if peer is None or con.spoiled or con.was_closed or con.bereaved:
                 continue
-            # What a WebSocket says or is sent after it has said goodbye may be lost.
+            # After a WebSocket's goodbye, data in both directions may be lost.
             if peer.socket.con.ending.cause == "eof" or peer.left_in_peace:
                 echoed = MARK.sub(b"", bytes(con.received))
                 assert echoed == con.said, f"{con.id} was not echoed all that it had said"
 
 
 def dump(entry: Entry) -> str:
-    """What there is to know of a connection that did not end."""
+    """The state of a connection that did not end, for the report."""
     return str({name: getattr(entry, name) for name in Entry.__slots__})

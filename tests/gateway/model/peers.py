@@ -22,7 +22,7 @@ OURS = {
 
 
 class Socket:
-    """What endpoint.py does with a socket, with buffers in the kernel's place."""
+    """The endpoint of a connection, with buffers instead of the kernel."""
 
     def __init__(self, registry: Registry, con: Connection) -> None:
         self.registry = registry
@@ -49,7 +49,7 @@ class Socket:
         return not must_wait(self.registry.flow, self.con)
 
     def read(self, size: int, now: float) -> None:
-        """One recv."""
+        """Read once, as recv does."""
         data = bytes(self.incoming[:size])
         del self.incoming[:size]
         con = self.con
@@ -74,12 +74,12 @@ class Socket:
             self.registry.receive_eof(con, now)
 
     def lost(self, why: str, now: float) -> None:
-        """The socket has failed."""
+        """Report that the socket has failed."""
         self.registry.take(self.con, self.con.lost(why, now), now)
         self._close()
 
     def apply_pause(self, now: float) -> None:
-        """Pause reading, or resume it."""
+        """Pause reading or resume it."""
         con, flow = self.con, self.registry.flow
         if self.closed or self.lingering:
             return
@@ -91,19 +91,19 @@ class Socket:
         self.update_reading()
 
     def _go_on(self, now: float) -> None:
-        """Turns in which nothing else happens."""
+        """Run the turns in which nothing else happens."""
         con = self.con
         while con.intake.has_more and not is_paused(con):
             self.registry.take(con, con.resume(now), now)
         self.update_reading()
 
     def update_reading(self) -> None:
-        """Do as the read policy says."""
+        """Pause or resume as the read policy says."""
         reading = may_read(self.con, eof=self.eof, lingering=self.lingering)
         self.reading = reading is Reading.YES
 
     def flush(self, size: int, now: float) -> None:
-        """One send, of which the kernel takes at most `size` bytes; then what follows from it."""
+        """Send once; the kernel takes at most `size` bytes. Then do what follows from that."""
         con = self.con
         if self.closed:
             return
@@ -124,7 +124,7 @@ class Socket:
             self.update_reading()
 
     def handle_timeout(self, now: float) -> None:
-        """Time has passed."""
+        """Handle the connection's deadline."""
         con = self.con
         if self.lingering:
             if now >= self.linger_until:
@@ -153,7 +153,7 @@ class Socket:
 
 
 class Peer:
-    """A raw or WebSocket peer that says numbered lines, and keeps what it is told."""
+    """A raw or WebSocket peer that sends numbered lines, and keeps what it receives."""
 
     def __init__(self, reference: Con, socket: Socket, deflate: bool = False) -> None:
         self.reference = reference
@@ -175,12 +175,12 @@ class Peer:
 
     @property
     def gone(self) -> bool:
-        """Neither side has anything to say any more."""
+        """Whether neither side will send more."""
         return self.socket.closed and not self.socket.outgoing
 
     @property
     def can_say(self) -> bool:
-        """It has not said goodbye."""
+        """Whether the peer has not said goodbye."""
         return (
             not self.left
             and not self.socket.closed
@@ -199,7 +199,7 @@ class Peer:
             self._pass_on(now)
 
     def leave(self, now: float) -> None:
-        """Half-close; a WebSocket says so in a frame."""
+        """Half-close; a WebSocket sends a close frame."""
         self.left = True
         if self._websocket is None:
             self.socket.peer_closed = True
@@ -212,7 +212,7 @@ class Peer:
             self._pass_on(now)
 
     def reset(self, now: float) -> None:
-        """Vanish."""
+        """Reset the connection."""
         self.left = self.was_reset = True
         self.socket.incoming.clear()
         self.socket.outgoing.clear()
@@ -220,7 +220,7 @@ class Peer:
             self.socket.lost("connection reset by peer", now)
 
     def receive(self, now: float) -> None:
-        """Take what the gateway has written."""
+        """Receive what the gateway has written."""
         socket = self.socket
         data = bytes(socket.outgoing)
         socket.outgoing.clear()
@@ -235,7 +235,7 @@ class Peer:
         if socket.shut or (
             self._websocket is not None and self._websocket.state is ConnectionState.CLOSED
         ):
-            # Both sides are done, or it must not wait for us for ever.
+            # Both sides have finished, or the WebSocket must not wait for us for ever.
             socket.peer_closed = True
             self.left = True
 

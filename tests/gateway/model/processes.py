@@ -1,7 +1,7 @@
-"""Two ends of a link and a fake wire between them: a worker process without sockets.
+"""A worker process without sockets: two ends of a link, and a fake wire between them.
 
-The wire keeps the order of each link and nothing else: how long a batch takes, and whether it
-arrives at all after the link was lost, is the test's choice.
+The wire only keeps the order of each link. The test chooses how long a batch takes, and whether it
+arrives at all after the link was lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EVENTS = (OnConnect, OnMessage, OnError, OnClose)
 
 
 class Task:
-    """A handler that runs, or will: its event, its outbox, and what it is about to remember."""
+    """A handler that runs or will run: its event, its outbox, and the state that it will set."""
 
     def __init__(self, event: Any, outbox: Outbox, room: int) -> None:
         self.event = event
@@ -43,7 +43,7 @@ class Task:
         self._room = room
 
     def command(self, record: Record) -> None:
-        """What its handler commands; as the runtime does it."""
+        """Add a command of the handler, as the runtime does."""
         size = len(getattr(record, "data", b"")) + RECORD_COST
         if self.outbox.records:
             self.outbox.cut(size, self._room)
@@ -52,7 +52,7 @@ class Task:
 
 
 class Process:
-    """A worker process: its end of the link, and what a runtime around it must do."""
+    """A worker process: its end of the link, and the duties of a runtime."""
 
     def __init__(
         self,
@@ -76,36 +76,36 @@ class Process:
         )
         self.token = token
         self.room = room
-        """Bytes of commands in a batch of it; 0: as many as a gateway takes."""
+        """Bytes of commands in one batch; 0 means as many as a gateway takes."""
         self.number = number
-        """What the supervisor calls it; 0 if it was started by hand."""
+        """The supervisor's number of the worker; 0 if it was started by hand."""
         self.instance = instance
         self.concurrency = concurrency
         self.identity = b""
         self.inbox: deque[bytes] = deque()
-        """What the gateway has sent and this process has not read."""
+        """Batches that the gateway has sent and this process has not read."""
         self.wire: deque[bytes] = deque()
-        """What this process has sent and the gateway has not read."""
+        """Batches that this process has sent and the gateway has not read."""
         self.sent: list[bytes] = []
-        """All it has ever sent."""
+        """All batches that this process has sent."""
         self.queue: deque[Task] = deque()
         self.running: list[Task] = []
         self.states: dict[int, bytes] = {}
         self.deaf: set[int] = set()
         self.given_back: set[int] = set()
-        """Connections of which another version is to handle what comes."""
+        """Connections whose next events another version handles."""
         self.heard: set[int] = set()
-        """Connections it knows of and has not seen the end of, through all sessions."""
+        """Connections that the process knows and whose end it has not seen, across sessions."""
         self.heard_at: dict[bytes, set[int]] = {}
-        """The same for each hello, at the moment it was sent."""
+        """The same set for each hello, when that was sent."""
         self.refused: list[Refused] = []
         self.draining = False
         self.alive = True
 
     def connect(self, identity: bytes) -> deque[bytes]:
-        """A fresh link, as after a network break. Gives what was still on the old wire.
+        """Connect again, as after a network failure. Returns the batches that were on the old wire.
 
-        The first thing a ROUTER hears of it is an empty message (PROBE_ROUTER).
+        A ROUTER first receives an empty message on a new link (PROBE_ROUTER).
         """
         late, self.wire = self.wire, deque([b""])
         self.inbox = deque()
@@ -113,12 +113,12 @@ class Process:
         return late
 
     def receive(self) -> list[Any]:
-        """Read one batch of the inbox; gives its records."""
+        """Read one batch of the inbox; returns its records."""
         session = self.link.session
         records = self.link.receive(self.inbox.popleft())
         if self.link.session != session:
-            # Events of a session that is over come again, to whom the gateway chooses; and what
-            # was known of connections comes with them.
+            # The gateway sends the events of the old session again, to workers of its choice,
+            # together with what was known of their connections.
             self.queue.clear()
             self.states.clear()
             self.deaf.clear()
@@ -128,7 +128,7 @@ class Process:
         for record in records:
             if isinstance(record, EVENTS):
                 self.states.setdefault(record.con, b"")
-                # Of a successor that cannot connect the first event is its error.
+                # The first event of a reopened connection that cannot connect is its error.
                 if type(record) is not OnMessage:
                     self.heard.add(record.con)
                 if record.con in self.given_back:
@@ -146,7 +146,7 @@ class Process:
                 self.given_back.discard(record.con)
                 self.heard.discard(record.con)
             elif type(record) is Opened:
-                # One of that name stands: the one it asked for never was.
+                # A connection of that name is open, so the new one was never made.
                 self.states.pop(record.asked, None)
                 self.link.held.discard(record.asked)
                 self.heard.discard(record.asked)
@@ -157,7 +157,7 @@ class Process:
         return records
 
     def startable(self) -> list[Task]:
-        """Events whose handler may start: one at a time, or with concurrency one a connection."""
+        """Tasks that may start: one at a time or, with concurrency, one for each connection."""
         if len(self.running) >= self.concurrency:
             return []
         busy = {task.event.con for task in self.running}
@@ -171,12 +171,12 @@ class Process:
         return found
 
     def start(self, task: Task) -> None:
-        """Its handler runs from here on."""
+        """Start the task's handler."""
         self.queue.remove(task)
         self.running.append(task)
 
     def finish(self, task: Task) -> bool:
-        """Its handler returns. False if its session is over, and nothing of it counts."""
+        """The handler returns. False if its session is over, so that the task does not count."""
         self.running.remove(task)
         if task.state is not None:
             task.command(State(task.event.con, task.state))
@@ -197,8 +197,9 @@ class Process:
                 self.heard.discard(record.con)
 
     def fail(self, task: Task, *, tells: bool) -> bool:
-        """Its handler raises in a new version, and the old one is to handle the event. `tells`: the
-        gateway hears of the exception. False if its session is over."""
+        """The handler raises in a new version, so that the old version must handle the event.
+        `tells` says that the gateway is told of the exception. False if the session is over.
+        """
         self.running.remove(task)
         self._undo([record for records, _ in task.outbox.pieces() for record in records])
         task.outbox.clear()
@@ -214,7 +215,9 @@ class Process:
         return True
 
     def put(self) -> bool:
-        """Put a batch on the wire, if there is one; after a drain, all there is, the bye last."""
+        """Put a batch on the wire, if there is one; after a drain put all of them, with the bye
+        last.
+        """
         if (
             self.draining
             and self.link.state is LinkState.DRAINING

@@ -1,7 +1,8 @@
-"""The reference: the link's contract (docs/worker-protocol.md), without how it is kept.
+"""The reference: the contract of the link (docs/worker-protocol.md), without its implementation.
 
-It sees only what crosses the wire. Batches that leave the gateway are checked; those that reach it
-are taken or dropped as the rules say, and their commands tell what each peer must receive.
+The reference sees only the batches on the wire. It checks those that leave the gateway. It takes or
+drops those that reach the gateway, as the rules say; their commands tell what each peer must
+receive.
 """
 
 from __future__ import annotations
@@ -47,26 +48,26 @@ UNFINISHED_MARK = re.compile(rb"<[^>]*$")
 
 
 class Sent:
-    """An event that a session was given."""
+    """An event that was given to a session."""
 
     def __init__(self, con: Con, session: Session, rank: int, place: int, offset: int, end: int):
         self.con = con
         self.session = session
         self.rank = rank
         self.place = place
-        """How many events of the connection came before it."""
+        """The number of earlier events of the connection."""
         self.offset = offset
-        """Where its data begins in what the peer has said."""
+        """The offset of its data in what the peer has sent."""
         self.end = end
 
     @property
     def key(self) -> tuple[int, int]:
-        """The same for each delivery of an event. Only of messages there are several."""
+        """A key that all deliveries of an event share. Only messages can be several."""
         return self.rank, self.offset if self.rank == 1 else 0
 
 
 class Session:
-    """A session as the wire shows it."""
+    """A session as seen on the wire."""
 
     def __init__(self, number: int, identity: bytes, instance: str, claimed: set[int]) -> None:
         self.number = number
@@ -74,18 +75,22 @@ class Session:
         self.instance = instance
         self.alive = True
         self.worker = 0
-        """The supervisor's number of it."""
+        """The supervisor's number of the worker."""
         self.acked = 0
         self.sent: dict[int, Sent] = {}
         self.unacked: set[int] = set()
         self.known: set[int] = set()
-        """Connections it may be given events of: it was told what it must know."""
+        """Connections whose events the session may get, as it was told what it must know of
+        them.
+        """
         self.parts: list[tuple[int, list[Any]]] = []
-        """Commands that wait for the ack of an event, by its number."""
+        """Commands that wait for the ack of an event, by the event's number."""
         self.is_shielded = False
-        """It is of a canary, and may give back events."""
+        """The session belongs to a canary, and may give back events."""
         self.claimed = claimed
-        """What its hello says it holds; it is told to forget what is not its own any more."""
+        """The connections that its hello claims to hold; the gateway tells it to forget those of
+        others.
+        """
 
 
 class Con:
@@ -97,7 +102,7 @@ class Con:
         self.websocket = websocket
         self.opener: Session | None = None
         self.owner: Session | None = None
-        """The session it ends with."""
+        """The session with which the connection ends."""
         self.said = bytearray()
         self.received = bytearray()
         self.expected = bytearray()
@@ -109,39 +114,43 @@ class Con:
         self.seen: set[tuple[int, int]] = set()
         self.state = b""
         self.base = 0
-        """What its opener put into the state; each event handled counts one up from there."""
+        """The count that the opener put into the state; each handled event adds one."""
         self.closes = 0
         self.was_closed = False
-        """A handler has closed it: not all that its peer said is echoed, nor counted."""
+        """A handler has closed the connection: not all data of its peer is echoed or counted."""
         self.spoiled = False
-        """A worker has lied about it, or an event of it was poison: not all of it is handled."""
+        """A worker has lied about the connection, or an event of it was poison: not all events
+        are handled.
+        """
         self.buried = False
-        """Its on_close was poison."""
+        """The on_close was poison."""
         self.bereaved = False
-        """A message or more of it died with a worker, and may not be repeated."""
+        """A message or more died with a worker, and may not be repeated."""
         self.before = False
-        """It was another gateway's, and no worker has told this one of it."""
+        """The connection belonged to another gateway, and no worker has told this one of it."""
         self.handed_on = False
-        """It was another gateway's; this one has been told, and owes it an on_close."""
+        """The connection belonged to another gateway; this one has been told, and must send an
+        on_close.
+        """
         self.successor = False
-        """Opened by the gateway in place of one that has ended: no worker was told of it."""
+        """The gateway opened the connection in place of one that had ended: no worker was told."""
         self.given_back = False
-        """A canary that is not over has failed at an event of it."""
+        """A canary that is not over has failed at an event of the connection."""
         self.deaths = 0
-        """Workers that died with an event of it in flight."""
+        """The workers that died with an event of the connection in flight."""
         self.fragment: Session | None = None
         self.late: list[tuple[Session | None, bytes, bool]] = []
 
     # --- what it must receive ---
 
     def send(self, session: Session | None, data: bytes, final: bool) -> None:
-        """A command to send took effect; session None: it was published."""
+        """A send took effect; the session is None for a published message."""
         self.late.append((session, data, final))
         if self.fragment in (None, session):
             self._let_go()
 
     def _let_go(self) -> None:
-        """Data waits behind somebody else's unfinished message, and for nothing else."""
+        """Add data that no longer waits for another session's unfinished message."""
         index = 0
         while index < len(self.late):
             session, data, final = self.late[index]
@@ -155,14 +164,16 @@ class Con:
             index = 0
 
     def outlive(self) -> None:
-        """Its gateway has died: of all that there was only an on_close can follow."""
+        """The connection's gateway has died: only an on_close can follow."""
         self.before, self.handed_on, self.given_back = True, False, False
         self.outstanding.clear()
         self.late.clear()
         self.opener = self.owner = self.fragment = None
 
     def hand_on(self) -> None:
-        """A worker has told a new gateway of it. That one knows no state, and nothing is known."""
+        """A worker has told a new gateway of the connection, which knows neither its state nor
+        anything else.
+        """
         self.before, self.handed_on = False, True
         self.opened = True
         self.state = b""
@@ -172,7 +183,9 @@ class Con:
         self.deliveries.clear()
 
     def check_received(self) -> None:
-        """What the peer has got is what took effect, in order, and echoes what it has said."""
+        """Check that the peer has received the commands that took effect, in order, and echoes
+        of its own data.
+        """
         assert self.expected.startswith(self.received), (
             f"{self.id} received {bytes(self.received)!r}, not {bytes(self.expected)!r}"
         )
@@ -187,7 +200,9 @@ class Con:
 
 
 class Reference:
-    """All sessions and connections; what the wire shows goes in, a broken promise raises."""
+    """All sessions and connections. Takes what is on the wire, and raises if a guarantee is
+    broken.
+    """
 
     def __init__(self, repeats: bool = True) -> None:
         self.repeats = repeats
@@ -196,29 +211,29 @@ class Reference:
         self.sessions: dict[int, Session] = {}
         self.groups: dict[str, dict[int, None]] = {}
         self.users: dict[int, str] = {}
-        """Connections that are bound to one."""
+        """Connections that are bound to a user."""
         self.on_trial: set[int] = set()
-        """The workers of the canary, as the supervisor calls them."""
+        """The supervisor's numbers of the canary's workers."""
         self.counts: Counter[str] = Counter()
         self._from_gateway = worker_decoder()
         self._from_worker = gateway_decoder()
 
     def session_of(self, identity: bytes) -> Session | None:
-        """The session that stands with an identity."""
+        """The live session of an identity."""
         for session in self.sessions.values():
             if session.alive and session.identity == identity:
                 return session
         return None
 
     def identities_of(self, instance: str) -> set[bytes]:
-        """With which a worker has a session."""
+        """The identities with which a worker has a session."""
         sessions = self.sessions.values()
         return {each.identity for each in sessions if each.alive and each.instance == instance}
 
     # --- what leaves the gateway ---
 
     def leaves(self, identity: bytes, data: bytes) -> None:
-        """A batch of a session on its way to a worker."""
+        """Check a batch of a session that leaves for a worker."""
         number, records, wrong = self._from_gateway.decode(data)
         assert not wrong
         session = self.sessions[number]
@@ -268,7 +283,8 @@ class Reference:
         assert rank == 3 or not con.handed_on, f"{con.id}: {event} after its gateway's death"
         assert rank >= 2 or not con.bereaved, f"{con.id}: {event} after some that were lost"
         if con.handed_on and event.con in session.claimed:
-            # It was not told to forget it, though its session is another one since.
+            # The worker was not told to forget the connection, although it has had another session
+            # since.
             session.known.add(event.con)
         if event.con not in session.known:
             assert rank == 0 or con.successor, f"{con.id}: {event} without an attach"
@@ -291,7 +307,7 @@ class Reference:
     # --- what reaches the gateway ---
 
     def reaches(self, identity: bytes, data: bytes) -> list[Open]:
-        """A batch of a worker; what it opens, if the batch counts."""
+        """Take a batch of a worker; returns the connections that it opens, if the batch counts."""
         session = self.session_of(identity)
         try:
             number, records, _ = self._from_worker.decode(data)
@@ -311,7 +327,7 @@ class Reference:
             self._part(session, records)
             return []
         if acks:
-            # What is behind a bye is ignored, acks included.
+            # Records after a bye are ignored, acks included.
             kinds = [type(record) for record in records]
             end = kinds.index(Bye) if Bye in kinds else len(records)
             acks = [
@@ -343,7 +359,7 @@ class Reference:
         return opened
 
     def _part(self, session: Session, records: list[Any]) -> None:
-        """Commands of an event that take effect with its ack."""
+        """Keep commands of an event until its ack."""
         *commands, part = records
         if part.seq in session.unacked:
             session.parts.append((part.seq, commands))
@@ -406,7 +422,9 @@ class Reference:
         self.counts["acks"] += 1
 
     def _give_back(self, session: Session, seq: int) -> None:
-        """A handler has failed: all that the session has of that connection goes to another."""
+        """A handler has failed: all events of its connection in the session go to another
+        worker.
+        """
         if not session.is_shielded or seq not in session.unacked:
             return
         sent = session.sent[seq]
@@ -419,7 +437,7 @@ class Reference:
         self.counts["given back"] += 1
 
     def leave_groups(self, con: Con) -> None:
-        """It has ended."""
+        """Remove an ended connection from its groups."""
         self.users.pop(con.id, None)
         for members in self.groups.values():
             members.pop(con.id, None)
@@ -427,8 +445,9 @@ class Reference:
     # --- the ends of sessions ---
 
     def begin(self, number: int, identity: bytes, instance: str, hello: bytes) -> Session:
-        """A hello was taken. A process has one session: its old one is over, and what was given in
-        it may have been handled in part."""
+        """A hello was accepted. The old session of the process is over, and its events may have
+        been handled in part.
+        """
         for session in list(self.sessions.values()):
             if session.alive and (session.instance == instance or session.identity == identity):
                 self.end(session, died=True)
@@ -447,7 +466,7 @@ class Reference:
         return session
 
     def gateway_died(self) -> None:
-        """Everything it knew is lost; only what workers hold lives on."""
+        """Forget everything that the gateway knew; only what workers hold survives."""
         self.epoch += 1
         self.groups.clear()
         self.users.clear()
@@ -459,8 +478,9 @@ class Reference:
             con.outlive()
 
     def end(self, session: Session, died: bool = False, unsent: Iterable[bytes] = ()) -> None:
-        """What it holds unacked will be handled by another. `unsent`: batches that have not left
-        after all, nor any after them."""
+        """End a session: other workers will handle its unacked events. `unsent` are batches that
+        have not left the gateway after all, nor any after them.
+        """
         session.alive = False
         batches = [self._from_gateway.decode(batch)[:2] for batch in unsent]
         unsent_from = min(

@@ -1,4 +1,4 @@
-"""The gateway's side of the model check: the core as the gateway drives it, and the peers."""
+"""The gateway's side of the model check: the core as the gateway drives it, and its peers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ELSEWHERE = RemoteWorker("10.0.0.7", "alice")
 
 
 class Config(NamedTuple):
-    """What a history runs with."""
+    """The configuration of a history."""
 
     sticky: bool = False
     concurrency: int = 1
@@ -43,19 +43,22 @@ class Config(NamedTuple):
     spawned: bool = False
     """Whether a supervisor starts the workers, and reports their exits."""
     remote: bool = False
-    """Whether workers that no supervisor starts are on other machines: their links are libzmq's."""
+    """Whether workers that no supervisor starts are on other machines, with links over libzmq."""
     deflate: bool = False
     room: int = 0
-    """Bytes of commands in a batch of a worker; with few, most events are answered in parts."""
+    """Bytes of commands in a worker's batch; if there are few, most events are answered in
+    parts.
+    """
     stops: bool = False
-    """Whether the gateway is stopped in the end; else all peers leave by themselves."""
+    """Whether the gateway is stopped at the end; otherwise all peers leave by themselves."""
     survivors: bool = False
-    """Whether the workers that stand at the end must see everything through by themselves."""
+    """Whether the workers that are there at the end must handle everything by themselves."""
 
 
 class Watched(dict[int, InFlight]):
-    """What a worker has in flight; looks at each delivery as it is made, since the window is right
-    only at that moment."""
+    """The events in flight at a worker. Each delivery is checked when it is made, as the window
+    is valid only at that moment.
+    """
 
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker.window.in_flight)
@@ -64,7 +67,7 @@ class Watched(dict[int, InFlight]):
 
     def __setitem__(self, seq: int, flight: InFlight) -> None:
         if seq <= self._last:
-            # Only its time begins anew (`Window.touch`).
+            # Only the event's time begins again (`Window.touch`).
             super().__setitem__(seq, flight)
             return
         self._last = seq
@@ -83,8 +86,9 @@ class Watched(dict[int, InFlight]):
 
 
 class System:
-    """A gateway without sockets, its peers, and what must be true of them at any time. Each step is
-    one of the gateway's or a peer's."""
+    """A gateway without sockets, its peers, and the invariants that hold at any time. Each step
+    is one of the gateway or of a peer.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -103,18 +107,18 @@ class System:
         self.dialling: list[Entry] = []
         self.processes: list[Process] = []
         self._waited: set[Entry] = set()
-        """Suspects for which there was an idle worker at the end of the last turn."""
+        """Suspects for which a worker was idle at the end of the last turn."""
         self.has_closed_all = False
-        """Stopping, the gateway has closed what was open."""
+        """While stopping, the gateway has closed all open connections."""
         self.late: list[tuple[bytes, deque[bytes]]] = []
         self.names = 0
         self.watched: set[Worker] = set()
         self.rude: set[Process] = set()
         self.exits: list[Process] = []
-        """Spawned ones that are gone, and the supervisor has not said so yet."""
+        """Spawned workers that have exited, which the supervisor has not reported yet."""
         self.exited: set[int] = set()
         self.unreported: dict[int, deque[Session]] = {}
-        """Sessions of each spawned worker that the supervisor has not heard the end of."""
+        """Sessions of each spawned worker whose end the supervisor has not heard of."""
 
     def new_gateway(self) -> None:
         self.registry = Registry(self.settings, self.reference.epoch, self.config.memory_limit)
@@ -123,7 +127,7 @@ class System:
         self.sessions.tokens.add(TOKEN, 0)
         if not self.is_remote:
             self.sessions.read_out = self.read_out
-        # Small shares, so that most batches are applied in several turns.
+        # Shares are small, so that most batches take several turns.
         self.sessions.backlog.share, self.sessions.backlog.per_event = 2, 0
         self.registry.outgoing.share = 1
 
@@ -139,35 +143,35 @@ class System:
         self.peers.append(Peer(expected, Socket(self.registry, con), self.config.deflate))
         self.registry.take(con, con.first_events(self.now), self.now)
         if expected.websocket:
-            # Its handshake at once: one that is late is none, and its bytes are data.
+            # Read the handshake at once: a late one would count as raw data.
             self.peers[-1].socket.read(65536, self.now)
 
     def say(self, a: int, b: int) -> None:
-        """A peer sends something."""
+        """Let a peer send data."""
         peer = pick([peer for peer in self.peers if peer.can_say], a)
         if peer is not None:
             peer.say((0, 0, 30, 700)[b % 4], self.now)
 
     def half_close(self, a: int, b: int) -> None:
-        """A peer has said everything."""
+        """Let a peer half-close."""
         peer = pick([peer for peer in self.peers if peer.can_say], a)
         if peer is not None:
             peer.leave(self.now)
 
     def reset(self, a: int, b: int) -> None:
-        """A peer is gone without a word."""
+        """Let a peer reset the connection."""
         peer = pick([peer for peer in self.peers if not peer.gone], a)
         if peer is not None:
             peer.reset(self.now)
 
     def read(self, a: int, b: int) -> None:
-        """The gateway reads from a socket."""
+        """Let the gateway read from a socket."""
         peer = pick([peer for peer in self.peers if peer.socket.readable], a)
         if peer is not None:
             peer.socket.read((1, 7, 400, 65536)[b % 4], self.now)
 
     def write(self, a: int, b: int) -> None:
-        """The gateway writes to a socket."""
+        """Let the gateway write to a socket."""
         peer = pick([peer for peer in self.peers if not peer.gone], a)
         if peer is not None:
             peer.socket.flush((3, 100, 65536)[b % 3], self.now)
@@ -176,7 +180,7 @@ class System:
     # --- the gateway ---
 
     def turn(self, a: int = 0, b: int = 0) -> None:
-        """The end of a turn, in the gateway's order."""
+        """End a turn, in the gateway's order."""
         registry = self.registry
         sessions = self.sessions
         deadlines = self.deadlines
@@ -223,15 +227,16 @@ class System:
                 process.inbox.append(data)
 
     def to_gateway(self, a: int, b: int = 0) -> None:
-        """One batch of some wire reaches the gateway, late ones included."""
+        """Let one batch of a wire reach the gateway, possibly a late one."""
         wires = [(p.identity, p.wire) for p in self.processes] + self.late
         chosen = pick([wire for wire in wires if wire[1]], a)
         if chosen is not None:
             self.receive(chosen[0], chosen[1].popleft())
 
     def read_out(self, identity: bytes) -> None:
-        """What came over an old link of this machine counts before the new one. libzmq brings what
-        came over two links in any order."""
+        """Read an old local link to its end, as its batches count before those of the new link.
+        libzmq delivers the batches of two links in any order.
+        """
         for old, wire in self.late:
             while old == identity and wire:
                 self.receive(old, wire.popleft())
@@ -259,11 +264,11 @@ class System:
             self._began(worker, data)
         for open_ in opened:
             if open_.con not in registry.entries:
-                # One of that name stands already.
+                # A connection of that name is open already.
                 del reference.cons[open_.con]
                 for session in reference.sessions.values():
                     session.known.discard(open_.con)
-        # A worker may have come back once too often for the event it holds.
+        # The worker may have come back once too often for an event that it holds.
         self.see_poison()
 
     def _began(self, worker: Worker, data: bytes) -> None:
@@ -290,14 +295,14 @@ class System:
         worker.window.in_flight = Watched(worker)
 
     def dialled(self, a: int, b: int) -> None:
-        """A connection that a worker has opened stands, or fails."""
+        """A connection that a worker opens connects, or fails."""
         entry = pick([entry for entry in self.dialling if entry.dial_at <= self.now], a)
         if entry is None:
             return
         self.dialling.remove(entry)
         con = entry.con
         if con.state is not CONNECTING:
-            # Closed meanwhile: the dialer gives it up.
+            # The connection was closed meanwhile, so the dialer drops it.
             return
         if b % 4 == 0:
             self.registry.take(con, con.connect_failed("refused", self.now), self.now)
@@ -315,7 +320,7 @@ class System:
                         peer.socket.read(65536, self.now)
 
     def pass_time(self, a: int, b: int) -> None:
-        """Nothing happens for a while; before it sleeps the gateway ends its turn."""
+        """Let time pass. Before sleeping, the gateway ends its turn."""
         self.turn()
         self.now += (0.001, 0.03, 1.0, 9.0, 31.0, 125.0)[b % 6]
         for peer in self.peers:
@@ -332,7 +337,9 @@ class System:
         self.see_poison()
 
     def _see_hung(self) -> None:
-        """The gateway has given up workers whose handlers take too long."""
+        """End the sessions of workers that the gateway has given up, as their handlers take too
+        long.
+        """
         for session in list(self.reference.sessions.values()):
             if session.alive and session.identity not in self.sessions.workers:
                 assert not session.worker, "its process was not killed"
@@ -341,7 +348,9 @@ class System:
                 self.reference.end(session, died=True)
 
     def see_poison(self) -> None:
-        """Events that have killed too often are heard no more, and end their connections."""
+        """Record the events that have killed too many workers: they are not delivered again, and
+        end their connections.
+        """
         for letter in self.sessions.dead_letters:
             con = self.reference.cons[letter["con"]]
             assert con.deaths >= self.settings.max_deliveries, "poison, and nobody died of it"
@@ -355,7 +364,7 @@ class System:
     # --- what must be true at any time ---
 
     def check(self) -> None:
-        """The accounts are right, and nobody has received what was not for him."""
+        """Check that the accounts are right, and that each peer has received only its own data."""
         flow, total, kept = self.registry.flow, 0, 0
         in_flight: Counter[Any] = Counter()
         held: Counter[Any] = Counter()
@@ -368,7 +377,7 @@ class System:
                     held[flight.owner] += flight.size
                     assert flight.owner.holder is worker
                 else:
-                    # Its on_close was acked before.
+                    # The connection's on_close was acked before.
                     assert self.reference.cons[flight.owner.id].spoiled, (
                         "in flight, and yet forgotten"
                     )
@@ -403,7 +412,7 @@ class System:
         self.peers = [peer for peer in self.peers if not peer.gone]
 
     def _check_totals(self) -> None:
-        """What is counted as it happens is what counting anew would find."""
+        """Check that the running totals equal a new count."""
         entries = self.registry.entries.values()
         parked, are_open = Counter[Any](), Counter[Any]()
         for entry in entries:
@@ -417,7 +426,7 @@ class System:
         assert set(self.registry.flow.paused) == {entry for entry in entries if entry.pauses}
 
     def _check_closed(self) -> None:
-        """Connections end when they must, and not without a reason."""
+        """Check that connections end when they must, and not without a reason."""
         for entry in self.registry.entries.values():
             con, expected = entry.con, self.reference.cons.get(entry.id)
             open_now = con.state in (CONNECTING, OPEN)
@@ -441,21 +450,23 @@ class System:
         assert room == members, f"{room} are in the room, not {members}"
 
     def _check_nobody_starves(self) -> None:
-        """After a turn no connection waits while one who could serve it has nothing to do."""
+        """Check that after a turn no connection waits while a worker that could serve it is
+        idle.
+        """
         waiting: set[Entry] = set()
         for pool in self.registry.pools.values():
             waiting |= self._check_pool(pool)
         self._waited = waiting
 
     def _check_pool(self, pool: Pool) -> set[Entry]:
-        """Returns the suspects that wait."""
+        """Check one pool; returns the suspects that wait."""
         workers = pool.workers
         idle = [
             worker
             for worker in workers
             if not worker.window.in_flight and not worker.window.is_closed
         ]
-        # A worker that is stuck is given no connection that has nothing for it.
+        # A stuck worker gets no connection that it has no event of.
         present = any(
             not (worker.window.is_closed or worker.window.is_stuck(self.now)) for worker in workers
         )
@@ -468,8 +479,8 @@ class System:
             if entry.parked and not entry.in_flight:
                 assert entry.queue is not None, f"{entry.id} waits for nobody"
                 if entry.queue is entry.pool.suspects:
-                    # It may wait a while for another worker, so that one is left for others; and
-                    # where there is one alone, for a turn in which the others come first.
+                    # A suspect may wait a while for another worker, so that one is left for others.
+                    # If there is only one, it waits for a turn in which the others come first.
                     if not (
                         any(w.window.in_flight for w in workers)
                         or not workers

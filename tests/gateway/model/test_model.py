@@ -1,8 +1,8 @@
-"""The model check, short: hypothesis looks for a history that breaks a promise of the link.
+"""The short model check: hypothesis looks for a history that breaks a guarantee of the link.
 
-The histories here are the same in each run, so that what fails is the change that is tested and
-never a matter of luck. ``make soak`` looks for new ones: ``python -m tests.gateway.model`` takes
-another seed each time, and says how to repeat what it finds.
+The histories are the same in each run, so that only a change of the code can make a test fail.
+``make soak`` looks for new ones: ``python -m tests.gateway.model`` takes another seed each time,
+and says how to repeat a failure.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ OFTEN += ["upgrade", "fail", "canary"] * 3
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """The gateway warns of what workers send here, thousands of times."""
+    """Silence the gateway's warnings about workers, which come by the thousands."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
 
 
 class Machine(RuleBasedStateMachine):
-    """Steps as rules; in the end everything must flow."""
+    """Steps as rules of hypothesis; at the end everything must be handled."""
 
     model: Model
 
@@ -85,7 +85,9 @@ class Machine(RuleBasedStateMachine):
 
 
 class TestMachine(Machine.TestCase):  # type: ignore[misc]
-    """What hypothesis finds; the same histories in each run, so that a failure is yours."""
+    """The test of hypothesis, with the same histories in each run, so that a failure is due to a
+    change.
+    """
 
     settings = settings(
         max_examples=60,
@@ -107,7 +109,7 @@ def test_a_random_history_keeps_every_promise(number: int, length: int) -> None:
     except Exception:
         print(tell("ci", number, length))
         raise
-    # In a short one it may be that nobody connects.
+    # In a short history it may be that no client connects.
     assert counts["acks"] or "accept" not in {name for name, _, _ in steps}
     assert counts["sessions"]
 
@@ -170,7 +172,7 @@ def test_shortening_ends_in_time() -> None:
 
 
 def test_the_model_finds_a_router_that_forgets_holders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers for one connection: found, and told in a few steps."""
+    """Two workers for one connection must be found, and reported in a few steps."""
 
     class Forgetful(Model):
         def step(self, name: str, a: int, b: int) -> None:

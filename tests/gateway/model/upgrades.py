@@ -1,4 +1,4 @@
-"""The gateway of the model check goes on in another process: its core is frozen and thawed."""
+"""Upgrades in the model check: the core is frozen, and thawed in another gateway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUMS = ("total", "kept", "shared", "weighed", "crowded", "full")
 
 
 class Ends:
-    """Sockets without a network, as links.py of the gateway has them."""
+    """Sockets without a network, in place of the gateway's."""
 
     def __init__(self, system: System) -> None:
         self.overdrawn: dict[int, None] = {}
@@ -74,17 +74,18 @@ class Ends:
 
 
 class Upgrades:
-    """The step, and what the model knows of the core by identity."""
+    """The step, and the model's references to objects of the core."""
 
     def __init__(self, system: System) -> None:
         self.system = system
 
     def upgrade(self, a: int, b: int) -> None:
-        """Another gateway takes over, at whatever moment. Neither clients nor workers may notice:
-        that is looked at by all other steps."""
+        """Let another gateway take over at any moment. Neither clients nor workers may notice,
+        which all other steps check.
+        """
         system = self.system
         if system.registry.stopping or system.registry.pool().canary is not None:
-            # Then no upgrade begins.
+            # In these states the gateway does not begin an upgrade.
             return
         if system.is_remote:
             for session in list(system.reference.sessions.values()):
@@ -105,7 +106,7 @@ class Upgrades:
         thawing.finish()
         if not system.is_remote:
             after = [getattr(new.registry.flow, name) for name in SUMS]
-            # What is inflated ahead takes more room; it is weighed again in the next second.
+            # Inflated input takes more room; it is counted again within a second.
             assert after[:3] == before[:3] and after[4:] == before[4:]
         for name in ("replies", "to_supervisor", "dead_letters", "cuts", "left"):
             setattr(
@@ -115,12 +116,12 @@ class Upgrades:
         system.reference.counts["upgrades"] += 1
 
     def _find_again(self, to_dial: set[int]) -> None:
-        """The model's own lists of entries and workers."""
+        """Update the model's lists of entries and workers."""
         system, registry = self.system, self.system.registry
         for peer in system.peers:
             con = peer.socket.con
             if con.phase.opening is not None and not peer.socket.closed:
-                # Its server loses the connection, and gets another one.
+                # The server loses the connection that was being opened, and gets another one.
                 peer.socket.closed = True
                 peer.socket.outgoing.clear()
                 system.dialling.append(registry.entries[con.id])

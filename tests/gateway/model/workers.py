@@ -1,4 +1,4 @@
-"""The workers of the model check: they connect and work. faults.py has what goes wrong."""
+"""The workers of the model check: they connect and work. faults.py has their faults."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ MOST_PROCESSES = 4
 
 
 class Workers:
-    """What worker processes do: each step is one of theirs."""
+    """The steps of worker processes."""
 
     def __init__(self, system: System) -> None:
         self.system = system
 
     def arrive(self, a: int, b: int) -> None:
-        """A new worker process connects."""
+        """Let a new worker process connect."""
         if len(self.system.processes) < MOST_PROCESSES:
             self.connect(self.system.config.concurrency, (self.system.config.window, 2)[b % 5 == 4])
 
     def connect(self, concurrency: int, window: int) -> Process:
         self.system.names += 1
         name, number = f"i{self.system.names}", 0
-        # Those of other machines have a key instead.
+        # Workers on other machines have a key instead.
         token = "" if self.system.is_remote else TOKEN
         if self.system.config.spawned:
             number, token = self.system.names, f"token {self.system.names}"
@@ -53,13 +53,13 @@ class Workers:
         return pick([process for process in self.system.processes if useful(process)], a)
 
     def to_worker(self, a: int, b: int = 0) -> None:
-        """A worker reads one batch."""
+        """Let a worker read one batch."""
         process = self.pick_process(a, lambda process: process.inbox)
         if process is not None:
             process.receive()
 
     def start(self, a: int, b: int) -> None:
-        """A worker starts a handler."""
+        """Let a worker start a handler."""
         process = self.pick_process(a, Process.startable)
         if process is not None:
             task = pick(process.startable(), b // 32)
@@ -68,7 +68,7 @@ class Workers:
             self.handle(process, task, b % 32)
 
     def finish(self, a: int, b: int) -> None:
-        """A handler returns."""
+        """Let a handler return."""
         process = self.pick_process(a, lambda process: process.running)
         if process is not None:
             task = pick(process.running, b)
@@ -76,7 +76,7 @@ class Workers:
             self._finish(process, task)
 
     def fail(self, a: int, b: int) -> None:
-        """A handler of a new version raises, and its event goes back to the old one."""
+        """Let a handler of a new version raise, so that its event goes back to the old version."""
         process = self.pick_process(a, lambda p: p.link.is_shielded and (p.running or p.queue))
         if process is None:
             return
@@ -93,7 +93,7 @@ class Workers:
             self.system.reference.counts["outboxes thrown away"] += 1
 
     def put(self, a: int, b: int = 0) -> None:
-        """A worker sends what it has."""
+        """Let a worker send a batch."""
         process = self.pick_process(a, lambda process: True)
         if process is not None:
             self.send(process)
@@ -114,7 +114,7 @@ class Workers:
             self.system.exits.append(process)
 
     def work(self, a: int, b: int) -> None:
-        """A worker reads, handles one event and sends."""
+        """Let a worker read, handle one event and send."""
         process = self.pick_process(a, lambda p: p.inbox or p.queue or p.running)
         if process is not None:
             while process.inbox:
@@ -127,7 +127,7 @@ class Workers:
             self.send(process)
 
     def flow(self, a: int, b: int) -> None:
-        """What is on the way arrives, in both directions."""
+        """Deliver what is on its way, in both directions."""
         for peer in self.system.peers:
             if peer.socket.readable:
                 peer.socket.read(65536, self.system.now)
@@ -144,7 +144,7 @@ class Workers:
         Handler(self.system.reference, process, task, action).run()
 
     def open_outside(self, a: int, b: int) -> None:
-        """A timer of a worker opens a connection: it ends with its session."""
+        """Let a timer of a worker open a connection, which ends with the worker's session."""
         process = self.pick_process(a, lambda p: p.link.state is LinkState.READY)
         if process is not None:
             new = process.link.new_id()

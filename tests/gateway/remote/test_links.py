@@ -1,4 +1,6 @@
-"""When a remote worker is lost, and what becomes of batches that find no room: real sockets."""
+"""Remote links over real sockets: when a worker is lost, and what happens to batches that find
+no room.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from wsraw.link.states import LinkState
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.loop import Loop
 
-# Without heartbeats: tests leave full queues unread for long (see test_transport.py).
+# There are no heartbeats: tests leave full queues unread for long (see test_transport.py).
 SETTINGS = Settings(worker_listen=("tcp://127.0.0.1:0",), worker_heartbeat=0.0)
 
 UNREAD = RECEIVE_QUEUE // 2 - 1
@@ -31,7 +33,7 @@ UNREAD = RECEIVE_QUEUE // 2 - 1
 
 
 class Tap:
-    """A ROUTER whose queues can be made to be full."""
+    """A ROUTER whose queues can be made to look full."""
 
     is_full = False
     refused = 0
@@ -64,7 +66,7 @@ class LinkedWorker:
         self.heard: list[Any] = []
 
     def receive(self) -> list[Any]:
-        """Read what waits, answer `who`."""
+        """Read what has come, and answer `who`."""
         while self.socket.poll(0):
             self.heard += self.link.receive(self.socket.recv())
             self.flush()
@@ -81,12 +83,12 @@ class LinkedWorker:
         self.flush()
 
     def leave(self) -> None:
-        """The process ends; what it has said arrives."""
+        """End the process; its last batches still arrive."""
         self.socket.close()
 
 
 class Hall:
-    """A gateway's remote links without its clients; time passes as a test says."""
+    """The gateway's remote links without clients; the test controls the time."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -111,7 +113,7 @@ class Hall:
         return self.loop.now
 
     def pass_time(self, seconds: float) -> None:
-        """In steps that the loop does not take for its own absence."""
+        """Advance the time in small steps, as the loop ignores long pauses of its own."""
         until = self.time + seconds
         while self.time < until:
             self.time += 0.05
@@ -144,7 +146,7 @@ class Hall:
         return linked, worker
 
     def lose(self, linked: LinkedWorker, worker: Any) -> None:
-        """Its process ends, and libzmq has noticed."""
+        """End the process of a worker, and wait until libzmq has noticed."""
         linked.leave()
         eventually(lambda: self.router.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
         self.links.probe()
@@ -167,7 +169,7 @@ def gone(worker: Any) -> bool:
 
 
 def in_hand(hall: Hall, linked: LinkedWorker, count: int = 2) -> list[Any]:
-    """Events of clients, read by the worker and not acked."""
+    """Events of a client, which the worker has read and not acked."""
     hall.client()
     eventually(
         lambda: hall.turn() or len([e for e in linked.heard if hasattr(e, "seq")]) >= count  # type: ignore[func-returns-value]
@@ -197,14 +199,14 @@ def test_a_lost_link_is_noticed_within_a_second(hall: Hall) -> None:
 
 
 def test_acks_that_are_still_unread_count_before_a_loss(hall: Hall) -> None:
-    """EHOSTUNREACH, and yet: its last batches come first."""
+    """Sending fails with EHOSTUNREACH, but the last batches of the worker are read first."""
     linked, worker = hall.worker()
     events = in_hand(hall, linked)
     linked.ack(*events)
     hall.lose(linked, worker)
 
     def look() -> bool:
-        # A share of what is unread at a time.
+        # Each call reads a share of the unread batches.
         hall.links.end_dead(hall.now)
         return gone(worker)
 
@@ -216,7 +218,7 @@ def test_acks_that_are_still_unread_count_before_a_loss(hall: Hall) -> None:
 
 
 def test_without_the_last_drain_acked_events_would_be_redelivered(hall: Hall) -> None:
-    """The failing twin: the same, and nothing is drained."""
+    """The counterpart: nothing is drained, so the acked events come again."""
     linked, worker = hall.worker()
     linked.ack(*in_hand(hall, linked))
     hall.lose(linked, worker)
@@ -231,7 +233,7 @@ def test_a_drain_that_ends_with_its_budget_decides_nothing(hall: Hall) -> None:
     for _ in range(sent):
         linked.socket.send(encode([linked.link.session]))
     hall.lose(linked, worker)
-    # Three batches, and the time is over.
+    # The time of a drain is over after three batches.
     ticks = iter(range(10_000))
     hall.router._clock = lambda: next(ticks) * DRAIN_TIME / 2
     rounds = 0
@@ -248,7 +250,9 @@ def test_a_drain_that_ends_with_its_budget_decides_nothing(hall: Hall) -> None:
 def test_a_flood_of_other_workers_does_not_delay_the_end_of_a_lost_one(
     hall: Hall, unread: int
 ) -> None:
-    """No drain ever finds the ROUTER empty. But what the lost one has sent is read before."""
+    """No drain ever finds the ROUTER empty, but the batches of the lost worker are read before
+    its end.
+    """
     linked, worker = hall.worker()
     floods = [hall.worker(n)[0] for n in (4, 5)]
     for _ in range(unread):

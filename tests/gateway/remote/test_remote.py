@@ -1,4 +1,4 @@
-"""Workers on other machines: whose key is let in, and what a lost link means."""
+"""Workers on other machines: which keys are allowed, and what a lost link means."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_without_a_key_a_worker_started_by_hand_needs_the_token() -> None:
     harness.sessions.tokens.add("third", 3)
     assert remote_worker(harness, key="") in harness.sessions.workers
     assert remote_worker(harness, key="", token="no") not in harness.sessions.workers
-    # A child of the supervisor does not come over the network, whatever it knows.
+    # A child of the supervisor does not connect over the network, whatever token it has.
     identity = remote_worker(harness, key="", token="third", instance="y")
     assert identity not in harness.sessions.workers
 
@@ -64,7 +64,7 @@ def test_a_worker_that_reconnects_keeps_its_number() -> None:
 
 
 def serve_once(harness: Harness, identity: bytes) -> WorkerEnd:
-    """A remote worker that has one connection's events in hand, and its end of the link."""
+    """Add a remote worker that holds one connection's events; returns its end of the link."""
     linked = WorkerEnd(pool="default", token=TOKEN, instance="far", language="test")
     linked.receive(encode([0, Who()]))
     harness.sessions.add_remote(identity, RemoteWorker("10.0.0.7", "alice"), harness.now)
@@ -78,7 +78,7 @@ def serve_once(harness: Harness, identity: bytes) -> WorkerEnd:
 
 
 def die_alone(harness: Harness) -> None:
-    """A worker dies of the first suspect, which it was given alone."""
+    """Let a worker die of the first suspect, which it was given alone."""
     linked = harness.worker()
     harness.turn()
     assert len(linked.events) == 1
@@ -106,7 +106,7 @@ def test_a_lost_link_is_not_a_death_if_the_instance_comes_back() -> None:
 
 
 def test_a_lost_link_is_a_death_if_the_instance_stays_away() -> None:
-    """One more death of a worker that has the event alone makes it poison, if that was one."""
+    """If the loss counted as a death, one more death makes the event poison."""
     for seconds, is_death in ((COME_BACK - 1, False), (COME_BACK + 2, True)):
         harness = Harness(handler_timeout=0, max_deliveries=2)
         serve_once(harness, b"\1a")

@@ -31,7 +31,7 @@ def context() -> Iterator[Context]:
 
 
 class Door:
-    """Lets remote workers in, or not."""
+    """Allows remote workers, or refuses them."""
 
     def __init__(self) -> None:
         self.known: set[bytes] = set()
@@ -51,8 +51,9 @@ class Door:
 
 @pytest.fixture
 def wire(context: Context) -> Iterator[RemoteSocket]:
-    """Lets everybody in. Without heartbeats: tests leave full queues unread for long, and libzmq
-    4.3.5 aborts if the peer is gone when it sends one."""
+    """A socket that allows all workers. It sends no heartbeats: tests leave full queues unread
+    for long, and libzmq 4.3.5 aborts if the peer of a heartbeat is gone.
+    """
     wire = Door().socket(context, heartbeat=0.0)
     yield wire
     wire.close()
@@ -62,14 +63,14 @@ Message = tuple[bytes, bytes]
 
 
 def is_pending(wire: RemoteSocket | Gatekeeper) -> bool:
-    """Ask as a loop does: it tells when the descriptor is ready, and only then."""
+    """Ask as a loop does, which wakes the socket only when the descriptor is ready."""
     if select.select([wire.fd], [], [], 0)[0]:
         wire.wake(True, False)
     return wire.pending()
 
 
 class Peers:
-    """Workers' sockets; a context of their own, as in another process."""
+    """Sockets of workers, in a context of their own, as in another process."""
 
     def __init__(self, wire: RemoteSocket) -> None:
         self.wire = wire
@@ -84,18 +85,19 @@ class Peers:
         for name, value in options.items():
             socket.set(getattr(zmq, name), value)
         socket.connect(self.wire.endpoints[0])
-        # Kept: a socket that nobody refers to is closed, and its words may never leave.
+        # Keep a reference: a socket without one is closed, and its batches may never leave.
         self._sockets.append(socket)
         return socket
 
     def receive(self, until: Callable[[list[Message]], object]) -> list[Message]:
-        """Drain until the condition holds for what has come."""
+        """Drain until the condition holds for the messages."""
         got: list[Message] = []
 
         def drained() -> object:
             for socket in self._sockets:
                 if not socket.closed:
-                    # A worker waits in poll; a socket that nobody calls does not even say hello.
+                    # A worker waits in poll; libzmq does not even send the hello of a socket that
+                    # is never polled.
                     socket.get(zmq.EVENTS)
             is_pending(self.wire)
             self.wire.drain(lambda identity, data: got.append((identity, bytes(data))), 100)
@@ -105,7 +107,7 @@ class Peers:
         return got
 
     def first(self) -> bytes:
-        """The identity of the first worker that is heard of."""
+        """The identity of the first worker that sends a message."""
         return self.receive(lambda got: got)[0][0]
 
 
@@ -164,7 +166,7 @@ def test_the_budget_bounds_a_drain(wire: RemoteSocket, peers: Peers) -> None:
 
 
 def test_the_time_of_a_turn_bounds_a_drain(wire: RemoteSocket, peers: Peers) -> None:
-    """What is left is found without a wake-up."""
+    """The rest is found without a wake-up."""
     socket = peers.connect(probe=False)
     for n in range(5):
         socket.send(b"%d" % n)
@@ -172,12 +174,12 @@ def test_the_time_of_a_turn_bounds_a_drain(wire: RemoteSocket, peers: Peers) -> 
     wire._clock = lambda: next(ticks) * 1.0
     got: list[bytes] = []
     eventually(lambda: is_pending(wire))
-    # A tick of the clock for each, and one at the start: so many are read in that time.
+    # The clock ticks once at the start and once for each message, so this many are read.
     for seconds, most in ((0.5, 1), (1.5, 2), (100.0, 5)):
         before = len(got)
         eventually(lambda: is_pending(wire))
         wire.drain(lambda _, data: got.append(bytes(data)), 100, seconds)
-        # Not all need have come by now.
+        # Some messages may not have arrived yet.
         assert wire.drained or len(got) - before == most
         assert len(got) - before <= most
     while len(got) < 5:
@@ -187,7 +189,7 @@ def test_the_time_of_a_turn_bounds_a_drain(wire: RemoteSocket, peers: Peers) -> 
 
 
 def test_a_drain_without_a_wake_up_asks_the_socket(wire: RemoteSocket, peers: Peers) -> None:
-    """Where the loop has not looked at the descriptor, nobody has been woken."""
+    """Without a look at the descriptor by the loop, the socket has not been woken."""
     wire.drain(lambda _, data: None, 100)
     assert wire.drained
     assert not wire.pending()
@@ -212,14 +214,16 @@ def test_a_message_of_several_frames_is_ignored(
 
 
 def test_an_identity_chosen_by_the_worker_is_ignored(wire: RemoteSocket, peers: Peers) -> None:
-    """With it two workers could be taken for one; libzmq's own begin with a zero byte."""
+    """Otherwise two workers could have the same identity; libzmq's own identities begin with a
+    zero byte.
+    """
     chosen = peers.connect(ROUTING_ID=b"worker-1")
     chosen.send(b"chosen")
     assert hear_all(peers) == [b"last", b"really the last"]
 
 
 def hear_all(peers: Peers) -> list[bytes]:
-    """What has come in up to the words of one more worker, and of another after that."""
+    """All messages that come before the word of another worker, and of one more after that."""
     words: list[bytes] = []
     for last in (b"last", b"really the last"):
         peers.connect(probe=False).send(last)
@@ -252,10 +256,10 @@ def test_a_batch_to_a_closed_worker_is_reported_as_gone(wire: RemoteSocket, peer
 def test_a_worker_may_be_gone_before_its_last_batch_is_read(
     wire: RemoteSocket, peers: Peers
 ) -> None:
-    """So death is certain only after one more drain."""
+    """So a death is certain only after one more drain."""
     socket = peers.connect()
     identity = peers.first()
-    # With a full queue libzmq would not even notice the end.
+    # With a full queue libzmq would not notice the end.
     sent = [b"%d" % n for n in range(RECEIVE_QUEUE // 2)]
     for data in sent:
         socket.send(data)
@@ -267,7 +271,9 @@ def test_a_worker_may_be_gone_before_its_last_batch_is_read(
 
 @pytest.mark.parametrize("more", [-1, 0, 1 << 20])
 def test_large_batches_arrive_whole(wire: RemoteSocket, peers: Peers, more: int) -> None:
-    """Below and above the size from which nothing is copied; what the sender forgets is kept."""
+    """The sizes are around the one from which messages are not copied; data that the sender no
+    longer refers to stays alive.
+    """
     socket = peers.connect()
     identity = peers.first()
     size = COPIED_BELOW + more
@@ -308,7 +314,7 @@ def test_a_worker_that_sends_without_end_must_wait(wire: RemoteSocket, peers: Pe
             sent += 1
     except zmq.Again:
         pass
-    # The queue, and the buffers of TCP at both ends.
+    # The queue and the buffers of TCP at both ends are full.
     assert sent < 5_000
 
 
@@ -325,7 +331,7 @@ def test_a_batch_that_is_too_large_ends_the_link(wire: RemoteSocket, peers: Peer
 
 
 def test_a_wake_up_consumed_by_a_send_is_found_by_asking(wire: RemoteSocket, peers: Peers) -> None:
-    """The wait that follows would be silent: `pending` is what a turn asks before it sleeps."""
+    """Waiting would not end: a turn must ask `pending` before it sleeps."""
     socket = peers.connect()
     identity = peers.first()
     missed = 0
@@ -334,10 +340,10 @@ def test_a_wake_up_consumed_by_a_send_is_found_by_asking(wire: RemoteSocket, pee
         got: list[bytes] = []
 
         def look(got: list[bytes] = got) -> bool:
-            # A send processes what the descriptor has announced, and takes that with it.
+            # A send handles what the descriptor has announced, and so consumes the wake-up.
             while not is_pending(wire):
                 wire.send(identity, b"x")
-            # It announces other things, too.
+            # The descriptor also announces other things.
             wire.drain(lambda _, data: got.append(bytes(data)), 10, 100.0)
             return bool(got)
 
@@ -357,7 +363,7 @@ def test_a_loop_that_asks_before_it_sleeps_misses_no_batch(
     got: list[bytes] = []
 
     def before_sleep(now: float) -> bool:
-        # One at a time leaves the rest behind an edge that does not come again.
+        # Reading one at a time leaves the rest, and the edge of the descriptor does not come again.
         wire.drain(lambda _, data: got.append(bytes(data)), 1)
         wire.send(identity, b"x")
         return wire.pending()
@@ -397,7 +403,7 @@ def drain_remote(remote: RemoteSocket) -> list[Message]:
 
 
 def come(remote: RemoteSocket) -> list[Message]:
-    """Wait for a message. The descriptor announces other things, too."""
+    """Wait for a message. The descriptor also announces other things."""
     return eventually(lambda: drain_remote(remote) if is_pending(remote) else [])
 
 
@@ -453,7 +459,7 @@ def test_keys_are_asked_about_before_anything_is_heard(context: Context, door: D
 
     def lets_in(key: bytes) -> str | None:
         asked.append(key)
-        # The first time nobody knows it; it tries again.
+        # At first the key is unknown; libzmq tries again.
         return "alice" if len(asked) > 1 else None
 
     def answered() -> bool:

@@ -13,14 +13,14 @@ from wsraw.link.records import (
 
 
 class Slow(Harness):
-    """Turns are taken one by one."""
+    """A harness that takes turns one by one."""
 
     def receive(self, identity: bytes, data: bytes) -> None:
         self.sessions.receive(identity, data, self.now)
 
 
 def half_applied(harness: Slow, count: int = 1000) -> tuple[LinkedWorker, Connection]:
-    """A worker whose handler has sent that many messages to a connection, and returned."""
+    """A worker whose handler has sent that many messages to a connection and returned."""
     linked = harness.worker(instance="same")
     con = harness.raw(b"", protocol="raw")
     linked.work()
@@ -42,7 +42,7 @@ def test_a_large_batch_is_applied_in_order_over_several_turns() -> None:
     other = harness.worker()
     other_con = harness.raw(b"", protocol="raw")
     harness.turn()
-    # What this worker says next waits, and what others say does not.
+    # The next batches of this worker wait; those of others do not.
     linked.say(Send(con.id, b"end"))
     other.say(Send(other_con.id, b"at once"))
     assert harness.write(other_con) == b"at once"

@@ -1,4 +1,4 @@
-"""Batches in and out; dispatch, flow and outgoing have tests of their own."""
+"""Batches to and from workers; dispatching, flow control and output have tests of their own."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_the_same_process_on_a_new_link_ends_its_old_session() -> None:
 
 
 def test_a_hello_on_the_same_link_begins_a_new_session() -> None:
-    """A worker that was asked twice has thrown away what it had; some of it may have been begun."""
+    """A worker that is asked twice drops its events, some of which handlers may have begun."""
     harness = Harness()
     linked = harness.worker()
     harness.raw()
@@ -536,7 +536,9 @@ def test_a_name_is_free_when_its_connection_is_gone() -> None:
 
 
 def test_on_close_may_open_the_name_again() -> None:
-    """The way to reconnect: the command stands before the ack of the on_close that it answers."""
+    """Reconnecting needs this: the open command comes before the ack of the on_close that it
+    answers.
+    """
     harness = Harness()
     linked = harness.worker()
     con = opened(linked, name="feed")
@@ -629,7 +631,7 @@ def test_ids_of_a_range_run_out_and_new_ranges_follow_without_end() -> None:
 
 
 def test_output_of_an_opening_connection_pauses_the_coupled_one() -> None:
-    """A proxy's client that uploads faster than the upstream answers the dial."""
+    """Example: a proxy's client uploads faster than the upstream accepts the connection."""
     harness = Harness()
     linked = harness.worker()
     con = harness.raw()
@@ -641,7 +643,7 @@ def test_output_of_an_opening_connection_pauses_the_coupled_one() -> None:
 
 @pytest.mark.parametrize("protocol", ["websocket", "raw"])
 def test_an_upload_to_an_opening_connection_is_not_lost(protocol: str) -> None:
-    """It stops long before the bound at which a reader is closed or a send refused."""
+    """Reading stops long before the limit at which a reader is closed or a send refused."""
     harness = Harness()
     linked = harness.worker()
     con = harness.raw()
@@ -659,8 +661,9 @@ def test_an_upload_to_an_opening_connection_is_not_lost(protocol: str) -> None:
 
 @pytest.mark.parametrize("end", ["upstream ends", "silence"])
 def test_a_half_closed_client_gets_the_answer_of_a_connection_opened_for_it(end: str) -> None:
-    """`nc -N` through a converter: the question is there and the client has said all, before its
-    upstream is open."""
+    """`nc -N` through a converter: the client has sent its request and half-closed before the
+    upstream is open.
+    """
     harness = Harness()
     linked = harness.worker()
     registry, con = harness.registry, harness.raw()
@@ -909,7 +912,7 @@ def test_a_stalled_connection_is_counted_once() -> None:
     harness.say(con, frame(0x82, bytes(300_000)))
     harness.turn()
     assert entry_of(con).pauses
-    # Its handler hangs, and it does not answer our close frame.
+    # The handler hangs, and the client does not answer our close frame.
     harness.run(60.0)
     assert con.state is ConnectionState.CLOSING
     assert harness.registry.counters.counts == {"pause_timeout": 1}
@@ -968,7 +971,7 @@ def test_a_slow_reader_past_the_output_limit_is_closed() -> None:
 
 
 def test_output_written_after_the_end_leaves_no_trace() -> None:
-    """A raw connection is forgotten while its last bytes are still on their way."""
+    """The entry of a raw connection is dropped while its last bytes are still being written."""
     for rest in (None, 10):
         harness = Harness()
         linked = harness.worker()
@@ -1111,7 +1114,9 @@ def test_no_batch_of_a_worker_raises_or_breaks_the_accounts(steps: list[Any]) ->
 
 
 def test_the_holder_of_a_connection_of_a_dead_gateway_is_told_its_end() -> None:
-    """It alone knows the inf and the state: no other one, however busy it is."""
+    """Only the holder knows the inf and the state; no other worker gets the event, however busy
+    the holder is.
+    """
     harness = Harness()
     harness.registry.ids.epoch = 2
     idle = harness.worker()
@@ -1134,8 +1139,9 @@ def test_the_holder_of_a_connection_of_a_dead_gateway_is_told_its_end() -> None:
 def test_a_holder_that_begins_anew_goes_on_with_the_ends_of_its_connections(
     identity: bytes, window: int
 ) -> None:
-    """To forget those that it has not handled would lose their inf and state: nobody else has
-    them."""
+    """If the holder forgot the connections whose ends it has not handled, their inf and state
+    would be lost.
+    """
     harness = Harness()
     harness.registry.ids.epoch = 2
     idle = harness.worker()
@@ -1153,7 +1159,7 @@ def test_a_holder_that_begins_anew_goes_on_with_the_ends_of_its_connections(
     harness.turn()
     first, flight = next(iter(worker.window.in_flight.items()))
     ack(worker, first, first)
-    # It is sent others, and has not handled them.
+    # The worker is sent more ends, and has not handled them.
     harness.turn()
     worker = begin(identity)
     told: list[Any] = []
@@ -1229,7 +1235,7 @@ def test_many_expired_connections_are_closed_over_several_turns(setting: str, ca
         elif cause == "write-timeout":
             con.output.append(b"x")
             registry.flow.output_changed(entry_of(con))
-    # The first look finds out who is idle from now on.
+    # The first check finds which connections are idle from now on.
     deadlines.tick(1.0)
     left = []
     deadlines.tick(12.0)

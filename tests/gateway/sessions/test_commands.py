@@ -1,4 +1,4 @@
-"""What a command does, and why it is refused; the way of a batch is in test_batches.py."""
+"""The effect of each command, and why it is refused; test_batches.py has the way of a batch."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_an_open_name_is_not_opened_again() -> None:
 
 
 def test_a_connection_belongs_to_its_opener_or_to_the_event_that_opened_it() -> None:
-    """Outside any event and without a name it ends with its worker."""
+    """A connection that is opened outside any event and without a name ends with its worker."""
     harness = Harness()
     linked = harness.worker()
     con = harness.raw()
@@ -167,7 +167,7 @@ def test_whoever_asks_is_told_that_no_answer_comes(record: Record) -> None:
 
 
 def test_a_client_that_is_rejected_too_late_is_closed() -> None:
-    """Its worker handles nothing of it any more."""
+    """The worker handles no more events of the client."""
     harness = Harness(verdict="handlers")
     linked = harness.worker()
     con = harness.raw(HANDSHAKE)

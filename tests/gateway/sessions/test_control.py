@@ -1,4 +1,4 @@
-"""The gateway's end of the control link, against the supervisor's, each in a loop of its own."""
+"""The gateway's end of the control link and the supervisor's end, each in a loop of its own."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NEWS = Listening(["127.0.0.1:1"], "ipc://x", 1, 2)
 
 
 class Pair:
-    """Both ends. The supervisor can be stopped: its loop then takes no turns."""
+    """Both ends. A stopped supervisor takes no turns of its loop."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,11 +62,11 @@ class Pair:
         return eventually(look, what)
 
     def heard(self, count: int) -> list[FromGateway | ControlRequest]:
-        """What the supervisor hears next."""
+        """The next records that the supervisor receives."""
         return [self._some(self.until(self.control.receive)) for _ in range(count)]
 
     def told(self) -> list[FromSupervisor]:
-        """The next batch that the gateway gets."""
+        """The next batch that the gateway receives."""
         return self._some(self.until(self.gateway.receive))
 
     @staticmethod
@@ -115,7 +115,7 @@ def test_last_words_are_heard(pair: Pair) -> None:
 
 
 def test_what_was_said_can_be_read_before_the_loop_reports_it(pair: Pair) -> None:
-    """A worker's hello may have come in the same moment as the token that it needs."""
+    """A worker's hello may come at the same moment as the token that it needs."""
     pair.gateway.tell([NEWS])
     assert pair.heard(1) == [NEWS]
     pair.control.tell(Spawned(1, "t", 0))
@@ -126,7 +126,7 @@ def test_what_was_said_can_be_read_before_the_loop_reports_it(pair: Pair) -> Non
 
 
 def test_nothing_that_matters_is_lost_while_the_supervisor_is_stopped(pair: Pair) -> None:
-    """More than the sockets and the queues take: what waits is merged."""
+    """The reports exceed the sockets and the queues, so those that wait are merged."""
     pair.gateway.tell([NEWS])
     assert pair.heard(1) == [NEWS]
     pair.control.tell(*(Spawned(n, "t", 0) for n in range(1, 4)))

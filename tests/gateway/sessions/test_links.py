@@ -1,5 +1,6 @@
-"""Links to workers of this machine, over real sockets: budgets, full sockets, and every order in
-which a worker can end."""
+"""Local links to workers over real sockets: budgets, full sockets, and the end of a worker in
+every order of its steps.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ from wsraw.runtime.loop import Loop
 
 
 class LinkedWorker:
-    """A worker at the other end of a real socket; what happens there, a test says."""
+    """A worker at the other end of a real socket, which the test controls."""
 
     def __init__(self, hall: Hall, token: str, instance: str) -> None:
         self.hall = hall
@@ -54,7 +55,7 @@ class LinkedWorker:
         """Set if it acks whatever comes: the types and `delivery` of events by connection."""
 
     def work(self) -> None:
-        """Read what waits, answer `who`."""
+        """Read what has come, and answer `who`."""
         if self.closed or not self.reads:
             return
         for batch in take(self.client):
@@ -81,18 +82,18 @@ class LinkedWorker:
         self.flush()
 
     def inherited(self) -> socket.socket:
-        """Its socket, as a child of its process has it."""
+        """A duplicate of the worker's socket, as a child process has it."""
         assert self.client._socket is not None
         return self.client._socket._sock.dup()
 
     def exit(self) -> None:
-        """The process ends: the system closes its socket."""
+        """End the process: the system closes its socket."""
         self.closed = True
         self.client.forked()
 
 
 class Hall:
-    """A gateway's links without its clients; time passes as a test says."""
+    """The gateway's links without clients; the test controls the time."""
 
     def __init__(self, folder: Path, opened: bool = True) -> None:
         self.time = 1000.0
@@ -120,7 +121,7 @@ class Hall:
         return self.loop.now
 
     def end_turn(self, now: float) -> bool:
-        """As in Gateway._before_sleep."""
+        """End a turn like Gateway._before_sleep."""
         self.registry.flow.now = now
         self.links.drain()
         self.links.meet()
@@ -135,20 +136,20 @@ class Hall:
             linked.work()
 
     def settle(self) -> None:
-        """Until nothing happens any more."""
+        """Take turns until nothing happens any more."""
         for _ in range(20):
             time.sleep(ON_ITS_WAY / 20)
             self.turn()
 
     def pass_time(self, seconds: float) -> None:
-        """In steps that the loop does not take for its own absence."""
+        """Advance the time in small steps, as the loop ignores long pauses of its own."""
         until = self.time + seconds
         while self.time < until:
             self.time += 0.05
             self.turn()
 
     def connect(self, n: int, instance: str = "") -> LinkedWorker:
-        """A worker that is about to say hello. 0: nobody watches its process."""
+        """A worker that is about to send its hello. With 0, no supervisor watches its process."""
         token = f"token-{n}" if n else TOKEN
         if n not in self.sessions.tokens._numbers.values():
             self.sessions.tokens.add(token, n)
@@ -168,7 +169,7 @@ class Hall:
         return numbers[linked.link.session]
 
     def client(self, data: bytes = b"hello") -> Connection:
-        """Two events: it connects, and says something."""
+        """A client that connects and sends a message, which makes two events."""
         con = accepted(self.registry.ids.new(), Listen(name="test"), Settings(), {}, self.now)
         self.registry.take(con, con.receive_data(data, self.now), self.now)
         return con
@@ -177,19 +178,19 @@ class Hall:
         self.registry.take(con, con.lost("connection reset by peer", self.now), self.now)
 
     def tell(self, worker: Any, size: int) -> None:
-        """The worker is to be told something long."""
+        """Queue something long for the worker."""
         worker.session.notice(Answer(1, "x" * size))
         self.registry.dispatcher.with_output.add(worker)
 
     def choke(self, worker: Any) -> None:
-        """Tell a worker that does not read more than the system keeps for it."""
+        """Send a worker that does not read more than the system keeps for it."""
         while not worker.window.choked:
             self.tell(worker, 4 * CHOKED_ABOVE)
             self.links.send(self.now)
 
     @property
     def left(self) -> list[int]:
-        """Whose session has ended."""
+        """The numbers of workers whose sessions have ended."""
         return [r.n for r in self.sessions.to_supervisor if type(r) is Left]
 
 
@@ -205,7 +206,7 @@ def gone(worker: Any) -> bool:
 
 
 def in_hand(hall: Hall, linked: LinkedWorker) -> Connection:
-    """Two events of a client, read by the worker and not acked."""
+    """Two events of a client, which the worker has read and not acked."""
     before = len(linked.events)
     con = hall.client()
     hall.settle()
@@ -214,7 +215,7 @@ def in_hand(hall: Hall, linked: LinkedWorker) -> Connection:
 
 
 def parked(con: Connection) -> list[int]:
-    """How often each of its events that wait was handed out."""
+    """How often each waiting event of the connection was handed out."""
     return [event.delivery for event, *_ in entry_of(con).parked]
 
 
@@ -358,13 +359,14 @@ def test_all_that_was_sent_is_applied_before_the_end_however_many_turns_that_tak
     assert linked.client.send(encode([linked.link.session, *batch]))
     assert linked.client.send(encode([linked.link.session, *acks, ["bye"]]))
     linked.exit()
-    # A write has found out at once that it is gone: its end is read together with its last words.
+    # A failed write shows at once that the worker is gone; its last batches and the end of its link
+    # are read together.
     hall.tell(worker, 10)
     hall.links.send(hall.now)
     hall.turn()
     assert worker in hall.links.dying
     assert not gone(worker)
-    # What comes meanwhile is for others.
+    # New events go to other workers meanwhile.
     late = hall.client()
     hall.settle()
     assert gone(worker)
@@ -377,7 +379,9 @@ def test_all_that_was_sent_is_applied_before_the_end_however_many_turns_that_tak
 
 @pytest.mark.parametrize("repeats", [True, False], ids=["at least once", "at most once"])
 def test_a_worker_whose_link_has_ended_is_given_nothing_new(hall: Hall, repeats: bool) -> None:
-    """What comes while its last words are being applied is for others, as if never given."""
+    """Events that come while its last batches are being applied go to other workers, as if never
+    sent.
+    """
     hall.registry.pool().repeats = repeats
     linked, worker = hall.worker()
     con = in_hand(hall, linked)
@@ -409,7 +413,9 @@ STEPS = ("exit report", "end", "again")
 def test_nothing_is_lost_in_whatever_order_a_worker_ends(
     hall: Hall, order: tuple[str, ...], turns: bool
 ) -> None:
-    """It has one event handled, with the ack unread, one in hand, and one that was never sent."""
+    """The worker has one handled event whose ack is unread, one event in hand, and one that was
+    never sent.
+    """
     linked, worker = hall.worker()
     acked, in_work = in_hand(hall, linked), in_hand(hall, linked)
     linked.ack(*linked.events[:2])
@@ -444,7 +450,7 @@ def test_nothing_is_lost_in_whatever_order_a_worker_ends(
 
 
 def test_at_most_once_repeats_what_was_never_sent(tmp_path: Path) -> None:
-    """Only what may have been handled must not come again."""
+    """Only events that may have been handled must not come again."""
     hall = Hall(tmp_path)
     pool = hall.registry.pool()
     pool.repeats = False
@@ -469,7 +475,7 @@ def test_an_old_link_is_read_before_a_new_one_of_the_same_worker(hall: Hall) -> 
     linked.ack(*linked.events)
     again = hall.connect(3, linked.link._hello.instance)
     for _ in range(10):
-        # Its hello waits before the loop has looked at the old link.
+        # The hello waits before the loop has looked at the old link.
         work(again.client)
         hall.loop._selector.select(0)
         if again.client.is_connected:
@@ -485,7 +491,7 @@ def test_an_old_link_is_read_before_a_new_one_of_the_same_worker(hall: Hall) -> 
 def test_an_old_link_that_had_to_wait_is_read_out_for_a_new_one(
     hall: Hall, why: str, closes: bool
 ) -> None:
-    """There was no time for it in this turn, or an earlier batch of it is still being applied."""
+    """This turn had no time for the old link, or an earlier batch of it is still being applied."""
     linked, worker = hall.worker()
     con = in_hand(hall, linked)
     if why == "backlog":
@@ -567,7 +573,9 @@ def test_a_batch_above_the_limit_is_reported_with_its_size_and_its_worker(
 
 
 def test_an_event_whose_answer_is_always_too_long_becomes_a_dead_letter(hall: Hall) -> None:
-    """The worker lives and comes back each time: what it is cut off for is not forgiven then."""
+    """The worker is cut off for the answer and comes back each time, which must not reset the
+    count.
+    """
     con = hall.client()
     for _ in range(2 * Settings().max_deliveries):
         linked = hall.connect(0, "the same")
@@ -615,7 +623,7 @@ def test_nothing_is_read_before_tokens_are_known(tmp_path: Path) -> None:
 
 
 def test_a_hello_is_not_judged_in_the_middle_of_a_turn(hall: Hall) -> None:
-    """The supervisor may have said of it what we have not read."""
+    """The gateway may not have read what the supervisor has said about the worker."""
     hall.worker()
     newcomer = hall.connect(4)
     for _ in range(20):
@@ -671,11 +679,11 @@ def test_a_dealer_of_libzmq_is_a_worker_like_others(hall: Hall) -> None:
 
 
 def test_what_does_not_fit_into_a_turn_is_read_in_the_next_ones(hall: Hall) -> None:
-    """Of each link in turn, and nothing has to come for that."""
+    """Each link gets its turn, and no new data is needed for that."""
     flood, worker = hall.worker()
     quiet, other = hall.worker(4)
     ticks = itertools.count()
-    # Three batches, and the time is over.
+    # The time of a turn is over after three batches.
     hall.links._clock = lambda: next(ticks) * READ_TIME / 3
     before = worker.session.batches
     for _ in range(100):
@@ -697,7 +705,7 @@ def test_what_does_not_fit_into_a_turn_is_read_in_the_next_ones(hall: Hall) -> N
 
 
 def test_the_buffer_of_a_large_batch_is_given_back(hall: Hall) -> None:
-    """`memory_limit` does not count it, and there may be very many links."""
+    """The buffer does not count towards `memory_limit`, and there may be many links."""
     linked, worker = hall.worker()
     before = worker.session.batches
     data = encode([linked.link.session, ["later", "x" * 3_000_000]])
@@ -714,7 +722,7 @@ def test_the_buffer_of_a_large_batch_is_given_back(hall: Hall) -> None:
 
 
 def test_a_worker_whose_batch_is_being_applied_is_not_read_meanwhile(hall: Hall) -> None:
-    """So it cannot make the gateway hold more than one share; others are read."""
+    """So a worker cannot make the gateway hold more than one share; other workers are read."""
     busy, worker = hall.worker()
     other, its = hall.worker(4)
     assert busy.client.send(
@@ -799,15 +807,15 @@ def test_too_much_unsent_output_ends_the_session(hall: Hall) -> None:
 @pytest.mark.parametrize("is_begun", [False, True], ids=["behind", "begun"])
 @pytest.mark.parametrize("end", ["no batch", "no ZMTP", "hangs"])
 def test_only_what_will_never_be_sent_is_taken_back(hall: Hall, is_begun: bool, end: str) -> None:
-    """A batch that is begun is sent to its end even if the link is cut. And a worker that hangs
-    keeps its link: when it goes on it reads what was sent to it, and cannot know that it is late.
+    """A batch that was begun is sent to its end even if the link is cut. A worker that hangs
+    keeps its link: when it continues, it reads the batches and cannot know that they are late.
     """
     linked, worker = hall.worker(0)
     linked.reads = False
     if not is_begun:
         hall.tell(worker, 4 * CHOKED_ABOVE)
         hall.links.send(hall.now)
-        # As if the events had been chosen for it before that.
+        # The events look as if the worker had been chosen before it was choked.
         worker.window.choked = False
     con = hall.client()
     assert entry_of(con).in_flight == 2
@@ -829,7 +837,7 @@ def test_only_what_will_never_be_sent_is_taken_back(hall: Hall, is_begun: bool, 
         eventually(lambda: hall.turn() or len(linked.events) == 2)  # type: ignore[func-returns-value]
     else:
         assert parked(con) == [1, 1]
-        # One is told why by its last batch, the other one by the end of its link.
+        # One worker is told the reason in its last batch; the other only sees the end of its link.
         eventually(lambda: hall.turn() or linked.client.why or Refused in map(type, linked.heard))  # type: ignore[func-returns-value]
         assert not linked.events
 

@@ -22,7 +22,9 @@ def child() -> Iterator[Child]:
 
 
 def assert_untouched(child: Child) -> None:
-    """It ends by itself when it is told to, and not by a signal that was on its way."""
+    """Check that the process ends by itself when it is told to, and not by a signal that was on
+    its way.
+    """
     child.communicate(b"\n", timeout=DEADLINE)
     assert child.returncode == 0
 
@@ -46,7 +48,7 @@ def test_a_process_whose_exit_was_reported_is_not_killed(child: Child) -> None:
 
 @pidfd
 def test_another_process_that_got_the_same_pid_is_not_killed(child: Child) -> None:
-    """The pid of the first one, which was reaped, is the second one's now."""
+    """The first process was reaped, and the second one has its pid now."""
     first = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
     orphans = Orphans()
     orphans.add(1, first.pid)

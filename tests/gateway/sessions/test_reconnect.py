@@ -16,7 +16,9 @@ SLOW = check(
 
 
 class Reopening:
-    """A worker that has opened a connection with `reconnect`; chance is at its highest."""
+    """A worker that has opened a connection with `reconnect`; the random delay is at its
+    maximum.
+    """
 
     def __init__(self, **options: Any) -> None:
         self.harness = Harness()
@@ -29,7 +31,7 @@ class Reopening:
         )  # fmt: skip
 
     def next(self) -> Entry:
-        """The one that is to be dialled."""
+        """The entry that is to be dialed."""
         [entry] = self.harness.registry.to_dial
         self.harness.registry.to_dial = []
         return entry
@@ -79,8 +81,9 @@ def test_a_connection_that_was_open_for_long_resets_the_pauses(stood: float, wai
 
 @pytest.mark.parametrize("cause", ["connected", "connect_failed"])
 def test_the_duration_of_a_failed_attempt_does_not_count_as_open(cause: str) -> None:
-    """A server that accepts and never answers the handshake was asked twice a second for ever, as
-    each try took as long as STABLE_AFTER."""
+    """A server that accepts connections and never answers the handshake was once dialed twice a
+    second for ever, as each attempt took as long as STABLE_AFTER.
+    """
     at = Reopening(name="feed", connect_timeout=r.STABLE_AFTER + 1)
     registry, waits = at.harness.registry, []
     registry.to_dial[0].reopening = r.Reopening(SLOW, 0)
@@ -98,7 +101,7 @@ def test_the_duration_of_a_failed_attempt_does_not_count_as_open(cause: str) -> 
 
 
 def test_a_failed_connection_reports_its_id_and_name() -> None:
-    """In on_error and on_close, where no on_connect has come before."""
+    """on_error and on_close report them, although no on_connect has come before."""
     at = Reopening(name="feed")
     at.fail(at.next())
     at.linked.ack()

@@ -18,7 +18,7 @@ NEWS = Listening(["127.0.0.1:1"], "ipc://x", 1, 2)
 
 
 def reports(*records: FromGateway, spawned: int = 9) -> Reports:
-    """Reports about workers 1 to `spawned`, which live."""
+    """Reports about the workers 1 to `spawned`, which are alive."""
     made = Reports()
     for n in range(1, spawned + 1):
         made.spawned(n)
@@ -93,7 +93,7 @@ def test_nothing_is_repeated_about_a_worker_whose_exit_was_reported() -> None:
     made = reports(Ready(1), Kill(1, "hangs"), Ready(2))
     made.said()
     made.exited(1)
-    # Its session ends after that, once everything it had sent was read.
+    # Its session ends later, once all its batches are read.
     made.add(Left(1, 7, 1))
     assert made.waiting() == [Left(1, 7, 1)]
     made.said()

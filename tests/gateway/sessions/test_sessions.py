@@ -1,4 +1,4 @@
-"""Sessions at the gateway: when a worker counts, and what becomes of what it held."""
+"""Sessions at the gateway: when a worker counts, and what happens to its events when it is gone."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_worker_whose_start_fails_was_never_ready() -> None:
 
 
 def test_a_starting_worker_is_not_told_the_end_of_connections_it_held() -> None:
-    """It may open connections while it starts, and the gateway die."""
+    """A worker may open connections while it starts, before its gateway dies."""
     harness = Harness()
     linked = harness.worker(starting=True)
     linked.link.held.add(77)
@@ -111,7 +111,9 @@ def test_a_sticky_connection_does_not_wait_for_a_worker_that_is_being_killed() -
 
 
 def test_session_numbers_of_different_gateways_differ() -> None:
-    """An async handler may outlive its gateway; what it acks then is nobody's."""
+    """An async handler may outlive its gateway, and its ack must not match an event of the next
+    one.
+    """
     numbers = []
     for epoch in (1, 2):
         sessions = Sessions(Registry(Settings(), epoch, 1 << 30))
@@ -185,7 +187,7 @@ def test_connections_that_a_worker_still_holds_end_once(epoch: int) -> None:
     held = []
     for _ in range(2):
         linked = harness.worker()
-        # As if it had lived under the gateway before: a hello that lists what it holds.
+        # The hello lists what the worker holds, as if it had served the gateway before.
         linked.link.held.add(con)
         linked.link.receive(encode([0, Who()]))
         linked.flush()
@@ -207,7 +209,7 @@ def test_connections_that_a_worker_still_holds_end_once(epoch: int) -> None:
 
 
 def test_slow_suspects_run_at_once_on_free_workers() -> None:
-    """Async handlers wait; one worker alone would take as long as all of them together."""
+    """Async handlers mostly wait; a single worker would take as long as all of them together."""
     harness = Harness()
     dead = harness.worker(concurrency=100)
     for _ in range(2):
@@ -227,8 +229,9 @@ def test_slow_suspects_run_at_once_on_free_workers() -> None:
 
 @pytest.mark.parametrize("max_deliveries", [1, 2, 3, 5])
 def test_an_event_whose_link_is_lost_each_time_is_poison(max_deliveries: int) -> None:
-    """As when its handler's commands are more than ZeroMQ carries, in whatever language. Those that
-    were in flight beside it are handled."""
+    """The link is lost, for example, when the commands of a handler exceed a batch. Other events
+    that were in flight at the time are handled.
+    """
     harness = Harness(max_deliveries=max_deliveries)
     linked = harness.worker(instance="same")
     cons = [harness.raw(b"", protocol="raw") for _ in range(3)]
@@ -275,8 +278,10 @@ def test_a_broken_network_makes_no_poison_of_handled_events() -> None:
 def test_many_deadly_messages_leave_one_worker_for_other_connections(
     count: int, unlucky: bool
 ) -> None:
-    """Twelve at once; whoever is beyond suspicion is served while they are found out. With a worker
-    alone, each time that one has come back. Whose event was with one that died is tried in turn."""
+    """Twelve deadly messages come at once. Connections without suspects are served while the
+    deadly messages are found; with a single worker, each time it has come back. Suspects are
+    tried one after another.
+    """
     harness = Harness()
     coming: list[float] = []
     for _ in range(count):
@@ -319,12 +324,13 @@ def test_many_deadly_messages_leave_one_worker_for_other_connections(
         longest = max(longest, waited)
     assert len(harness.sessions.dead_letters) == len(deadly)
     assert not harness.registry.entries or set(harness.registry.entries) == {victim.id}
-    # Those that nobody has tried yet are beyond suspicion, too: a window full of them a death.
+    # Deadly messages that were not tried yet are not suspects, either: each death may take a window
+    # full of them.
     assert longest <= (35, 30, 30, 10)[count - 1], f"a stranger waited {longest / 10} s"
 
 
 def test_a_token_lets_one_process_in() -> None:
-    """A process that inherits the token of a spawned worker, by a fork, is not that worker."""
+    """A process that inherits the token of a spawned worker by a fork is not that worker."""
     harness = Harness()
     harness.sessions.tokens.add("seven", 7)
     linked = harness.worker(token="seven")
@@ -334,7 +340,7 @@ def test_a_token_lets_one_process_in() -> None:
     [told] = child.take(Refused)
     assert "worker 7" in told.why
     assert Kill(7, told.why) not in harness.sessions.to_supervisor
-    # The same process on another link is let in, and so is the next one, after its exit.
+    # The same process on another link is accepted, and so is the next one after its exit.
     fresh = harness.worker(token="seven", instance=linked.worker.session.instance)
     assert fresh.worker.number == 7
     assert is_over(linked)
@@ -375,7 +381,7 @@ def test_a_worker_of_several_handlers_can_cancel_one_before_it_is_killed() -> No
     harness.run(6.5)
     assert linked.take(Hung) == [Hung(late.id, first.seq), Hung(never.id, second.seq)]
     linked.ack(first)
-    # Meanwhile it is given the events of others.
+    # The worker gets events of other connections meanwhile.
     other = harness.raw()
     harness.turn()
     assert {event.con for event in linked.events} == {never.id, other.id}
@@ -439,7 +445,7 @@ def test_an_event_that_waits_for_a_free_hand_does_not_hang() -> None:
     first, second, third = (event for event in linked.events if type(event) is OnConnect)
     harness.run(4.0)
     linked.ack(first)
-    # Its hand goes on with the message of the same connection, and the third one still waits.
+    # The worker continues with the message of the same connection, and the third event still waits.
     harness.run(3.0)
     assert linked.take(Hung) == [Hung(cons[1].id, second.seq)]
     linked.ack(second)
@@ -469,7 +475,7 @@ def test_a_mark_that_is_reached_at_once_begins_the_time_anew_too() -> None:
     assert linked.take(Hung) == [Hung(con.id, message.seq)]
     linked.say(Mark(con.id, 5))
     harness.run(4.0)
-    # It is asked again, and has its time to cancel again.
+    # The handler is reported again, and has its time to cancel again.
     harness.run(3.0)
     assert linked.take(Hung) == [Hung(con.id, message.seq)]
     harness.run(CANCEL_GRACE - 2.0)
@@ -495,7 +501,7 @@ def lose(harness: Harness, linked: LinkedWorker) -> None:
 
 
 def test_a_worker_that_comes_back_has_not_died() -> None:
-    """However often its link is lost: no event is to blame, nor goes alone for that."""
+    """Losing the link many times makes no event a suspect."""
     harness = Harness(handler_timeout=0)
     linked = harness.worker()
     con = harness.raw()
@@ -540,7 +546,9 @@ def test_a_process_that_has_exited_does_not_come_back() -> None:
 
 
 def test_what_a_process_has_handled_in_part_before_its_hello_and_its_exit_comes_again() -> None:
-    """It has read `who` in a session, as after a link that was thought lost, and then died."""
+    """The worker has read `who` in a session, as after a link that was thought lost, and then
+    died.
+    """
     harness = Harness()
     harness.sessions.tokens.add("third", 3)
     linked = harness.worker(token="third")

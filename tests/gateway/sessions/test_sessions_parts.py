@@ -1,4 +1,4 @@
-"""Events whose commands come in several batches: all of them take effect once, or none does."""
+"""Events whose commands come in several batches: all commands take effect once, or none does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WHOLE = b"".join(ANSWER)
 
 
 class Slow(Harness):
-    """Turns are taken one by one."""
+    """A harness that takes turns one by one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -66,7 +66,7 @@ def begin(harness: Harness, **worker: Any) -> tuple[LinkedWorker, Connection, On
 
 
 def batches(event: OnMessage, cuts: tuple[int, ...] = (2, 4)) -> list[list[Record]]:
-    """The answer to an event, cut there: parts, and the batch with the ack."""
+    """The answer to an event, cut at these places: parts, and the batch with the ack."""
     starts = [0, *cuts]
     sends: list[Record] = [Send(event.con, data) for data in ANSWER]
     parts = [[*sends[a:b], Part(event.seq)] for a, b in zip(starts, cuts, strict=False)]
@@ -154,7 +154,7 @@ def test_parts_whose_session_ends_are_dropped_and_the_event_is_answered_once(
     harness.apply()
     assert not con.output.size
     assert nothing_is_left(harness)
-    # What was still on its way comes too late, on whichever link.
+    # Batches that were still on their way come too late, on either link.
     for batch in (*parts[come:], last):
         for identity in [worker.identity for worker in harness.linked_workers]:
             harness.receive(identity, encode([session, *batch]))
@@ -194,7 +194,7 @@ def test_a_worker_that_is_drained_between_two_parts_finishes() -> None:
 def test_an_answer_that_has_come_whole_is_sent_whole_although_its_session_ends(
     end: Callable[[Slow, LinkedWorker], None],
 ) -> None:
-    """A share of it is applied, or nothing yet: it waits behind another one."""
+    """A share of the answer is applied, or nothing yet, as it waits for another batch."""
     for behind in (False, True):
         harness = Slow()
         linked, con, event = begin(harness, instance="same")
@@ -220,7 +220,7 @@ def test_the_answer_of_another_worker_does_not_wait_for_parts() -> None:
         linked.say_raw(*part)
         other.say(Send(other_con.id, b"at once"))
         assert harness.write(other_con) == b"at once"
-    # What belongs to no event does not wait, either.
+    # Commands outside any event do not wait, either.
     linked.say(Send(con.id, b"early "))
     linked.say_raw(*last)
     harness.apply()
@@ -319,7 +319,7 @@ def test_a_record_that_is_refused_is_named_by_the_batch_of_its_part() -> None:
 
 
 def test_a_client_is_not_let_in_by_an_ack_whose_part_could_not_be_read() -> None:
-    """It may have been a reject."""
+    """The unread part may have contained a reject."""
     harness = Slow(verdict="handlers")
     linked = harness.worker()
     con = harness.raw(
@@ -345,7 +345,7 @@ def test_parts_count_in_the_memory_of_all_until_they_are_applied() -> None:
         assert flow.shared == n * (len(part) + 8 * KEPT_COST)
     before = flow.accounted
     linked.say_raw(Ack(event.seq, event.seq))
-    # Two are output now, and the others still wait.
+    # Two parts are output now, and the others still wait.
     assert con.output.size == 2 * len(data)
     while True:
         harness.registry.flow.output_changed(entry_of(con))
@@ -357,7 +357,7 @@ def test_parts_count_in_the_memory_of_all_until_they_are_applied() -> None:
 
 
 def test_all_that_one_event_sends_may_be_output_at_once() -> None:
-    """More than a batch carries, to a client that reads on. (Without parts that is too much.)"""
+    """The output exceeds a batch, and the client reads. (Without parts it would be too much.)"""
     harness = Harness(output_limit=4 << 20)
     linked, con, event = begin(harness)
     data = bytes(1 << 20)

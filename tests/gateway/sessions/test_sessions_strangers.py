@@ -1,4 +1,4 @@
-"""What whoever reaches the link can do to the gateway: little, and what they do has a bound."""
+"""What strangers on the link can do to the gateway, and the limits on it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_forgotten_identity_is_let_in_by_its_hello() -> None:
 
 
 def test_a_worker_that_sends_hello_unasked_is_not_asked_again() -> None:
-    """At the worker that would end the session which has just begun."""
+    """A second `who` would end, at the worker, the session that has just begun."""
     harness = Harness()
     harness.receive(b"\0x", encode([0, hello()]))
     harness.receive(b"\0x", encode([1, Query(1, "members", "g")]))
@@ -91,8 +91,9 @@ def test_a_long_batch_before_the_hello_is_not_decoded() -> None:
 
 @pytest.mark.parametrize("size", [0, LONGEST_HELLO + 1, 4 * LONGEST_HELLO])
 def test_a_late_batch_of_another_session_is_dropped_undecoded(size: int) -> None:
-    """It waited for a link, and leaves first on the new one: its worker has not read `who` yet.
-    Undecoded, as decoding would find that this is not a batch."""
+    """The batch waited for a link and is sent first on the new one, before its worker has read
+    `who`. It is not decoded, as decoding would find that it is not a batch.
+    """
     harness = Harness()
     late = b"\x92\xcf\0\x10\0\0\0\0\0\x07" + b"\xc1" * size
     harness.receive(b"\0x", late)
@@ -123,7 +124,7 @@ def test_a_banned_identity_is_not_heard_again() -> None:
 
 
 def test_a_worker_that_sends_several_frames_is_told_so() -> None:
-    """As a REQ does, or who puts an empty frame in front as for one."""
+    """A REQ socket sends an empty frame first."""
     harness = Harness()
     harness.receive(b"\0x", NO_BATCH)
     [told] = replies(harness)
@@ -231,7 +232,7 @@ def test_a_batch_with_too_many_records_ends_the_session() -> None:
 
 
 def test_a_batch_with_the_most_records_is_applied() -> None:
-    """The twin."""
+    """The counterpart."""
     harness = Harness()
     linked = harness.worker()
     linked.say_raw(*[["leave", 1 << 36 | 1, "x"]] * MOST_RECORDS)

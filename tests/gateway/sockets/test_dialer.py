@@ -26,7 +26,7 @@ unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix s
 
 
 class Dialling:
-    """A loop and a dialler, and how what it dialled has ended."""
+    """A loop and a dialer, and the results of the connections that it has dialed."""
 
     def __init__(self) -> None:
         self.loop = Loop()
@@ -100,7 +100,7 @@ def test_an_ipv6_address_is_dialed(dialling: Dialling) -> None:
 
 
 def test_a_name_is_resolved_and_dialed(dialling: Dialling, server: socket.socket) -> None:
-    """localhost may have an IPv6 address first; nobody listens there."""
+    """localhost may resolve to an IPv6 address first, on which nothing listens."""
     sock = dialling.result(f"localhost:{server.getsockname()[1]}")
     assert is_connected(sock, server)
 
@@ -176,7 +176,9 @@ def test_an_impossible_unix_path_is_reported(dialling: Dialling, path: str) -> N
 def test_a_unix_socket_whose_backlog_is_full_is_reported(
     dialling: Dialling, tmp_path: Path
 ) -> None:
-    """There EAGAIN is no "under way": the socket would be ready at once, and connected never."""
+    """Here EAGAIN does not mean that the connect is in progress: the socket would be ready at
+    once, and never connected.
+    """
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
         server.listen(0)
@@ -195,7 +197,7 @@ def test_a_unix_socket_whose_backlog_is_full_is_reported(
 
 
 def silent_address() -> tuple[list[socket.socket], int]:
-    """A listener whose backlog is full: what connects now waits."""
+    """A listener with a full backlog: further connects wait."""
     server = socket.create_server(("127.0.0.1", 0), backlog=0)
     socks = [server]
     for _ in range(8):
@@ -231,7 +233,9 @@ def give(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, Any]) -> None:
 def test_a_silent_address_does_not_delay_the_next_one_for_long(
     dialling: Dialling, server: socket.socket, silent: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp #7342 and #4451, reactphp/socket #196, RFC 8305: connect_timeout is for all."""
+    """connect_timeout is for all addresses together (aiohttp #7342 and #4451, reactphp/socket
+    #196, RFC 8305).
+    """
     give(monkeypatch, silent(), silent(), (socket.AF_INET, server.getsockname()))
     before = dialling.loop.now
     sock = dialling.result("name:1")
@@ -254,7 +258,7 @@ def test_after_a_failed_address_the_next_one_is_tried_at_once(
 def test_an_address_that_answers_late_may_still_win(
     dialling: Dialling, server: socket.socket, silent: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those behind it fail; it is not given up for that."""
+    """The addresses after it fail, and the attempt goes on."""
     monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 0.01)
     (first, port) = silent()
     give(monkeypatch, (first, port), (socket.AF_INET, ("127.0.0.1", free_port())))
@@ -351,7 +355,7 @@ def test_a_connection_closed_before_it_is_dialed_is_not_dialed(
 def test_a_connection_closed_while_it_is_dialed_ends(
     dialling: Dialling, server: socket.socket
 ) -> None:
-    """The connection takes it: a socket for one that is over is the owner's to close."""
+    """The dialer reports to the connection, whose owner closes a socket that comes too late."""
     con = dialling.dial(f"127.0.0.1:{server.getsockname()[1]}")
     con.close(1000, "", "handler", dialling.loop.now)
     dialling.wait()

@@ -50,8 +50,9 @@ STEP = 0.4
 
 @pytest.fixture(params=["its own"] + ["SelectSelector"] * (sys.platform != "win32"))
 def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., SocketHarness]]:
-    """Makes gateways, on this platform's own selector and on the one that every platform has. On
-    Windows both are select."""
+    """Makes gateways with the selector of this platform, and with select. On Windows both are
+    select.
+    """
     selector = selectors.SelectSelector if request.param == "SelectSelector" else Selector
     made: list[SocketHarness] = []
 
@@ -73,7 +74,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def receive(served: SocketHarness, client: socket.socket, size: int, seconds: float = 0.0) -> bytes:
-    """Exactly so many bytes."""
+    """Receive exactly that many bytes."""
     got = bytearray()
 
     def read() -> bool:
@@ -90,7 +91,7 @@ def receive(served: SocketHarness, client: socket.socket, size: int, seconds: fl
 
 
 def receive_all(served: SocketHarness, client: socket.socket, seconds: float = 0.0) -> bytes:
-    """All bytes up to EOF; raises ConnectionResetError for a reset."""
+    """Receive all bytes up to EOF; raises ConnectionResetError for a reset."""
     got = bytearray()
 
     def read() -> bool:
@@ -146,7 +147,7 @@ def test_a_flood_of_small_messages_takes_a_small_part_of_a_turn(serve: Serve) ->
     client = served.connect()
     client.send(UPGRADE % b"")
     served.until(lambda: served.heard)
-    # 8 bytes each, masked with zeros.
+    # 8 bytes each, with a mask of zeros.
     flood = b"\x82\x82\0\0\0\0ab" * 40_000
     entry = entry_of(served.con)
 
@@ -163,7 +164,7 @@ def test_a_flood_of_small_messages_takes_a_small_part_of_a_turn(serve: Serve) ->
         served.turn()
         return came() - before
 
-    # What was read, and once more of what was left then.
+    # The first read, and one more with the rest of its frames.
     assert 0 < max(heard() for _ in range(40)) <= 2 * MOST_FRAMES
     served.until(lambda: heard() == 0 and not flood)
     client.send(b"\x82\xfe\x80\0" + bytes(4 + (1 << 15)))
@@ -199,7 +200,7 @@ def test_large_messages_are_soon_read_in_large_portions(serve: Serve) -> None:
 
 
 class Recording:
-    """A socket, and the sizes that are asked of it."""
+    """A socket that records the sizes of the reads."""
 
     def __init__(self, sock: socket.socket, sizes: list[int]) -> None:
         self._sock = sock
@@ -384,7 +385,7 @@ def test_an_opened_connection_that_begins_paused_notices_its_end(serve: Serve) -
 
 
 def test_a_half_closed_client_gets_its_answer(serve: Serve) -> None:
-    """printf hi | nc"""
+    """For example: printf hi | nc"""
     served = serve()
     served.working = False
     served.handle = echo
@@ -415,7 +416,7 @@ def close_after(size: int) -> Callable[[Any], tuple[Record, ...]]:
 def test_a_closing_connection_writes_its_last_bytes(
     serve: Serve, size: int, close_timeout: float
 ) -> None:
-    """The client still sends when we close; closing at once would answer that with a reset."""
+    """The client still sends when we close; closing at once would reset the connection."""
     served = serve(close_timeout=close_timeout)
     served.handle = close_after(size)
     client = served.connect(buffer=8192)
@@ -461,7 +462,7 @@ def test_a_slow_reader_of_the_last_bytes_is_not_cut_off(serve: Serve) -> None:
 
 
 def test_a_client_that_stops_reading_the_last_bytes_is_cut_off(serve: Serve) -> None:
-    """Its twin."""
+    """The counterpart of the test above."""
     served = serve(close_timeout=2.0, output_limit=MUCH)
     served.handle = close_after(MUCH)
     client = served.connect(buffer=8192)
@@ -472,7 +473,7 @@ def test_a_client_that_stops_reading_the_last_bytes_is_cut_off(serve: Serve) -> 
 
 
 def test_published_last_bytes_count_until_the_socket_is_closed(serve: Serve) -> None:
-    """Also if something still refers to the connection then."""
+    """This holds even if something still refers to the connection then."""
     served = serve(close_timeout=2.0, output_limit=MUCH)
     served.handle = lambda event: (
         (Join(event.con, "g"), Publish("g", bytes(MUCH)), Close(event.con))
@@ -490,7 +491,7 @@ def test_published_last_bytes_count_until_the_socket_is_closed(serve: Serve) -> 
 
 def test_an_abort_resets_the_socket(serve: Serve) -> None:
     served = serve(output_limit=1000)
-    # More than may be queued at once.
+    # The answer is larger than what may be queued at once.
     served.handle = answer(LARGEST_BATCH + 1001)
     client = served.connect()
     client.send(b"go")
@@ -507,8 +508,9 @@ def is_writable(served: SocketHarness) -> bool:
 
 
 def takes_nothing(served: SocketHarness) -> bool:
-    """Whether the kernel takes nothing for a while: it moves data on in its own time, and takes
-    some that select does not tell of."""
+    """Whether the kernel takes no data for a while: it moves data on in its own time, and may
+    take some without reporting it to select.
+    """
     size = served.con.output.size
     served.endpoint.write_out()
     time.sleep(0.3)
@@ -539,7 +541,7 @@ def test_a_connection_above_its_limit_is_closed_only_if_the_kernel_takes_nothing
 
     def is_closed_above_it() -> bool:
         served.until(lambda: takes_nothing(served))
-        # As much as was queued at once may wait, and not a byte more.
+        # A client may have as much output as was queued at once, and not a byte more.
         served.linked.say(Send(served.con.id, b"x" * (MUCH + 1 - served.con.output.size)))
         if reads:
             eventually(lambda: drain(client) and is_writable(served), "room in the kernel")
@@ -549,7 +551,7 @@ def test_a_connection_above_its_limit_is_closed_only_if_the_kernel_takes_nothing
     if reads:
         assert not is_closed_above_it()
     else:
-        # The kernel may take some after all: it moves what it has between its buffers meanwhile.
+        # The kernel may take some data after all, as it moves data between its buffers.
         eventually(is_closed_above_it, "the end of a client that does not read")
 
 
@@ -624,7 +626,7 @@ def test_a_ping_goes_out_and_its_answer_keeps_the_connection(serve: Serve) -> No
 
 
 class SlowReader:
-    """A client to which the kernel has more than half of what it was sent."""
+    """A client that has not read most of the data in its kernel buffers."""
 
     SIZE = 512 * 1024
 
@@ -651,7 +653,7 @@ class SlowReader:
         return undelivered(self.endpoint.sock) or 0
 
     def read_some(self) -> None:
-        """Until the kernel knows of it."""
+        """Read until the kernel reports progress to the sender."""
         before = self.waiting()
 
         def read() -> bool:
@@ -678,7 +680,7 @@ tells = pytest.mark.skipif(
 @tells
 @pytest.mark.parametrize("reads", [True, False], ids=["it reads", "it does not"])
 def test_a_ping_behind_much_output_waits_for_a_client_that_reads(serve: Serve, reads: bool) -> None:
-    """All is in the kernel, which takes it long before the client does."""
+    """All output is in the kernel, which takes it long before the client reads it."""
     served = serve(ping_interval=5.0, ping_timeout=5.0)
     slow = SlowReader(served, HANDSHAKE + frame(0x82, b"go"))
     slow.pass_time(24, reads=reads)
@@ -688,7 +690,7 @@ def test_a_ping_behind_much_output_waits_for_a_client_that_reads(serve: Serve, r
         assert slow.waiting() > FEW
         while slow.waiting():
             slow.read_some()
-        # Now the ping is there, and has its time.
+        # Now the ping has arrived, and its timeout runs.
         slow.pass_time(24)
     assert slow.con.ending.cause == "ping-timeout"
 
@@ -704,8 +706,8 @@ def test_what_was_sent_before_a_close_reaches_the_client(
     slow = SlowReader(served, begin, Close)
     slow.pass_time(24, reads=reads)
     assert bool(served.sockets.endpoints) is reads
-    # All of it, up to the close frame, or to EOF: also if the gateway has closed its socket, as the
-    # system still has it for a client whose reading it could not see.
+    # The client gets all data up to the close frame or EOF, even if the gateway has closed its
+    # socket: the system keeps the data of a client that reads slowly.
     slow.client.setblocking(True)
     rest = b""
     while not rest.endswith(b"\x88\x02\x03\xe8") and (data := slow.client.recv(1 << 20)):
@@ -749,7 +751,7 @@ def test_an_accepted_socket_gets_its_options() -> None:
 
 
 def test_every_accepted_socket_is_tuned(serve: Serve) -> None:
-    """On Linux through the listener: what an accepted socket inherits is the kernel's to say."""
+    """On Linux the listener is tuned, as the kernel decides what an accepted socket inherits."""
     served = serve()
     served.connect().send(b"raw")
     served.until(lambda: served.sockets.endpoints)
@@ -767,7 +769,7 @@ def test_a_unix_socket_gets_no_tcp_options() -> None:
 def test_an_ended_connection_is_freed_without_the_garbage_collector(
     serve: Serve, ends_first: str
 ) -> None:
-    """Circles would be left to the collector, which holds up everybody while it looks for them."""
+    """Reference cycles would be left to the collector, which delays all clients while it runs."""
     served = serve()
     gc.collect()
     gc.disable()
@@ -820,7 +822,7 @@ def test_a_client_that_sends_much_is_read_from_a_queue_without_the_selector(serv
 
 
 def test_a_client_that_sends_many_frames_is_read_from_a_queue(serve: Serve) -> None:
-    """All that is read is parsed at once; and yet it is not one of those who say little."""
+    """The data is parsed in one turn, but the client does not count as one that sends little."""
     served = serve()
     client = served.connect()
     client.send(UPGRADE % b"")
@@ -836,7 +838,9 @@ def test_a_client_that_sends_many_frames_is_read_from_a_queue(serve: Serve) -> N
 
 @pytest.mark.parametrize("size", [36, 100, 120])
 def test_data_received_before_a_reset_is_delivered(serve: Serve, size: int) -> None:
-    """A client that closes with something unread resets; what it has sent was sent before that."""
+    """A client that closes with unread data resets the connection, but it has sent its data
+    before that.
+    """
     served = serve()
     client = served.connect()
     client.send(UPGRADE % b"")
@@ -847,7 +851,7 @@ def test_data_received_before_a_reset_is_delivered(serve: Serve, size: int) -> N
     reset(client)
     served.until(lambda: not served.sockets.endpoints, STEP)
     served.until(lambda: OnClose in served.kinds())
-    # The kernel may drop what it had not yet handed over in order.
+    # The kernel may drop data that it has not handed over.
     assert len(served.data()) >= 0.5 * count * size
 
 
@@ -872,7 +876,7 @@ def test_a_client_that_sends_much_can_be_paused(serve: Serve) -> None:
 
 
 def test_a_client_that_sends_much_is_read_while_it_closes(serve: Serve) -> None:
-    """Its close frame stands behind a flood."""
+    """The client's close frame comes after a flood."""
     served = serve()
     client = served.connect()
     client.send(UPGRADE % b"")
@@ -909,7 +913,9 @@ def test_a_client_that_sends_much_may_leave(serve: Serve, way: str) -> None:
 def test_the_next_request_is_not_lost_when_it_comes_in_the_turn_of_an_answer(
     serve: Serve,
 ) -> None:
-    """A worker answers while sockets are read: what is read next is for the next request."""
+    """A worker answers while sockets are read: the bytes that are read next belong to the next
+    request.
+    """
     served = serve(plain_http="handlers")
     served.working = False
     client = served.connect()
@@ -940,8 +946,9 @@ def test_the_next_request_is_not_lost_when_it_comes_in_the_turn_of_an_answer(
 def test_a_response_is_not_cut_off_by_close_timeout(
     serve: Serve, connection: str, write_timeout: float
 ) -> None:
-    """A client that reads nothing for a while gets the whole response, as other clients get their
-    messages."""
+    """A client that reads nothing for a while gets the whole response, as other clients get
+    their messages.
+    """
     served = serve(
         plain_http="handlers", close_timeout=2.0, write_timeout=write_timeout, output_limit=MUCH
     )
@@ -954,7 +961,7 @@ def test_a_response_is_not_cut_off_by_close_timeout(
     assert receive(served, client, MUCH) == bytes(MUCH)
     assert not served.harness.registry.counters.counts
     if connection == "close":
-        # From here on it is a close.
+        # From here on the connection is closing.
         served.until(lambda: not served.sockets.endpoints, STEP / 4)
 
 
@@ -971,7 +978,7 @@ def test_a_client_that_never_reads_its_response_is_closed_after_write_timeout(se
 def test_the_answer_to_a_half_closed_client_is_not_cut_off_by_close_timeout(
     serve: Serve, write_timeout: float
 ) -> None:
-    """printf hi | nc, and whoever reads from it is slow to begin."""
+    """For example printf hi | nc, with a reader that starts late."""
     served = serve(close_timeout=2.0, write_timeout=write_timeout, output_limit=MUCH)
     client = half_closed(served)
     for _ in range(int(20 / STEP)):
@@ -996,7 +1003,7 @@ def test_a_half_closed_client_that_never_reads_is_closed_after_write_timeout(ser
 
 
 def half_closed(served: SocketHarness) -> socket.socket:
-    """A raw client that has sent FIN, and whose answer is more than the kernel takes."""
+    """A raw client that has sent FIN, and whose answer is larger than the kernel takes."""
     served.handle = answer(MUCH)
     client = served.connect(buffer=256 * 1024)
     client.send(b"hi")
@@ -1006,7 +1013,7 @@ def half_closed(served: SocketHarness) -> socket.socket:
 
 
 def ask_for_much(served: SocketHarness, connection: str) -> socket.socket:
-    """A client of HTTP whose response is more than the kernel takes."""
+    """An HTTP client that asks for a response larger than the kernel takes."""
     served.handle = lambda event: (Respond(event.con, body=bytes(MUCH)),)
     client = served.connect(buffer=256 * 1024)
     client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: %b\r\n\r\n" % connection.encode())

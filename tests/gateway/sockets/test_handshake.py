@@ -1,4 +1,4 @@
-"""Real sockets in one thread; the clients are Python's own TLS."""
+"""TLS handshakes over real sockets in one thread, with clients of Python's ssl."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_http_request_without_tls_is_answered_with_400(serve: Serve, first: b
 
     served.until(answered)
     assert got.startswith(b"HTTP/1.1 400 ")
-    # An answer to a HEAD has no body.
+    # The answer to a HEAD has no body.
     assert (b"TLS is needed here" in got) == (not first.startswith(b"HEAD"))
     client.close()
     served.until(lambda: not served.sockets.endpoints)
@@ -176,7 +176,7 @@ def test_a_client_that_leaves_during_its_tls_handshake_is_forgotten(serve: Serve
 def test_tls_handshakes_are_served_in_turn(serve: Serve) -> None:
     served = serve()
     clock = iter(range(10_000))
-    # Each look at the clock is a second later: one step is more than the budget of a turn.
+    # Each look at the clock advances it by a second, so that one step exceeds the budget of a turn.
     served.sockets.handshakes._clock = lambda: float(next(clock))
     clients = [Client(served) for _ in range(5)]
     for client in clients:
@@ -199,7 +199,8 @@ def test_a_client_that_waits_for_its_handshake_is_not_read(serve: Serve) -> None
     served.until(lambda: served.sockets.handshakes.waiting)
     send_plainly(client.sock, b"\x17\3\3\0\x20" + bytes(32))
     served.until(lambda: not served.endpoint.reading)
-    served.sockets.handshakes.work = work  # type: ignore[method-assign]
+    # The early data is not TLS: when its turn comes, it ends the handshake.
+    served.sockets.handshakes.work = work
     # What came too early is no TLS: read after its turn, it ends the handshake.
     served.until(lambda: served.sockets.handshakes.failed)
 
@@ -254,7 +255,7 @@ def test_handlers_see_a_client_certificate(
 def test_a_client_certificate_with_an_invalid_name_is_reported_without_it(
     serve: Serve, tmp_path: Path, name: bytes
 ) -> None:
-    """An authority may sign anything."""
+    """An authority may sign any name."""
     served = serve(tls_client_ca=ca_file(tmp_path), tls_client_auth="required")
     context = client_context()
     context.load_cert_chain(odd_file(tmp_path, name))
@@ -277,7 +278,7 @@ def test_a_client_without_a_required_certificate_is_refused(
         "expired": leaf("c", days=-1),
     }[cert]
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        # With TLS 1.3 a client stands before the server has looked at its certificate.
+        # With TLS 1.3 the client's handshake ends before the server has checked its certificate.
         Client(served, client_context(shown)).shake().receive(1)
     assert served.sockets.handshakes.completed == 0
     assert not served.heard
@@ -393,7 +394,7 @@ def test_the_tls_options_of_an_opened_connection_are_used(
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a hello of TLS"),
         (b"\x15\3\3\0\2\2\x28", "alert handshake failure"),
         (retry(FFDHE8192), "finite-field key exchange"),
-        # What OpenSSL reads, and does not like.
+        # OpenSSL parses this answer and rejects it.
         (retry(X25519), "invalid session id"),
     ],
 )
@@ -414,7 +415,7 @@ def test_an_invalid_answer_of_a_server_ends_the_opened_connection(
             return True
 
         served.until(accept)
-        # In two parts: whatever is known of the first one, it goes on with the second.
+        # The answer comes in two parts, and the check continues with the second one.
         accepted[0].sendall(answer[:6])
         served.turn()
         accepted[0].sendall(answer[6:])

@@ -22,7 +22,7 @@ unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix s
 
 
 class Accepting:
-    """A loop, its listeners, and what they have accepted."""
+    """A loop, its listeners, and the connections that they have accepted."""
 
     def __init__(self) -> None:
         self.loop = Loop()
@@ -70,7 +70,7 @@ def gate() -> Iterator[Accepting]:
 def test_a_client_that_connected_before_the_gateway_started_gets_its_options(
     gate: Accepting,
 ) -> None:
-    """The supervisor listens; the gateway's Python takes a while to start."""
+    """The supervisor listens while the gateway's Python still starts."""
     sock = listening.bind(Listen(name="test", host="127.0.0.1"))
     with socket.create_connection(sock.getsockname()):
         gate.listen(sock)

@@ -1,4 +1,4 @@
-"""The words with a proxy, at every cut; nothing of the target is taken."""
+"""The dialog with a proxy, cut anywhere; no bytes of the target are taken."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SOCKS = Proxy("socks5", "p", 1080)
 LOGIN = Proxy("socks5", "p", 1080, "ann", "pw")
 HTTP = Proxy("http", "p", 3128)
 FIRST = b"RFB 003.008\n"
-"""What the target says at once."""
+"""The target sends this at once."""
 
 
 def talk(
     said: HttpConnect | Socks5, answers: list[bytes], cut: int = 1 << 30
 ) -> tuple[list[bytes], bytes]:
-    """What is written before each answer, and what is left of the bytes that come."""
+    """The bytes that are written before each answer, and the rest of those that were received."""
     wrote = []
     rest = b""
     for answer in answers:

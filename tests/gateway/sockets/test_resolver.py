@@ -14,7 +14,7 @@ from wsraw.gateway.sockets.resolver import THREADS, Resolver
 
 
 class Loop:
-    """The loop's thread, as far as a resolver needs it."""
+    """The part of the loop that a resolver needs."""
 
     def __init__(self) -> None:
         self._posted: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -23,7 +23,7 @@ class Loop:
         self.resolver = Resolver(self._posted.put)
 
     def resolve(self, host: str) -> Callable[[], None]:
-        # Each asker is one of its own, as in the dialler.
+        # Each caller has a callback of its own, as in the dialer.
         return self.resolver.resolve(host, 80, lambda found, why: self.answer(found, why))
 
     def answer(self, addresses: list[Any] | None, why: str) -> None:
@@ -40,7 +40,7 @@ class Loop:
 
 
 class Names:
-    """Name servers: names that begin with `dead` are not answered before `go`."""
+    """Name servers that do not answer names with `dead` in front before `go` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go = threading.Event()
@@ -135,7 +135,7 @@ def test_an_invalid_name_is_answered_with_an_error(host: str) -> None:
 def test_a_silent_domain_takes_half_of_the_free_threads(
     names: Names,
 ) -> None:
-    """node #8436: whoever asks for names that nobody answers for must not hold up others'."""
+    """Look-ups that never end must not delay those of others (node #8436)."""
     loop = Loop()
     for n in range(3 * THREADS):
         loop.resolve(f"dead{n}.attacker.example")
@@ -198,7 +198,7 @@ def test_the_queue_is_bounded(names: Names, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_exception_of_a_look_up_ends_no_other(names: Names) -> None:
-    """A TypeError in a thread once ended that thread, and after four nothing was resolved."""
+    """A TypeError once ended its thread, and after four of them no name was resolved."""
     loop = Loop()
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""Many sockets at once; what one of them does is in test_endpoint.py."""
+"""Many sockets at once; test_endpoint.py tests a single one."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_closing_has_a_share_of_a_turn(served: SocketHarness) -> None:
 
 
 def test_held_frames_have_a_share_of_a_turn_and_are_served_in_turn(served: SocketHarness) -> None:
-    """Who has more than a turn's share comes behind the others."""
+    """A client with more than one share of frames goes to the end of the queue."""
     clients = [served.connect() for _ in range(3)]
     for client in clients:
         client.send(HANDSHAKE + b"\x82\x81\0\0\0\0x" * 500)
@@ -147,7 +147,7 @@ def test_pausing_has_a_share_of_a_turn(served: SocketHarness) -> None:
 
 
 def test_connections_leave_a_reserve_of_descriptors(served: SocketHarness) -> None:
-    """Of those that come the last ones wait in the kernel; those that handlers open fail."""
+    """The last clients to connect wait in the kernel; connections that handlers open fail."""
     with socket.socket() as probe:
         served.sockets.descriptors._top = probe.fileno() + 6
     host, port = served.sockets.listeners[0].address.rsplit(":", 1)
@@ -170,8 +170,9 @@ def test_connections_leave_a_reserve_of_descriptors(served: SocketHarness) -> No
 
 
 def test_refused_clients_do_not_use_the_reserve_of_descriptors() -> None:
-    """Where there is no descriptor for waiting politely, it is reset at once, and the listener does
-    not pause for it (python-websockets #822)."""
+    """Without a descriptor for a polite refusal, the client is reset at once, and the listener
+    does not pause (python-websockets #822).
+    """
     served = SocketHarness(max_connections=1)
     try:
         served.connect()

@@ -24,7 +24,9 @@ class Clock:
 
 
 class Gate:
-    """Sockets whose clients come from wherever we say. One connection an address, three in all."""
+    """Sockets whose clients may have any address. The limits are one connection an address, and
+    three in all.
+    """
 
     def __init__(self) -> None:
         self.harness = Harness(
@@ -42,7 +44,7 @@ class Gate:
         return False
 
     def come(self, address: object = THERE, listen: Listen = ANY) -> socket.socket:
-        # TCP, as a pair of unix sockets knows no reset.
+        # The socket is TCP, as a pair of unix sockets knows no reset.
         with socket.create_server(("127.0.0.1", 0)) as server:
             client = socket.create_connection(server.getsockname())
             accepted, _ = server.accept()
@@ -59,7 +61,7 @@ class Gate:
         self.loop.turn(False)
 
     def said(self, client: socket.socket) -> bytes:
-        """All that it is told until the end; b"reset" for a reset."""
+        """The bytes that the client receives until the end; b"reset" for a reset."""
         data = b""
 
         def read() -> bool:

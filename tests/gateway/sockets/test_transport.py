@@ -1,4 +1,4 @@
-"""Bytes over TLS; over plain sockets, see test_endpoint.py."""
+"""Transport over TLS; test_endpoint.py has plain sockets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wsraw.link.records import (
 
 
 def take_little(served: SocketHarness) -> None:
-    """Have the kernel take less than what is encrypted at a time."""
+    """Make the kernel take less than what is encrypted at a time."""
     served.endpoint.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
@@ -56,7 +56,7 @@ def test_a_pause_stops_reading_and_loses_nothing(serve: Serve) -> None:
     served.working = False
     client.send(b"x" * 40_000)
     served.until(lambda: served.con.intake.paused)
-    # What was glued together in one read came whole; the rest is in the kernel.
+    # The data of one read came whole; the rest is in the kernel.
     client.send(b"y" * 40_000)
     served.turn()
     served.working = True
@@ -64,8 +64,8 @@ def test_a_pause_stops_reading_and_loses_nothing(serve: Serve) -> None:
 
 
 def test_data_received_with_the_handshake_is_read_after_a_pause(serve: Serve) -> None:
-    """select will never tell of it: the kernel has nothing left."""
-    # The on_connect alone is more than that: until it is acked nothing is read.
+    """select does not report this data, as the kernel has nothing left."""
+    # The on_connect alone exceeds the mark, so nothing is read until it is acked.
     served = serve("tls://127.0.0.1:0", high_water_mark=EVENT_COST - 1)
     served.working = False
     context = client_context()
@@ -158,7 +158,7 @@ def test_a_close_sends_close_notify_behind_all_output(serve: Serve) -> None:
     served.until(served.data)
     data = random.Random(2).randbytes(1_000_000)
     served.linked.say(Send(served.con.id, data), Close(served.con.id))
-    # suppress_ragged_eofs would hide a missing close_notify; here it is an error.
+    # suppress_ragged_eofs would hide a missing close_notify; here it raises.
     client.sock.suppress_ragged_eofs = False
     assert client.receive_all() == data
     client.sock.close()
@@ -172,7 +172,7 @@ def test_an_abort_resets_without_close_notify(serve: Serve) -> None:
     served.until(served.data)
     served.linked.say(Close(served.con.id, 1011))
     client.sock.suppress_ragged_eofs = False
-    # OpenSSL 3 calls a reset an EOF; what counts is that there was no close_notify.
+    # OpenSSL 3 reports a reset as EOF; only the missing close_notify matters.
     with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
         client.receive_all()
 
@@ -193,7 +193,7 @@ def test_a_client_that_does_not_read_tls_answers_is_cut_off(serve: Serve) -> Non
     client = Client(served).shake()
     client.send(b"x")
     served.until(served.data)
-    # As a flood of key updates would: more to say than the peer reads.
+    # A flood of key updates does the same: there is more to send than the peer reads.
     transport = served.endpoint.transport
     assert isinstance(transport, TlsTransport)
     transport.unsent = bytes(MOST_UNSENT + 1)
@@ -207,7 +207,7 @@ def test_a_client_that_does_not_read_tls_answers_is_cut_off(serve: Serve) -> Non
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_client_that_sends_tiny_records_is_read_from_a_queue(serve: Serve, known: bool) -> None:
-    """They are work, and so are changes of keys, which Python's TLS cannot send."""
+    """Tiny records take time, as do key updates, which Python's TLS cannot send."""
     served = serve(max_header_size=1 << 20)
     client = Client(served).shake()
     first = b"x" if known else b"GET /"
@@ -216,7 +216,7 @@ def test_a_client_that_sends_tiny_records_is_read_from_a_queue(serve: Serve, kno
     endpoint = served.endpoint
     queued = 0
     for _ in range(4000):
-        # All at once: no turn of the gateway between them.
+        # All records are sent at once, without a turn of the gateway in between.
         assert client.sock.send(b"y") == 1
     for _ in range(500):
         served.turn()

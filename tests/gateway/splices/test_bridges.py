@@ -166,7 +166,7 @@ def test_a_target_is_told_the_address_first(kind: str) -> None:
 
 
 class Endpoint:
-    """Where a client has connected to."""
+    """The address that a client has connected to."""
 
     @property
     def sock(self) -> Endpoint:
@@ -177,7 +177,7 @@ class Endpoint:
 
 
 def test_clients_wait_while_a_large_file_of_tokens_is_read(tmp_path: Path) -> None:
-    """Those of other bridges do not; and one that leaves meanwhile is no trouble."""
+    """Clients of other bridges do not wait, and a client may leave meanwhile."""
     path = tmp_path / "tokens"
     path.write_text("".join(f"t{n}: h:{n % 60000 + 1}\n" for n in range(50_000)), "utf-8")
     tables = [{"tokens": str(path), "path": "/vnc/{token}"}, {"to": "tcp://h:1"}]
@@ -270,7 +270,7 @@ def test_between_websockets_the_target_selects_the_subprotocol() -> None:
 
 
 def test_a_client_without_a_subprotocol_gets_none() -> None:
-    """What is offered for raw clients is not offered for it."""
+    """The subprotocol that is offered for raw clients is not offered for this one."""
     harness = bridge("ws://h:1/")
     harness.raw(HANDSHAKE)
     target = dialed(harness)
@@ -283,7 +283,7 @@ def test_a_client_without_a_subprotocol_gets_none() -> None:
 
 
 def test_a_client_that_is_never_read_by_its_target_ends_in_time() -> None:
-    """Without workers, too, a pause has an end."""
+    """A pause has an end even without workers."""
     harness = bridge()
     client = Peer(harness)
     client.con = harness.raw(b"x" * 2000)

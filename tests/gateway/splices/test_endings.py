@@ -1,4 +1,4 @@
-"""How the end of one side is told to the other."""
+"""How the end of one spliced connection is passed to the other."""
 
 from __future__ import annotations
 

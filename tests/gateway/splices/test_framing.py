@@ -1,4 +1,4 @@
-"""What is a message in raw bytes, at every cut."""
+"""Messages in raw bytes, with the bytes cut anywhere."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_message_has_at_most_the_limit(size: int) -> None:
     if size == LIMIT:
         assert fed("length", [counted]) == ([b"x" * size], b"")
     else:
-        # Before its bytes come.
+        # The message is refused before its bytes come.
         with pytest.raises(FramingError, match="101 bytes; the maximum is 100"):
             fed("length", [counted[:4]])
 

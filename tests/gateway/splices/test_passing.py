@@ -1,4 +1,4 @@
-"""What a target hears of its client, and a client of its target."""
+"""Headers, paths and addresses that are passed between a client and its target."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_only_headers_that_are_named_are_passed_on() -> None:
 def test_a_login_of_the_target_is_not_replaced_by_the_client() -> None:
     found = headers(client(), "ws://user:pw@h:1")
     assert found["authorization"] == "Basic dXNlcjpwdw=="
-    # An @ behind the path is no login.
+    # An @ after the path is not a login.
     assert headers(client(), "ws://h:1/a@b")["authorization"] == "Bearer x"
 
 

@@ -1,4 +1,4 @@
-"""What targets are told by the PROXY protocol."""
+"""The PROXY protocol headers that targets get."""
 
 from __future__ import annotations
 

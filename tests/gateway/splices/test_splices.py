@@ -1,4 +1,4 @@
-"""The gateway forwards between two connections: nothing lost, duplicated or out of order."""
+"""The gateway forwards between two connections: nothing is lost, duplicated or reordered."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CLOSED = ConnectionState.CLOSED
 
 
 class Peer:
-    """The other end of a connection, raw or a WebSocket that nobody here wrote."""
+    """The other end of a connection: raw, or a third-party WebSocket."""
 
     def __init__(self, harness: Harness) -> None:
         self.harness = harness
@@ -62,7 +62,7 @@ class Peer:
 
     @classmethod
     def opened(cls, harness: Harness, con: Connection, deflate: bool = False) -> Peer:
-        """What a handler has opened is connected."""
+        """The connection that a handler has opened connects."""
         self = cls(harness)
         self.con = con
         harness.registry.take(con, con.connected(harness.now), harness.now)
@@ -77,7 +77,7 @@ class Peer:
         return self
 
     def read(self, size: int | None = None) -> None:
-        """Take what the gateway writes."""
+        """Receive what the gateway writes."""
         data = self.harness.write(self.con, size)
         if self.protocol is None:
             self.bytes += data
@@ -94,7 +94,7 @@ class Peer:
 
     @property
     def closed_with(self) -> tuple[int, str]:
-        """The close frame that has come."""
+        """The close frame that has arrived."""
         assert self.protocol is not None
         close = self.protocol.close_rcvd
         return (close.code, close.reason) if close is not None else (0, "")
@@ -129,7 +129,7 @@ class Peer:
                 self.harness.say(self.con, part)
 
     def resume(self) -> None:
-        """Parse what was kept back, as far as pauses allow."""
+        """Parse the data that was held back, as far as pauses allow."""
         con, harness = self.con, self.harness
         while con.intake.has_more and not entry_of(con).pauses:
             harness.registry.take(con, con.resume(harness.now), harness.now)
@@ -139,7 +139,7 @@ class Peer:
 
 
 class Pair:
-    """A client, what its handler has opened, and the worker of both."""
+    """A client, the connection that its handler has opened, and the worker of both."""
 
     def __init__(self, kinds: tuple[str, str], deflate: bool = False, **changes: Any) -> None:
         self.harness = Harness(**changes)
@@ -217,7 +217,7 @@ class Handler:
         return Splice(self.pair.client.con.id, self.pair.target_id, event.seq, event.seq)
 
     def handle(self, how_many: int) -> None:
-        """Handle events: their acks and commands leave in one batch."""
+        """Handle events; their acks and commands leave in one batch."""
         events = self.worker.events[:how_many]
         commands = []
         for event in events:
@@ -232,14 +232,14 @@ class Handler:
             self.worker.ack(*events, commands=tuple(commands))
 
     def splice_early(self) -> None:
-        """Command it ahead of the ack, as with flush(); the handler is still running."""
+        """Splice before the ack, as with flush(), while the handler still runs."""
         messages = [event for event in self.worker.events if type(event) is OnMessage]
         if messages and not self.is_spliced and messages[0] is self.worker.events[0]:
             self.worker.say(self.command(messages[0]))
             self.splice_at = self.messages + 1
 
     def die(self) -> None:
-        """Die with what is not acked; another worker gets that."""
+        """Die with unacked events; another worker gets them."""
         harness = self.pair.harness
         harness.sessions.end(self.worker.worker, harness.now, died=True)
         harness.linked_workers.remove(self.worker)
@@ -264,7 +264,7 @@ steps = st.lists(
 def test_nothing_is_lost_doubled_or_reordered_at_a_splice(
     kinds: tuple[str, str], splice_at: int, steps: list[tuple[str, int]]
 ) -> None:
-    """Whatever has come, is in flight or waits, wherever a worker dies."""
+    """The splice may come at any moment, and workers may die at any moment."""
     pair = Pair(kinds, max_deliveries=1000)
     handler = Handler(pair, splice_at)
     sent = {"up": b"", "down": b""}
@@ -296,7 +296,7 @@ def test_nothing_is_lost_doubled_or_reordered_at_a_splice(
     for what, number in steps:
         step(what, number)
     step("connect", 0)
-    # Enough messages for the splice to happen in any case.
+    # There are enough messages for the splice to happen in any case.
     for _ in range(splice_at + 2):
         step("up", 0)
         step("turn", 0)
@@ -318,7 +318,7 @@ def test_nothing_is_lost_doubled_or_reordered_at_a_splice(
 
 
 def test_messages_of_a_handler_that_has_begun_come_first() -> None:
-    """Its sends reach the other side before what came after its event."""
+    """The sends of the handler reach the other side before data that came after its event."""
     pair = Pair(("raw", "raw"))
     pair.connect()
     pair.client.say(b"1")
@@ -359,7 +359,7 @@ def test_the_full_output_of_one_side_pauses_the_other(kinds: tuple[str, str]) ->
 
 
 def test_own_output_pauses_nobody_once_it_is_spliced() -> None:
-    """A peer that answers before it reads on would wait for ever."""
+    """A peer that answers before it reads on would otherwise wait for ever."""
     pair = Pair(("raw", "raw"), high_water_mark=10_000)
     pair.connect()
     pair.worker.work()
@@ -551,7 +551,7 @@ def test_a_handler_that_closes_one_side_closes_both() -> None:
 
 
 def test_the_worker_of_a_splice_may_leave() -> None:
-    """Both sides stay, and another worker hears of their end."""
+    """Both connections stay, and another worker gets their on_close."""
     pair = Pair(("raw", "raw"))
     client, target = pair.spliced()
     Handler(pair, 1).die()
@@ -632,7 +632,7 @@ def test_the_cause_of_the_end_is_what_the_peer_has_sent(
 def test_nothing_is_forwarded_behind_what_cannot_be(
     framing: str, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither of the same bytes, nor of what has waited for a handler."""
+    """This holds for later data in the same bytes, and for data that has waited for a handler."""
     pair = Pair(("raw", "ws"))
     pair.connect()
     pair.worker.work()
@@ -668,7 +668,7 @@ def test_parts_of_messages_count_in_the_memory_of_all(
     assert before + 49_000 < registry.flow.accounted < before + 60_000
     assert target.bytes == b""
     if closes:
-        # Its handlers have not heard of it yet.
+        # The handlers have not heard of the connection yet.
         registry.abort(entry_of(client.con), 1013, "memory", "", pair.harness.now)
     elif kinds[0] == "ws":
         client.send_frame(Frame(Opcode.CONT, b"", True))
@@ -705,12 +705,12 @@ def test_on_connect_of_a_spliced_connection_still_comes() -> None:
 @pytest.mark.parametrize("kind", ["raw", "ws"])
 @pytest.mark.parametrize("with_which", ["client", "target"])
 def test_a_refused_splice_closes_whoever_would_wait_for_it(kind: str, with_which: str) -> None:
-    """A worker handles nothing of a connection any more that it has spliced."""
+    """A worker handles no more events of a connection that it has spliced."""
     pair = Pair(("ws", "raw"))
     client, target = pair.spliced()
     stranger = Peer.accepted(pair.harness, kind)
     pair.worker.work()
-    # Not handled, and so lost if it stayed open.
+    # Not handled, so they would be lost if the connection stayed open.
     stranger.say(b"for the handler")
     pair.harness.turn()
     partner = client.con.id if with_which == "client" else pair.target_id

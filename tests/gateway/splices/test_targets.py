@@ -49,7 +49,7 @@ def test_the_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     assert port("a", 2.5) == 1
     assert port("a", 4.0) == 2
     assert port("b", 4.0) == 30
-    # A file that is being replaced may be missing for a moment, or be half of it.
+    # A file that is being replaced may be missing for a moment, or be incomplete.
     os.remove(path)
     assert port("b", 6.0) == 30
     path.write_text("b: h:31\nhalf", "utf-8")
@@ -67,7 +67,7 @@ def test_the_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["a pipe", "a folder"])
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
-    """To open a pipe would hold up all clients until somebody writes to it."""
+    """Opening a pipe would delay all clients until something is written to it."""
     path = tmp_path / "tokens"
     if kind == "a folder":
         path.mkdir()
@@ -91,7 +91,7 @@ def test_a_file_that_is_too_large_is_not_used(tmp_path: Path) -> None:
 
 
 def read(targets: Targets, now: float) -> list[float]:
-    """Read the file as a gateway does; gives how long each turn took, in seconds."""
+    """Read the file as a gateway does; returns how long each turn took, in seconds."""
     times, goes_on = [], True
     begin = time.thread_time()
     goes_on = targets.look(now)
@@ -105,7 +105,7 @@ def read(targets: Targets, now: float) -> list[float]:
 
 
 def test_the_largest_file_is_read_in_slices(tmp_path: Path) -> None:
-    """Whole it took 330 ms."""
+    """Reading the whole file at once took 330 ms."""
     path = tmp_path / "tokens"
     lines = [f"token-{number:08}: 10.0.0.1:{number % 60000 + 1}\r\n" for number in range(120_000)]
     path.write_bytes(b"\xef\xbb\xbf" + "".join(lines).encode())
@@ -118,7 +118,7 @@ def test_the_largest_file_is_read_in_slices(tmp_path: Path) -> None:
         return targets.find(client(f"/?token={token}")).target.port
 
     assert [port(f"token-{number:08}") for number in (0, 59_999, 119_999)] == [1, 60000, 60000]
-    # What a new file takes away is forgotten in slices, too; and a wrong line has its number.
+    # Tokens that a new file removes are also forgotten in slices, and an error has its line number.
     path.write_text("one: h:7\n", "utf-8")
     assert len(read(targets, 2.0)) > 100
     assert port("one") == 7

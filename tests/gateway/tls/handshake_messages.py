@@ -1,4 +1,4 @@
-"""The first messages of TLS, made by hand."""
+"""The first messages of TLS, built by hand."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c
 
 
 def server_message(*, random: bytes = bytes(32), shares: bytes) -> bytes:
-    """`shares`: of the extension key_share."""
+    """`shares` is the content of the extension key_share."""
     body = b"\3\3" + random + vector(b"", 1) + b"\x13\2" + b"\0"
     body += vector(extension(43, b"\3\4") + extension(51, shares), 2)
     return b"\2" + vector(body, 3)
 
 
 def retry(group: int) -> bytes:
-    """A server asks for a key of that group."""
+    """A HelloRetryRequest for a key of that group."""
     return records(server_message(random=RETRY, shares=struct.pack("!H", group)))

@@ -45,7 +45,7 @@ def test_the_contexts_made_last_are_kept() -> None:
 
 @pytest.mark.parametrize("letters", ["Müller GmbH", "株式会社", "\0"])
 def test_comments_in_a_pem_file_may_be_in_any_script(letters: str) -> None:
-    """Python takes ASCII alone: that TypeError once ended the thread it happened in."""
+    """Python accepts only ASCII: the TypeError once ended its thread."""
     text = f"# Root of {letters}\n{ca().cert_pem.bytes().decode()}"
     assert len(make_context(TlsOptions(ca=text)).get_ca_certs()) == 1
     text = f"# Key of {letters}\n{pem(leaf('me')).decode()}"

@@ -116,7 +116,7 @@ def test_a_key_exchange_that_costs_too_much_is_refused(
 def test_bytes_that_are_not_a_client_hello_are_refused(data: bytes) -> None:
     hello = read(data)
     if hello is None:
-        # The last record is cut off there; more of it settles the matter.
+        # The last record is cut off; more of it decides the matter.
         reader = HelloReader()
         reader.receive_data(data)
         hello = reader.receive_data(bytes(1000))
@@ -127,7 +127,7 @@ def test_bytes_that_are_not_a_client_hello_are_refused(data: bytes) -> None:
 
 def test_a_client_hello_has_a_longest_size() -> None:
     assert read(records(message(size=MAX_HELLO - 200))) == TlsHello("")
-    # Tiny records are longer than what they carry, and count by themselves.
+    # Tiny records are longer than their content, and each counts.
     for data in (records(message(size=MAX_HELLO)), records(message(size=MAX_HELLO // 2), 1)):
         for cut in (1000, len(data)):
             reader, hello = HelloReader(), None
@@ -151,7 +151,7 @@ def test_any_bytes_of_a_client_are_received_without_an_exception(
 
 @pytest.mark.parametrize("curve", [0x17, 0x18, 0x19, X25519, 0x1E])
 def test_openssl_prefers_a_curve_where_one_is_offered(curve: int, tmp_path: Path) -> None:
-    """Why a hello is let in that names a costly group beside a curve, and shows a key for none."""
+    """So a client hello may list an expensive group beside a curve, if it has a key for neither."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server_file(tmp_path))
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -164,7 +164,7 @@ def test_openssl_prefers_a_curve_where_one_is_offered(curve: int, tmp_path: Path
     incoming.write(data)
     with pytest.raises(ssl.SSLWantReadError):
         server.do_handshake()
-    # HelloRetryRequest: the group that it asks for stands in its key_share.
+    # A HelloRetryRequest has the group that it asks for in its key_share.
     assert extension(51, struct.pack("!H", curve)) in outgoing.read()
 
 
@@ -205,7 +205,7 @@ def test_a_server_hello_of_openssl_is_accepted(version: ssl.TLSVersion, cut: int
         (retry(P256), TlsHello()),
         (records(server_message(shares=struct.pack("!H", FFDHE8192) + vector(b"key", 2))), COSTLY),
         (records(server_message(shares=struct.pack("!H", P256) + vector(b"key", 2))), TlsHello()),
-        # A name that it does not know is worth a warning to some, and nothing more.
+        # An unknown name makes some servers send a warning, which changes nothing.
         (WARNING + retry(FFDHE8192), COSTLY),
         (WARNING * MAX_WARNINGS + retry(P256), TlsHello()),
         (FATAL, TlsHello()),
@@ -227,7 +227,7 @@ def test_a_server_that_asks_for_an_expensive_key_exchange_is_refused(
         records(server_message(shares=b""), 10)[:15] + WARNING,
         WARNING * (MAX_WARNINGS + 1),
         b"\x15\3\3\0\1\1" + retry(FFDHE8192),
-        # Where a change of ciphers comes first, OpenSSL may pass it over.
+        # If a change_cipher_spec comes first, OpenSSL may ignore it.
         b"\x14\3\3\0\1\1" + retry(FFDHE8192),
         records(b"\2" + vector(bytes(10), 3)),
         records(b"\2" + vector(bytes(34) + vector(bytes(32), 1), 3)),

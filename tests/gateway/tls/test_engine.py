@@ -14,7 +14,7 @@ V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
 class Pair:
-    """Client and server, and a wire that cuts as it likes."""
+    """A client and a server, with a wire that cuts anywhere."""
 
     def __init__(
         self,

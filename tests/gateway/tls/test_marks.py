@@ -1,4 +1,4 @@
-"""What goes through the socketpair of a pump beside data."""
+"""Marks that go through the socketpair of a pump, between data."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_client_certificates_are_requested_as_the_listener_says(tmp_path: Path) 
 def test_a_file_that_vanishes_while_it_is_read_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it does in the moment in which it is renewed."""
+    """A file may vanish at the moment when it is renewed."""
     file = write(tmp_path, "gone.pem", pem(leaf("a")))
     read = server_contexts._read
 

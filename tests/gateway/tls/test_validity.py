@@ -24,7 +24,7 @@ def test_the_end_of_a_certificate_is_read_also_if_it_has_expired(days: int, rsa:
 
 
 def ends(at: datetime) -> bytes:
-    """A certificate that ends then."""
+    """A certificate that is valid until then."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "n" * 60)])
     made = (

@@ -1,4 +1,6 @@
-"""permessage-deflate against RFC 7692: the offers and answers of section 7.1, the bytes of 7.2."""
+"""permessage-deflate and RFC 7692: the offers and answers of section 7.1, and the bytes of
+section 7.2.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def takeover(bits: int = 15) -> Settings:
 
 
 def parameters(text: str) -> list[tuple[str, str | None]]:
-    """As in a header, without the name in front."""
+    """The parameters of a header, without the name of the extension."""
     pairs = [part.strip().partition("=") for part in text.split(";") if part.strip()]
     return [(name, value if equals else None) for name, equals, value in pairs]
 
@@ -42,7 +44,7 @@ def shown(said: list[tuple[str, str | None]]) -> str:
 def inflate_all(
     codec: d.Codec, payload: bytes, first: bool, final: bool, limit: int, step: int = 1000
 ) -> bytes:
-    """A whole frame, in steps."""
+    """Inflate a whole frame in steps."""
     codec.begin(payload, first, final, limit)
     total = 0
     while True:
@@ -61,20 +63,21 @@ def inflate_all(
 @pytest.mark.parametrize(
     ("settings", "offer", "answer", "terms"),
     [
-        # Without contexts, whatever the client would like; a window that it did not ask about.
+        # We answer without context takeover, whatever the client asks for, and name a window for
+        # the server even if the client has not.
         (Settings(), "", f"{SNCT}; {CNCT}; {SMWB}=12", (12, 15, False, False)),
         (Settings(), SNCT, f"{SNCT}; {CNCT}; {SMWB}=12", (12, 15, False, False)),
         (Settings(), CNCT, f"{SNCT}; {CNCT}; {SMWB}=12", (12, 15, False, False)),
-        # Section 7.1.2.2: only a client that names its window can be limited.
+        # Section 7.1.2.2: the server may limit only the window of a client that names it.
         (Settings(), CMWB, f"{SNCT}; {CNCT}; {SMWB}=12; {CMWB}=12", (12, 12, False, False)),
         (Settings(), f"{CMWB}=10", f"{SNCT}; {CNCT}; {SMWB}=12; {CMWB}=10", (12, 10, False, False)),
         (Settings(), f"{CMWB}=15", f"{SNCT}; {CNCT}; {SMWB}=12; {CMWB}=12", (12, 12, False, False)),
         (Settings(), f"{SMWB}=9", f"{SNCT}; {CNCT}; {SMWB}=9", (9, 15, False, False)),
         (Settings(), f"{SMWB}=15", f"{SNCT}; {CNCT}; {SMWB}=12", (12, 15, False, False)),
-        # zlib has no window of 8 bits: agreed, and we send uncompressed.
+        # zlib has no window of 8 bits: we agree, and send uncompressed.
         (Settings(), f"{SMWB}=8", f"{SNCT}; {CNCT}; {SMWB}=8", (8, 15, False, False)),
         (Settings(), f"{CMWB}=8", f"{SNCT}; {CNCT}; {SMWB}=12; {CMWB}=8", (12, 8, False, False)),
-        # With contexts, but for those whom the client denies.
+        # With context takeover, except where the client denies it.
         (takeover(), "", "", (15, 15, True, True)),
         (takeover(), CMWB, "", (15, 15, True, True)),
         (takeover(), SNCT, SNCT, (15, 15, False, True)),
@@ -169,7 +172,7 @@ def test_the_library_agrees_on_the_same_terms(
     extension = theirs.process_response_params(said, [])
     assert terms == (
         extension.remote_max_window_bits,
-        # A client may use less than it was allowed.
+        # A client may use a smaller window than it was allowed.
         max(terms.receive_bits, extension.local_max_window_bits),
         not extension.remote_no_context_takeover,
         not extension.local_no_context_takeover,
@@ -188,7 +191,7 @@ def test_the_library_agrees_on_the_same_terms(
 
 
 def codec(settings: Settings | None = None, send_bits: int = 15) -> d.Codec:
-    """One that understands itself."""
+    """Both ends with the same parameters."""
     settings = settings or Settings(deflate_from=0)
     keep = settings.deflate_context_takeover
     return d.Codec(d.Terms(send_bits, send_bits, keep, keep), settings)
@@ -235,7 +238,7 @@ def test_a_message_is_inflated_to_what_was_compressed(
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_samples_of_the_rfc_are_inflated(payload: str, keep: bool) -> None:
     under_test = codec(takeover() if keep else None)
-    # Again and again: what a message leaves behind must not spoil the next one.
+    # Several messages: the state that one leaves must not spoil the next.
     for _ in range(3):
         assert inflate_all(under_test, bytes.fromhex(payload), True, True, LARGE) == b"Hello"
 

@@ -1,4 +1,4 @@
-"""The other end is the frames of the library websockets."""
+"""Frames, with those of the library websockets as the other end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ both_roles = pytest.mark.parametrize("masked", [True, False])
 
 
 def written(first: int, data: bytes, masked: bool) -> bytes:
-    """By the library; any first byte."""
+    """A frame that the library has written, with any first byte."""
     wire = bytearray(Frame(Opcode.BINARY, data).serialize(mask=masked))
     wire[0] = first
     return bytes(wire)
@@ -114,7 +114,7 @@ def test_a_first_byte_is_judged_as_the_library_does(first: int) -> None:
         expected = "fragmented control frame"
     got = error(written(first, b"", True))
     assert got == ((1002, expected) if expected else None)
-    # Before the rest has come.
+    # The error is reported before the rest of the frame has come.
     assert error(written(first, b"", True)[:2]) == got
 
 
@@ -208,7 +208,7 @@ def test_the_fast_path_stops_behind_a_frame_that_may_be_compressed() -> None:
 
 
 def test_a_compressed_frame_has_a_limit_of_its_own() -> None:
-    # What zlib makes at most of 100 bytes.
+    # zlib expands 100 bytes to this size at most.
     for first, size in ((0x81, 100), (0xC1, 176), (0x00, 176)):
         frames = reader(True, 100)
         frames.allow_compressed()
@@ -220,8 +220,9 @@ def test_a_compressed_frame_has_a_limit_of_its_own() -> None:
 
 @both_roles
 def test_a_long_frame_in_small_reads_is_never_joined_to_them(masked: bool) -> None:
-    """Its payload grows in one place. Joined anew with each read it would cost the square of its
-    length."""
+    """The payload grows in one buffer: joining it again with each read would take quadratic
+    time.
+    """
     wire = written(0x82, bytes(60_000), masked)
     frames = reader(masked)
     for i in range(0, 21, 7):

@@ -1,4 +1,4 @@
-"""Masks in C, and that they do not load the package that they come from."""
+"""Masking in C, loaded without the package that contains it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsraw.gateway.websocket.frames import _mask_in_python, apply_mask
 @given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
 def test_each_byte_is_masked_by_its_byte_of_the_mask(data: bytes, mask: bytes) -> None:
     masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
-    # The other one is for a library that was installed without a compiler.
+    # The other function is for a library that was installed without a compiler.
     for function in (apply_mask, _mask_in_python()):
         assert function(data, mask) == masked
         assert function(memoryview(masked), mask) == data

@@ -1,4 +1,4 @@
-"""Both sides of the handshake, judged beside the library websockets."""
+"""Both sides of the handshake, compared with the library websockets."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def head(fields: Fields, line: str = "GET /chat?a=b HTTP/1.1") -> bytes:
 
 
 def request(line: str = "GET /chat?a=b HTTP/1.1", /, **changes: str | None) -> bytes:
-    """With underscores for hyphens; None leaves a field out."""
+    """Header names have underscores for hyphens; None leaves a header out."""
     fields = FIELDS | {name.replace("_", "-"): value for name, value in changes.items()}  # type: ignore[operator]
     return head([(name, value) for name, value in fields.items() if value is not None], line)
 
 
 def ours(request: bytes) -> tuple[int, Fields, list[str]]:
-    """The status of the answer; the fields of the request and its subprotocols, where it is 101."""
+    """The status of our answer; for 101 also the request's headers and subprotocols."""
     try:
         handshake = ServerHandshake(request, Settings())
     except HandshakeError as error:
@@ -157,7 +157,7 @@ def test_bytes_that_are_not_one_complete_head_are_refused(wire: bytes) -> None:
 
 
 def test_more_fields_and_longer_lines_than_the_library_takes_are_read() -> None:
-    """How many there may be is for the settings, which have said so before."""
+    """The settings limit the number of headers, and have checked it before."""
     assert ours(head([*FIELDS.items(), ("X-A", "x" * 9000)]))[0] == 101
     assert ours(head([*FIELDS.items(), *((f"X-{n}", "1") for n in range(200))]))[0] == 101
 
@@ -192,7 +192,7 @@ def client(**given: object) -> ClientHandshake:
 
 
 def answer(handshake: ClientHandshake, line: str, fields: Fields) -> bytes:
-    """With the right key where a field asks for it."""
+    """A server's answer, with the right key where a header asks for it."""
     key = re.search(rb"Sec-WebSocket-Key: (\S+)", handshake.request)
     assert key is not None
     accept = accept_key(key[1].decode())
@@ -200,7 +200,7 @@ def answer(handshake: ClientHandshake, line: str, fields: Fields) -> bytes:
 
 
 def finish(handshake: ClientHandshake, wire: bytes, size: int) -> str:
-    """What is wrong with the answer, which comes in reads of that size; empty: nothing is."""
+    """The error in an answer that is read in pieces of that size; "" if there is none."""
     try:
         for at in range(0, len(wire), size):
             rest = handshake.receive_data(wire[at : at + size])
@@ -245,7 +245,7 @@ def test_any_answer_is_judged_as_the_library_does(
     except Exception:
         wanted = False
     else:
-        # Without server_no_context_takeover it is not what we have asked for.
+        # Without server_no_context_takeover the answer does not match our offer.
         wanted = ("Sec-WebSocket-Extensions", "permessage-deflate") not in more
     assert (finish(ours, wire, 1 << 20) == "") is wanted
     if wanted:

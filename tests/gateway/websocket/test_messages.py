@@ -22,7 +22,7 @@ from wsraw.gateway.websocket.messages import (
 
 
 class Received:
-    """What a client makes of a server's bytes, as far as it gets."""
+    """What a client reads from a server's bytes, up to the first error."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or Settings()
@@ -41,7 +41,7 @@ class Received:
 
 
 def taken(wire: bytes, settings: Settings | None = None) -> tuple[int, ViolationError | None]:
-    """How many bytes of it are good, if they come one by one, and what is wrong with the next."""
+    """How many bytes are valid if they come one by one, and what is wrong with the next one."""
     received = Received(settings)
     for at in range(len(wire)):
         try:
@@ -215,7 +215,7 @@ def test_messages_that_cannot_be_sent_are_refused(
     with pytest.raises(RefusedError, match=why):
         order.check(*last)
     if begin:
-        # It cannot be finished any more.
+        # The message cannot be finished any more.
         for kind in ("text", "binary"):
             with pytest.raises(RefusedError):
                 order.check(b"x", kind, True)

@@ -68,7 +68,7 @@ def test_a_compressed_frame_has_the_bytes_that_it_takes() -> None:
 
 @pytest.mark.parametrize("deflate", [False, True])
 def test_a_websocket_does_the_same_watched_or_not(deflate: bool) -> None:
-    """Watched from any byte on, and no more from any other."""
+    """The watch may begin at any byte, and end at any other."""
     random.seed(deflate)
     stream = b"".join(
         [

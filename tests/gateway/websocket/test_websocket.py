@@ -1,4 +1,4 @@
-"""The other end is always websockets' own protocol, on the side that is not under test."""
+"""WebSocket, with the protocol of the library websockets as the other end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def accept(ws: WebSocket, head: bytes) -> None:
 
 
 def send(ws: WebSocket, data: bytes, kind: str, final: bool) -> str | None:
-    """Queue a frame; why it is refused."""
+    """Queue a frame; returns why it is refused."""
     try:
         opcode = ws.writer.check(data, kind, final)
     except RefusedError as why:
@@ -58,7 +58,7 @@ def send(ws: WebSocket, data: bytes, kind: str, final: bool) -> str | None:
 
 
 def served(settings: Settings, deflate: bool = False, **options: Any) -> tuple[WebSocket, Protocol]:
-    """Ours is the server."""
+    """The server is ours."""
     peer = ClientProtocol(
         parse_uri("ws://example.com/chat"), extensions=[OFFER] if deflate else None, **options
     )
@@ -74,7 +74,7 @@ def served(settings: Settings, deflate: bool = False, **options: Any) -> tuple[W
 
 
 def opened(settings: Settings, deflate: bool = False, **options: Any) -> tuple[WebSocket, Protocol]:
-    """Ours is the client."""
+    """The client is ours."""
     peer = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()] if deflate else None)
     ws = WebSocket.client(settings, check(Open(1, "ws://example.com/chat", options=options)))
     peer.receive_data(take(ws))
@@ -92,7 +92,7 @@ plain_and_deflate = pytest.mark.parametrize("deflate", [False, True])
 
 
 def said(peer: Protocol, ws: WebSocket) -> list[tuple[str, bytes, bool]]:
-    """What the peer has understood."""
+    """The messages that the peer has received."""
     peer.receive_data(take(ws))
     frames = [event for event in peer.events_received() if isinstance(event, Frame)]
     return [(f.opcode.name, bytes(f.data), f.fin) for f in frames]
@@ -201,7 +201,7 @@ def test_a_bomb_is_not_inflated() -> None:
 
 
 def test_a_bomb_behind_a_full_message_is_not_inflated() -> None:
-    # Where the limit left is 0, websockets would take that for no limit.
+    # A remaining limit of 0 would mean no limit to the library.
     deflater = zlib.compressobj(9, wbits=-15)
     first = deflater.compress(bytes(1000)) + deflater.flush(zlib.Z_SYNC_FLUSH)
     rest = (deflater.compress(bytes(64 << 20)) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -227,7 +227,7 @@ def test_a_kept_context_makes_the_second_message_shorter(connect: Any) -> None:
         peer.send_text(message)
         assert heard(peer, ws) == [(message, "text", True)]
     assert sizes[1] < sizes[0] / 2
-    # Its frames refer to what this connection alone was sent.
+    # The frames refer to data that only this connection was sent.
     assert ws.writer.framing_key is None
     ws.release()
     assert ws._codec is not None
@@ -236,7 +236,7 @@ def test_a_kept_context_makes_the_second_message_shorter(connect: Any) -> None:
 
 @each_side
 def test_a_window_of_8_bits_is_agreed_on_and_not_used(connect: Any) -> None:
-    # The library cannot agree on it: this peer is made by hand.
+    # The library cannot negotiate this, so the peer is made by hand.
     settings = Settings(deflate_from=0)
     if connect is served:
         ws = WebSocket(settings)
@@ -316,7 +316,7 @@ def test_data_that_does_not_shrink_may_be_as_long_as_the_limit(keep: bool) -> No
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_bomb_in_fragments_costs_no_more_than_the_limit(keep: bool) -> None:
-    """Each fragment is within the limit; each refers to a window full of zeroes."""
+    """Each fragment is below the limit, and refers to a window full of zeros."""
     limit = 1 << 20
     settings = Settings(max_message_size=limit, messages="whole", deflate_context_takeover=keep)
     ws, _ = served(settings, deflate=True)
@@ -389,7 +389,7 @@ def test_our_close_frame_is_answered_by_the_peer(connect: Any) -> None:
     ws.close(1000, "ü" * 100)
     peer.receive_data(take(ws))
     assert peer.close_rcvd is not None
-    # 123 bytes would cut the 62nd letter in two.
+    # Cutting at 123 bytes would split the 62nd letter.
     assert peer.close_rcvd.reason == "ü" * 61
     assert not ws.ended
     heard(peer, ws)
@@ -618,7 +618,7 @@ def test_frames_right_behind_the_answer_are_received() -> None:
 @pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-extensions"])
 @pytest.mark.parametrize("value", ["", " ", ",", " , ,"])
 def test_an_empty_list_of_subprotocols_or_extensions_is_ignored(name: str, value: str) -> None:
-    """Some clients and servers send the field with nothing in it; both roles take that."""
+    """Some clients and servers send an empty header; both roles accept that."""
     field = f"{name}: {value}\r\n".encode()
     for wire in (UPGRADE % field, UPGRADE % (field + b"X: y\r\n" + field)):
         server = WebSocket(Settings(subprotocols=("chat",)))
@@ -655,7 +655,7 @@ def answered(status: bytes, fields: bytes = b"", end: bytes = b"\r\n", **given: 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
 def test_an_answer_may_lack_a_reason_and_have_lone_line_feeds(end: bytes) -> None:
-    """RFC 9112, section 4: clients should be lenient; what other libraries let pass."""
+    """Clients should be lenient (RFC 9112, section 4), and other libraries accept this."""
     for status in (b"HTTP/1.1 101", b"HTTP/1.1 101 ", b"HTTP/1.1 101 Switching Protocols"):
         assert answered(status, b"X: y\r\n", end).inf["X"] == "y"
     assert "404" in answered(b"HTTP/1.1 404", b"Content-Length: 0\r\n", end).error
@@ -664,7 +664,7 @@ def test_an_answer_may_lack_a_reason_and_have_lone_line_feeds(end: bytes) -> Non
 
 
 def test_several_cookie_fields_are_one_list() -> None:
-    """RFC 9113, section 8.2.3: proxies from HTTP/2 and 3 pass them on apart."""
+    """Proxies pass several cookie headers on from HTTP/2 and 3 (RFC 9113, section 8.2.3)."""
     ws = WebSocket(Settings())
     accept(ws, UPGRADE % b"cookie: a=b\r\nX: 1\r\nCookie: c=d; e=f\r\nx: 2\r\n")
     assert (ws.inf["cookie"], ws.inf["X"]) == ("a=b; c=d; e=f", "1, 2")

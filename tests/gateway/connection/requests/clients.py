@@ -1,4 +1,6 @@
-"""A client of HTTP over a pipe, and workers that answer it, for the tests of this folder."""
+"""An HTTP client over a pipe, and workers that answer its requests, for the tests of this
+folder.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from wsraw.testing.pipe import Pipe
 
 
 class Client:
-    """The other end of an accepted connection, one turn after the other."""
+    """The peer of an accepted connection, which is driven turn by turn."""
 
     def __init__(self, harness: Harness, **listen: Any) -> None:
         self.harness = harness
@@ -27,18 +29,18 @@ class Client:
             self.step()
 
     def step(self) -> None:
-        """Turns, until nothing moves."""
+        """Take turns until nothing moves."""
         while self.pipe.step(self.harness.now):
             pass
         self.harness.turn()
 
     def end(self) -> None:
-        """Send no more."""
+        """Half-close: send no more."""
         self.pipe.peer_closed = True
         self.step()
 
     def output(self) -> bytes:
-        """What has arrived since the last time."""
+        """The bytes that have arrived since the last call."""
         self.step()
         data = bytes(self.pipe.outgoing)
         self.pipe.outgoing.clear()
@@ -57,7 +59,7 @@ class Answer(NamedTuple):
 
 
 def read(data: bytes, *methods: str) -> list[Answer]:
-    """The responses to requests with these methods, as another implementation reads them."""
+    """The responses to requests with these methods, parsed by a third-party implementation."""
     found = []
     for method in methods:
         conn = h11.Connection(h11.CLIENT)
@@ -90,7 +92,7 @@ def _named(head: h11.Response) -> dict[str, str]:
 
 
 def answer_all(linked: LinkedWorker, *clients: Client) -> list[OnRequest]:
-    """Answer requests with what they were, until no more come; returns them."""
+    """Answer each request with its own content until no more come; returns the requests."""
     seen = []
     while True:
         for client in clients:

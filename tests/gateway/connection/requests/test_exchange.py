@@ -1,4 +1,4 @@
-"""An exchange goes on in another gateway from wherever it has come."""
+"""An HTTP exchange continues in another gateway, whatever its state."""
 
 import pytest
 

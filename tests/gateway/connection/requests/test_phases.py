@@ -44,7 +44,7 @@ def begin(**settings: Any) -> tuple[Harness, Any, Client]:
 
 
 def ask(data: bytes = GET, **settings: Any) -> tuple[Any, Client, OnRequest]:
-    """A request that a worker has got."""
+    """A request that a worker has received."""
     _, linked, client = begin(**settings)
     client.send(data)
     (event,) = linked.events
@@ -222,7 +222,7 @@ HOSTILE = {
 def test_a_hostile_request_is_refused_and_the_connection_closed(name: str, whole: bool) -> None:
     rest, status = HOSTILE[name]
     harness, linked, client = begin()
-    # What a smuggler would have behind it.
+    # The data that an attacker would smuggle after it.
     data = b"POST / HTTP/1.1\r\nHost: x\r\n" + rest + GET
     client.send(data, *(() if whole else range(1, len(data), 97 if len(data) > 2000 else 1)))
     (answer,) = read(client.output(), "POST")
@@ -473,7 +473,7 @@ def test_a_second_response_is_refused_and_reaches_nobody() -> None:
     linked.ack(event, commands=(Respond(event.con, body=b"1"), Respond(event.con, body=b"2")))
     client.step()
     (second,) = linked.events
-    # Late words for the first one do not reach the second.
+    # Late commands for the first request do not affect the second.
     linked.say(Send(event.con, b"late"), Respond(event.con, body=b"late"), Close(event.con))
     linked.ack(second, commands=(Respond(second.con, body=b"3"),))
     assert [each.body for each in read(client.output(), "GET", "POST")] == [b"1", b"3"]

@@ -17,7 +17,7 @@ ALL = 1 << 30
 
 
 class Told:
-    """A history, and what it tells."""
+    """A history, and what it reports."""
 
     def __init__(self, *rules: HistorySettings, memory_limit: int = 1 << 30) -> None:
         self.flow = Flow(Settings(), memory_limit)
@@ -144,7 +144,7 @@ def test_all_is_counted_and_given_back_when_it_is_old() -> None:
 
 
 def test_all_streams_together_have_a_bound() -> None:
-    """The one that has waited longest for a message loses its oldest one."""
+    """The group that has waited longest for a message loses its oldest message."""
     told = Told(rule(messages=1000), memory_limit=1 << 20)
     begin = told.position("old")
     for n in range(100):
@@ -162,7 +162,7 @@ def test_all_streams_together_have_a_bound() -> None:
 
 @pytest.mark.parametrize("have_members", [False, True])
 def test_groups_that_are_only_asked_for_have_the_same_bound(have_members: bool) -> None:
-    """A client may choose the names, so that each join makes a stream."""
+    """Clients may choose the names of groups, so each join may make a history."""
     told = Told(rule(messages=1000, time=0.0), memory_limit=1 << 20)
     for n in range(10_000):
         if have_members:
@@ -212,7 +212,7 @@ def test_a_member_that_joins_is_sent_what_it_has_missed() -> None:
     assert joined(linked, other, f"{epoch}:1") == [epoch, 2, True, 1]
     linked.say(Publish("g", b"c"))
     assert (harness.write(con), harness.write(other)) == (b"abc", b"first,bc")
-    # It is a member: nothing is sent again, and nobody knows what it has.
+    # The client is a member already: nothing is sent again, and its position is unknown.
     assert joined(linked, other, f"{epoch}:1") == [epoch, 3, False, 0]
     assert joined(linked, other, None) == [epoch, 3, True, 0]
     assert harness.write(other) == b""
@@ -248,7 +248,7 @@ def test_a_replay_does_not_close_a_client_for_its_length() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_nothing_is_lost_or_doubled_between_replay_and_live_messages(seed: int) -> None:
-    """Members leave and come back with their positions while a large group is published to."""
+    """Members leave and come back with their positions during publishes to a large group."""
     choose = random.Random(seed)
     harness = Harness(history=(rule(messages=1000, time=0.0),))
     harness.registry.outgoing.share = choose.choice((1, 4, 64))

@@ -1,4 +1,4 @@
-"""on_join and on_leave: who joins and leaves is told to the handlers of the connection."""
+"""on_join and on_leave: handlers of a connection are told of its groups."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def begin(*events: str, **settings: Any) -> tuple[Harness, LinkedWorker]:
 
 
 def told(seen: list[Any]) -> list[Any]:
-    """What was told, without the numbers of events."""
+    """The events of presence, without their numbers."""
     named = {OnJoin: "join", OnLeave: "leave", OnClose: "close"}
     return [
         f"{named[type(event)]} {getattr(event, 'group', '')}".strip()
@@ -105,7 +105,7 @@ def test_without_the_setting_nothing_is_told() -> None:
 
 
 def test_an_event_that_waits_is_dropped_for_a_worker_that_has_not_asked() -> None:
-    """As during a reload, when old workers do not have the handler yet."""
+    """During a reload, for example, old workers do not have the handler yet."""
     harness, asks = begin(*BOTH)
     con = harness.raw()
     asks.work()
@@ -123,7 +123,7 @@ def test_an_event_that_waits_is_dropped_for_a_worker_that_has_not_asked() -> Non
 
 @pytest.mark.parametrize("is_parked", [True, False])
 def test_a_half_closed_client_ends_when_what_it_waits_for_is_dropped(is_parked: bool) -> None:
-    """It would stay until its peer closes, which waits for us."""
+    """Otherwise the connection would wait for its peer to close, which waits for us."""
     harness, asks = begin(*BOTH)
     plain = harness.worker()
     con = harness.raw()

@@ -19,7 +19,7 @@ def test_a_list_goes_on_where_it_ended_whoever_has_left() -> None:
     page, after = table.page("g", after, 3)
     assert page == [ids[3], ids[5], ids[6]]
     assert table.page("g", after, 3) == ([ids[0]], 0)
-    # No room for any now.
+    # A page without room returns nothing, and does not lose the place.
     page, again = table.page("g", after, 0)
     assert (page, table.page("g", again, 3)) == ([], ([ids[0]], 0))
     assert table.page("none", 0, 3) == table.page("none", 5, 3) == ([], 0)

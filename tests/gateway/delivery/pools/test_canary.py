@@ -18,7 +18,7 @@ NEW = 7
 
 
 class Trial:
-    """A gateway with an old worker, and connections that it has heard of."""
+    """A gateway with an old worker, and connections that this worker knows."""
 
     def __init__(self, connections: int = 40, **settings: str) -> None:
         self.harness = Harness(**settings)
@@ -27,7 +27,7 @@ class Trial:
         self.pool = self.harness.registry.pool()
 
     def begin(self, share: float = 0.5, number: int = NEW, *, shield: bool = False) -> LinkedWorker:
-        """One with new handlers comes, and takes its share."""
+        """A worker with new handlers becomes ready, and takes its share."""
         harness = self.harness
         numbers = sorted({number, *(self.pool.canary.numbers if self.pool.canary else ())})
         canary.change(harness.registry, rec.Canary("default", numbers, 0.0, shield))
@@ -54,7 +54,7 @@ class Trial:
 
 
 def handled(harness: Harness, *, state: bytes = b"") -> list[list[Any]]:
-    """The messages that each worker handles until nothing is left to do."""
+    """The messages that each worker handles until none is left."""
     workers = harness.linked_workers
     seen: list[list[Any]] = [[] for _ in workers]
     busy = True
@@ -74,7 +74,7 @@ def of(events: list[Any]) -> set[int]:
 
 
 def check_books(harness: Harness) -> None:
-    """The pools' counts are what is there."""
+    """Check that the pools' counts match their connections and events."""
     registry = harness.registry
     for pool in registry.pools.values():
         ours = [entry for entry in registry.entries.values() if entry.pool is pool]
@@ -121,7 +121,7 @@ def test_until_its_share_is_told_a_canary_serves_nobody() -> None:
 
 
 def test_a_connection_moves_when_its_events_are_handled() -> None:
-    """In order, and one worker at a time."""
+    """Events stay in order, and only one worker at a time holds the connection."""
     trial = Trial(4)
     trial.say(*trial.cons)
     new = trial.begin(1.0)
@@ -171,7 +171,7 @@ def test_sticky_pools_give_new_connections_alone() -> None:
 
 
 def test_what_a_worker_opens_is_its_own() -> None:
-    """Whatever share its id belongs to."""
+    """The opened connection belongs to its worker, whichever share its id falls into."""
     trial = Trial(0)
     new = trial.begin(0.5)
     for worker in (trial.old, new):
@@ -204,7 +204,7 @@ def test_at_the_end_all_are_one_pool_again(way: str) -> None:
 
 
 def test_what_waits_for_a_canary_is_served_by_the_pool_at_its_end() -> None:
-    """Its only worker is dead; its events were handled in part, and are suspects."""
+    """The canary's only worker has died, so events that it handled in part are suspects."""
     trial = Trial()
     new = trial.begin()
     ours = trial.chosen()
@@ -226,7 +226,7 @@ def test_what_waits_for_a_canary_is_served_by_the_pool_at_its_end() -> None:
 
 
 def test_a_failed_event_and_those_behind_it_go_to_the_old_workers() -> None:
-    """In order, and with the state that the connection had before."""
+    """The events stay in order, with the state that the connection had before."""
     trial = Trial()
     trial.say(*trial.cons)
     handled(trial.harness, state=b"before")
@@ -284,7 +284,7 @@ def test_the_beginning_and_the_end_of_a_connection_can_be_given_back(what: str) 
 
 
 def test_what_is_given_back_after_the_end_goes_to_the_others_too() -> None:
-    """It crosses the end of the canary, whose worker is drained then."""
+    """The worker gives the event back while the canary ends and its worker is drained."""
     trial = Trial()
     new = trial.begin(shield=True)
     (con,) = trial.chosen()[:1]
@@ -298,7 +298,7 @@ def test_what_is_given_back_after_the_end_goes_to_the_others_too() -> None:
 
 
 def begin_message(trial: Trial, con: Connection, linked: LinkedWorker) -> None:
-    """Let a worker answer the first fragment of a message with the first one of its own."""
+    """Let a worker answer the first fragment of a message with the first fragment of its own."""
     trial.harness.say(con, frame(0x01, b"one"))
     trial.harness.turn()
     linked.ack(commands=(rec.Send(con.id, b"one", "text", False),))
@@ -322,7 +322,7 @@ def test_a_connection_moves_when_the_message_to_it_is_finished() -> None:
 
 
 def test_an_event_that_is_given_back_amid_a_message_closes_its_connection() -> None:
-    """No other worker can go on with what was sent of it."""
+    """No other worker can continue the message that was sent in part."""
     trial = Trial(0)
     new = trial.begin(1.0, shield=True)
     con = trial.harness.websocket()
@@ -367,7 +367,7 @@ def test_messages_of_a_connection_that_was_closed_meanwhile_are_dropped() -> Non
 
 
 def test_what_a_dead_worker_had_goes_to_the_old_workers() -> None:
-    """And not to another one of the canary, shielded or not."""
+    """The events do not go to another worker of the canary, shielded or not."""
     trial = Trial()
     first = trial.begin(number=NEW)
     second = trial.begin(number=NEW + 1)
@@ -406,7 +406,7 @@ def raised(new: LinkedWorker, count: int = 1) -> None:
 
 
 def test_a_canary_that_raises_gets_nothing_new_until_the_supervisor_has_looked() -> None:
-    """So a version that raises at each event costs no more than what it has in flight."""
+    """So a version that raises at each event fails at no more events than it has in flight."""
     trial = Trial()
     new = trial.begin()
     ours = trial.chosen()
@@ -420,7 +420,8 @@ def test_a_canary_that_raises_gets_nothing_new_until_the_supervisor_has_looked()
     canary.change(trial.harness.registry, rec.Canary("default", [NEW], 0.5))
     trial.harness.turn()
     assert new.events, "it goes on"
-    # Next when it has raised twice as often: those who look are not asked all the time.
+    # The next check comes when it has raised twice as often, so that the supervisor is not asked
+    # all the time.
     for total, is_held in ((2, True), (3, False), (5, True)):
         new.work()
         canary.change(trial.harness.registry, rec.Canary("default", [NEW], 0.5))

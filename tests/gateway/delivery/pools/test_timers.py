@@ -41,7 +41,7 @@ def test_nobody_else_calls_it_while_a_call_lasts() -> None:
     assert timers.ask(T, 10.0, one, 10.0) == 0.0
     assert timers.ask(T, 10.0, two, 25.0) == ASK_AGAIN
     assert timers.ask(T, 0.5, two, 25.0) == 0.5
-    # By asking again it tells that its call is over.
+    # Asking for the next call tells the gateway that the last call is over.
     assert timers.ask(T, 10.0, one, 25.0) == 0.0
 
 

@@ -1,4 +1,4 @@
-"""What a group has kept is known to the next gateway, as far as there is time to move it."""
+"""The next gateway knows the history of groups, as far as there is time to move it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def publish(kept: History, group: str, *data: bytes, now: float = 100.0) -> None
 
 
 def moved(old: History, *rules: HistorySettings, at: float = 100.0, **made: Any) -> History:
-    """To a process whose clock shows 5."""
+    """Move a history to a process whose clock shows 5."""
     new = history(*rules, instance="new", **made)
     thaw = ThawHistory(new, Clock(5.0))
     for streams in freeze_history(old, Clock(at)):
@@ -61,7 +61,7 @@ def test_a_position_is_good_for_the_next_gateway() -> None:
     publish(new, "a", b"4", now=5.0)
     assert since(new, "a", f"{past.epoch}:{past.offset}") == ([b"3", b"4"], True)
     assert since(new, "b", "") == ([b"other"], True)
-    # A new stream is none of those that the old one has made.
+    # A new stream gets an epoch of the new gateway.
     publish(new, "c", b"x", now=5.0)
     after = new.since("c", None, ALL, 5.0)
     assert after is not None
@@ -99,7 +99,7 @@ def test_all_take_no_more_memory_than_before_and_no_more_than_may_be() -> None:
     assert moved(old, rule(), at=120.0).size == old.size
     small = moved(old, rule(), at=120.0, memory=old.size)
     assert 0 < small.size <= old.size / 4
-    # The groups that were published to last are those that keep most.
+    # Groups with recent messages keep the most.
     assert "g19" in small._streams
     assert "g0" not in small._streams
 
