@@ -1,4 +1,4 @@
-"""Certificates for tests, of an authority that only they trust."""
+"""Certificates for tests, from an authority that only tests trust."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _authorities: dict[str, trustme.CA] = {}
 
 
 def ca(name: str = "ours") -> trustme.CA:
-    """An authority; each name has one."""
+    """An authority; each name has one of its own."""
     if name not in _authorities:
         _authorities[name] = trustme.CA(organization_name=name)
     return _authorities[name]
@@ -26,7 +26,7 @@ def ca(name: str = "ours") -> trustme.CA:
 
 @functools.cache
 def leaf(*names: str, of: str = "ours", rsa: bool = False, days: int = 1) -> trustme.LeafCert:
-    """A certificate for these names; with negative `days` it has expired."""
+    """A certificate for these names; negative `days` mean that it has expired."""
     end = datetime.now(UTC) + timedelta(days=days)
     return ca(of).issue_cert(
         *(names or ("localhost", "127.0.0.1")),
@@ -38,7 +38,7 @@ def leaf(*names: str, of: str = "ours", rsa: bool = False, days: int = 1) -> tru
 
 
 def odd_file(folder: Path, name: bytes) -> str:
-    """A file with a client's certificate, and its key, that has these bytes for a DNS name."""
+    """A file with a client's certificate and key; the certificate has these bytes as a DNS name."""
     issuer = x509.load_pem_x509_certificate(ca().cert_pem.bytes())
     key = ec.generate_private_key(ec.SECP256R1())
     signer = serialization.load_pem_private_key(ca().private_key_pem.bytes(), None)
@@ -68,18 +68,18 @@ def odd_file(folder: Path, name: bytes) -> str:
 
 
 def pem(cert: trustme.LeafCert) -> bytes:
-    """Key and chain, in one text."""
+    """The key and the chain as one text."""
     return cert.private_key_and_cert_chain_pem.bytes()
 
 
 def write(folder: Path, name: str, data: bytes) -> str:
-    """A file of that name; returns its path."""
+    """Write a file of that name; returns its path."""
     (folder / name).write_bytes(data)
     return str(folder / name)
 
 
 def server_file(folder: Path, *names: str, **how: Any) -> str:
-    """A file with a server's certificate and its key."""
+    """A file with a server's certificate and key."""
     return write(
         folder, f"{'-'.join(names) or 'server'}.pem".replace("*", "_"), pem(leaf(*names, **how))
     )
@@ -92,7 +92,7 @@ def ca_file(folder: Path, of: str = "ours") -> str:
 def client_context(
     cert: trustme.LeafCert | None = None, version: ssl.TLSVersion | None = None
 ) -> ssl.SSLContext:
-    """Trusts our authority, and shows `cert`."""
+    """A context that trusts our authority, and shows `cert`."""
     context = ssl.create_default_context()
     ca().configure_trust(context)
     if cert is not None:

@@ -1,4 +1,4 @@
-"""For all tests. A machine that is busy elsewhere is no fault of the code under test."""
+"""Fixtures and settings of all tests. A busy machine must not make a test fail."""
 
 import atexit
 import os
@@ -14,8 +14,8 @@ from wsraw.cli import is_compiled
 from wsraw.gateway.counters import Counters
 from wsraw.runtime.log.line import Subject
 
-# Hypothesis' own deadline, and what it calls too slow, count wall clock; tests that wait have a
-# deadline of ours.
+# Hypothesis measures its deadline, and what it calls too slow, by wall clock; tests that wait have
+# deadlines of ours.
 settings.register_profile("wsraw", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("wsraw")
 
@@ -26,26 +26,26 @@ if is_compiled() != bool(os.environ.get("WSRAW_TEST_COMPILED")):
         else "the hot path is not compiled: make test-compiled does it"
     )
 
-# What a parent ignores or blocks stays so in the programs that it starts; what it handles does not.
-# Started by nohup, or with & in a script, we would hand that on to the processes under test.
+# Programs inherit the signals that their parent ignores or blocks, but not its handlers. A pytest
+# that was started by nohup, or with & in a script, would pass them on to the processes under test.
 for _number in signal.valid_signals():
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda number, frame: None)
 if hasattr(signal, "pthread_sigmask"):
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-# Runs look at each other in the folder that holds their run folders: one waits for the address of
-# another that is leaving. Tests side by side, and runs outside of the tests, each have their own.
+# A run looks at other runs in the folder that holds its run folder: it waits for the address of one
+# that is leaving. So parallel tests, and runs outside of the tests, have folders of their own.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="runs-")
 atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 
-# Also where wsraw is not installed, and its entry point does not do it.
+# The plugin is also needed where wsraw is not installed and has no entry point.
 pytest_plugins = ["pytester", "wsraw.testing.plugin"]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """More than there are cores: most tests wait for processes most of the time."""
+    """There are more workers than cores, as most tests mostly wait for processes."""
     return 2 + 2 * (os.cpu_count() or 1)
 
 
@@ -63,8 +63,9 @@ Counters.fault = _remember  # type: ignore[method-assign]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """The gateway goes on when its own code raises; a test fails for that, unless it asks for the
-    fixture `faults`."""
+    """The gateway continues when its own code raises. The test fails then, unless it uses the
+    fixture `faults`.
+    """
     _faults.clear()
     yield
     if _faults and "faults" not in getattr(item, "fixturenames", ()):
@@ -74,5 +75,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 @pytest.fixture
 def faults() -> list[tuple[str, BaseException]]:
-    """Who was ended by a fault of the gateway's own code, and by which."""
+    """The connections and workers that were ended by a fault of the gateway's own code, and the
+    exceptions.
+    """
     return _faults

@@ -1,4 +1,4 @@
-"""Reads tests/cases: one file a case, its origin in the first line.
+"""Reads tests/cases: each file is a case, with its origin in the first line.
 
 The lines of a case, in order of the connection's life:
 
@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
 
 def frame(head: int, payload: bytes, mask: bytes = MASK) -> bytes:
-    """A client's frame, made without the library under test."""
+    """A frame of a client, made without the library under test."""
     size = len(payload)
     if size < 126:
         start = bytes((head, 0x80 | size))
@@ -114,7 +114,7 @@ def accepted(case: Case) -> Connection:
 
 
 def tell(events: list[Event]) -> list[str]:
-    """Events in words. Raw data has no borders of its own: neighbours are joined."""
+    """Events as texts. Raw data has no boundaries, so adjacent pieces are joined."""
     told: list[str] = []
     raw = b""
     for event in events:
@@ -142,7 +142,9 @@ def _short(data: bytes) -> str:
 
 
 def run(case: Case, cuts: list[int]) -> tuple[list[str], bytes]:
-    """Feed the case's bytes cut at these places; give its events in words, and its output."""
+    """Feed the bytes of a case, cut at these places; returns its events as texts, and its
+    output.
+    """
     con = accepted(case)
     events = con.first_events(0.0)
     last = 0
@@ -156,5 +158,5 @@ def run(case: Case, cuts: list[int]) -> tuple[list[str], bytes]:
     output = b"".join(con.output.chunks)
     if con.intake.half_closed and output:
         events += con.written(len(output), 0.0)
-    # The only thing in it that is not ours to say.
+    # The date is the only part that varies.
     return tell(events), re.sub(rb"Date: [^\r]*\r\n", b"", output)

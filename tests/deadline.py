@@ -1,7 +1,6 @@
 """Waiting for a condition, never for a time.
 
-All deadlines are multiples of one unit, so that a slow machine sets one number:
-WSRAW_TEST_UNIT, in seconds.
+All deadlines are multiples of one unit, WSRAW_TEST_UNIT in seconds, which a slow machine may set.
 """
 
 from __future__ import annotations
@@ -16,16 +15,20 @@ T = TypeVar("T")
 UNIT = float(os.environ.get("WSRAW_TEST_UNIT", "1"))
 
 DEADLINE = 60 * UNIT
-"""How long a test waits for something before it fails, in seconds. Only one that fails waits for as
-long: the machine may be busy with much else."""
+"""Seconds that a test waits for something before it fails. Only failing tests wait so long, as
+the machine may be busy with much else.
+"""
 
 COMMAND_DEADLINE = 5 * DEADLINE
-"""The same for a command that does much: a drill, or all rules of conform. On an idle machine they
-take some seconds."""
+"""The deadline in seconds of a long command: a drill, or all rules of conform. On an idle
+machine such a command takes a few seconds.
+"""
 
 
 def eventually(condition: Callable[[], T], what: str = "", seconds: float = DEADLINE) -> T:
-    """Return the first true value of condition(). Fails after `seconds`; `what` names it then."""
+    """Return the first true value of condition(). After `seconds` the test fails, with `what` in
+    its message.
+    """
     until = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > until:

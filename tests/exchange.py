@@ -10,8 +10,9 @@ from tests.deadline import DEADLINE
 
 
 def exchange(client: ssl.SSLSocket, data: bytes, size: int = 0) -> bytes:
-    """Send all of it, and read `size` bytes, as many as were sent by default. OpenSSL knows one
-    user of a connection at a time, so neither may wait for the other."""
+    """Send all data, and read `size` bytes (by default as many as were sent). OpenSSL allows one
+    user of a connection at a time, so sending and reading alternate.
+    """
     size = size or len(data)
     timeout = client.gettimeout()
     client.setblocking(False)

@@ -1,4 +1,4 @@
-"""What the library websockets makes of the bytes that a parser of ours reads."""
+"""How the library websockets reads the bytes that our parsers read."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ Fields = list[tuple[str, str]]
 
 
 def library_answer(request: bytes) -> tuple[int, Fields, list[str]]:
-    """The status of the answer to a request; the fields of the request and its subprotocols, where
-    it is 101. Where we want something else than the library, that is said here."""
+    """The status of the answer to a request; for 101 also the request's headers and its
+    subprotocols. The function corrects the library where we intentionally differ.
+    """
     protocol = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()])
     # A lone LF ends a line (RFC 9112, section 2.2).
     protocol.receive_data(re.sub(rb"\r?\n", b"\r\n", request))
@@ -43,7 +44,7 @@ def library_answer(request: bytes) -> tuple[int, Fields, list[str]]:
     if "Upgrade" in headers:
         del headers["Upgrade"]
     if "websocket" in [upgrade.strip(" \t") for upgrade in upgrades]:
-        # It may be one of several (RFC 9110, section 7.8).
+        # websocket may be one of several protocols (RFC 9110, section 7.8).
         headers["Upgrade"] = "websocket"
     response = protocol.accept(asked)
     if response.status_code != 101:
@@ -56,13 +57,13 @@ def library_answer(request: bytes) -> tuple[int, Fields, list[str]]:
 
 
 class LibraryAnswer:
-    """Uncompressed frames of one peer, by the library's frames; then what RFC 6455 says of them."""
+    """Uncompressed frames of one peer, parsed by the library and then checked by RFC 6455."""
 
     def __init__(self, wire: bytes, masked: bool, limit: int) -> None:
         self.messages: list[tuple[str, bytes]] = []
         self.pings: list[bytes] = []
         self.code = 0
-        """That of the peer's close frame, or the one to fail with; 0: it goes on."""
+        """The code of the peer's close frame, or of the error; 0 while the connection is open."""
         self.failed = False
         self._wire = wire
         self._at = 0
@@ -115,7 +116,8 @@ class LibraryAnswer:
             if len(self._whole) > self._limit:
                 raise PayloadTooBig(len(self._whole), self._limit)
             if self._kind == "text":
-                # At least as strict as at the end of the frame; the rest of a code point may come.
+                # The check is at least as strict as at the end of the frame; the rest of a code
+                # point may follow.
                 decoder = getincrementaldecoder("utf-8")()
                 decoder.decode(self._whole, frame.fin)
             if frame.fin:

@@ -1,5 +1,6 @@
-"""What a test may need of its system. Windows has none of these; under `make test-portable` Linux
-has none either."""
+"""Features of the system that a test may need. Windows has none of them; under `make
+test-portable` Linux has none either.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no descriptors of processes here")
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
-"""What os.kill ends a process with."""
+"""The signal with which os.kill ends a process at once."""
 
 KILLED = r"(?:was killed by SIGKILL|exited with code 15)"
-"""What the log says then of that process."""
+"""The text of the log about that process."""
 
 ON_ITS_WAY = 0.0 if HAS_UNIX else 0.2
 """Seconds in which all that was sent arrives: on a unix socket it is there at once."""

@@ -1,4 +1,4 @@
-"""Ports for programs that cannot take one themselves and say which."""
+"""Ports for programs that cannot choose a free port and report it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import socket
 
 
 def free_port() -> int:
-    """A TCP port on which nobody listens. Not one of those that the system gives to whoever asks
-    for any port, or connects: another process could have it before it is used."""
+    """A TCP port on which no process listens. The port is outside of the range from which the
+    system chooses ports, as another process could otherwise get it before it is used.
+    """
     while True:
         port = random.SystemRandom().randrange(15000, 30000)
         try:

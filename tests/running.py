@@ -1,4 +1,4 @@
-"""A whole run as a child process: `wsraw run …`, its log, and the processes it started."""
+"""A whole run as a child process: `wsraw run …`, its log, and its child processes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SYNCHRONIZE = 0x100000
 WAIT_TIMEOUT = 258
-"""Of Windows: a right to a process, and that it has not ended."""
+"""Constants of Windows: an access right to a process, and the result of waiting for one that is
+alive.
+"""
 
 
 def command(*arguments: str) -> list[str]:
-    """As the `wsraw` script does it: nothing is imported from the current folder."""
+    """The command of the `wsraw` script: nothing is imported from the current folder."""
     return [sys.executable, "-P", "-m", "wsraw", *arguments]
 
 
 def environment() -> dict[str, str]:
-    """Ours, so that the package is found from any folder."""
+    """Our environment, with the package in the path from any folder."""
     path = os.environ.get("PYTHONPATH")
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), path]))}
 
@@ -38,7 +40,7 @@ def environment() -> dict[str, str]:
 def wsraw(
     *arguments: str, cwd: Path | None = None, before: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself; `before` is a command that runs it."""
+    """Run a command until it ends; `before` is a command in front of it."""
     return subprocess.run(
         [*before, *command(*arguments)],
         cwd=cwd,
@@ -52,9 +54,9 @@ def wsraw(
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it runs; a zombie does not."""
+    """Whether a process is running; a zombie is not."""
     if sys.platform == "win32":
-        # os.kill(pid, 0) is Ctrl-C there.
+        # os.kill(pid, 0) sends Ctrl-C on Windows.
         import ctypes
 
         kernel32 = ctypes.WinDLL("kernel32")
@@ -79,8 +81,9 @@ def is_alive(pid: int) -> bool:
 
 
 class Running:
-    """`wsraw run` on a free port. Leaving the block kills what is left, and fails if the run did
-    not take its children along."""
+    """`wsraw run` on a free port. Leaving the block kills the remaining processes, and fails if
+    the run has left children.
+    """
 
     def __init__(
         self,
@@ -90,8 +93,8 @@ class Running:
         keep_open: Sequence[int] = (),
         subcommand: str = "run",
     ) -> None:
-        """`keep_open`: descriptors that it inherits."""
-        # A run that is killed cannot remove its run folder; so it makes it in one of ours.
+        """`keep_open` are descriptors that the run inherits."""
+        # A killed run cannot remove its run folder, so the folder is inside one of ours.
         self._folder = tempfile.TemporaryDirectory(prefix="run-")
         self.folder = Path(self._folder.name)
         options = [f"--listen={address}" for address in listen or ["127.0.0.1:0"]]
@@ -143,7 +146,7 @@ class Running:
     # --- the log ---
 
     def line(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """Wait for the count-th line in which the pattern is found."""
+        """Wait for the count-th line that the pattern is found in."""
 
         def look() -> re.Match[str] | None:
             found = [match for line in list(self.lines) if (match := re.search(pattern, line))]
@@ -163,13 +166,13 @@ class Running:
 
     @property
     def port(self) -> int:
-        """Where the first listener is."""
+        """The port of the first listener."""
         return int(self.line(r"listening on \w+://[^ ]+:(\d+)")[1])
 
     # --- the processes ---
 
     def pids(self, name: str = "(?:gateway|worker [0-9]+)") -> list[int]:
-        """Of all children of that name that were ever started."""
+        """The pids of all children of that name that were ever started."""
         pattern = f"debug wsraw: {name} started, pid ([0-9]+)"
         return [int(match[1]) for line in list(self.lines) if (match := re.search(pattern, line))]
 
@@ -181,7 +184,7 @@ class Running:
         self.process.send_signal(number)
 
     def send_again(self, number: int) -> None:
-        """A signal that is not taken for the one before."""
+        """Send a signal late enough not to count as a repetition."""
         time.sleep(2 * REPEATED)
         self.send(number)
 

@@ -1,4 +1,4 @@
-"""The benchmarks run, and find nothing wrong; how fast they are is not for a test to say."""
+"""The benchmarks run without finding an error; how fast they are is not tested."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_quick_benchmark_runs_and_finds_no_breach(script: str, said: str) -> N
 
 
 def test_the_cost_sheet_has_all_stages_of_a_message() -> None:
-    """The run that valgrind counts; the sheet itself takes minutes."""
+    """This runs the part that valgrind counts; the whole sheet takes minutes."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.cost", "--mark-spans", "1", "1"],
         cwd=ROOT,
@@ -72,7 +72,7 @@ def test_the_docs_quote_the_calculation_of_a_large_cluster() -> None:
 
 
 def test_the_calculation_agrees_with_chance() -> None:
-    """Throw rooms at gateways, and count."""
+    """Put the members of rooms on random gateways, and count."""
     chance = random.Random(1)
     for assumed in (growing.Assumed(gateways=50, room=20), growing.Assumed(gateways=3, room=4)):
         found = []

@@ -16,7 +16,7 @@ SETTINGS = s.to_json(s.Settings(listen=("192.0.2.1:1",)))
 def child(
     *arguments: str, said: str = f"{SETTINGS}\n", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Spawn a child as the supervisor does, with nobody at its other ends."""
+    """Spawn a child as the supervisor does, with no process at its other ends."""
     given = {
         "WSRAW_PARENT": str(os.getpid()),
         "WSRAW_STDIN": "1",

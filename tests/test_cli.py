@@ -52,7 +52,7 @@ def test_characters_that_the_output_does_not_have_are_escaped(
 
 
 def test_a_command_needs_no_output() -> None:
-    """As under pythonw, and with both closed."""
+    """Under pythonw, for example, or with both streams closed."""
     lines = "import sys; sys.stdout = sys.stderr = None; from wsraw.cli import main; "
     for arguments, code in ([["settings"], 0], [["run", "--workers=none.py"], 2]):
         done = subprocess.run(
@@ -65,7 +65,7 @@ def test_a_command_needs_no_output() -> None:
 
 
 def test_a_reader_that_leaves_is_told_nothing() -> None:
-    """`| head -1`, and `| more` of Windows."""
+    """`| head -1`, and `| more` on Windows."""
     with subprocess.Popen(
         command("settings"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -80,7 +80,7 @@ def test_help_shows_every_setting_with_its_default(capsys: pytest.CaptureFixture
     text = " ".join(capsys.readouterr().out.split())
     for option in options.options():
         assert f"--{option.flag}" in text
-        # Click breaks long words; enough of the meaning shows that it is the right one.
+        # click breaks long words; the beginning of the meaning shows that it is the right one.
         assert " ".join(option.meaning.split()[:3]) in text
     assert "[default: 127.0.0.1:8000]" in text
     assert "[default: on]" in text
@@ -89,7 +89,7 @@ def test_help_shows_every_setting_with_its_default(capsys: pytest.CaptureFixture
 
 
 def test_help_lists_only_options_as_options(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also with click 8.5.1, where arguments have a row too."""
+    """This also holds for click 8.5.1, where arguments have a row, too."""
     assert cli.main(["worker", "--help"]) == 0
     help_text = capsys.readouterr().out
     assert "FILE|COMMAND" in help_text
@@ -196,7 +196,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @pytest.fixture
 def humbly() -> list[str]:
-    """What runs a command without the privileges of root, should that be who we are."""
+    """The prefix of a command without the privileges of root, if the tests have them."""
     if sys.platform == "win32" or os.geteuid() != 0:
         return []
     before = [sys.executable, "-c", DROP_PRIVILEGES]
@@ -252,7 +252,7 @@ def test_an_address_of_another_machine_is_reported(handlers: str) -> None:
 
 
 def first_free_port() -> int:
-    """The first port that needs no privilege."""
+    """The first port that needs no privileges."""
     try:
         return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     except OSError:
@@ -283,7 +283,7 @@ def test_handlers_that_do_not_load_show_their_traceback_once(
     file.write_text(code)
     done = wsraw("run", "--workers", f"{file}:3", "--listen", "127.0.0.1:0")
     assert done.returncode == 3
-    # Its last line is in the first one of the log, too.
+    # The last line of the child is also in the first line of the log.
     assert len(re.findall(rf"error worker \d: {re.escape(line)}", done.stderr)) == 1
     assert str(file) in done.stderr
 

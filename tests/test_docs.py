@@ -1,4 +1,5 @@
-"""The docs against the code: tables, links, names, options, numbers, and the code in them, run.
+"""Compare the docs with the code: tables, links, names, options and numbers. Also run the code in
+them.
 
 `python docs/generate.py` writes what the pages take from the code.
 """
@@ -75,7 +76,7 @@ def by_name(path: Path) -> str:
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """The fenced code of that language."""
+    """The fenced code blocks of that language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text("utf-8"), re.M | re.S)
 
 
@@ -103,7 +104,7 @@ def test_every_number_is_used() -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """What can stand behind `#`: headings as GitHub spells them, and ids set by hand."""
+    """The anchors of a page: headings as GitHub spells them, and ids that are set by hand."""
     text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.M | re.S)
     found = set(re.findall(r'<a id="([^"]+)">', text))
     for heading in re.findall(r"^#+ (.+)$", text, re.M):
@@ -134,7 +135,7 @@ def test_the_readme_links_every_page() -> None:
 
 
 def test_a_setting_in_backticks_exists() -> None:
-    """Where its name has one of their endings."""
+    """This checks words that end like the name of a setting."""
     # nginx has settings, too.
     known = {option.name for option in options.options()} | {"proxy_read_timeout", "proxy_timeout"}
     for path in PAGES:
@@ -154,7 +155,7 @@ def test_every_setting_has_a_reason_to_change_it() -> None:
 
 
 def test_defaults_in_the_text_are_those_of_the_settings() -> None:
-    """Where one stands in brackets behind the name: `handler_timeout` (30 s)."""
+    """This checks values in brackets after the name: `handler_timeout` (30 s)."""
     found = 0
     for path in PAGES:
         for name, told in re.findall(DEFAULT, path.read_text("utf-8")):
@@ -166,7 +167,7 @@ def test_defaults_in_the_text_are_those_of_the_settings() -> None:
 
 
 def shown(name: str) -> str:
-    """The default of a setting as people write it: 30 s, 64 KiB, 3."""
+    """The default of a setting as the docs write it: 30 s, 64 KiB, 3."""
     value = getattr(S, name)
     kind = options.option(name).kind
     if kind == "size":
@@ -195,7 +196,7 @@ def test_the_docs_list_the_examples_that_exist() -> None:
 
 
 def defined(path: Path) -> set[str]:
-    """Classes, functions and methods of a module."""
+    """The classes, functions and methods of a module."""
     names = set()
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.ClassDef):
@@ -238,7 +239,7 @@ def test_the_options_of_a_listener_are_documented() -> None:
 
 
 def limit_rows() -> dict[str, str]:
-    """The limits of the table, by name, and what it says of their defaults."""
+    """The limits of the table by name, and the text about their defaults."""
     section = LIMITS.read_text("utf-8").partition("## Look up a limit")[2].partition("\n## ")[0]
     return dict(re.findall(r"^\| \[?`(\w+)`[^|]*\| ([^|]*) \|", section, re.M))
 
@@ -253,12 +254,12 @@ def test_the_limits_have_the_defaults_of_the_settings() -> None:
 
 
 NOT_OFF = {"max_connections", "memory_limit"}
-"""Limits for which 0 means a number that is found at the start."""
+"""Limits for which 0 does not mean off, but a number that is computed at the start."""
 
 
 def test_every_limit_is_in_the_table() -> None:
     assert {name.partition(" ")[0] for name in counters.DONE} <= set(limit_rows())
-    # Whatever can be reached has a text.
+    # Every limit that can be reached has a text.
     reached = set()
     for file in (ROOT / "wsraw/gateway").rglob("*.py"):
         text = file.read_text("utf-8")
@@ -293,7 +294,7 @@ def options_of(command: str) -> set[str]:
 
 
 def flags(words: list[str]) -> set[str]:
-    """Those of wsraw: what stands behind `--` is another program's."""
+    """The options of wsraw; after `--` come those of another program."""
     ours = words[: words.index("--")] if "--" in words else words
     return {word for word in ours if word.startswith("--")}
 
@@ -348,7 +349,7 @@ def test_the_options_of_conform_are_documented() -> None:
 
 
 def test_the_options_of_the_drill_are_documented() -> None:
-    """The table has each of them, with its default."""
+    """The table has each option with its default."""
     section = DRILL.read_text("utf-8").partition("## Options")[2].partition("\n## ")[0]
     shown: dict[str, str] = {}
     for names, values in re.findall(r"^\| (`--[^|]+`) \| ([^|]*)\|", section, re.M):
@@ -357,7 +358,7 @@ def test_the_options_of_the_drill_are_documented() -> None:
         shown |= dict(zip(flags, defaults, strict=True))
     drill = cli.commands()["drill"]
     defaults = {each.opts[0]: each.default or "0" for each in drill.params}
-    # One that may be repeated has a tuple.
+    # The default of an option that may be repeated is a tuple.
     known = {name: " ".join(v) if isinstance(v, tuple) else str(v) for name, v in defaults.items()}
     known |= dict.fromkeys(
         ("--connect", "--run-dir", "--remote", "--log", "--json", "--upgrade-to"), ""
@@ -366,7 +367,7 @@ def test_the_options_of_the_drill_are_documented() -> None:
 
 
 def test_settings_in_commands_are_accepted() -> None:
-    """Every `--listen` that the docs show, with the files replaced by one that exists."""
+    """This checks every `--listen` in the docs, with its files replaced by one that exists."""
     section = DEPLOY.read_text("utf-8").partition("## Choose addresses to listen on")[2]
     shown = re.findall(r"^\| (`[^|]+`) \|", section.partition("\n## ")[0], re.M)
     addresses = [
@@ -453,7 +454,7 @@ def test_the_handlers_of_the_readme_serve_clients(tmp_path: Path) -> None:
 
 
 def receive(sock: socket.socket, pattern: str) -> str:
-    """Read what fits the pattern, and nothing else."""
+    """Read the bytes that the pattern matches, and no more."""
     data = ""
     while not re.fullmatch(pattern, data):
         piece = sock.recv(4096)
@@ -480,7 +481,7 @@ def test_the_handlers_of_the_readme_load(tmp_path: Path) -> None:
 
 
 class Served:
-    """A gateway as a process of its own. We are its supervisor, and start no worker."""
+    """A gateway as a process of its own. The test is its supervisor, and starts no worker."""
 
     def __init__(self, run_dir: Path) -> None:
         chosen = settings.Settings(listen=("127.0.0.1:0",), run_dir=str(run_dir))
@@ -503,7 +504,7 @@ class Served:
             stderr=subprocess.DEVNULL,
         )
         assert self.process.stdin is not None
-        # It opens its sockets itself.
+        # The gateway opens its sockets itself.
         self.process.stdin.write(settings.to_json(chosen).encode() + b"\n\n")
         self.process.stdin.flush()
 
@@ -550,7 +551,7 @@ def test_the_small_worker_of_the_protocol_page_serves_clients(tmp_path: Path) ->
     with Served(tmp_path) as served, small_worker(served, "secret") as worker:
         try:
             with socket.create_connection(("127.0.0.1", served.port), DEADLINE) as sock:
-                # More than any window: without acks it would end early.
+                # This is more than any window, so that the loop would end early without acks.
                 for number in range(100):
                     sock.sendall(b"hello %d" % number)
                     assert sock.recv(100) == b"HELLO %d" % number

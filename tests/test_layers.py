@@ -1,4 +1,4 @@
-"""The arrows of the package, enforced: who may import what, and what "Sans-I/O." means."""
+"""Enforce the arrows of the package: which modules may import which, and what "Sans-I/O." means."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IO_MODULES = {
 }
 
 MAY_USE = {"gateway.tls.engine": {"ssl"}}
-"""Marked Sans-I/O all the same: OpenSSL works on memory there."""
+"""Modules that are marked Sans-I/O although they import these: OpenSSL works on memory there."""
 
 ALLOWED = {
     "config": {"link"},
@@ -42,7 +42,7 @@ ALLOWED = {
     "admin": {"config", "link", "runtime", "supervisor"},
     "cluster": {"config", "link", "runtime", "workers"},
     "": {"workers"},
-    # All of them in one process.
+    # These run in one process.
     "testing": {"config", "gateway", "link", "runtime", "supervisor", "workers"},
     "tools": {"config", "link", "runtime", "supervisor", ""},
     "commands": {"config", "link", "runtime", "supervisor", "tools", "workers"},
@@ -63,7 +63,9 @@ GATEWAY = (
     {"frozen", "handover"},
     {"gateway"},
 )
-"""The layers of the gateway, from below: each imports from those below it, never from beside it."""
+"""The layers of the gateway, lowest first: each imports only from the layers below it, not from
+its own.
+"""
 
 COMMANDS = (
     "clients",
@@ -107,13 +109,13 @@ LARGE_CLASSES = {
     "workers.runtime.Runtime": "parts would cost look-ups for each message",
     "workers.shells.asyncio_shell.AsyncioShell": "parts would cost look-ups for each turn",
 }
-"""Classes with more attributes, and why."""
+"""Classes with more attributes, and the reasons."""
 
 SAME_NAMES = {
     "Connection": "the gateway's own, and what handlers get",
     "Worker": "for asyncio, and for threads",
 }
-"""Classes of two modules that have one name, and why."""
+"""Names that classes of two modules share, and the reasons."""
 
 DOORS = {
     "nats": {"cluster.bus"},
@@ -143,7 +145,9 @@ DOORS = {
         "supervisor.replacing.records",
     },
 }
-"""Third-party package → the only modules that may import it. zmq has one door a process: below."""
+"""Third-party package → the only modules that may import it. zmq has one module for each
+process: see below.
+"""
 
 
 def module_name(path: Path) -> str:
@@ -152,8 +156,9 @@ def module_name(path: Path) -> str:
 
 
 class _Trees(Mapping[str, ast.Module]):
-    """Module → its syntax tree. Parsed when asked for: each process of a run collects these tests,
-    and to parse everything takes seconds. For that reason one test looks at all modules, too."""
+    """Module → its syntax tree, parsed when needed: each pytest process collects these tests,
+    and parsing everything takes seconds. For the same reason a single test checks all modules.
+    """
 
     def __init__(self) -> None:
         self._paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
@@ -179,8 +184,9 @@ TREES = _Trees()
 
 @cache
 def imports(tree: ast.AST, *, for_types: bool = True) -> frozenset[str]:
-    """Dotted names of everything imported anywhere in the tree, also inside functions; at will
-    without what is imported for type checkers alone."""
+    """The dotted names of all imports in the tree, also inside functions; optionally without
+    imports for type checkers only.
+    """
     found: set[str] = set()
     unseen = set()
     for node in ast.walk(tree):
@@ -273,7 +279,7 @@ def test_imports_within_the_gateway_only_go_down() -> None:
 
 
 def test_only_the_sockets_of_the_link_know_its_protocol() -> None:
-    """And nothing of what is said there."""
+    """Other modules do not know the contents of its messages, either."""
     for name in filter(lambda name: part(name) == "runtime", TREES):
         found = {found for found in own_imports(name) if part(found) == "link"}
         known = {"link.batches", "link.zmtp"} if name.startswith("runtime.link.") else set()
@@ -300,7 +306,7 @@ def test_few_modules_of_each_process_import_zmq() -> None:
 
 
 def test_the_link_can_be_imported_alone() -> None:
-    """For those who write a worker of their own around it."""
+    """Developers of other workers may use it alone."""
     loaded = subprocess.run(
         [sys.executable, "-c", "import wsraw.link.worker_end, sys; print(*sys.modules)"],
         cwd=ROOT,
@@ -323,7 +329,7 @@ def test_the_link_can_be_imported_alone() -> None:
 
 def test_there_are_no_import_cycles() -> None:
     graph = {name: own_imports(name) - {name} for name in TREES}
-    # A module of a package imports that package's __init__ by the way.
+    # Importing a module of a package also imports the package's __init__.
     try:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
@@ -372,7 +378,9 @@ def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def attributes(cls: ast.ClassDef) -> set[str]:
-    """What a class annotates or names as slots in its body, and what its methods store in self."""
+    """The attributes that a class annotates or names as slots, and those that its methods store
+    in self.
+    """
     found: set[str] = set()
     for node in cls.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -394,8 +402,9 @@ def classes(name: str) -> dict[str, ast.ClassDef]:
 
 
 def attributes_with_bases(name: str, cls: ast.ClassDef) -> set[str]:
-    """Those of a class and of the classes of wsraw that it inherits from: a class that is spread
-    over several has as many."""
+    """The attributes of a class and of its base classes in wsraw: a class that is spread over
+    several counts as one.
+    """
     found = attributes(cls)
     for base in cls.bases:
         words = ast.unparse(base).partition("[")[0].split(".")
@@ -433,7 +442,8 @@ def test_only_some_classes_have_many_attributes() -> None:
 
 
 def test_a_name_means_one_class() -> None:
-    # Tools are programs of their own, and frozen/ names records after what they are the state of.
+    # Tools are programs of their own, and frozen/ names records after the classes whose state they
+    # hold.
     modules = [name for name in TREES if not name.startswith(("tools", "gateway.frozen"))]
     found = Counter(
         node.name for name in modules for node in TREES[name].body if isinstance(node, ast.ClassDef)
@@ -455,7 +465,7 @@ def test_objects_on_the_path_of_a_message_keep_their_attributes_in_place() -> No
 
 
 def test_these_tests_find_imports() -> None:
-    """The failing twin: what is forbidden above is found where it is allowed."""
+    """The counterpart: forbidden imports are found where they are allowed."""
     assert {"os", "sys", "wsraw.runtime.loop"} <= imports(TREES["supervisor.supervisor"])
     assert "zmq" in imports(TREES["gateway.remote.transport"])
     assert "click" in imports(TREES["commands.options"])
@@ -534,7 +544,7 @@ NO_MIRROR = {
         "workers/shells/test_dealer.py",
     ),
 }
-"""Module → where it is tested, if no file of tests has its name."""
+"""Module → the file that tests it, if no test file has its name."""
 
 
 def test_every_module_has_its_tests_in_the_same_place() -> None:

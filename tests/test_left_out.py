@@ -1,4 +1,4 @@
-"""Lists of tests that some runs leave out: each entry is a test that exists, and has a reason."""
+"""Lists of tests that some runs leave out: each entry must exist and have a reason."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_what_is_left_out_exists_and_has_a_reason(runs: str) -> None:
             assert Path(ROOT, file).exists(), line
             name = name.partition("[")[0]
             text = Path(ROOT, file).read_text("utf-8") if name else ""
-            # A function, or the state machine of a model.
+            # The test is a function, or the state machine of a model.
             assert not name or f"def {name}(" in text or f"\n{name} = " in text, line
 
 
 def entries(name: str) -> list[str]:
-    """Of a list of tests/windows: files, folders and tests."""
+    """The entries of a list in tests/windows: files, folders and tests."""
     lines = Path(ROOT, "tests", "windows", f"{name}.txt").read_text("utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -42,19 +42,19 @@ def test_what_is_run_under_wine_exists(half: str) -> None:
         assert Path(ROOT, file).exists(), line
         text = Path(ROOT, file).read_text("utf-8") if name else ""
         assert not name or f"def {name}(" in text, line
-        # A long one would be named here and run nowhere.
+        # A long test in this list would not be run anywhere.
         assert not re.search(rf"^@pytest\.mark\.long\n(@.*\n)*def {name}\(", text, re.M), line
 
 
 def test_each_file_is_run_under_wine_or_left_out_with_a_reason() -> None:
     run = {line.partition("::")[0] for half in ("one", "two") for line in entries(half)}
     left_out = {line for line in entries("left_out") if "::" not in line}
-    # pytest would not look at them, and say nothing.
+    # pytest would silently not collect such entries.
     assert not run & left_out
     for file in Path(ROOT, "tests").rglob("test_*.py"):
         path = file.relative_to(ROOT)
         places = {place.as_posix() for place in (path, *path.parents)}
-        # Of these the lists name what is run.
+        # For these files the lists name the tests that are run.
         if "tests/e2e" not in places:
             assert places & (run | left_out), f"{path}: add it to a list of tests/windows"
 

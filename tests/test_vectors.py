@@ -1,5 +1,6 @@
-"""The golden bytes of docs/vectors/records.json, both ways; `python tests/test_vectors.py` writes
-the file anew."""
+"""The golden bytes of docs/vectors/records.json, encoded and decoded; `python
+tests/test_vectors.py` updates the file.
+"""
 
 from __future__ import annotations
 
@@ -82,13 +83,13 @@ Vector = dict[str, Any]
 
 
 def of(name: str, direction: str, *records: Record, session: int = 7) -> Vector:
-    """Bytes that wsraw itself writes."""
+    """An entry with bytes that wsraw itself writes."""
     data = encode([session, *records])
     return entry(name, direction, decode_value(data))
 
 
 def entry(name: str, direction: str, batch: list[Any], means: list[Any] | None = None) -> Vector:
-    """Bytes that are taken for `means`, where that is not what they say."""
+    """An entry with bytes that are read as `means`, if they differ from it."""
     vector = {
         "name": name,
         "direction": direction,
@@ -101,7 +102,7 @@ def entry(name: str, direction: str, batch: list[Any], means: list[Any] | None =
 
 
 def vectors() -> list[Vector]:
-    """In the order of the tables."""
+    """The entries, in the order of the tables."""
     down, up = TO_WORKER, TO_GATEWAY
     return [
         of("on_connect", down, OnConnect(1, CON, INF, False, 1, ABOUT)),
@@ -256,7 +257,7 @@ def vectors() -> list[Vector]:
 
 
 def to_json(value: Any) -> Any:
-    """JSON has no bytes: {"$bin": HEX} stands for them."""
+    """Convert to JSON, which has no bytes: {"$bin": HEX} stands for them."""
     if isinstance(value, bytes):
         return {"$bin": value.hex()}
     if isinstance(value, list):
@@ -297,7 +298,7 @@ def test_the_bytes_of_a_vector_decode_to_its_record(vector: Vector) -> None:
     decoder = worker_decoder() if vector["direction"] == TO_WORKER else gateway_decoder()
     head, records, wrong = decoder.decode(data)
     means = from_json(vector.get("means", vector["json"]))
-    # One that a later version has is left out, which is what a worker does with it.
+    # A record of a later version is left out here, as a worker ignores it.
     understood = [decode_value(encode(each)) for each in records if each is not None]
     assert [head, *understood] == means
     assert len(wrong) == records.count(None)
@@ -324,7 +325,7 @@ def test_names_are_used_once() -> None:
 
 
 def test_ids_are_numbers_that_json_can_hold() -> None:
-    """JavaScript and others read numbers of JSON as doubles."""
+    """JavaScript, for example, reads numbers in JSON as doubles."""
     assert max(int(token) for each in WRITTEN for token in numbers(each["json"])) == LAST
 
 

@@ -1,6 +1,7 @@
-"""The walk of a message in docs/architecture.md, compared with a trace of one.
+"""Compare the walk of a message in docs/architecture.md with a trace.
 
-Real sockets and the real link: a gateway's loop in this thread, a worker's shell in another one.
+The trace uses real sockets and the real link, with a gateway's loop in this thread and a worker's
+shell in another.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Trace:
 
 
 class Worker:
-    """A worker's shell in a thread; its handler echoes, and traces what it is asked to."""
+    """A worker's shell in a thread; its handler echoes, and starts the trace that is asked for."""
 
     def __init__(self, endpoint: str) -> None:
         self.traces: list[Trace] = []
@@ -80,7 +81,8 @@ class Worker:
         self.bell.close()
 
     def on_message(self, msg: dict[str, Any], con: Any) -> str:
-        # From this handler's return to that of the next one: the way out, then the way in.
+        # The trace runs from this handler's return to that of the next one: first the way out, then
+        # the way in.
         if self.tracing:
             self.traces.append(Trace())
             sys.setprofile(self.traces[-1])
@@ -109,7 +111,7 @@ def walk(tmp_path: Path) -> Iterator[tuple[list[Call], list[Call], list[Call]]]:
         return trace.calls
 
     def until(name: str) -> list[Call]:
-        """The calls of turns until that function was called; of turns that do nothing, none."""
+        """The calls of turns until that function was called, without turns that do nothing."""
         calls: list[Call] = []
 
         def is_called() -> bool:
@@ -153,7 +155,7 @@ def walk(tmp_path: Path) -> Iterator[tuple[list[Call], list[Call], list[Call]]]:
                 client.send(HELLO)
                 ways.append((until("Endpoint.handle"), until("Endpoint.flush")))
                 eventually(lambda: has(7), "the echo")
-            # On a busy machine a message may take more turns than it needs, of the worker too.
+            # On a busy machine a message may take more turns than necessary, also in the worker.
             of_worker = min((trace.calls for trace in worker.traces), key=len)
             way_in, way_out = min(ways, key=lambda way: len(way[0]) + len(way[1]))
             yield way_in, of_worker, way_out
@@ -170,7 +172,7 @@ def steps(heading: str) -> list[Call]:
 
 
 def missing(told: list[Call], calls: list[Call]) -> list[Call]:
-    """Of these steps those that the trace does not have, each behind the one before."""
+    """The steps that the trace does not have in this order."""
     left, absent = iter(calls), []
     for step in told:
         if step not in calls:
@@ -202,7 +204,7 @@ def test_the_walk_of_a_message_is_that_of_the_page(
         )
         == []
     )
-    # The worker's trace begins within a handler: out first, then in.
+    # The worker's trace begins within a handler: first the way out, then the way in.
     sides = [
         step
         for heading in ("Out", "In")

@@ -24,7 +24,7 @@ HEAD = {"run_dir": "/run/x", "pid": 9, "age": 61.0, "listen": ["ws://h:1"], "adm
 
 
 def figures(harness: Harness | None = None, run: Run | None = None) -> dict[str, Any]:
-    """What a run with this gateway would say; without one, the gateway does not answer."""
+    """The status of a run with this gateway; without one, the gateway does not answer."""
     run = run or Run(1).up()
     told = None
     if harness is not None:

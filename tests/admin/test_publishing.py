@@ -1,5 +1,6 @@
-"""POST /publish: what is asked of the gateway, and who may ask. The way to a real run is in
-tests/e2e/test_admin.py."""
+"""POST /publish: the requests to the gateway, and which clients may send them.
+tests/e2e/test_admin.py publishes through a real run.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +87,7 @@ def test_a_wrong_request_is_told_what_to_write(body: bytes, why: str) -> None:
 
 
 class Recorder(Run):
-    """Takes every request as done; there is no run."""
+    """Answers every request with success; there is no run."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -102,7 +103,7 @@ class Recorder(Run):
 
 
 class Served:
-    """The server, and one who publishes."""
+    """The server, and a client that publishes."""
 
     def __init__(self, token: str, admin_token: str) -> None:
         sock = socket.create_server(("127.0.0.1", 0))
@@ -128,7 +129,7 @@ class Served:
                 while data := sock.recv(65536):
                     answer += data
             except ConnectionError:
-                # It has not read the whole body.
+                # The server has not read the whole body.
                 pass
         head_, _, text = answer.decode().partition("\r\n\r\n")
         return int(head_.split()[1]), text

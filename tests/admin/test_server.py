@@ -1,4 +1,4 @@
-"""The HTTP server of the admin address, over real sockets; here there is no run to ask."""
+"""The HTTP server of the admin address over real sockets, without a run."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ TRIED = {
 
 
 class Served:
-    """A server in a thread, and one who asks it."""
+    """A server in a thread, and a client."""
 
     def __init__(self, folder: Path, token_file: str = "") -> None:
         sock = socket.create_server(("127.0.0.1", 0))
         self.address = sock.getsockname()
         self.waiting = 0
-        """Requests for /wait, which is answered once they may `go_on`."""
+        """Requests for /wait, which are answered once they may `go_on`."""
         self.go_on = threading.Event()
         self.found: list[bool] = []
-        """Whether clients that asked for /look had left."""
+        """For each client of /look, whether it had left."""
         routes = TRIED | {"/wait": Route(self._wait), "/look": Route(self._look)}
         self.server = AdminServer(sock, Run(str(folder)), token_file, routes)
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
@@ -168,7 +168,7 @@ def test_a_client_that_stays_has_not_left_whatever_it_sends(serve: Serve) -> Non
     served = serve()
     assert status(served.get("/look?0")) == status(served.get("/look?0.05")) == 200
     assert served.found == [False] * 2
-    # Nor does one that never stops keep the answer back.
+    # A client that never stops sending does not delay the answer, either.
     with served.connect() as sock, suppress(OSError):
         sock.sendall(b"GET /look?0.05 HTTP/1.1\r\n\r\n")
         while len(served.found) == 2:
@@ -205,7 +205,8 @@ def test_garbage_ends_its_connection_alone(
         except TimeoutError:
             raise
         except OSError:
-            # It may be reset at any of these calls, and shutdown tells that in another way.
+            # The connection may be reset at any of these calls, and shutdown reports a reset by
+            # another error.
             pass
     assert status(served.get("/repeat")) == 200
     assert "a bug" not in caplog.text
@@ -214,8 +215,10 @@ def test_garbage_ends_its_connection_alone(
 def test_connections_without_a_request_do_not_keep_others_out(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor those that send theirs byte by byte: a health check must come through."""
-    # On a busy machine the thread of a closed one needs its time.
+    """This also holds for clients that send their request byte by byte: a health check must be
+    answered.
+    """
+    # On a busy machine the thread of a closed connection needs its time.
     monkeypatch.setattr(server_module, "MAKE_ROOM", DEADLINE)
     served = serve()
     silent = [served.connect() for _ in range(3 * MOST_CONNECTIONS)]
@@ -283,5 +286,5 @@ def test_without_a_token_a_web_page_cannot_ask_under_a_name_of_its_own(
 
 
 def test_a_health_check_needs_no_host(serve: Serve) -> None:
-    """HAProxy's does not send one; a browser always does."""
+    """HAProxy sends no Host; browsers always do."""
     assert status(serve().ask(b"GET /repeat HTTP/1.0\r\n\r\n")) == 200

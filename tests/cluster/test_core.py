@@ -1,4 +1,6 @@
-"""Several cores on a bus that loses, repeats and reorders, as far as NATS and a network may."""
+"""Several cores on a bus that loses, repeats and reorders messages, as NATS and a network may
+do.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from wsraw.link.records import Envelope, Relay, Watch, decode_envelope, encode
 
 
 class Member:
-    """A node: its core, and what its gateway was given."""
+    """A node: its core, and the records that its gateway was given."""
 
     def __init__(self, bus: Bus, name: str, began: float = 0.0) -> None:
         self.bus = bus
@@ -72,7 +74,7 @@ class Member:
 
 
 class Bus:
-    """NATS: no echo, in order, and what `fate` says of each message for each member."""
+    """NATS: no echo, in order, with `fate` for each message to each member."""
 
     def __init__(self) -> None:
         self.members: list[Member] = []
@@ -203,7 +205,7 @@ def test_what_is_lost_on_the_way_is_counted_where_it_does_not_come() -> None:
     bus.cut = {"b"}
     for _ in range(7):
         a.publish("g", b"lost")
-    # For so long that each takes the other for gone.
+    # The cut lasts until each node considers the other one gone.
     bus.wait(EXPIRY + 2)
     assert b.core.nodes.others == {}
     bus.cut = set()
@@ -228,13 +230,13 @@ def test_what_the_gateway_does_not_take_is_counted() -> None:
 def test_nothing_is_doubled_or_reordered_and_every_loss_is_counted(
     seed: int, loss: float, late: float
 ) -> None:
-    """A bus that is worse than NATS: messages are lost, repeated, and come late."""
+    """The bus is worse than NATS: messages are lost, repeated and late."""
     chance = random.Random(seed)
     bus, (a, b, c) = members("a", "b", "c")
     for each in (a, b, c):
         each.watch("g")
     for member in (a, b, c):
-        # So that each stream is known, and its end is.
+        # Publish once more, so that each stream and its end are known.
         member.publish("g", b"%s 0" % member.name.encode())
     bus.run()
     for n in range(1, 60):
@@ -289,7 +291,7 @@ def test_a_kick_goes_to_a_node_or_to_those_who_have_the_user() -> None:
     bus.run()
     assert [(r.kind, r.name, r.options) for r in c.given] == [("kick", "7", options)]
     assert [(r.kind, r.name, r.options) for r in b.given] == [("kick_user", "ann", options)]
-    # A group has no kick: whoever sends one there has it taken for a message.
+    # A group cannot be kicked: such a record counts as a published message.
     a.core._say("c.group.ann", Envelope("", "", "kick", options=options))
     a.carry_out()
     bus.run()
@@ -374,7 +376,7 @@ def test_a_node_that_goes_is_not_waited_for() -> None:
 
 
 def test_a_node_that_has_said_goodbye_stays_gone() -> None:
-    """Its agent lives on until NATS has what it said, and others may ask who is there."""
+    """The agent lives on until NATS has its last records, and other nodes may ask meanwhile."""
     bus, (a, b) = members("a", "b")
     b.core.bye()
     b.carry_out()

@@ -1,5 +1,6 @@
-"""Who is in a room, at which node: known to nodes with members of it, and told once where one has
-gone."""
+"""The members of a room at each node. Nodes with members of the room know them, and are told
+once when a node has gone.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ TICK = 0.25
 
 
 class Room:
-    """What the gateway of a node tells of a group, and what it was told of others."""
+    """A group at the gateway of a node: what the gateway reports of it, and what it was told of
+    other nodes.
+    """
 
     def __init__(self, node: Member, group: str = "room") -> None:
         self.node = node
@@ -41,7 +44,7 @@ class Room:
             self.node.say(Relay("presence", self.group, options={"out": [con]}))
 
     def told(self, kind: str = "gone") -> list[str]:
-        """Of whom handlers were told here, each time."""
+        """The members of whom handlers were told here, in order."""
         found = []
         for relay in self.node.taken(kind):
             if relay.name == self.group:
@@ -59,7 +62,7 @@ def rooms(*names: str) -> tuple[Bus, list[Room]]:
 
 
 def die(bus: Bus, node: Member) -> None:
-    """Without a word."""
+    """Let a node die without a goodbye."""
     bus.members.remove(node)
 
 
@@ -150,7 +153,7 @@ def test_members_of_a_node_that_was_cut_off_are_back_with_it() -> None:
     bus.wait(RETURN + 1.0)
     bus.cut.add("b")
     bus.wait(10.0)
-    # Its own agent notices that it has no NATS, and so knows nothing of others.
+    # The agent of the node notices that it has no NATS, and so knows nothing of other nodes.
     assert (a.told(), c.told()) == (["b/1"], [])
     b.join(7)
     bus.cut.clear()
@@ -211,7 +214,7 @@ def test_an_agent_that_begins_anew_tells_who_is_there() -> None:
     again.join(2)
     bus.wait(10.0)
     assert a.told() == []
-    # And now with its gateway.
+    # Now the node dies together with its gateway.
     die(bus, again.node)
     other = Room(Member(bus, "b", began=9.0))
     other.node.core.connected(bus.now)
@@ -221,8 +224,9 @@ def test_an_agent_that_begins_anew_tells_who_is_there() -> None:
 
 
 def test_a_second_node_with_the_name_of_another_takes_nobody_away() -> None:
-    """Others were told that members of the first had left, and forgot them; their logs had two
-    lines a second."""
+    """Other nodes were once told that the members of the first node had left, and their logs had
+    two lines a second.
+    """
     bus, (a, b) = rooms("a", "b")
     a.join(1)
     b.join(2, 3)
@@ -290,13 +294,13 @@ def test_the_gateway_may_tell_all_anew() -> None:
     b.node.say(Relay("presence", "", options=every))
     now = [[2, "", "default"], [3, "", "default"]]
     b.node.say(Relay("presence", "room", options={"in": now, "all": True}))
-    # Nothing has changed but that the other group is none any more.
+    # The only change is that the other group is not reported any more.
     assert not bus.queue
     assert other.group not in b.node.core.presence
     b.node.say(Relay("presence", "room", options={"in": now[1:], "all": True}))
     bus.run()
     assert a.knows() == {"b": [3]}
-    # All that is told so is in no counter: it is said again.
+    # Records of presence are not counted, as they are repeated.
     assert b.node.core.counts["sent"] == a.node.core.counts["received"] == 0
 
 

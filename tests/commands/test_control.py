@@ -30,7 +30,9 @@ def test_commands_hear_which_run_is_meant_from_the_environment(
 
 
 def test_every_command_with_a_run_folder_hears_it_from_the_environment() -> None:
-    """Those with settings read all of them there, and the drill only with --connect."""
+    """Commands with settings read all of them from the environment, and the drill does so only
+    with --connect.
+    """
     silent = {
         name
         for name, command in cli.commands().items()

@@ -40,7 +40,7 @@ def test_only_options_that_are_given_are_gathered() -> None:
 
 
 def test_a_bridge_reads_its_settings_again() -> None:
-    """At each reload and each upgrade."""
+    """The settings are read again at each reload and each upgrade."""
     values: dict[str, Any] = {param.name: None for param in bridge_options()} | {"to": "h:1"}
     first, second = gather_bridge(values), gather_bridge(values)
     assert first.settings == second.settings

@@ -125,7 +125,9 @@ def test_handlers_that_do_not_load_are_a_problem(tmp_path: Path, handlers: str, 
 
 
 def test_handlers_are_loaded_as_in_a_worker_and_not_called(tmp_path: Path) -> None:
-    """In a process of its own: what they print is not taken for its report."""
+    """Handlers are loaded in a process of their own, so that their output is not taken for its
+    report.
+    """
     (tmp_path / "beside.py").write_text("NAME = 'beside'\n")
     code, told = check(
         tmp_path,
@@ -276,7 +278,9 @@ def analyze(*arguments: str) -> str:
 
 @systemd
 def test_the_unit_lets_a_service_do_little() -> None:
-    """systemd's measure: 0 is nothing, 10 everything. Its advice needs a version that has it."""
+    """systemd's score: 0 means no exposure, 10 full exposure. Its advice needs a version that
+    supports it.
+    """
     if int(analyze("--version").split()[1]) < 250:
         pytest.skip("this systemd-analyze needs a running systemd")
     analyze(

@@ -33,7 +33,7 @@ def test_a_worker_on_loopback_takes_the_token_of_its_run_folder(
     arguments = ["worker", handlers, "--run-dir", str(folder), "--connect"]
     assert cli.main([*arguments, "tcp://127.0.0.1:1"]) == 2
     assert f"{folder / 'token'}: No such file" in capsys.readouterr().err
-    # Beside the socket that was named is the token of that run.
+    # The token of the run is in the folder of the socket.
     assert cli.main([*arguments, f"ipc://{tmp_path}/link.sock"]) == 2
     assert f"{tmp_path / 'token'}: No such file" in capsys.readouterr().err
 

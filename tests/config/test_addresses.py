@@ -99,7 +99,9 @@ def test_a_listener_with_its_own_certificates_ignores_the_keys_of_the_settings()
 
 
 def test_a_listener_may_ask_its_clients_for_no_certificate() -> None:
-    """The authorities of the settings would be an error there: nobody is asked."""
+    """No client is asked for a certificate here, so authorities in the settings would be an
+    error.
+    """
     settings = Settings(tls_cert=("a",), tls_client_ca="ca", tls_client_auth="required")
     listen = parse_listen("h:1?tls_client_auth=none", settings)
     assert (listen.tls_client_auth, listen.tls_client_ca) == ("none", "")

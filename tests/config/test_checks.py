@@ -118,7 +118,7 @@ def test_the_largest_message_is_as_the_link_has_it(message: int, batch: int) -> 
 
 
 def test_link_keys_without_a_worker_listener_are_refused() -> None:
-    """Else all seems well, and the workers elsewhere wait for ever."""
+    """Otherwise the run would start, and remote workers would wait for ever."""
     with pytest.raises(ValueError, match="link_key needs worker_listen"):
         from_options(dict(KEYS))
 

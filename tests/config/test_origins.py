@@ -10,7 +10,7 @@ from wsraw.config.origins import Hosts, Origins
 @pytest.mark.parametrize(
     ("allowed", "origin", "host", "good"),
     [
-        # Who sends none is no browser.
+        # A client without an Origin is not a browser.
         ([], None, "h", True),
         ([], "http://h", "h", False),
         (["any"], "http://evil.example", "h", True),
@@ -29,7 +29,7 @@ from wsraw.config.origins import Hosts, Origins
         (["same-origin"], "http://h@evil.example", "h", False),
         (["same-origin"], "http://[2001:db8:0::1]:8000", "[2001:db8::1]:8000", True),
         (["same-origin"], "http://192.0.2.1", "192.0.2.1", True),
-        # This machine, whatever the port; and never for a server that is elsewhere.
+        # Origins of this machine are allowed on any port, but not for a server on another machine.
         (["same-origin"], "http://localhost:3000", "127.0.0.1:8000", True),
         (["same-origin"], "http://[::1]", "localhost:8000", True),
         (["same-origin"], "http://app.localhost", "127.9.9.9:8000", True),
@@ -57,7 +57,7 @@ from wsraw.config.origins import Hosts, Origins
         (["https://a.example"], "https://a.example/path", "h", False),
         (["https://a.example"], "", "h", False),
         (["chrome-extension://abcdef"], "chrome-extension://abcdef", "h", True),
-        # Pages in apps: daphne #72, channels #392, mopidy #1712.
+        # Pages inside apps: daphne #72, channels #392, mopidy #1712.
         (["file://"], "file://", "h", True),
         (["file:///"], "file://", "h", True),
         (["FILE://"], "file://", "h", True),
@@ -81,7 +81,7 @@ def test_an_origin_is_allowed_as_the_setting_says(
 def test_a_cross_site_request_without_origin_is_allowed_only_by_any() -> None:
     assert Origins(["any"]).allow(None, ["h"], cross_site=True)
     assert not Origins(["same-origin", "https://a.example"]).allow(None, ["h"], cross_site=True)
-    # Where there is an Origin, that alone counts.
+    # If there is an Origin, only that counts.
     assert Origins(["https://a.example"]).allow("https://a.example", ["h"], cross_site=True)
 
 

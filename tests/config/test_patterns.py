@@ -60,19 +60,19 @@ MATCHES_NOT = [
     ("/files/{path...}", "/files"),
     ("/files/{path...}", "/files/a%2Fb"),
     ("/files/{path...}", "/files/a/%2f"),
-    # What a proxy may read otherwise than we would.
+    # Paths that a proxy may read differently.
     ("/{all...}", "/.."),
     ("/{all...}", "/a/../b"),
     ("/{all...}", "/a/."),
     ("/{all...}", "/a/%2e%2E/b"),
     ("/{all...}", "/a/.%2e"),
     ("/{room}", "/%2e"),
-    # No path at all.
+    # Targets that are not a path.
     ("/{all...}", "a"),
     ("/{all...}", "*"),
     ("/{all...}", "http://h/a"),
     ("/{all...}", "?a"),
-    # No text.
+    # Escapes that are not text.
     ("/{all...}", "/%"),
     ("/{all...}", "/%4"),
     ("/{all...}", "/%zz"),

@@ -10,7 +10,7 @@ from wsraw.config.settings import PoolSettings, RouteSettings, Settings
 
 
 def settings(**given: Any) -> Settings:
-    """As a run would have them; raises ValueError for what is wrong."""
+    """Settings as a run has them; raises ValueError if they are wrong."""
     return from_options({name: options.read(name, value) for name, value in given.items()})
 
 

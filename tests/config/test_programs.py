@@ -55,7 +55,7 @@ def test_on_windows_commands_are_quoted_as_it_does(monkeypatch: pytest.MonkeyPat
 
 @posix
 def test_a_file_name_with_white_space_is_one_if_it_exists_or_is_quoted() -> None:
-    """It is one where there is such a file, or where quotes say so."""
+    """The word is a file name if such a file exists, or if it is quoted."""
     text = "my app/handlers.py:2"
     assert programs.parse(text).program.words == ("my", "app/handlers.py")
     assert programs.parse(text, {"my app/handlers.py"}.__contains__).program.file == text[:-2]
@@ -90,7 +90,7 @@ def test_several_worker_entries_are_parsed() -> None:
 
 def test_the_entry_none_starts_no_workers() -> None:
     assert programs.parse_all(["none"]) == ()
-    # A path says that a program of that name is meant.
+    # With a path, a program of that name is meant.
     assert programs.parse_all(["./none"])[0].program.words == ("./none",)
 
 
@@ -138,7 +138,9 @@ def test_a_program_is_found_by_a_part_of_its_name_that_no_other_has(
 
 @pytest.mark.parametrize("name", ["endpoint", "token", "pool", "instance"])
 def test_no_setting_has_the_name_of_a_variable_for_workers(name: str) -> None:
-    """A worker that starts a run of its own has these in its environment (WSRAW_TOKEN, …)."""
+    """A worker that starts a run of its own has these variables in its environment (WSRAW_TOKEN,
+    …).
+    """
     assert name not in {option.name for option in options.options()}
     assert options.nearest(name, 0.9) is None
 

@@ -31,7 +31,7 @@ def gather(
 
 
 def refusal(tmp_path: Path, text: str = "", environ: Any = None, **given: Any) -> str:
-    """What is said, without the folder."""
+    """The error message, without the folder."""
     with pytest.raises(ConfigurationError) as caught:
         gather(tmp_path, text, environ, **given)
     assert "\n" not in str(caught.value)
@@ -39,7 +39,9 @@ def refusal(tmp_path: Path, text: str = "", environ: Any = None, **given: Any) -
 
 
 def without(folder: Path, text: str) -> str:
-    """As it is, in quotes, and in the parameter of a URL; and without the line in the file."""
+    """Remove the folder, also where it is quoted or in the parameter of a URL, and the line
+    number in the file.
+    """
     text = re.sub(r"(wsraw\.toml):\d+:", r"\1:", text)
     name = f"{folder}{sep}"
     for shown in (name, repr(name)[1:-1], quote(name, safe="")):
@@ -417,7 +419,7 @@ def test_a_wrong_environment_variable_is_refused_by_its_name(
 
 
 def test_environment_variables_of_others_are_ignored() -> None:
-    """Kubernetes makes such variables for a service named wsraw; and we have some between us."""
+    """Kubernetes sets such variables for a service named wsraw, and wsraw has some of its own."""
     theirs = ["SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_8000_TCP", "PORT_8000_TCP_ADDR"]
     ours = set()
     for file in [*(ROOT / "wsraw").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
@@ -521,7 +523,7 @@ def test_values_that_a_run_cannot_work_with_are_refused(
 
 
 def test_a_tls_file_is_a_file(tmp_path: Path) -> None:
-    """A FIFO would not even open, and /dev/zero has no end."""
+    """Opening a FIFO would block, and /dev/zero has no end."""
     with pytest.raises(ConfigurationError, match="it is not a regular file"):
         sources.check_tls_files(gather(tmp_path, f"tls_cert = '{os.devnull}'"))
 
@@ -624,7 +626,7 @@ def test_the_example_settings_load(name: str) -> None:
     settings = sources.gather({}, {}, str(file)).settings
     for workers in (settings.workers, *(pool.workers for pool in settings.pools)):
         assert all(Path(programs.parse(text).program.file or "").is_file() for text in workers)
-    # What is commented out is right, too.
+    # The settings that are commented out are valid, too.
     text = re.sub(r"^#(\w+ = )", r"\1", file.read_text("utf-8"), flags=re.M)
     for name, value in tomllib.loads(text).items():
         options.read(name, value)

@@ -1,8 +1,8 @@
-"""Handlers that take the Autobahn test suite's part of a client: they open every case and echo it.
+"""Handlers that are the client of the Autobahn test suite: they open every case and echo it.
 
-The suite is a WebSocket server here. It says how many cases it has at /getCaseCount, plays case N
-at /runCase?case=N, and writes its report at /updateReports. Run by tests/conformance/run.py, with
-one worker: what is left to do is in its memory.
+The suite is a WebSocket server here. The suite sends the number of its cases at /getCaseCount,
+plays case N at /runCase?case=N, and writes its report at /updateReports. tests/conformance/run.py
+runs these handlers with one worker, which keeps the remaining cases in memory.
 """
 
 import os

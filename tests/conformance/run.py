@@ -1,4 +1,4 @@
-"""Run the Autobahn test suite against wsraw, as server and as client, and say how it went.
+"""Run the Autobahn test suite against wsraw, as server and as client, and report the results.
 
     make conformance                                    all cases, both roles
     python tests/conformance/run.py --quick --role client --cases '6.*'
@@ -40,7 +40,9 @@ SLOW = [
         for size in range(4, 19)
     ),
 ]
-"""Left out by --quick: limits and performance, and most sizes of the compressed cases."""
+"""The cases that --quick leaves out: limits and performance, and most sizes of the compressed
+cases.
+"""
 
 # 9.* sends messages of up to 16 MiB; 12.* and 13.* want to see small messages compressed, too.
 OPTIONS = [
@@ -53,22 +55,23 @@ OPTIONS = [
 ]
 
 ALL = 517
-"""Cases of the suite: a run of all that has fewer says nothing of the others."""
+"""The number of cases in the suite: a full run with fewer cases is incomplete."""
 
 GOOD = {"OK", "INFORMATIONAL"}
 
 START_TIMEOUT = 60.0
 
 PATIENCE = 1000
-"""Milliseconds after which the suite gives up a case, whatever it then finds."""
+"""Milliseconds after which the suite gives up a case, whatever it finds afterwards."""
 
 AGAIN = 3
-"""How often a case is played again that it has given up: a busy machine may take a second for an
-answer."""
+"""How often a case that was given up is played again: a busy machine may take a second for an
+answer.
+"""
 
 
 class CannotRunError(Exception):
-    """The suite could not be run; that says nothing about wsraw."""
+    """The suite could not run, which says nothing about wsraw."""
 
 
 def main() -> int:
@@ -119,7 +122,7 @@ def select(cases: list[str], quick: bool) -> list[str]:
 
 
 def play_server(report: Path, chosen: list[str], options: list[str], timeout: float) -> None:
-    """wsraw is the server, the suite its client."""
+    """Play the cases with wsraw as the server."""
     echo = ROOT / "examples" / "echo.py"
     with (
         wsraw(report, echo, options, {}) as (run, url),
@@ -129,14 +132,16 @@ def play_server(report: Path, chosen: list[str], options: list[str], timeout: fl
 
 
 def play_client(report: Path, chosen: list[str], options: list[str], timeout: float) -> None:
-    """The suite is the server; handlers of wsraw open a connection for each case."""
+    """Play the cases with the suite as the server: handlers of wsraw open a connection for each
+    case.
+    """
     with socket.create_server(("127.0.0.1", 0)) as sock:
         place = "{}:{}".format(*sock.getsockname())
     with suite(report, [*chosen, "-m", "fuzzingserver", place]) as kosoku:
         wait_for_port(place, kosoku)
         about = {"AUTOBAHN_URL": f"ws://{place}", "AUTOBAHN_LANES": "2"}
         with wsraw(report, Path(__file__).with_name("client.py"), options, about) as (run, _):
-            # It ends by itself once the client has asked for the report.
+            # The suite ends by itself once the client has asked for the report.
             wait_for_end(kosoku, run, timeout)
 
 
@@ -160,7 +165,7 @@ def suite(report: Path, words: list[str]) -> Iterator[subprocess.Popen[str]]:
 def wsraw(
     report: Path, handlers: Path, options: list[str], about: dict[str, str]
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A run of those handlers that is ready, and where it listens."""
+    """A run of those handlers that is ready, and its address."""
     command = [sys.executable, "-m", "wsraw", "run", "--workers", str(handlers)]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     file = Path(f"{report}.wsraw.log")
@@ -228,7 +233,7 @@ def read(report: Path) -> Cases:
         raise CannotRunError(
             "the suite wrote no report:\n" + Path(f"{report}.log").read_text("utf-8")
         ) from None
-    # One agent, or none: then no case was chosen.
+    # The report has one agent, or none if no case was chosen.
     return next(iter(index.values()), {})
 
 
@@ -244,7 +249,7 @@ def is_late(case: dict[str, Any]) -> bool:
 
 
 def tell(role: str, cases: Cases, seconds: float, report: Path) -> bool:
-    """Print the counts, and the cases that are not plainly OK; whether all is well."""
+    """Print the counts and the cases that are not OK; returns whether all is well."""
     by_verdict: dict[str, list[str]] = {}
     for name, case in sorted(cases.items(), key=lambda item: [*map(int, item[0].split("."))]):
         by_verdict.setdefault(verdict_of(case), []).append(name)

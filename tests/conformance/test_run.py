@@ -1,4 +1,4 @@
-"""What the script says of a report; the suite itself is run by tests/e2e/test_conformance.py."""
+"""The report of the script; tests/e2e/test_conformance.py runs the suite itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conformance.run import ALL, tell
 
 
 def one_more(role: str, case: str, verdict: str, close: str = "OK") -> bool:
-    """What is said of a run with that case beside a good one."""
+    """The output for a run with that case and a good one."""
     cases = {"1.2.1": {"behavior": "OK", "behaviorClose": "OK"}}
     cases[case] = {"behavior": verdict, "behaviorClose": close}
     return tell(role, cases, 1.0, Path("report"))

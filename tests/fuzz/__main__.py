@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# As pytest has it (pyproject.toml): tests import each other from this folder.
+# pytest adds this folder to the path, too (pyproject.toml): tests import each other from it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.fuzz.cli import main

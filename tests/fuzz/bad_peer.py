@@ -1,4 +1,4 @@
-"""Somebody who reaches the link of a run and speaks broken ZMTP (ZeroMQ RFC 37)."""
+"""A stranger on the link of a run that speaks broken ZMTP (ZeroMQ RFC 37)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fuzz.mutate import Mutator
 from wsraw.link.records import encode
 
 OPEN_AT_ONCE: Final = 20
-"""Connections that it keeps."""
+"""Connections that stay open."""
 
 GREETING: Final = (b"\xff" + bytes(8) + b"\x7f\x03\x01NULL").ljust(64, b"\0")
 READY: Final = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
@@ -31,7 +31,7 @@ WORDS: Final = [READY, PING, LARGE, b"\1\0", b"\x06\xff\xff\xff\xff\xff\xff\xff\
 
 
 class BadPeer:
-    """Connections that say something and leave, or stay for a while."""
+    """Connections that send something and leave, or stay for a while."""
 
     def __init__(self, endpoint: str, choose: random.Random) -> None:
         self._scheme, _, self._place = endpoint.partition("://")
@@ -40,7 +40,7 @@ class BadPeer:
         self._open: deque[socket.socket] = deque()
 
     def attack(self) -> None:
-        """One input, on a connection of its own."""
+        """Send one input on a connection of its own."""
         sock = self._connect()
         self._open.append(sock)
         data = self._mutator.next()
@@ -51,7 +51,7 @@ class BadPeer:
             if self._choose.random() < 0.2:
                 sock.shutdown(socket.SHUT_WR)
         except OSError:
-            # It was closed for that.
+            # The gateway has closed the connection for that input.
             pass
         if len(self._open) > OPEN_AT_ONCE:
             self._open.popleft().close()
@@ -61,12 +61,12 @@ class BadPeer:
             host, _, port = self._place.rpartition(":")
             return socket.create_connection((host, int(port)), DEADLINE)
         sock = socket.socket(socket.AF_UNIX)
-        # With a timeout it would not wait for room in the queue of the listener.
+        # With a timeout, the socket would not wait for room in the queue of the listener.
         sock.connect(self._place)
         sock.settimeout(DEADLINE)
         return sock
 
     def close(self) -> None:
-        """Leave with all of them."""
+        """Close all connections."""
         while self._open:
             self._open.popleft().close()

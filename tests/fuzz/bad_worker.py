@@ -1,7 +1,8 @@
-"""A worker that has the token and says what it likes, on a real link: now on that of this machine,
-now on that of other machines.
+"""A worker that has the token and sends any data, on a real link: sometimes the local one,
+sometimes the one for other machines.
 
-It is alone in a pool of its own: as a member of another one it could simply close what it is given.
+The worker is alone in a pool of its own: in another pool it could simply close the connections of
+its events.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.link import place
 
 BATCHES = 300
-"""What it says before it goes, unless it is thrown out before."""
+"""The batches that a worker sends before it leaves, unless it is shut out earlier."""
 
 
 class BadWorker:
-    """One after the other, each with a link of its own."""
+    """Bad workers, one after another, each with a link of its own."""
 
     def __init__(self, serving: Serving, choose: random.Random) -> None:
         assert serving.folder is not None
@@ -42,7 +43,7 @@ class BadWorker:
         self.sessions = 0
 
     def attack(self) -> None:
-        """One input: a few batches."""
+        """Send one input as a few batches."""
         self._left -= 1
         if self._socket is None or self._left < 0 or self._link.state is LinkState.GONE:
             self._begin()
@@ -69,12 +70,12 @@ class BadWorker:
             self._hear()
 
     def _hear(self) -> None:
-        """It acks what it is given: what is not acked the gateway keeps, by right."""
+        """Ack all events, as the gateway rightly keeps the others."""
         assert self._socket is not None
         while self._socket.poll(0):
             for record in self._link.receive(self._socket.recv()):
                 if type(record) is Refused and not record.batch:
-                    # It is shut out.
+                    # The gateway has shut the worker out.
                     self._left = 0
                 elif isinstance(record, Event):
                     self._link.done(self._link.outbox(record))
@@ -88,7 +89,7 @@ class BadWorker:
             self._socket.send(batch)
 
     def leave(self) -> None:
-        """Without a word, as one that is killed."""
+        """Leave without a bye, as after a kill."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

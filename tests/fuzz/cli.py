@@ -14,7 +14,7 @@ from tests.fuzz.target import load, names
 
 
 def main() -> int:
-    """Exit code 1 if anything was broken."""
+    """The exit code is 1 if anything was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", help=f"{', '.join(names())}; gateway. Default: all")
     parser.add_argument("--inputs", type=int, default=0, help="how many for each target")
@@ -46,7 +46,7 @@ def _fuzz(name: str, seed: int, inputs: int, seconds: float) -> int:
         from tests.fuzz.gateway import attack
 
         return attack(seed, inputs, seconds)
-    # Bad input is logged, and here all is.
+    # Bad input is logged, and here all input is bad.
     logging.disable()
     target = load(name)
     result = fuzz(target, seed, inputs, seconds)

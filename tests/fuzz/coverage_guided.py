@@ -1,4 +1,4 @@
-"""The other engine: atheris, which sees what code an input reaches (pip install atheris)."""
+"""The other engine, atheris, which sees the code that an input reaches (pip install atheris)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tests.fuzz.target import load
 
 
 def fuzz_by_coverage(name: str, inputs: int, seconds: float) -> int:
-    """Exit code of libFuzzer. It ends its process, so it gets one of its own; what breaks the
-    target it leaves in the current folder as crash-…"""
+    """Run libFuzzer; returns its exit code. libFuzzer ends its process, so it gets one of its
+    own. Inputs that break the target are saved in the current folder as crash-…
+    """
     process = multiprocessing.get_context("spawn").Process(
         target=_fuzz, args=(name, inputs, int(seconds))
     )

@@ -1,7 +1,7 @@
-"""Inputs that once broke a target, one a file, for ever tried again.
+"""Inputs that once broke a target, one in each file; they are tried again in every run.
 
-The first line says where it comes from, each of the rest is a Python bytes literal, or how many
-times it stands there and the literal: ``4400 * b'9'``.
+The first line names the origin. Each other line is a Python bytes literal, possibly with a factor:
+``4400 * b'9'``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ def _line(line: str) -> bytes:
 
 
 def known() -> Iterator[tuple[str, Path]]:
-    """Target and file of each."""
+    """The target and the file of each input."""
     for file in sorted(FOLDER.glob("*.case")):
         yield file.name.partition("-")[0], file

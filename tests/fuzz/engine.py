@@ -1,4 +1,4 @@
-"""Runs a target on many inputs, and makes the one that breaks it short."""
+"""Runs a target on many inputs, and shortens the input that breaks it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from tests.fuzz.mutate import Mutator
 from tests.fuzz.target import Target
 
 SLOWEST = 1.0
-"""Seconds of CPU that one input may take. It is some thousand bytes: more is a loop in a loop."""
+"""Seconds of CPU that an input of some thousand bytes may take: more would be a loop within a
+loop.
+"""
 
 OUTCOMES = 50_000
-"""Remembered at most; a target that has more says too much of what it was given."""
+"""The most outcomes to remember; a target with more returns too much of its input."""
 
 WARM_UP = 10_000
-"""Inputs after which memory is measured for the first time: caches and known inputs are there."""
+"""Inputs after which memory is measured for the first time, as caches and known inputs are
+filled by then.
+"""
 
 
 class Result(NamedTuple):
@@ -32,7 +36,7 @@ class Result(NamedTuple):
 
 
 def rss() -> float:
-    """MiB that this process holds; 0 where nothing says so."""
+    """The memory of this process in MiB; 0 where the system does not report it."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * 4096 / (1 << 20)
@@ -41,7 +45,7 @@ def rss() -> float:
 
 
 def fuzz(target: Target, seed: int, inputs: int = 0, seconds: float = 0.0) -> Result:
-    """So many inputs, or for so long; ends at the first one that breaks the target."""
+    """Run that many inputs, or for that long; ends at the first one that breaks the target."""
     mutator = Mutator(random.Random(seed), target.seeds, target.words, target.largest)
     seen = set()
     began = time.monotonic()
@@ -74,14 +78,14 @@ def fuzz(target: Target, seed: int, inputs: int = 0, seconds: float = 0.0) -> Re
             spent = time.thread_time()
     took = time.monotonic() - began
     outcomes = len(seen)
-    # What the fuzzer itself remembers is no growth of the target's.
+    # The fuzzer's own data must not count as growth of the target.
     del mutator, seen
     gc.collect()
     return Result(count, took, outcomes, slowest, (warm or rss(), rss()), broken)
 
 
 def failure(target: Target, data: bytes) -> str:
-    """Where and with what it breaks; empty if it does not."""
+    """Where and how the target breaks; empty if it does not."""
     began = time.thread_time()
     try:
         target.run(data)
@@ -92,7 +96,7 @@ def failure(target: Target, data: bytes) -> str:
 
 
 def shorten(target: Target, data: bytes, tries: int = 2000) -> bytes:
-    """Leave out what the failure does not need."""
+    """Leave out parts of the input that the failure does not need."""
     wanted = failure(target, data)
     size = max(1, len(data) // 2)
     while wanted and size and tries:

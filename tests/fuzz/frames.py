@@ -1,4 +1,4 @@
-"""Frames for either side: what feeds them, and what must be true after."""
+"""Frames for both roles: feeding them, and checking the result."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ SETTINGS = [
 
 
 def make(number: int) -> Connection:
-    """The lowest bits say which side, whether compressed, and with which settings."""
+    """A connection. The lowest bits choose the role, compression, and the settings."""
     settings = SETTINGS[number >> 2 & 3]
     start = dialled if number & 1 else accepted
     return start(settings, bool(number & 2))
 
 
 def feed(con: Connection, chunks: Iterable[bytes]) -> list[Any]:
-    """All of it, as the gateway does: what is held back comes as soon as it may."""
+    """Feed all chunks as the gateway does: data that is held back is parsed as soon as allowed."""
     events: list[Any] = []
     settings = con.settings
     for chunk in chunks:
         some = con.receive_data(chunk, 0.0)
         while True:
-            # What one read or one turn gives may go past the mark.
+            # The events of one read or turn may exceed the mark.
             size = sum(len(event.data) for event in some if type(event) is OnMessage)
             assert size <= max(
                 len(chunk), settings.high_water_mark + STEP + settings.max_message_size
@@ -48,20 +48,22 @@ def feed(con: Connection, chunks: Iterable[bytes]) -> list[Any]:
 
 
 def check(number: int, data: bytes) -> tuple[Connection, list[Any], Hashable]:
-    """Feed it whole and cut; the connection at its end, its events, and the outcome."""
+    """Feed the data whole and cut; returns the connection at its end, its events, and the
+    outcome.
+    """
     con, again = make(number), make(number)
     events = feed(con, (data,) if data else ())
     others = feed(again, pieces(data))
     assert others == events
     assert again.state is con.state
     output = b"".join(con.output.chunks)
-    # Masks are chance: the lengths of frames that we mask are all that can be compared.
+    # Masks are random, so for frames that we mask only the lengths can be compared.
     other = b"".join(again.output.chunks)
     assert (len(other) == len(output)) if con.opened else (other == output)
     assert con.state in (OPEN, CLOSING, CLOSED)
     assert con.unfinished <= con.settings.max_message_size + 14
     assert con.output.size <= len(data) + PONGS_BELOW
-    # That came with the handshake.
+    # The on_connect came with the handshake.
     events.insert(0, OnConnect(0, con.id, {}))
     check_life(con, events)
     result = outcome(con, events)

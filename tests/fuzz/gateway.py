@@ -1,7 +1,6 @@
-"""A real gateway under attack: its sockets and its worker link, with a client at work beside.
+"""A real gateway under attack, on its sockets and its worker link, while a client works.
 
-The attacker is no faster than one thread of Python; what the gateway does with an input it does as
-for any client.
+The attacker is a single thread of Python. The gateway treats its input like that of any client.
 """
 
 from __future__ import annotations
@@ -34,31 +33,32 @@ OPEN_AT_ONCE = 100
 """Connections that the attacker keeps, so that the gateway has time to answer."""
 
 AHEAD = 200
-"""Inputs after which the attacker waits for the gateway. Else thousands would wait in the kernel to
-be accepted, and be gone before they are."""
+"""Inputs after which the attacker waits for the gateway. Otherwise thousands of connections
+would wait in the kernel to be accepted, and be closed before that.
+"""
 
 TO_THE_LINK = 0.1
-"""Share of the inputs that go to the worker links, from workers with the token."""
+"""The share of the inputs that go to the worker links, from workers with the token."""
 
 TO_THE_SOCKET = 0.05
-"""Share of the inputs that go to the socket of the local link, from anybody."""
+"""The share of the inputs that go to the socket of the local link, from strangers."""
 
 WARM_UP = 3000
 GROWTH = 32.0
-"""MiB that the gateway may hold more at the end: what allocators keep. It has seen gigabytes."""
+"""MiB by which the gateway's memory may grow: allocators keep some. It has processed gigabytes."""
 
 _RESET = struct.pack("ii", 1, 0)
 
 
 class Clients:
-    """Sockets that say something and leave, in several ways."""
+    """Sockets that send something and leave, in several ways."""
 
     def __init__(self, serving: Serving, choose: random.Random) -> None:
         self._serving = serving
         self._choose = choose
         self._tcp = next(a for a in serving.addresses if not isinstance(a, str))
         self._unix = next((a for a in serving.addresses if isinstance(a, str)), "")
-        # Ports are short: a source address of its own for every few connections.
+        # Ports are scarce, so every few connections have a source address of their own.
         self._sources = itertools.cycle(f"127.0.{n // 250}.{2 + n % 250}" for n in range(5000))
         self._open: deque[socket.socket] = deque()
         self._ways: list[Callable[[], bytes]] = []
@@ -87,7 +87,7 @@ class Clients:
             if self._choose.random() < 0.2:
                 sock.shutdown(socket.SHUT_WR)
         except OSError:
-            # It has heard enough.
+            # The gateway has closed the connection.
             pass
         if len(self._open) > OPEN_AT_ONCE:
             self._leave(self._open.popleft())
@@ -112,7 +112,7 @@ class Clients:
         sock.close()
 
     def catch_up(self) -> None:
-        """Wait until the gateway has taken all of them: clients are accepted in their order."""
+        """Wait until the gateway has accepted all connections: it accepts in order."""
         for n in range(len(self._serving.addresses)):
             with self._serving.tcp(n) as sock:
                 sock.sendall(b"here?")
@@ -125,7 +125,7 @@ class Clients:
 
 
 def attack(seed: int, inputs: int, seconds: float, warm_up: int = WARM_UP) -> int:
-    """Prints what came of it; exit code 1 if the gateway is not as it was."""
+    """Attack, and print the result; the exit code is 1 if the gateway has changed."""
     if not sys.platform.startswith("linux"):
         print("gateway: left out, it looks into /proc")
         return 0

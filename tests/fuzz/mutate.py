@@ -12,7 +12,7 @@ NUMBERS = (0, 1, 2, 0x0A, 0x20, 0x7D, 0x7E, 0x7F, 0x80, 0x81, 0x88, 0xC1, 0xFE, 
 
 
 class Mutator:
-    """All chance comes from `choose`: the same seed gives the same inputs."""
+    """Makes inputs with the random generator `choose`: the same seed gives the same inputs."""
 
     def __init__(
         self, choose: random.Random, seeds: Sequence[bytes], words: Sequence[bytes], largest: int
@@ -46,7 +46,7 @@ class Mutator:
         return bytes(data[: self._largest])
 
     def keep(self, data: bytes) -> None:
-        """It did something that no other did."""
+        """Keep an input with a new outcome."""
         if len(self._known) < self._fixed + KEPT:
             self._known.append(data)
         else:
@@ -69,7 +69,7 @@ class Mutator:
             data[at] = self._choose.choice(NUMBERS) if self._at(2) else self._at(256)
 
     def _number(self, data: bytearray) -> None:
-        """A length, or an id, that is a little off, or far."""
+        """Change a length or an id by a little or by much."""
         width = self._choose.choice((1, 2, 4, 8))
         at = self._at(len(data) + 1)
         most = 1 << 8 * width

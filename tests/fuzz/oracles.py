@@ -1,4 +1,4 @@
-"""What must be true of a connection, whatever was sent to it."""
+"""Invariants of a connection, for any input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _decoder = worker_decoder()
 
 
 def pieces(data: bytes) -> Iterator[bytes]:
-    """The bytes cut somewhere; always the same for the same bytes."""
+    """Cut the bytes at random places, the same ones for the same bytes."""
     if not data:
         return
     choose = random.Random(zlib.crc32(data))
@@ -33,7 +33,7 @@ def pieces(data: bytes) -> Iterator[bytes]:
 
 
 def joined(events: list[Any]) -> list[Any]:
-    """Raw data has no borders of its own."""
+    """Join adjacent raw data, which has no boundaries."""
     result: list[Any] = []
     for event in events:
         before = result[-1] if result else None
@@ -49,7 +49,7 @@ def is_raw(event: Any) -> bool:
 
 
 def check_life(con: Connection, events: list[Any]) -> None:
-    """Events come in a legal order, mean what they say, and can go to a worker."""
+    """Check that events are in a legal order, are consistent, and can be sent to a worker."""
     kinds = [type(event) for event in events]
     assert kinds.count(OnConnect) <= 1, kinds
     assert kinds.count(OnClose) <= 1, kinds
@@ -88,13 +88,13 @@ def _check_messages(con: Connection, messages: list[OnMessage]) -> None:
 
 
 def check_output(output: Output) -> None:
-    """Its account is right."""
+    """Check the account of the output."""
     assert output.size == sum(map(len, output.chunks)), "output.size"
     assert all(output.chunks), "an empty chunk"
 
 
 def outcome(con: Connection, events: list[Any]) -> Hashable:
-    """In short: what makes two inputs different for us."""
+    """A short summary that tells inputs apart."""
     kinds: list[str] = []
     error = ""
     for event in events:
@@ -102,7 +102,7 @@ def outcome(con: Connection, events: list[Any]) -> Hashable:
         if type(event) is OnMessage:
             kind = f"{event.type}{event.final}{len(event.data).bit_length()}"
         elif type(event) is OnError:
-            # What follows may be the peer's own words.
+            # The rest may be text of the peer.
             error = re.sub(r"[^a-z ]", "", event.message.partition(":")[0])[:30]
         elif type(event) is OnClose:
             kind = f"{event.code} {event.cause}"

@@ -1,4 +1,4 @@
-"""An input as a list of choices: for targets whose inputs are made, not read."""
+"""An input as a list of choices, for targets that generate their data from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Recipe:
-    """Bytes, taken one by one; zeros when they are used up."""
+    """Bytes that are taken one by one, followed by zeros."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

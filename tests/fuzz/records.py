@@ -1,4 +1,4 @@
-"""Records of the link made from bytes: right in form, and seldom in what they say."""
+"""Records of the link made from bytes: well-formed, and seldom sensible."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def record(recipe: Recipe, kinds: Any) -> Any:
 
 
 Way: TypeAlias = Callable[[Recipe, int], Any]
-"""A value for a field, by a first byte and what more it needs."""
+"""A function that makes the value of a field from a first byte and more bytes as needed."""
 
 
 @functools.cache
 def _structs(kinds: Any) -> list[tuple[Any, list[Way]]]:
-    """The tag of each record, and how its fields are made."""
+    """The tag of each record, and functions that make its fields."""
     return [
         (
             struct.__struct_config__.tag,
@@ -90,9 +90,10 @@ def _way(kind: Any) -> Way:
 
 
 def batches(data: bytes, session: int, kinds: Any) -> list[bytes]:
-    """An input as messages: each a first byte that says how it is made, a size, and so many bytes.
+    """The messages of an input. Each begins with a byte that says how it is made, and its size.
 
-    Made of bytes as they are, or of records behind a session, which may be another one.
+    A message is made of the bytes themselves, or of records after a session, which may be another
+    session.
     """
     made = []
     while data:
@@ -111,5 +112,5 @@ def batches(data: bytes, session: int, kinds: Any) -> list[bytes]:
 
 
 def as_input(*messages: bytes) -> bytes:
-    """An input of messages as they are."""
+    """The input whose messages are these."""
     return b"".join(bytes((0, len(message))) + message for message in messages)

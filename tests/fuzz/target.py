@@ -1,4 +1,4 @@
-"""What a target is, and which there are: every module in targets/ is one."""
+"""What a fuzz target is; every module in targets/ is one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ FOLDER = Path(__file__).parent
 class Target(NamedTuple):
     name: str
     run: Callable[[bytes], Hashable]
-    """Raises for a fault of ours. What it returns tells inputs apart: one that gives something new
-    is kept, to be changed further."""
+    """A function that raises for a bug of ours. Its result tells inputs apart: inputs with a new
+    result are kept and mutated.
+    """
     seeds: Sequence[bytes]
     words: Sequence[bytes] = ()
-    """Byte strings that are worth putting in."""
+    """Byte strings that are worth inserting."""
     largest: int = 2048
 
 

@@ -1,4 +1,4 @@
-"""A second of each target, and every input that ever broke one; `make fuzz` is for more."""
+"""A second of each target, and every input that ever broke one; `make fuzz` runs longer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KNOWN = list(crashes.known())
 
 @pytest.fixture(autouse=True)
 def _without_a_log() -> Iterator[None]:
-    # Bad input is logged, and here all is.
+    # Bad input is logged, and here all input is bad.
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
@@ -29,7 +29,7 @@ def _without_a_log() -> Iterator[None]:
 @pytest.mark.parametrize("name", names())
 def test_a_second_of_fuzzing_finds_nothing(name: str) -> None:
     target = load(name)
-    # So many that it takes about that long.
+    # This many inputs take about that long.
     result = fuzz(target, seed=1, inputs=len(target.seeds) + 500)
     assert result.broken is None, f"{result.broken!r}; see python -m tests.fuzz {name} --seed 1"
     assert result.outcomes > 5

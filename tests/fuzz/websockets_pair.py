@@ -1,4 +1,4 @@
-"""Connections whose handshake is through, on either side of it."""
+"""Connections after the handshake, for both roles."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ASKED = check(Open(8, "example.com:80", "websocket"))
 
 @functools.cache
 def _policy(settings: Settings) -> AdmissionPolicy:
-    """One for all connections, as in a gateway."""
+    """One policy for all connections, as in a gateway."""
     return AdmissionPolicy(settings, Counters())
 
 
@@ -49,8 +49,8 @@ def accepted(settings: Settings, deflate: bool) -> Connection:
 
 
 def asked(settings: Settings) -> Connection:
-    """One that we have opened, its request written; ACCEPT answers it."""
-    # Left to chance, what comes of an answer would not be the same each time.
+    """A connection that we have opened, after its request; ACCEPT answers it."""
+    # With a random key, the result of an answer would vary.
     with mock.patch.object(SystemRandom, "randbytes", lambda *_: base64.b64decode(KEY)):
         con = dialed(8, ASKED, settings, {}, 0.0)
     con.connected(0.0)

@@ -1,9 +1,9 @@
-"""Writes zmtp.toml: what real libzmq says on the wire, taken down by a plain socket.
+"""Writes zmtp.toml: the bytes of real libzmq on the wire, recorded by a plain socket.
 
     python tests/link/capture_zmtp.py 4.0.10=/path/libzmq.so 3.2.6=… 2.2.1=…
 
-pyzmq brings its libzmq; older ones are built from zeromq4-x, zeromq3-x and zeromq2-x. A case of a
-version that is not given is kept as it is in the file.
+pyzmq brings its libzmq; older ones are built from zeromq4-x, zeromq3-x and zeromq2-x. Cases of
+versions that are not given stay unchanged in the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE = Path(__file__).with_name("zmtp.toml")
 TYPES = ("PAIR", "PUB", "SUB", "REQ", "REP", "DEALER", "ROUTER", "PULL", "PUSH")
 OPTIONS = {"ROUTING_ID": 5, "SUBSCRIBE": 6}
 SILENCE = 0.4
-"""Seconds after which a peer has said what it had to say."""
+"""Seconds of silence after which a peer has sent everything."""
 
 GREETING = b"\xff\0\0\0\0\0\0\0\1\x7f\3\1NULL".ljust(64, b"\0")
 KEYS = {
@@ -35,7 +35,7 @@ KEYS = {
     "CURVE_SECRETKEY": b"D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs",
     "CURVE_SERVERKEY": b"rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7",
 }
-"""Of the manual of libzmq: zmq_curve(7)."""
+"""Keys from the manual of libzmq, zmq_curve(7)."""
 HEARTBEATS = {"HEARTBEAT_IVL": 50, "HEARTBEAT_TTL": 2000, "HEARTBEAT_TIMEOUT": 2000}
 
 
@@ -43,9 +43,9 @@ class Case(NamedTuple):
     type: str
     options: Mapping[str, Any] = MappingProxyType({})
     sends: tuple[bytes, ...] = ()
-    """Messages; of several frames if there is a line break."""
+    """Messages; a line break separates frames."""
     why: str = ""
-    """What must be said of it; nothing if it is served."""
+    """The error that must be reported; empty if the peer is served."""
     version: str = zmq.zmq_version()
     seconds: float = SILENCE
 
@@ -85,7 +85,7 @@ CONNECTS = {
         "DEALER", {"ROUTING_ID": b"i" * 255}, why="speaks ZMTP 1.0", version="2.2.1"
     ),
 }
-"""Who connects to a server of ours."""
+"""The peers that connect to a server of ours."""
 
 BINDS = {
     "to_router": Case("ROUTER", sends=MESSAGES),
@@ -105,7 +105,9 @@ BINDS = {
     "to_router_of_3_2": Case("ROUTER", why="speaks ZMTP 2.0", version="3.2.6"),
     "to_router_of_2_2": Case("ROUTER", why="speaks ZMTP 1.0", version="2.2.1"),
 }
-"""Whom a client of ours connects to. A ROUTER sends its messages to who has sent it one."""
+"""The peers that a client of ours connects to. A ROUTER sends its messages to a client that has
+sent it one.
+"""
 
 
 class Old:
@@ -185,7 +187,9 @@ def ready(name: bytes) -> bytes:
 
 
 def listen_to(sock: socket.socket, case: Case, own_type: bytes) -> bytes:
-    """All that the peer says: greetings in turn, READY for READY, until it is silent."""
+    """Record everything that the peer sends: exchange greetings, answer READY with READY, until
+    it is silent.
+    """
     said = b""
     sock.sendall(GREETING[:11])
     answers = [(11, GREETING[11:]), (64, ready(own_type))]

@@ -1,4 +1,4 @@
-"""Both ends of the link, ready to talk, and what they say."""
+"""Both ends of the link, ready to exchange batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def gateway_end(**changes: Any) -> GatewayEnd:
 
 
 def sent(end: WorkerEnd | GatewayEnd) -> list[Any] | None:
-    """What an end sends now: its session, then its records."""
+    """The batch that an end sends now: its session, then its records."""
     data = end.data_to_send()
     if data is None:
         return None

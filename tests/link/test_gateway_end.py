@@ -74,14 +74,14 @@ def test_events_of_batches_that_were_taken_back_have_not_left() -> None:
     end.notice(rec.Detach(CON))
     batches.insert(2, end.data_to_send() or b"")
     end.deliver(message(), 4, 1, 0.0)
-    # The last three; in the first of them there is no event.
+    # Take back the last three batches; the first of them has no event.
     end.take_back(batches[2:])
     left = {flight.owner: flight.left for flight in end.end()}
     assert left == {0: True, 1: True, 2: False, 3: False, 4: False}
 
 
 def test_batches_of_an_earlier_session_say_nothing_about_this_one() -> None:
-    """They waited for a worker that did not read, and that has said hello again."""
+    """Such batches waited for a worker that did not read, and that has said hello again."""
     old = gateway_end()
     old.deliver(message(), None, 1, 0.0)
     batch = old.data_to_send() or b""
@@ -123,7 +123,7 @@ def test_the_end_of_a_session_returns_the_events_in_flight_in_order() -> None:
 
 
 def test_a_large_event_goes_alone() -> None:
-    """With all that a worker is told of other connections in a turn it might not fit."""
+    """Together with the records of other connections in a turn, the event might not fit."""
     end = gateway_end()
     end.notice(rec.Detach(1))
     end.deliver(message(data=bytes(WINDOW_BYTES)), None, WINDOW_BYTES + 256, 0.0)
@@ -181,7 +181,7 @@ def test_a_seq_is_acked_once() -> None:
 
 
 def test_a_hello_within_a_session_is_accepted() -> None:
-    """The worker knows nothing of that session any more."""
+    """The worker has forgotten its old session."""
     end = in_flight(1)
     assert end.receive(to_gateway(rec.Ack(1, 1), hello(), session=0)) == [hello()]
     assert end.receive(to_gateway(rec.Ack(1, 1), session=0)) == []

@@ -23,7 +23,7 @@ def asked(target: str = "h:1", protocol: str = "websocket", **fields: Any) -> Op
 @pytest.mark.parametrize(
     ("target", "fields", "path", "headers"),
     [
-        # The port that goes without saying is not said (RFC 9110, section 4.2).
+        # The default port is left out (RFC 9110, section 4.2).
         ("example.com:80", {}, "/", {"Host": "example.com"}),
         ("example.com:443", {}, "/", {"Host": "example.com:443"}),
         ("tls://example.com:443", {}, "/", {"Host": "example.com"}),
@@ -120,7 +120,7 @@ ODD: list[tuple[str, Any]] = [
 ]  # fmt: skip
 
 
-# An id is in an environment variable meanwhile, which on Windows has a limit.
+# The id is in an environment variable meanwhile, which has a limit on Windows.
 @pytest.mark.parametrize(("option", "value"), ODD, ids=lambda part: str(part)[:100])
 def test_a_wrong_option_is_named_in_the_error(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=r"option|header|server") as error:

@@ -23,7 +23,7 @@ COMMANDS: list[rec.Record] = [
     rec.Close(CON),
 ]
 CUTS = list(chain.from_iterable(combinations(range(6), n) for n in range(7)))
-"""Every way to cut five commands, also before the first one and behind the last one."""
+"""Every way to cut five commands, including before the first and after the last one."""
 
 
 def in_flight(count: int) -> GatewayEnd[None]:
@@ -35,7 +35,7 @@ def in_flight(count: int) -> GatewayEnd[None]:
 
 
 def cut(seq: int, places: tuple[int, ...]) -> list[bytes]:
-    """The batches of an event with COMMANDS, the last one with its ack."""
+    """The batches of an event with COMMANDS; the last one has the ack."""
     starts = [0, *places]
     parts = [COMMANDS[start:end] for start, end in zip(starts, places, strict=False)]
     return [
@@ -56,7 +56,7 @@ def test_commands_are_given_with_the_ack_however_they_are_cut(places: tuple[int,
     assert end.receive(last) == [*COMMANDS, rec.Ack(2, 2)]
     assert (end.batches, end.dropped) == (len(places) + 1, 0)
     assert sum(held) == end.parts.size == 0
-    # What comes next has nothing to do with that.
+    # The next batch is not affected.
     end.window.take(rec.Ack(2, 2))
     assert end.receive(to_gateway(COMMANDS[0], rec.Ack(1, 1))) == [COMMANDS[0], rec.Ack(1, 1)]
 
@@ -101,7 +101,7 @@ def test_a_batch_that_is_dropped_whole_leaves_the_parts_waiting() -> None:
 
 
 def test_an_ack_behind_a_bye_brings_no_part_to_its_end() -> None:
-    """It is ignored, and the event comes again."""
+    """The ack is ignored, and the event comes again."""
     end = in_flight(2)
     for seq in (1, 2):
         assert end.receive(to_gateway(rec.Send(CON, b"%d" % seq), rec.Part(seq))) == []
@@ -132,7 +132,7 @@ def test_a_part_has_no_bye() -> None:
     ],
 )
 def test_a_part_in_another_place_is_given_for_whoever_refuses_it(batch: list[Any]) -> None:
-    """The acks beside it count, and its commands do not wait."""
+    """The acks beside the part count, and its commands do not wait."""
     end = in_flight(2)
     assert end.receive(to_gateway(*batch)) == batch
     assert not end.parts.kept
@@ -190,7 +190,7 @@ def test_the_largest_message_goes_to_a_worker_in_a_batch() -> None:
 
 
 def test_a_record_that_is_too_long_for_a_batch_goes_alone_and_once() -> None:
-    """There is none; but a turn must end."""
+    """No such record exists, but a turn must end."""
     end = gateway_end()
     large = rec.Attach(1, None, bytes(LARGEST_BATCH + 1), 1)
     for record in (rec.Detach(1), large, rec.Detach(2)):
@@ -201,7 +201,7 @@ def test_a_record_that_is_too_long_for_a_batch_goes_alone_and_once() -> None:
 
 
 def test_no_batch_to_a_worker_is_longer_than_the_link_carries() -> None:
-    """Connections come with their states, thousands in a turn."""
+    """Connections are passed on with their states, thousands in a turn."""
     end = gateway_end()
     state = bytes(rec.STATE_LIMIT)
     notices = [rec.Attach(n, {"a": "b" * 1000}, state, 1) for n in range(2500)]

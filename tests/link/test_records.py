@@ -40,7 +40,7 @@ def batch(*records: Any, head: Any = 7) -> bytes:
 
 
 def with_options(options: bytes) -> bytes:
-    """A batch of one `open` whose options are these bytes."""
+    """A batch with one `open` whose options are these bytes."""
     fields = b"".join(map(encode, ("open", 5, "t", "raw", "/", "", "")))
     return b"\x92\x07\x98" + fields + options
 
@@ -268,7 +268,7 @@ def test_a_string_as_data_excuses_no_other_mistake() -> None:
 
 @pytest.mark.parametrize("extra", [10, 11, 65_530, 65_531, 70_000])
 def test_string_data_is_accepted_beside_fields_of_a_later_version(extra: int) -> None:
-    """The array head is written anew: in one, three or five bytes."""
+    """The array head is written again with one, three or five bytes."""
     assert decode(batch(["send", 5, "s", "text", True, *[0] * extra])) == (
         7,
         [Send(5, b"s", "text", True)],
@@ -277,7 +277,7 @@ def test_string_data_is_accepted_beside_fields_of_a_later_version(extra: int) ->
 
 
 def test_a_worker_does_not_accept_strings_as_data() -> None:
-    """The gateway writes `bin` itself; a worker has no strings to expect."""
+    """The gateway always writes `bin`, so a worker need not expect strings."""
     _, records, left_out = worker_decoder().decode(batch(["on_message", 1, 5, 6, "raw"]))
     assert (records, len(left_out)) == ([None], 1)
 

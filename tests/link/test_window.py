@@ -52,14 +52,15 @@ def test_the_window_bounds_bytes_but_one_event_may_always_go() -> None:
 
 
 ROUND_TRIP = 0.0003
-"""Between two processes of one machine."""
+"""The round trip between two processes of one machine, in seconds."""
 
 
 class Simulation:
-    """A worker with so many hands, each busy for `service` seconds with an event; time is a number.
+    """A worker that handles a number of events at the same time, each for `service` seconds; time
+    is a number.
 
-    Events are supplied as fast as the window lets them, or `gap` seconds apart. One turn of the
-    gateway is one arrival of acks.
+    Events come as fast as the window allows, or `gap` seconds apart. Each arrival of acks is one
+    turn of the gateway.
     """
 
     def __init__(
@@ -88,10 +89,10 @@ class Simulation:
             window.add(event, None, 1, self.now)
             start = max(heapq.heappop(self._hands), self.now + self.round_trip / 2)
             heapq.heappush(self._hands, start + self.service)
-            # A worker sends what it has before the next handler if that is older than 1 ms.
+            # Before the next handler a worker sends acks that are older than 1 ms.
             heapq.heappush(self._acks, (start + self.service + self.round_trip / 2, event.seq))
         self.now = max(self.now, self._acks[0][0]) if self._acks else self._next_event
-        # Acks that arrive within one turn of the loop are seen together.
+        # Acks that arrive within one turn of the loop are handled together.
         until = self.now + 0.0001
         while self._acks and self._acks[0][0] <= until:
             seq = heapq.heappop(self._acks)[1]
@@ -126,7 +127,7 @@ def test_the_window_finds_five_milliseconds_of_work(
 
 
 def test_async_handlers_that_wait_serve_a_thousand_events_a_second() -> None:
-    """Latency taken for service time would strangle them to ten."""
+    """If latency counted as service time, the window would allow ten a second."""
     simulation = Simulation(0.100, 100)
     simulation.run()
     begin, first = simulation.now, simulation.window.next_seq
@@ -170,7 +171,7 @@ def test_the_window_falls_at_once() -> None:
 
 
 def test_a_worker_that_was_empty_may_raise_the_window_but_never_lower_it() -> None:
-    """One event a round trip tells how long the way is, not how long the handler takes."""
+    """One event for each round trip measures the latency, not the time of the handler."""
     window = begun()
     now = 0.0
     for seq in range(1, 20):
@@ -183,8 +184,9 @@ def test_a_worker_that_was_empty_may_raise_the_window_but_never_lower_it() -> No
 
 
 def test_an_event_sent_in_the_turn_of_the_ack_does_not_make_a_slow_worker_fast() -> None:
-    """The last ack empties the worker, and in the same turn, before it is measured, its next event
-    goes out (a raw connection's on_close): that turn holds no time, and yet one ack."""
+    """The last ack empties the worker. In the same turn, before the measurement, its next event
+    is sent (a raw connection's on_close). So that turn has one ack but takes no time.
+    """
     window = begun()
     now = 0.0
     for seq in range(1, 40):
@@ -216,7 +218,7 @@ def test_the_window_stays_below_what_the_worker_asked_for() -> None:
 
 
 def rate(simulation: Simulation, seconds: float) -> float:
-    """Events a second, in the seconds to come."""
+    """The events handled in a second, averaged over the next seconds."""
     begin, first = simulation.now, simulation.window.next_seq
     while simulation.now < begin + seconds:
         simulation.turn()
@@ -228,9 +230,9 @@ def rate(simulation: Simulation, seconds: float) -> float:
 def test_a_remote_worker_is_kept_busy(round_trip: float, service: float, hands: int) -> None:
     simulation = Simulation(service, hands, round_trip=round_trip)
     rate(simulation, 8.0)
-    # 300 ms for 20 ms of work: there the spacing is coarse.
+    # With 300 ms for 20 ms of work, the spacing is coarse.
     assert rate(simulation, 3.0) > (0.9 if round_trip < 0.3 else 0.4) * hands / service
-    # What is on its way, twice as much at most, and the work ahead.
+    # The events on their way, at most twice as many, and the work ahead.
     way = simulation.window.round_trip + WORK_AHEAD
     assert simulation.window.limit <= 2 * (hands + way * hands / service)
 
@@ -244,7 +246,7 @@ def test_a_network_that_becomes_slower_is_noticed() -> None:
 
 
 def test_the_window_of_a_remote_worker_does_not_grow_unused() -> None:
-    """Its twin is the first one: there the window is what holds it up."""
+    """In the counterpart, the first of these tests, the window is the bottleneck."""
     simulation = Simulation(0.001, gap=0.05, round_trip=0.1)
     rate(simulation, 10.0)
     assert simulation.window.limit <= 2 * FIRST_WINDOW
@@ -265,7 +267,7 @@ def test_the_latency_of_a_remote_worker_does_not_make_it_stuck() -> None:
 
 
 def test_a_long_handler_is_not_taken_for_latency() -> None:
-    """The quickest of some events says how far it is, and no handler makes it farther than that."""
+    """The fastest of some events measures the latency, which no handler makes longer."""
     window = begun(is_remote=True)
     now = 0.0
     for seq, took in enumerate((0.03, 60.0, 2.0, 2.0), 1):
@@ -286,7 +288,7 @@ def test_a_long_handler_is_not_taken_for_latency() -> None:
 
 
 def test_what_is_given_back_is_all_that_is_in_flight_of_an_owner() -> None:
-    """And the worker is done with it, so that what waits behind it does not look late."""
+    """The worker has finished these events, so that the events after them do not look late."""
     window: Window[list[str]] = Window()
     window.begin(1, 100)
     one, other = ["one"], ["other"]
@@ -315,7 +317,7 @@ def test_a_plain_worker_is_stuck_after_20_ms() -> None:
 
 
 def test_a_plain_worker_is_stuck_since_its_last_ack() -> None:
-    """What waits behind the first one has not been begun."""
+    """The worker has not begun the events after the first one."""
     window = begun()
     window.add(message(), None, 1, 1.0)
     window.add(message(), None, 1, 1.0)
@@ -375,7 +377,7 @@ def test_the_time_of_an_event_begins_when_the_worker_has_a_free_hand() -> None:
         window.add(message(), owner, 1, 1.0)
     window.hold_back(2.0)
     assert [each.sent_at for _, each in sorted(window.in_flight.items())] == [1, 1, 2, 2, 2]
-    # The worker goes on with a; c must wait for b.
+    # The worker continues with a; c must wait for b.
     window.take(rec.Ack(1, 1))
     window.hold_back(3.0)
     assert {seq: each.sent_at for seq, each in window.in_flight.items()} == {2: 1, 5: 2, 3: 3, 4: 3}

@@ -99,7 +99,9 @@ def test_events_outside_the_table_change_no_state(
 
 
 def test_a_who_after_bye_is_not_answered() -> None:
-    """A gateway forgets a session that said bye; asked again, the worker must not come back."""
+    """The gateway forgets a session that has said bye, and must not start another one by its
+    `who`.
+    """
     end = ready_worker()
     end.bye()
     assert sent(end) == [SESSION, rec.Bye()]
@@ -142,7 +144,9 @@ def test_the_hello_lists_the_connections_that_are_held() -> None:
 
 
 def test_a_connection_whose_end_was_handled_is_no_longer_held() -> None:
-    """Should the gateway die before its detach comes, the next one would tell the end again."""
+    """If the gateway died before its detach arrived, the next gateway would send the on_close
+    again.
+    """
     end = ready_worker()
     other = CON + 1
     end.receive(to_worker(rec.OnConnect(1, CON, {}), rec.OnConnect(2, other, {})))
@@ -387,7 +391,7 @@ def filled(end: WorkerEnd, seq: int, *sizes: int) -> Outbox:
 
 
 def all_sent(end: WorkerEnd) -> list[list[str]]:
-    """What the records of each batch are, with the last seq of acks and parts."""
+    """The records of each batch, with the last seq of acks and parts."""
     batches = []
     while (batch := sent(end)) is not None:
         names = [(type(r).__name__, getattr(r, "last", getattr(r, "seq", ""))) for r in batch[1:]]
@@ -441,7 +445,7 @@ def test_commands_that_do_not_fit_into_one_batch_go_ahead_of_their_ack_in_parts(
 
 @pytest.mark.parametrize("count", range(1, 30))
 def test_every_part_fills_a_batch_and_none_more(count: int) -> None:
-    """However the commands meet the limits of the batches."""
+    """This holds wherever the commands meet the limits of the batches."""
     room = 7 * RECORD_COST
     end = limited(room + ROOM_FOR_ACKS)
     before = filled(end, 1, *([0] * (count % 4)))
@@ -456,7 +460,7 @@ def test_every_part_fills_a_batch_and_none_more(count: int) -> None:
 
 
 def test_an_outbox_is_empty_when_its_commands_have_left() -> None:
-    """Plain handlers share one."""
+    """All plain handlers share one outbox."""
     end = limited(1000 + ROOM_FOR_ACKS)
     outbox = filled(end, 1, 700, 700, 700)
     assert outbox.parts
@@ -503,7 +507,7 @@ def test_a_bye_comes_behind_all_parts() -> None:
 
 
 def test_the_ack_is_in_the_batch_of_the_last_commands_whoever_seals_that() -> None:
-    """As the thread that sends what is finished may at any moment."""
+    """The sending thread may seal the batch at any moment."""
     end = limited(1000 + ROOM_FOR_ACKS)
 
     class Sealing:
@@ -535,7 +539,7 @@ def test_nothing_of_a_lost_connection_is_sent_on_the_next_one(state: LinkState) 
         end.done(filled(end, seq, 500))
     end.started()
     if state is N:
-        # A `who` that is not answered yet.
+        # A `who` is not answered yet.
         end.receive(who())
     elif state is D:
         drain(end)
@@ -602,7 +606,7 @@ def test_a_bye_comes_last_of_all_batches() -> None:
 
 
 def test_the_fullest_batch_fits() -> None:
-    """Commands up to the room, and as many acks as can be."""
+    """Commands up to the limit, and as many acks as possible."""
     end = limited(LARGEST_REMOTE_BATCH)
     seqs = range(1, 2 * LARGEST_WINDOW, 2)
     for seq in seqs:

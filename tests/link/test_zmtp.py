@@ -1,4 +1,6 @@
-"""ZMTP on bytes: both ends on each other, what real libzmq has said, and what nobody should say."""
+"""ZMTP on bytes: both ends with each other, with recorded bytes of real libzmq, and with invalid
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ OTHER = {"server": client, "client": server}
 
 
 def frame(body: bytes, flags: int = 0, *, long: bool = False) -> bytes:
-    """Made without the code under test."""
+    """A frame, made without the code under test."""
     if long or len(body) > 255:
         return bytes((flags | 2,)) + len(body).to_bytes(8, "big") + body
     return bytes((flags, len(body))) + body
@@ -61,7 +63,7 @@ def ready(socket_type: bytes, *more: bytes) -> bytes:
 
 
 def hello(end: str) -> bytes:
-    """What the other end says before its first message."""
+    """The bytes that the other end sends before its first message."""
     return GREETING + ready(b"DEALER" if end == "server" else b"ROUTER")
 
 
@@ -74,7 +76,7 @@ def ready_peer(end: str, limit: int = LIMIT) -> ZmtpPeer:
 
 
 class Heard(NamedTuple):
-    """What came of some bytes."""
+    """The result of some bytes."""
 
     messages: list[bytes]
     said: bytes
@@ -83,7 +85,7 @@ class Heard(NamedTuple):
 
 
 def hear(peer: ZmtpPeer, pieces: Iterable[bytes], *, in_place: bool = False) -> Heard:
-    """Give a peer these bytes; with `in_place` where `rest` says, as far as it says so."""
+    """Give a peer these bytes; with `in_place`, into the view of `rest` as far as that reaches."""
     messages: list[Batch] = []
     said = b""
     for piece in pieces:
@@ -110,13 +112,13 @@ def single_bytes(data: bytes) -> Iterator[bytes]:
 
 
 def cuts(data: bytes) -> Iterator[list[bytes]]:
-    """In two, at every place."""
+    """Every cut into two pieces."""
     for i in range(len(data) + 1):
         yield [data[:i], data[i:]]
 
 
 def check_every_cut(end: str, data: bytes, limit: int = LIMIT) -> Heard:
-    """The same comes of it, however the bytes arrive."""
+    """Check that every cut gives the same result."""
     whole = hear(ENDS[end](limit), [data])
     assert hear(ENDS[end](limit), single_bytes(data)) == whole
     for pieces in cuts(data):
@@ -161,7 +163,7 @@ def test_both_ends_greet_and_messages_pass_in_both_directions(end: str) -> None:
 
 
 def test_the_client_says_ready_first_and_the_server_answers() -> None:
-    """So that an ERROR of the server can stand in the place of its READY."""
+    """So an ERROR of the server can come instead of its READY."""
     one, other = server(), client()
     assert one.data_to_send() == other.data_to_send() == SIGNATURE
     one.receive_data(SIGNATURE)
@@ -182,7 +184,8 @@ def test_the_client_says_ready_first_and_the_server_answers() -> None:
     "greeting",
     [
         GREETING,
-        # 3.0, a later minor and a later major version; padding, as-server and filler mean nothing.
+        # Version 3.0, a later minor and a later major version; padding, as-server and filler are
+        # ignored.
         GREETING[:11] + b"\x00" + GREETING[12:],
         GREETING[:11] + b"\x09" + GREETING[12:],
         GREETING[:10] + b"\x04\x00" + GREETING[12:],
@@ -237,8 +240,8 @@ WRONG_GREETINGS = {
 def test_a_peer_that_does_not_speak_zmtp_is_known_by_its_first_bytes(end: str, data: bytes) -> None:
     heard = check_every_cut(end, data)
     assert WRONG_GREETINGS[data] in heard.why
-    # A peer that has not greeted would not understand an ERROR. That of a later mechanism may see
-    # which one is ours.
+    # A peer that has not sent a greeting would not understand an ERROR. A peer with a later
+    # mechanism may see from the greeting which one is ours.
     assert heard.said == (GREETING if data[:11] == SIGNATURE else SIGNATURE)
 
 
@@ -369,7 +372,7 @@ def test_we_fail_a_peer_with_a_reason_that_its_log_can_show(end: str) -> None:
     other.receive_data(hello("client" if end == "server" else "server"))
     other.receive_data(said)
     assert other.why == f"refused by the peer: {expected[:255].decode()}"
-    # Before its greeting a peer would not know what an ERROR is.
+    # Before its greeting a peer does not know ERROR.
     early = ENDS[end]()
     early.data_to_send()
     early.receive_data(SIGNATURE)
@@ -480,7 +483,7 @@ def test_small_messages_are_copies_and_large_ones_are_views() -> None:
 
 
 def in_two(peer: ZmtpPeer, body: bytes) -> memoryview:
-    """A message that has a buffer of its own."""
+    """A message that gets a buffer of its own."""
     data = frame(body)
     assert peer.receive_data(data[:100]) == []
     [message] = peer.receive_data(data[100:])
@@ -500,7 +503,7 @@ def test_a_buffer_is_used_again_once_nobody_has_a_view_of_it() -> None:
     assert kept == b"aaaaa"
     buffer = second.obj
     second.release()
-    # A shorter one takes it, too, and has its own length; a longer one and a small one do not.
+    # A shorter message reuses the buffer, with its own length; a longer and a small message do not.
     third = in_two(peer, b"c" * READ_IN_PLACE)
     assert third.obj is buffer
     assert peer.receive_data(frame(b"d" * READ_IN_PLACE * 2)[:100]) == []
@@ -584,7 +587,7 @@ def test_the_limit_is_exact_and_counts_before_a_byte_of_the_body() -> None:
     why = "a batch of 1,001 bytes; the limit is 1,000: send it in several"
     assert peer.receive_data(frame(b"x" * 1001)[:9]) == []
     assert peer.why == why
-    # Also one that is there at once, and behind another one.
+    # The limit also holds for a message that is complete at once, and after another message.
     for before in (b"", frame(b"x")):
         peer = ready_peer("server", limit=1000)
         assert peer.receive_data(before + frame(b"x" * 1001)) == ([b"x"] if before else [])
@@ -605,7 +608,7 @@ def test_a_limit_counts_for_frames_that_begin_later() -> None:
 
 
 def allocated(work: Callable[[], object]) -> int:
-    """Bytes of memory that it takes at the most."""
+    """The most memory that is allocated, in bytes."""
     tracemalloc.start()
     try:
         result = work()
@@ -630,7 +633,7 @@ def test_a_frame_that_is_only_announced_takes_little_memory() -> None:
 
 @pytest.mark.parametrize("first", [1000, FIRST_PART, FIRST_PART * 2])
 def test_there_is_always_room_for_the_rest_of_a_large_message(first: int) -> None:
-    """To receive into an empty view would look like the end of the connection."""
+    """Receiving into an empty view would look like the end of the connection."""
     peer = ready_peer("server", limit=LARGEST_BATCH)
     body = bytes(FIRST_PART * GROWTH * 2)
     data = frame(body)
@@ -671,7 +674,7 @@ def test_a_message_of_several_frames_is_not_kept() -> None:
 
 
 def test_a_large_message_in_small_pieces_takes_no_more_than_its_bytes() -> None:
-    """For each piece a copy of all that came before it would be 128 GiB."""
+    """Copying the earlier data for each piece would take 128 GiB."""
     size = 4 << 20
     data = frame(bytes(size))
     pieces = [data[i : i + 64] for i in range(0, len(data), 64)]
@@ -684,7 +687,7 @@ def test_a_large_message_in_small_pieces_takes_no_more_than_its_bytes() -> None:
 
 @pytest.mark.parametrize("data", [frame(b""), frame(b"x"), frame(b"", long=True)])
 def test_many_small_messages_in_one_piece_take_no_more_than_their_bytes(data: bytes) -> None:
-    """For each the bytes that follow it, copied, would be 100 GiB and more."""
+    """Copying the following bytes for each message would take more than 100 GiB."""
     count = 300_000
     peer = ready_peer("server")
     began = time.thread_time()

@@ -1,5 +1,6 @@
-"""ZMTP over real sockets, with libzmq as the other end: a DEALER of our server's, a ROUTER of our
-client's."""
+"""ZMTP over real sockets with libzmq at the other end: a DEALER for our server, a ROUTER for our
+client.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ IN_FLIGHT = 50
 
 
 class Ours:
-    """A ZmtpPeer over a socket that does not block."""
+    """A ZmtpPeer over a non-blocking socket."""
 
     def __init__(self, sock: socket.socket, peer: ZmtpPeer) -> None:
         sock.setblocking(False)
@@ -48,7 +49,7 @@ class Ours:
         self._unsent += (memoryview(header(len(message))), memoryview(message))
 
     def receive(self) -> list[Batch]:
-        """What has come, until the socket has no more."""
+        """Receive messages until the socket has no more."""
         messages: list[Batch] = []
         peer = self.peer
         while not self.eof and not peer.why:
@@ -71,7 +72,8 @@ class Ours:
                 break
             if said := peer.data_to_send():
                 self.pongs += said.count(b"PONG")
-                # Between two messages: a begun one is finished first.
+                # Insert the answer between two messages, as a message that was begun is sent to its
+                # end first.
                 at = len(self._unsent) % 2
                 self._unsent.insert(at, memoryview(said))
                 self._unsent.insert(at, memoryview(b""))
@@ -94,15 +96,15 @@ class Ours:
 
 
 class Pair(NamedTuple):
-    """One of ours and one of libzmq's, connected."""
+    """An end of ours and one of libzmq, connected."""
 
     ours: Ours
     zmq: zmq.Socket[bytes]
     identity: bytes
-    """What a ROUTER knows ours by; empty if it is a DEALER."""
+    """The identity of our end at a ROUTER; empty if libzmq is a DEALER."""
 
     def wait(self) -> None:
-        """Until either can go on, then do what ours can."""
+        """Wait until either end can continue, then do the work of ours."""
         poller = zmq.Poller()
         poller.register(self.ours.sock, self.ours.interest)
         poller.register(self.zmq, zmq.POLLIN)
@@ -110,7 +112,7 @@ class Pair(NamedTuple):
         self.ours.flush()
 
     def receive(self) -> list[Batch]:
-        """What ours has got, once there is anything."""
+        """The messages that our end has received, once there are any."""
         return until(lambda: self.wait() or self.ours.receive())
 
     def say(self, message: bytes, flags: int = 0) -> None:
@@ -119,7 +121,7 @@ class Pair(NamedTuple):
         self.zmq.send(message, flags)
 
     def hear(self) -> Batch | None:
-        """The next message that libzmq has, if there is one."""
+        """The next message that libzmq has received, if there is one."""
         try:
             if self.identity:
                 assert self.zmq.recv(zmq.NOBLOCK) == self.identity
@@ -131,7 +133,7 @@ class Pair(NamedTuple):
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """As `eventually`, for conditions that wait themselves."""
+    """Like `eventually`, for conditions that wait by themselves."""
     deadline = time.monotonic() + DEADLINE
     while not (value := condition()):
         assert time.monotonic() < deadline
@@ -139,7 +141,7 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 class Meet:
-    """Makes pairs, and closes them."""
+    """Makes pairs and closes them."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._stack = stack
@@ -155,12 +157,12 @@ class Meet:
         return socket
 
     def monitor(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-        """Where libzmq says what becomes of the connections of a socket."""
+        """A monitor, where libzmq reports the events of a socket's connections."""
         monitor: zmq.Socket[bytes] = self._stack.enter_context(socket.get_monitor_socket())
         return monitor
 
     def listen(self, transport: str) -> tuple[socket.socket, str]:
-        """A socket that listens, and where."""
+        """A listening socket and its address."""
         if transport == "tcp":
             server = socket.create_server(("127.0.0.1", 0))
             endpoint = f"tcp://127.0.0.1:{server.getsockname()[1]}"
@@ -216,7 +218,7 @@ class Meet:
 
 @pytest.fixture
 def meet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meet]:
-    # pytest's own folder of a test has too long a name for a unix socket.
+    # The folder that pytest gives to a test has too long a name for a unix socket.
     folder = tmp_path_factory.mktemp("z")
     with ExitStack() as stack:
         yield Meet(stack, folder)
@@ -226,7 +228,7 @@ EDGES = (0, 1, 254, 255, 256, 257, 8191, 8192, 8193, 65527, 65535, 65536, 262144
 
 
 def random_sizes(count: int, largest: int) -> Iterator[int]:
-    """Of so many messages: mostly small ones, all edges, and some of the largest."""
+    """Random sizes: mostly small ones, all edge cases, and some of the largest."""
     choose = random.Random(count)
     for i in range(count):
         kind = choose.random()
@@ -241,7 +243,7 @@ def random_sizes(count: int, largest: int) -> Iterator[int]:
 
 
 def echo(pair: Pair, count: int, largest: int) -> None:
-    """libzmq says it all to ours, and gets it back."""
+    """libzmq sends all messages to our end, and gets them back."""
     block = memoryview(random.Random(1).randbytes(largest + 4096))
     sizes = random_sizes(count, largest)
     awaited: deque[memoryview] = deque()
@@ -288,7 +290,7 @@ def test_a_hundred_thousand_messages_of_up_to_the_limit_pass_and_come_back(
 def test_heartbeats_of_libzmq_are_answered_and_keep_the_connection(meet: Meet, end: str) -> None:
     pair = meet.pair(end, HEARTBEAT_IVL=20, HEARTBEAT_TTL=100, HEARTBEAT_TIMEOUT=DEADLINE_MS)
     until(lambda: pair.wait() or pair.ours.receive() or pair.ours.pongs > 10)
-    # It goes on with the same connection.
+    # The same connection continues.
     pair.say(b"still there")
     assert pair.receive() == [b"still there"]
     pair.ours.send(b"yes")
@@ -326,7 +328,7 @@ def test_a_socket_of_another_type_is_refused_and_does_not_come_back(meet: Meet, 
     until(lambda: ours.receive() or ours.flush() or ours.peer.why)
     assert ours.peer.why == f"Socket-Type is {kind}, and must be DEALER"
     ours.flush()
-    # libzmq takes the ERROR, and closes the connection itself.
+    # libzmq reads the ERROR, and closes the connection itself.
     until(lambda: not ours.sock.getblocking() and _has_ended(ours.sock))
     events = []
     until(lambda: events.append(next_event(monitor)) or events[-1] == zmq.Event.DISCONNECTED)
@@ -371,7 +373,7 @@ def test_our_client_refuses_a_socket_that_is_no_router(meet: Meet, kind: str) ->
     other.bind("tcp://127.0.0.1:*")
     ours = meet.dial(other.get_string(zmq.LAST_ENDPOINT))
     ours.flush()
-    # libzmq closes the connection by itself, before or after it has said what it is.
+    # libzmq closes the connection by itself, before or after it has sent its type.
     until(lambda: ours.receive() or ours.flush() or ours.peer.why or ours.eof)
     assert ours.peer.why in ("", f"Socket-Type is {kind}, and must be ROUTER")
     assert not ours.peer.is_ready

@@ -1,8 +1,8 @@
-"""Python on Linux with no more than Python has on Windows: for `make test-portable`, which puts
-this folder into PYTHONPATH. So every process of a test imports this file, before anything else.
+"""Reduce Python on Linux to the features that it has on Windows, for `make test-portable`, which
+puts this folder into PYTHONPATH. So every process of a test imports this file before anything else.
 
-What wsraw does on Windows for want of something, it does for the same reason here. What needs
-Windows itself (its job objects, its console, Winsock) is left to `make test-windows`.
+Wherever wsraw takes another way on Windows because a feature is missing, it takes that way here,
+too. `make test-windows` tests what needs Windows itself (its job objects, its console, Winsock).
 """
 
 import _signal
@@ -12,31 +12,31 @@ import select
 import time
 from math import floor
 
-# No unix sockets: the link goes over loopback TCP, and a socket pair, too.
+# Without unix sockets, the link and socket pairs use loopback TCP.
 for _name in ("AF_UNIX", "socketpair", "SO_REUSEPORT", "SO_PEERCRED"):
     delattr(_socket, _name)
 
-# select alone; with these, the module selectors would have better.
+# Only select is left; the module selectors would prefer these.
 for _name in ("epoll", "poll"):
     delattr(select, _name)
 
-# Processes do not fork, and of another one a number is all that is known.
+# Processes cannot fork, and other processes are known only by number.
 del os.fork, os.register_at_fork, os.pidfd_open, _signal.pidfd_send_signal
 
-# No signal that Windows has not.
+# Signals that Windows does not have.
 _KILL = _signal.SIGKILL
 _KNOWN = ("SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV")
 for _name in dir(_signal):
     if _name.startswith("SIG") and not _name.startswith("SIG_") and _name not in _KNOWN:
         delattr(_signal, _name)
 
-# Only now, as they look for what was deleted.
+# These are imported only now, as they look for the deleted features.
 import signal  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
 from typing import Any  # noqa: E402
 
-# Output is not gathered. (The method itself cannot be deleted.)
+# Output is not gathered by sendmsg. (The method itself cannot be deleted.)
 
 
 class _Missing:
@@ -46,7 +46,7 @@ class _Missing:
 
 socket.socket.sendmsg = _Missing()  # type: ignore[assignment, method-assign]
 
-# A process is ended at once, without a word, by SIGTERM, too.
+# Any signal ends a process at once, SIGTERM too.
 _kill = os.kill
 
 
@@ -64,7 +64,7 @@ def _end(self: subprocess.Popen[Any]) -> None:
     _send_signal(self, signal.SIGTERM)
 
 
-# Nor is its exit code negative: it is what subprocess, os.kill, a C library or the system gives.
+# Exit codes are not negative: subprocess, os.kill, a C library or the system sets them.
 _CODES = {
     -_KILL: signal.SIGTERM,
     -signal.SIGABRT: 3,
@@ -86,7 +86,7 @@ subprocess.Popen._handle_exitstatus = _exit_code  # type: ignore[attr-defined]
 subprocess.Popen.send_signal = _send_signal  # type: ignore[method-assign]
 subprocess.Popen.kill = subprocess.Popen.terminate = _end  # type: ignore[method-assign]
 
-# A clock of steps of 15.6 ms (before Python 3.13).
+# The clock has steps of 15.6 ms (as before Python 3.13).
 _STEPS = 64
 _monotonic = time.monotonic
 _clock_info = time.get_clock_info

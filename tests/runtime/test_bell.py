@@ -44,7 +44,7 @@ def test_a_closed_bell_can_be_rung(bell: Bell) -> None:
 def test_where_a_pair_is_tcp_no_ring_waits_for_an_acknowledgement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As on Windows."""
+    """Pairs are TCP on Windows."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         near = socket.create_connection(server.getsockname())
         far = server.accept()[0]

@@ -11,7 +11,7 @@ from wsraw.runtime.clock import monotonic
 PACKAGE = Path(wsraw.__file__).parent
 
 MEASURING = ("gateway", "runtime", "tools/drill/load", "workers/shells")
-"""Where parts of a turn, latencies and deadlines of sockets are measured."""
+"""Modules that measure parts of a turn, latencies and deadlines of sockets."""
 
 
 def test_the_clock_shows_what_takes_less_than_a_turn() -> None:

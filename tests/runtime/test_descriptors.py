@@ -1,4 +1,4 @@
-"""How descriptors are shared out."""
+"""How the descriptors of a process are shared out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="handles have no
 @pytest.mark.parametrize("limit", [64, 120, 256, 1024, 4096, 1 << 20])
 @pytest.mark.parametrize("workers", [0, 1, 2, 14, 500])
 def test_enough_descriptors_are_kept_back(limit: int, workers: int) -> None:
-    """For the workers that there may be, each of them twice, and for names that are looked up."""
+    """The reserve has two descriptors for each possible worker, and those for look-ups of names."""
     kept = descriptors.reserve(limit, workers)
     most = descriptors.most_workers(limit, workers)
     look_ups = min(THREADS, Descriptors(limit, workers).look_ups)
@@ -63,8 +63,9 @@ def test_a_worker_gets_the_limit_back_that_the_run_was_given() -> None:
 
 
 def test_numbers_that_select_cannot_watch_are_not_given_out() -> None:
-    """Where the system has nothing else, the limit is what keeps them from the loop: at it new
-    clients wait, or are refused, as at any other limit."""
+    """Where there is only select, the limit keeps such descriptors out of the loop. New clients
+    wait or are refused then, as at any other limit.
+    """
     resource = pytest.importorskip("resource")
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] in range(descriptors.FD_SETSIZE):
         pytest.skip("there is a lower limit")

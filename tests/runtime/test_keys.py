@@ -68,7 +68,7 @@ def test_a_key_pair_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_secret_key_is_not_accepted_as_a_public_one(tmp_path: Path) -> None:
-    """Else it would go out to whoever is asked for the public one."""
+    """Otherwise a user could publish the secret key by mistake."""
     secret, public = make_pair(str(tmp_path), "alice")
     with pytest.raises(KeyFileError, match=r"\.pub file"):
         keys.read_public(str(secret))

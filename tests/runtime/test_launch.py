@@ -40,7 +40,9 @@ def test_a_program_that_does_not_exist_is_named() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells a child")
 def test_a_program_is_terminated_when_its_parent_dies() -> None:
-    """The program begins after the parent's death was asked for: it would print otherwise."""
+    """Otherwise the program would print something: it starts only after the signal for the
+    parent's death is set up.
+    """
     parent = (
         "import os, subprocess, sys\n"
         "program = ['sh', '-c', 'echo $$; exec sleep 60']\n"
@@ -53,7 +55,7 @@ def test_a_program_is_terminated_when_its_parent_dies() -> None:
         assert process.stdout is not None
         assert int(process.stdout.readline()) != process.pid
         process.send_signal(signal.SIGKILL)
-        # Its end of the pipe is closed, too.
+        # The process has closed its end of the pipe, too.
         assert process.communicate(timeout=DEADLINE)[0] == ""
 
 
@@ -90,7 +92,9 @@ while True:
 
 
 def tend(number: signal.Signals) -> tuple[str, int]:
-    """What the program beside process 1 says after this signal to process 1, and the code."""
+    """The output and the exit code of the program under process 1, after this signal to process
+    1.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", PROCESS_1], stdout=subprocess.PIPE, encoding="ascii"
     ) as process:
@@ -103,7 +107,7 @@ def tend(number: signal.Signals) -> tuple[str, int]:
 
 @ON_LINUX
 def test_process_1_reaps_children_and_forwards_signals() -> None:
-    """uvicorn-gunicorn-docker #48, honcho #231: as process 1, zombies gathered."""
+    """As process 1, other servers collected zombies (uvicorn-gunicorn-docker #48, honcho #231)."""
     assert tend(signal.SIGHUP) == ("SIGHUP\n", 7)
 
 

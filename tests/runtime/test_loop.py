@@ -19,7 +19,7 @@ from wsraw.runtime.loop import AWAY_AFTER, TURN_BOUNDS, TURN_TIME_ALLOWED, Loop,
 from wsraw.runtime.selector import FdSetSelector, Selector, Sockets
 
 JUMP = 40.0
-"""Seconds that a process was stopped."""
+"""Seconds for which the process was stopped."""
 
 LONGEST_SLEEP = 0.05
 
@@ -27,7 +27,7 @@ LONGEST_SLEEP = 0.05
 def wait_with_poll(
     to_read: Sockets, to_write: Sockets, failing: Sockets, timeout: float | None
 ) -> None:
-    """Waits as Winsock's select does."""
+    """Waits as the select of Winsock does."""
     poll = select.poll()
     wanted = dict.fromkeys(to_read[1:], select.POLLIN)
     for number in to_write[1:]:
@@ -38,14 +38,14 @@ def wait_with_poll(
     broken = select.POLLHUP | select.POLLERR
     for sockets, events in ((to_read, select.POLLIN | broken), (to_write, select.POLLOUT)):
         ready = [number for number, seen in found if seen & events and number in sockets[1:]]
-        # As there: the rest of the first item is not written.
+        # Winsock does not write the rest of the first item either.
         sockets[: 1 + len(ready)] = array(sockets.typecode, [(7 << 32) + len(ready), *ready])
     failed = [number for number, seen in found if seen & broken and number in failing[1:]]
     failing[: 1 + len(failed)] = array(failing.typecode, [len(failed), *failed])
 
 
 class FdSets(FdSetSelector):
-    """The selector of Windows, on poll."""
+    """The selector of Windows, based on poll."""
 
     def __init__(self) -> None:
         super().__init__(wait_with_poll)
@@ -64,7 +64,7 @@ Pair = tuple[socket.socket, socket.socket]
 
 @pytest.fixture(params=SELECTORS, ids=lambda kind: kind.__name__)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    """A loop on each selector that this platform has; its turns are short."""
+    """A loop with each selector of this platform; its turns are short."""
     monkeypatch.setattr(loop_module, "LONGEST_SLEEP", LONGEST_SLEEP)
     loop = Loop(selector=request.param)
     yield loop
@@ -73,7 +73,7 @@ def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """Two ends of a TCP connection; the first is not blocking."""
+    """Two ends of a TCP connection; the first is non-blocking."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         near = socket.create_connection(server.getsockname())
         far = server.accept()[0]
@@ -88,7 +88,7 @@ def reset(sock: socket.socket) -> None:
 
 
 class Heard:
-    """A handler that remembers its calls."""
+    """A handler that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[bool, bool]] = []
@@ -98,7 +98,7 @@ class Heard:
 
 
 def turns_until(loop: Loop, condition: Callable[[], object]) -> None:
-    """Take turns until the condition holds; each waits a second at most."""
+    """Take turns until the condition is true; each waits at most a second."""
 
     def turn() -> object:
         loop.turn(not condition())
@@ -108,7 +108,9 @@ def turns_until(loop: Loop, condition: Callable[[], object]) -> None:
 
 
 def nothing_within_a_turn(loop: Loop, heard: Heard) -> None:
-    """What the kernel knows of already would be seen by a turn that does not wait."""
+    """Check that a turn without waiting calls no handler, which it would if the kernel had an
+    event.
+    """
     heard.calls.clear()
     loop.turn(False)
     assert not heard.calls
@@ -273,7 +275,7 @@ def test_a_descriptor_can_be_paused_and_resumed_many_times(loop: Loop, pair: Pai
 
 
 class Clock:
-    """A clock that a test moves; `jump_at` makes its n-th reading, and all later ones, late."""
+    """A clock that the test sets; `jump_at` delays its n-th reading and all later ones."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -357,8 +359,8 @@ def test_a_timer_ends_the_wait(loop: Loop) -> None:
 def test_reading_comes_before_timers_and_the_end_of_the_turn_comes_last(
     loop: Loop, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has already arrived must be seen before a deadline is checked."""
-    # On a busy machine the wake-up alone may take a turn's time.
+    """Data that has already arrived must be handled before a deadline is checked."""
+    # On a busy machine the wake-up alone may take as long as a turn.
     monkeypatch.setattr(loop_module, "READ_TIME", DEADLINE)
     near, far = pair
     order: list[str] = []
@@ -412,7 +414,7 @@ def test_a_suspension_in_a_handler_stops_the_clock(still: Loop, clock: Clock) ->
 def test_a_suspension_anywhere_stops_the_clock(
     still: Loop, clock: Clock, reading: int, may_sleep: bool
 ) -> None:
-    """SIGSTOP comes between any two instructions: the jump is laid before each reading."""
+    """SIGSTOP may come between any two instructions, so the jump is placed before each reading."""
     ran: list[int] = []
     still.call_later(10.0, lambda: ran.append(1))
     still.call_soon_threadsafe(lambda: None)
@@ -427,7 +429,7 @@ def test_a_suspension_anywhere_stops_the_clock(
 
 
 def test_time_without_a_suspension_is_not_lost(still: Loop, clock: Clock) -> None:
-    """The twin: a busy loop, with turns of half a second, keeps time."""
+    """The counterpart: a busy loop, with turns of half a second, keeps time."""
     still.before_sleep = lambda now: True
     ran: list[float] = []
     still.call_later(5.0, lambda: ran.append(clock.time))
@@ -503,7 +505,7 @@ def test_run_ends_with_stop_and_a_busy_turn_is_followed_by_one_that_does_not_wai
 def test_more_ready_descriptors_than_a_turn_handles_are_left_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Those that are left come in the next turns, each in its time."""
+    """The remaining descriptors are handled in the next turns."""
     monkeypatch.setattr(selector_module, "MOST_READY", 3)
     loop = Loop()
     pairs = [socket.socketpair() for _ in range(8)]
@@ -600,7 +602,7 @@ class SlowHandlers:
         return handle
 
     def turn(self) -> tuple[set[int], bool]:
-        """Who was handled, and whether the next turn may sleep."""
+        """The handlers that were called, and whether the next turn may sleep."""
         self.order.clear()
         may_sleep = self.loop.turn(False)
         assert len(self.order) == len(set(self.order)), "nobody twice"
@@ -635,7 +637,7 @@ def test_slow_handlers_are_spread_over_turns_and_none_is_left_out(slow: SlowHand
 
 
 def test_handlers_left_from_a_turn_run_before_new_ones(slow: SlowHandlers) -> None:
-    """The loop does not sleep, whatever it was told, and timers and calls have their turn."""
+    """The loop does not sleep even if it was told to, and handles timers and calls."""
     first, _ = slow.turn()
     slow.loop._selector.select = lambda timeout: pytest.fail("it asks")  # type: ignore[assignment]
     heard: list[str] = []
@@ -649,8 +651,10 @@ def test_handlers_left_from_a_turn_run_before_new_ones(slow: SlowHandlers) -> No
 
 
 def test_a_descriptor_left_from_a_turn_may_be_unwatched(slow: SlowHandlers) -> None:
-    """Closed, waiting for something else, or for nothing but errors: handled only when it is ready
-    for what it waits for now. A descriptor that came in its place is somebody else."""
+    """A handler may close the descriptor, or watch it for something else or only for errors. It
+    is handled only when it is ready for what is watched now. A new descriptor with the same
+    number is a different one.
+    """
     first, _ = slow.turn()
     closed, changed, errors_only, other, *rest = sorted(set(range(8)) - first)
     loop = slow.loop
@@ -707,7 +711,7 @@ def test_many_timers_at_once_are_left_for_the_next_turns(loop: Loop) -> None:
 
 
 class Owned:
-    """Callbacks that raise, and what they are told of it."""
+    """Callbacks that raise, and the exceptions that their owner is told."""
 
     def __init__(self, *, twice: bool = False) -> None:
         self.told: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""Escapes of a peer must not reach a terminal, and secrets not the log."""
+"""Escape sequences of a peer must not reach a terminal, and secrets must not reach the log."""
 
 from __future__ import annotations
 

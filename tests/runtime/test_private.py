@@ -1,4 +1,4 @@
-"""Files and folders that others cannot read."""
+"""Files and folders that other users cannot read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def may_others_read(path: Path) -> bool:
         descriptor, 1, 4, ctypes.byref(text), None
     )
     assert text.value is not None
-    # Everyone, users, those who have logged in.
+    # The groups of everyone, of users, and of authenticated users.
     return any(f";;;{who})" in text.value for who in ("WD", "BU", "AU"))
 
 

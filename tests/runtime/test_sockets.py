@@ -48,7 +48,7 @@ def test_a_listening_socket_does_not_block(listen: Open) -> None:
 
 
 def test_an_ipv6_listener_takes_no_ipv4(listen: Open) -> None:
-    """Else [::]:8000 and 0.0.0.0:8000 could not be listened on together."""
+    """Otherwise [::]:8000 and 0.0.0.0:8000 could not be used together."""
     six = listen(host="::")
     four = listen(host="0.0.0.0", port=port_of(six))
     assert port_of(four) == port_of(six)
@@ -97,7 +97,7 @@ def test_an_impossible_socket_path_is_refused(
 
 @unix_only
 def test_the_mode_of_a_socket_file_may_let_others_in(listen: Open, tmp_path: Path) -> None:
-    """websocketd #474, websockify #541, circus #354: nginx is another user."""
+    """nginx may be another user (websocketd #474, websockify #541, circus #354)."""
     group = os.getgid()
     for mode, asked, group_name in ((None, 0o755, ""), (0o666, 0o666, ""), (0o660, 0o660, group)):
         before = os.umask(0o022)
@@ -145,7 +145,7 @@ def test_a_group_that_may_not_be_given_is_refused(
     def refuse(*args: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    # As for everybody but root, who may run these tests.
+    # Fail as for all users but root, who may run these tests.
     monkeypatch.setattr(os, "chown", refuse)
     with pytest.raises(OSError, match="not permitted; run as a member of that group"):
         listen(path=str(tmp_path / "s"), mode=0o660, group=str(os.getgid()))
@@ -164,10 +164,12 @@ def test_a_unix_socket_in_use_is_refused(listen: Open, tmp_path: Path) -> None:
 
 @unix_only
 def test_the_socket_file_of_a_later_run_stays(tmp_path: Path) -> None:
-    """gunicorn #476, #1523, libuv #1332: a stop removes what the run itself has made."""
+    """A stop removes only the file that the run itself has made (gunicorn #476, #1523, libuv
+    #1332).
+    """
     listen = Listen(name="test", path=str(tmp_path / "s"))
     old = bind(listen)
-    os.unlink(listen.path)  # As a deploy script does.
+    os.unlink(listen.path)  # A deploy script does this.
     new = bind(listen)
     close(old, listen)
     assert os.path.exists(listen.path)
@@ -222,7 +224,9 @@ def test_a_failure_to_bind_is_reported_with_advice(
 def test_a_privileged_port_is_refused_with_advice(
     listen: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who runs the tests may be allowed to: then the kernel's refusal is put in."""
+    """The user who runs the tests may be allowed to use the port, so the refusal of the kernel
+    is simulated.
+    """
 
     class Refusing(socket.socket):
         def bind(self, address: Any) -> None:
@@ -249,7 +253,7 @@ def test_an_error_that_only_winsock_has_is_told(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nobody_else_can_listen_where_we_do(listen: Open) -> None:
-    """On Windows SO_REUSEADDR of the second one would be enough."""
+    """On Windows it would be enough if the second process set SO_REUSEADDR."""
     port = port_of(listen())
     with socket.socket() as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -297,7 +301,9 @@ def test_the_file_of_a_socket_is_removed_with_it(tmp_path: Path) -> None:
 
 
 def test_children_accept_from_a_socket_that_their_parent_bound(listen: Open) -> None:
-    """One after the other, as gateways do; who connects meanwhile waits."""
+    """The children accept one after the other, as gateways do; clients that connect in between
+    wait.
+    """
     sock = listen()
     code = (
         "import select\nfrom wsraw.runtime.sockets import adopt\n"
@@ -324,7 +330,7 @@ def test_children_accept_from_a_socket_that_their_parent_bound(listen: Open) -> 
 def test_a_descriptor_that_is_not_a_socket_is_refused(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     try:
-        # On Windows it is not even a shared socket.
+        # On Windows the number is not even a shared socket.
         with pytest.raises(ValueError if sys.platform == "win32" else OSError):
             adopt(str(descriptor))
     finally:

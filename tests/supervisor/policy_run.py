@@ -1,4 +1,4 @@
-"""A policy with a clock, and the actions it took."""
+"""A policy with a clock, and the actions that it has taken."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def kill(child: Child) -> a.End:
 
 
 class Run:
-    """A policy with a clock, and the actions it took; processes are what it spawned."""
+    """A policy with a clock, and its actions. The processes are those that it has spawned."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class Run:
         self.now = 100.0
         self.actions: list[a.Action] = []
         self.answers = True
-        """The gateway does, when it is asked."""
+        """Whether the gateway answers when it is asked."""
 
     def do(self, *actions: list[a.Action]) -> list[a.Action]:
-        """What was done, without the log lines; those stay in `said`."""
+        """The actions without the log lines, which are kept in `said`."""
         self.actions = list(itertools.chain(*actions))
         if ASK in self.actions and self.answers:
             self.policy.heard(self.now)
@@ -73,7 +73,7 @@ class Run:
         return "\n".join(each.text for each in self.actions if isinstance(each, a.Say))
 
     def pass_time(self, seconds: float) -> list[a.Action]:
-        """Let time pass, ticking when asked to."""
+        """Let time pass, with ticks when the policy asks for them."""
         until = self.now + seconds
         done: list[a.Action] = []
         said: list[a.Action] = []
@@ -87,7 +87,7 @@ class Run:
         return done
 
     def up(self) -> Run:
-        """Bring gateway and all workers to READY."""
+        """Bring the gateway and all workers to READY."""
         self.do(self.policy.decide(self.now))
         self.do(self.policy.listening(ENDPOINT, self.now))
         self.do(self.policy.ready(1, self.now))
@@ -97,7 +97,7 @@ class Run:
 
     @property
     def pool(self) -> Pool:
-        """The first one."""
+        """The first pool."""
         return self.policy.pools["default"]
 
     @property

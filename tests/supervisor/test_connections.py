@@ -92,7 +92,7 @@ def test_pools_and_notes_are_shown_where_there_are_any() -> None:
 def test_users_are_shown_where_there_are_any() -> None:
     assert "user" not in table([ROW], 1).splitlines()[0]
     heading, first, second = table([ROW, ROW | {"user": "ann"}], 2).splitlines()
-    # "path or target" are three words.
+    # "path or target" counts as three words.
     assert heading.split().index("user") == 7
     assert (first.split()[5], second.split()[5]) == ("-", "ann")
     assert "user        ann" in details(WHOLE | {"user": "ann"})
@@ -204,7 +204,7 @@ def test_a_payload_is_shown_on_one_line(data: bytes, shown: str) -> None:
 
 
 def test_no_two_payloads_look_the_same() -> None:
-    """A backslash of the client is not taken for one of ours."""
+    """A client's backslash must not look like one of ours."""
     shown = [visible(bytes([each])) for each in range(256)] + [visible(b"\\n"), visible(b"\\x00")]
     assert len(set(shown)) == len(shown)
     assert all(text.isprintable() for text in shown)

@@ -24,13 +24,13 @@ def project(tmp_path: Path) -> Path:
 
 
 def touch(file: Path, seconds: float) -> None:
-    """As if it had been written so much later, whatever the clock of the file system does."""
+    """Set the file's time, independently of the file system's clock."""
     at = file.stat().st_mtime + seconds
     os.utime(file, (at, at))
 
 
 def watching(*files: Path) -> FileWatch:
-    """It has nothing to warn of."""
+    """A watch that has no warnings."""
     told: list[str] = []
     watch = FileWatch(files, told.append)
     assert told == []
@@ -79,7 +79,7 @@ def test_a_handlers_file_without_the_suffix_py_is_watched(project: Path) -> None
 
 
 def test_a_file_behind_2000_others_is_watched(project: Path) -> None:
-    """uvicorn #338: all of a project is looked at."""
+    """The whole project is watched (uvicorn #338)."""
     for n in range(25):
         (project / f"a{n}").mkdir()
         for name in range(100):
@@ -95,7 +95,7 @@ def test_a_file_behind_2000_others_is_watched(project: Path) -> None:
 def test_a_huge_folder_is_not_walked_to_its_end(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is near is seen, and what is not is told, once."""
+    """Near files are watched, and a warning about the others comes once."""
     for n in range(10):
         (project / f"package/more{n}").mkdir()
         (project / f"package/more{n}/part.py").touch()
@@ -134,7 +134,7 @@ def test_installed_packages_are_not_watched(project: Path, name: str, is_seen: b
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no time of their change there")
 def test_a_file_with_the_same_time_and_size_is_a_change_if_it_was_replaced(project: Path) -> None:
-    """cpython #120932: rsync -t, and builds that can be reproduced."""
+    """rsync -t and reproducible builds keep the time (cpython #120932)."""
     file = project / "helper.py"
     before = file.stat()
     watch = watching(project / "handlers.py")
@@ -179,7 +179,7 @@ def test_a_symbolic_link_that_moves_is_a_change(tmp_path: Path) -> None:
 
 @links
 def test_the_update_of_a_kubernetes_config_map_is_a_change(tmp_path: Path) -> None:
-    """matrix-media-repo #319, cfg4k #65: each file is a link through another one."""
+    """Each file is a link through another link (matrix-media-repo #319, cfg4k #65)."""
     for n in "12":
         release(tmp_path / f"..v{n}", f"x = {n}\n")
     point(tmp_path / "..data", "..v1")
@@ -192,7 +192,7 @@ def test_the_update_of_a_kubernetes_config_map_is_a_change(tmp_path: Path) -> No
 
 @links
 def test_symbolic_links_within_a_project_are_followed(project: Path, tmp_path: Path) -> None:
-    """To folders outside of it, and in a circle."""
+    """The links point to folders outside of the project, and in a circle."""
     for n in "12":
         release(tmp_path / f"plugins-{n}", "x = 1\n")
     (project / "circle").symlink_to(project)
@@ -210,7 +210,9 @@ def test_symbolic_links_within_a_project_are_followed(project: Path, tmp_path: P
 
 
 def test_files_of_other_languages_are_watched(tmp_path: Path) -> None:
-    """Of each, those of its own suffix in its folder or below; what has none stands alone."""
+    """For each file, files with the same suffix in its folder and below are watched; a file
+    without a suffix is watched alone.
+    """
     for name in ("a.mjs", "lib/b.mjs", "node_modules/c.mjs", "d.py", "tool", "other"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")

@@ -30,7 +30,7 @@ from wsraw.supervisor.log import (
 
 
 def lines(stream: io.StringIO) -> list[str]:
-    """Without their times."""
+    """The lines without their times."""
     found = [line.split(" ", 1) for line in stream.getvalue().splitlines()]
     for when, _ in found:
         assert datetime.fromisoformat(when).tzinfo is not None
@@ -97,7 +97,7 @@ def test_control_characters_are_not_written_to_the_terminal() -> None:
 
 
 class Stuck(io.StringIO):
-    """Nobody reads until `read` is set."""
+    """A stream that blocks until `read` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,9 @@ class Stuck(io.StringIO):
 
 
 def fill(log: Log, stream: Stuck, line: str) -> int:
-    """What a child prints while nobody reads: so many lines, and five more."""
+    """Fill the log while the stream blocks: returns the number of lines that fit, and then loses
+    five.
+    """
     log.say("info", "first")
     assert stream.reached.wait(DEADLINE)
     count = 0
@@ -127,7 +129,7 @@ def fill(log: Log, stream: Stuck, line: str) -> int:
     "line", ["x", "", "x" * 16_000, "é" * 8_000, "\U0001f600" + "x" * 16_000], ids=len
 )
 def test_lines_that_cannot_be_written_are_bounded_in_bytes(line: str) -> None:
-    """circus #732: a supervisor that grew to gigabytes. Lines were counted, and not their bytes."""
+    """A supervisor grew to gigabytes because it counted lines instead of bytes (circus #732)."""
     stream = Stuck()
     log = Log(stream, "info")
     count = fill(log, stream, line)
@@ -146,7 +148,7 @@ def test_lines_that_cannot_be_written_are_bounded_in_bytes(line: str) -> None:
         "warning wsraw: 5 lines lost",
     ]
     assert log._size == 0
-    # A text of many lines has the width of the widest of them: so not all are joined.
+    # A text of many lines has the width of its widest line, so the lines are not all joined.
     assert stream.longest < 8 * WRITTEN_AT_ONCE
 
 
@@ -160,7 +162,7 @@ def test_lost_lines_are_reported_even_if_no_other_follows() -> None:
 
 
 class Failing(io.StringIO):
-    """Each write fails, until `works` is set."""
+    """A stream whose writes fail until `works` is set."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -287,7 +289,7 @@ def test_a_child_that_floods_is_cut_off_and_others_are_not(monkeypatch: pytest.M
     log.close()
     told = lines(stream)
     shown = [line for line in told if "flood" in line]
-    # Each counts as its length and what stands around it.
+    # Each line counts with its length and its prefix.
     assert 0.8 * BURST * 1000 / 75 < len(shown) < 1.3 * BURST * 1000 / 70
     assert "info worker 2: calm" in told and "info wsraw: of our own" in told
     left_out = [int(found[1]) for line in told if (found := re.search(LEFT_OUT, line))]

@@ -36,7 +36,7 @@ REPORT: dict[str, Any] = {
 
 
 class Processes:
-    """Every living child has a process."""
+    """Processes of all children that are alive."""
 
     def pid(self, child: Child) -> int | None:
         return 4000 + child.n if child.alive else None

@@ -335,7 +335,9 @@ def test_a_worker_by_hand_finds_the_token(start: Start, handlers: str, tmp_path:
 def test_an_address_that_a_gateway_without_supervisor_holds_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a kill -9 an immediate start ended with an exit code that is not tried again."""
+    """After a kill -9, an immediate start once exited with a code after which service managers
+    do not retry.
+    """
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     left = Folder("", print)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -366,7 +368,7 @@ def test_an_address_that_a_gateway_without_supervisor_holds_is_waited_for(
 
 @pytest.fixture
 def few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python may have 100 open files."""
+    """An environment in which every Python may have 100 open files."""
     if "sitecustomize" in sys.modules:
         pytest.skip("this Python has a sitecustomize of its own")
     (tmp_path / "sitecustomize.py").write_text(
@@ -376,7 +378,9 @@ def few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_more_workers_than_the_descriptors_allow_are_refused(few_files: None, start: Start) -> None:
-    """Supervisor's minfds: the run says so, and the gateway is never without one."""
+    """The run reports an error, and the gateway never lacks descriptors (compare Supervisor's
+    minfds).
+    """
     run = start(count=20)
     assert run.wait() == 2
     found = run.line(r"20 workers need (\d+) open files, and 100 may be open; raise that limit")
@@ -399,7 +403,7 @@ def test_scaling_beyond_the_descriptors_is_refused(few_files: None, start: Start
 def test_the_end_of_a_session_leaves_little_time(
     tmp_path: Path, own: float, expected: float
 ) -> None:
-    """On Windows; what it says there comes in another thread."""
+    """On Windows the end of a session is reported in another thread."""
     log = Log(io.StringIO(), "info")
     settings = Settings(listen=("127.0.0.1:0",), run_dir=str(tmp_path / "run"), stop_timeout=own)
     supervisor = Supervisor(settings, log)
@@ -416,7 +420,9 @@ def test_the_end_of_a_session_leaves_little_time(
 
 
 def test_a_storm_of_sighup_is_one_reload(tmp_path: Path) -> None:
-    """Each would start a worker and end the one before it, and nobody be answered meanwhile."""
+    """Each reload would start a worker and end the one before, and no client would be served
+    meanwhile.
+    """
     log = Log(io.StringIO(), "info")
     supervisor = Supervisor(Settings(listen=("127.0.0.1:0",), run_dir=str(tmp_path / "run")), log)
     handled: list[int] = []

@@ -1,4 +1,4 @@
-"""What an upgrade does with settings, and what it says."""
+"""What an upgrade does with changed settings, and what it reports."""
 
 from __future__ import annotations
 

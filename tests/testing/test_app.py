@@ -1,4 +1,4 @@
-"""Handlers in-process, driven by the real worker machine and the real registry and sessions."""
+"""Handlers in-process, driven by the real worker machine with the real registry and sessions."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_an_exception_of_a_handler_fails_the_test(make: Make) -> None:
     with pytest.raises(ValueError, match="oops") as raised:
         client.send("oops")
     assert "on_message" in raised.value.__notes__[0]
-    # It is closed as in a real run, and the others are not.
+    # The connection is closed as in a real run, and other connections are not.
     assert client.received == [] and client.close_code == 1011
     assert not other.closed
     app.settle()
@@ -173,11 +173,11 @@ def test_async_handlers_run_and_the_clock_is_advanced(make: Make) -> None:
     one.send("0", wait=False)
     two.send("thread", wait=False)
     assert one.received == ["slept 0.01 1"]
-    # The real clock runs as well.
+    # The real clock runs, too.
     app.advance(10)
     assert one.received == ["slept 0.01 1"]
     app.advance(10)
-    # One event at a time for each connection.
+    # Each connection handles one event at a time.
     assert one.received[1:] == ["slept 20 1", "slept 0 1"]
     app.settle()
     assert two.received == ["THREAD"]
@@ -298,7 +298,7 @@ def test_opened_connections_are_answered_by_the_test(make: Make) -> None:
 
 
 def test_an_opened_websocket_can_be_refused(make: Make) -> None:
-    """Status, headers and body reach the handler; those of other ends are None."""
+    """The status, headers and body reach the handler; without an answer they are None."""
     app = make(
         """
         from wsraw import open_client_connection
@@ -363,7 +363,7 @@ def test_verdicts_and_settings_apply(make: Make) -> None:
     assert (refused.status, refused.body, refused.closed) == (401, b"who are you?", True)
     client = app.websocket(headers={"X-Key": "1"}, subprotocols=["a", "b"])
     assert (client.status, client.subprotocol) == (101, "b")
-    # The gateway's own refusals, too.
+    # The gateway's own refusals are visible, too.
     assert app.websocket(headers={"Origin": "https://evil.example"}).status == 403
 
 
@@ -386,7 +386,7 @@ def test_a_slow_reader_can_be_simulated(make: Make) -> None:
     app.advance(1.1)
     client.send("x")
     assert app.module.causes == []
-    # Only now it sees the close frame, and answers it.
+    # Only now the client sees the close frame, and answers it.
     client.resume_reading()
     assert client.close_code == 1008
     assert app.module.causes == ["overflow"]
@@ -415,7 +415,7 @@ def test_a_reload_and_a_death_can_be_simulated(make: Make, tmp_path: Path) -> No
     assert app.module.seen == [("b", 1)] and app.module.attached == [client.id]
     client.send("die", wait=False)
     app.kill_worker()
-    # What it had not finished comes again, and happens once.
+    # The unfinished event comes again, and its commands happen once.
     assert app.module.seen == [("die", 2)]
     assert client.received[2:] == ["second 3"]
 
@@ -442,7 +442,7 @@ def test_an_app_that_cannot_begin_raises(make: Make) -> None:
         make("def on_start(): 1 / 0")
     with pytest.raises(ValueError, match="verdict"):
         make("", verdict="nobody")
-    # And nothing of them is left.
+    # The failed apps leave nothing behind.
     make("pass")
 
 

@@ -1,4 +1,4 @@
-"""Settings that cannot be tested in memory are not taken without a word."""
+"""Settings that cannot be tested in memory are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plugin in the test runs of those who do not use it."""
+"""The pytest plugin in projects that do not use it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import wsraw.testing
 
 
 def test_the_plugin_imports_next_to_nothing() -> None:
-    """pytest loads it wherever wsraw is installed: neither the gateway nor ZeroMQ come with it."""
+    """pytest loads the plugin wherever wsraw is installed: it must not import the gateway or
+    ZeroMQ.
+    """
     source = (
         "import sys, pytest; before = set(sys.modules); import wsraw.testing.plugin;"
         "print(*sorted(set(sys.modules) - before))"

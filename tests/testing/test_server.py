@@ -1,4 +1,4 @@
-"""The real thing, and its faults on request."""
+"""The real server, and faults on request."""
 
 from __future__ import annotations
 
@@ -79,14 +79,16 @@ def test_a_bridge_can_be_tested() -> None:
 
 @pytest.mark.parametrize("k", [1, 40, 10_000])
 def test_the_server_can_split_a_message_at_a_byte(server: Server, k: int) -> None:
-    """In the request line, in a header, in a frame."""
+    """The byte is in the request line, in a header, or in a frame."""
     with server.split_at(k) as client:
         client.send("ü" * 10_000)
         assert client.recv(TIMEOUT) == "ü" * 10_000
 
 
 def test_raw_data_can_be_split(server: Server) -> None:
-    """The first bytes come alone: two reads, unless a busy machine reads them together."""
+    """The first bytes are sent alone: the server reads twice, unless a busy machine reads them
+    together.
+    """
 
     def are_two_reads() -> bool:
         before = server.log.count("a read of 2")
@@ -107,7 +109,7 @@ def test_a_worker_dies_in_the_middle_of_an_event(server: Server) -> None:
         client.send("slow")
         client.send("next")
         pid = server.kill_worker(mid_event=True)
-        # Nobody is disconnected, and each is answered once, in order.
+        # No client is disconnected, and each message is answered once, in order.
         assert [client.recv(TIMEOUT) for _ in range(2)] == ["slow", "next"]
     assert pid not in [who["pid"] for who in server.status()["workers"]]
     assert server.kill_worker() != pid
@@ -115,7 +117,7 @@ def test_a_worker_dies_in_the_middle_of_an_event(server: Server) -> None:
 
 def test_a_client_can_stop_reading(server: Server) -> None:
     with server.stall_reader() as client:
-        # More than is kept for one, however quickly it comes.
+        # The output exceeds the limit for one connection, even if it is written quickly.
         for _ in range(8):
             client.send("flood")
         server.wait_for_line("limit output_limit")
@@ -124,7 +126,7 @@ def test_a_client_can_stop_reading(server: Server) -> None:
 
 
 def test_a_client_can_read_late(server: Server) -> None:
-    """What waited for it, at the gateway and in between, is there in its order."""
+    """The client reads everything in order, whether it waited at the gateway or in between."""
     texts = [f"{n} " + "x" * 10_000 for n in range(50)]
     with server.stall_reader() as client:
         for text in texts:
@@ -135,7 +137,7 @@ def test_a_client_can_read_late(server: Server) -> None:
 
 
 def test_waiting_for_an_end_that_does_not_come_raises(tmp_path: Path) -> None:
-    """Pings are no reason to wait on."""
+    """Pings must not prolong the wait."""
     file = tmp_path / "echo.py"
     file.write_text("def on_message(msg, con):\n    return msg\n", "utf-8")
     with Server(file, ping_interval="500ms", timeout=TIMEOUT) as quick:
@@ -153,7 +155,7 @@ def test_waiting_for_an_end_that_does_not_come_raises(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_asked_to_stop_ends_in_good_order(tmp_path: Path) -> None:
-    """As where no signal does it."""
+    """This is the way where no signal stops the server."""
     file = tmp_path / "closing.py"
     file.write_text("def on_close(con): print('closed by', con.close_cause)", "utf-8")
     with Server(file, timeout=TIMEOUT) as server, server.connect() as client:
@@ -165,7 +167,7 @@ def test_a_server_that_is_asked_to_stop_ends_in_good_order(tmp_path: Path) -> No
         asking.join()
         eventually(lambda: server._codes, "the end of the run")
         assert "closed by going-away" in server.log
-        # Nobody answers any more.
+        # The server does not answer any more.
         server._ask_to_stop()
 
 
@@ -188,7 +190,7 @@ def test_a_server_that_does_not_start_raises_with_its_log(tmp_path: Path) -> Non
 def test_modules_of_the_current_folder_are_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a run that was started there."""
+    """A run that was started there does not import them, either."""
     for name in ("selectors.py", "wsraw.py"):
         (tmp_path / name).write_text("1 / 0", "utf-8")
     (tmp_path / "echo.py").write_text("def on_message(msg, con):\n    return msg\n", "utf-8")
@@ -260,7 +262,7 @@ def test_server_shows_its_log(wsraw_server):
 
 
 def test_the_plugin_runs_the_tests_of_the_docs(pytester: pytest.Pytester) -> None:
-    """As in a project of its own: paths are beside the test file."""
+    """In a project of one's own, paths are relative to the test file, too."""
     pytester.makepyfile(test_sample=SAMPLE)
     pytester.makepyfile(
         handlers="""

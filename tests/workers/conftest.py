@@ -1,5 +1,6 @@
-"""A worker's machine and the gateway's end of its link, with a fake wire between: no sockets.
-And, for the shells, a real worker process with a ROUTER of the tests at the other end."""
+"""A worker's machine and the gateway's end of its link, with a fake wire in between and without
+sockets. For the shells, a real worker process with a ROUTER of the tests at the other end.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ def closed(n: int, code: int = 1000, reason: str = "", cause: str = "peer") -> O
 
 
 def take_acks(gateway: GatewayEnd, batch: bytes) -> list[Any]:
-    """What a batch commands, its acks taken. Fails if the session would not take it."""
+    """The commands of a batch, after its acks are taken. Fails if the session would drop the
+    batch.
+    """
     dropped = gateway.dropped
     records = gateway.receive(batch)
     assert gateway.dropped == dropped, "the batch acks what is not in flight"
@@ -114,12 +117,12 @@ class Pair:
         self.tell()
 
     def commands(self) -> list[Any]:
-        """What the worker has to say beside acks."""
+        """The commands of the worker, without acks."""
         batch = self.runtime.link.data_to_send()
         return [] if batch is None else take_acks(self.gateway, batch)
 
     def run(self, *events: Event) -> list[Any]:
-        """Deliver, handle, and give what was commanded. All is acked then."""
+        """Deliver and handle the events; returns the commands. All events are acked then."""
         self.deliver(*events)
         self.handle_all()
         commands = self.commands()
@@ -138,13 +141,13 @@ class Pair:
         return self.runtime.connection(con_id(n))
 
     def __getattr__(self, name: str) -> Any:
-        """A variable of the handlers file."""
+        """Get a variable of the handlers file."""
         return getattr(self.module, name)
 
 
 @pytest.fixture
 def clean_modules() -> Iterator[None]:
-    """Handlers files put themselves into sys.modules and sys.path."""
+    """Undo the changes of handlers files to sys.modules and sys.path."""
     modules, path = set(sys.modules), list(sys.path)
     yield
     sys.path[:] = path
@@ -154,7 +157,7 @@ def clean_modules() -> Iterator[None]:
 
 @pytest.fixture
 def pair(tmp_path: Path, clean_modules: None) -> Iterator[Callable[..., Pair]]:
-    """Make a pair with the handlers of a source text."""
+    """A function that makes a pair with the handlers of a source text."""
 
     def make(source: str, on_exception: str = "close") -> Pair:
         file = tmp_path / "user_handlers.py"
@@ -166,8 +169,9 @@ def pair(tmp_path: Path, clean_modules: None) -> Iterator[Callable[..., Pair]]:
 
 
 class Output:
-    """What a stream of a process has said. It is read at once: a pipe of Windows holds 4 KiB, and a
-    worker that says more would wait."""
+    """The output of a process. A thread reads it at once: a pipe of Windows holds 4 KiB, and a
+    worker that writes more would wait.
+    """
 
     def __init__(self, stream: IO[str] | None) -> None:
         assert stream is not None
@@ -181,25 +185,25 @@ class Output:
             self._lines.extend(self._stream)
 
     def line(self) -> str:
-        """The first line."""
+        """Wait for the first line."""
         eventually(lambda: self._lines, "a line of output")
         return self._lines[0]
 
     def all(self) -> str:
-        """Everything, at its end."""
+        """Wait for the end; returns everything."""
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive(), "somebody keeps the output open"
         return "".join(self._lines)
 
 
 class Process:
-    """A worker process, as the supervisor would start it, and the gateway it talks to."""
+    """A worker process, started as the supervisor does, and the gateway that it connects to."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.context = zmq.Context()
         self.is_spawned = True
-        """Or started by hand."""
+        """Whether a supervisor has started the worker, and not a user."""
         self.bind(routers.on_this_machine(folder))
         self.gateway = GatewayEnd(b"", gateway_decoder())
         self.sessions = 0
@@ -207,24 +211,24 @@ class Process:
         self.child: subprocess.Popen[str]
 
     def bind(self, endpoint: str, **options: int) -> None:
-        """Let the worker, which is to be started, connect there."""
+        """Listen at an endpoint for the worker, which is started later."""
         if hasattr(self, "router"):
             self.router.close()
         self.router = routers.bind_again(self.context, endpoint, **options)
         self.endpoint = routers.endpoint_of(self.router)
 
     def restart_gateway(self) -> None:
-        """Another gateway at the same endpoint."""
+        """Replace the gateway by another one at the same endpoint."""
         self.router.close()
         self.router = routers.bind_again(self.context, self.endpoint)
 
     def start(
         self, source: str, *, settings: str = "{}", prelude: str = "", name: str = "user_handlers"
     ) -> None:
-        """Spawn it. `prelude` is run in the process before wsraw's main."""
+        """Start the worker. `prelude` is run in its process before wsraw's main."""
         file = self.folder / f"{name}.py"
         file.write_text(textwrap.dedent(source), encoding="utf-8")
-        # Whatever this machine's own environment says of wsraw, or of its tests.
+        # Variables of wsraw or of its tests in this environment must not reach the worker.
         theirs = {name: v for name, v in os.environ.items() if not name.startswith("WSRAW_")}
         environment = {
             **theirs,
@@ -250,14 +254,14 @@ class Process:
         self.child.stdin.flush()
 
     def say(self, word: str) -> None:
-        """What its supervisor says."""
+        """Send a word as the worker's supervisor."""
         assert self.child.stdin is not None
-        # In bytes, as it does: no platform's end of line.
+        # The supervisor sends bytes, too, without the platform's line ends.
         self.child.stdin.buffer.write(f"{word}\n".encode())
         self.child.stdin.buffer.flush()
 
     def receive(self) -> bytes | None:
-        """The next batch of the worker, if one comes soon; () and probes are empty."""
+        """The next batch of the worker, if one comes soon; () and empty probes are skipped."""
         if not self.router.poll(50 * UNIT):
             return None
         self.gateway.identity, batch = self.router.recv_multipart()
@@ -269,7 +273,9 @@ class Process:
             self.router.send_multipart([self.gateway.identity, batch])
 
     def welcome(self, *events: Event, epoch: int = EPOCH) -> Hello:
-        """Ask whoever comes for its hello, and begin a session, with these events at once."""
+        """Ask the connecting worker for its hello, and begin a session, with these events at
+        once.
+        """
         self.gateway = GatewayEnd(b"", gateway_decoder())
         first = self.until(lambda: [batch for batch in [self.receive()] if batch is not None], "")
         assert first == [b""], "the probe, and nothing of an old session"
@@ -297,7 +303,7 @@ class Process:
         return eventually(or_its_end, what)
 
     def pump(self, condition: Callable[[], Any], what: str) -> None:
-        """Take what the worker says until the condition holds."""
+        """Receive batches of the worker until the condition is true."""
 
         def step() -> bool:
             while not condition():
@@ -321,7 +327,7 @@ class Process:
         return [record.data for record in self.commands if isinstance(record, Send)]
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for the process's own end: exit code, stdout, stderr."""
+        """Wait until the process ends by itself; returns exit code, stdout and stderr."""
         return self.child.wait(DEADLINE), self.out.all(), self.err.all()
 
     def close(self) -> None:
@@ -336,7 +342,7 @@ class Process:
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Process]:
-    """A process that is not yet started; `process.start(source)` does."""
+    """A process that is not started yet; `process.start(source)` starts it."""
     made = Process(tmp_path)
     yield made
     made.close()

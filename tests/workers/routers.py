@@ -1,4 +1,4 @@
-"""The gateway's end of a link: a ROUTER of libzmq, which every worker must be able to talk to."""
+"""The gateway's end of a link: a ROUTER of libzmq, with which all workers must work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def on_this_machine(folder: Path) -> str:
 def bind(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, queue: int = 1000
 ) -> zmq.Socket[bytes]:
-    """`queue`: batches of a worker that libzmq reads ahead."""
+    """Bind a ROUTER. `queue` is the number of a worker's batches that libzmq reads ahead."""
     router = context.socket(zmq.ROUTER)
     router.setsockopt(zmq.LINGER, 0)
     router.setsockopt(zmq.RCVHWM, queue)
@@ -39,13 +39,13 @@ def endpoint_of(router: zmq.Socket[bytes]) -> str:
 def bind_again(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, queue: int = 1000
 ) -> zmq.Socket[bytes]:
-    """Another gateway, where the router of one was just closed."""
+    """Bind another gateway's ROUTER where one was just closed."""
     found: list[zmq.Socket[bytes]] = []
 
     def is_bound() -> bool:
         try:
             found.append(bind(context, endpoint, queue))
-        except zmq.ZMQError:  # libzmq closes the old one in its own thread.
+        except zmq.ZMQError:  # libzmq closes the old socket in its own thread.
             return False
         return True
 
@@ -54,7 +54,7 @@ def bind_again(
 
 
 def listen_again(endpoint: str) -> socket.socket:
-    """Not even a router, at the TCP port of one that was just closed."""
+    """Listen without a ROUTER at the TCP port of one that was just closed."""
     host, port = endpoint.removeprefix("tcp://").split(":")
 
     def listen() -> socket.socket | None:

@@ -107,7 +107,7 @@ def test_the_docs_mention_every_name() -> None:
             {"target": "ws://h:1/path?query", "protocol": "websocket", **PLAIN},
         ),
         (
-            # What is given wins, also where it looks like nothing.
+            # An argument overrides the target, even if it looks like a default.
             ("ws://h:1/path?query", "raw", "/", "127.0.0.1:8000"),
             {"target": "ws://h:1", "protocol": "websocket", "url": "/", "host": "127.0.0.1:8000"},
         ),
@@ -136,7 +136,7 @@ def test_open_sends_its_options(
 def test_a_login_goes_into_a_header_and_is_not_shown(
     pair: MakePair, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """websockets #373, WebSocket-Node #448."""
+    """The login must not be logged (websockets #373, WebSocket-Node #448)."""
     p = pair("")
     con = wsraw.open_client_connection("ws://ann:s%3Acret@h:1/x", headers={"X": "y"}, orig="o")
     assert con.target == "ws://h:1/x"
@@ -201,7 +201,7 @@ def test_an_impossible_open_raises_at_the_call(pair: MakePair, wrong: dict[str, 
 
 
 class Markup(str):
-    """As template engines have it."""
+    """A subclass of str, as template engines have."""
 
 
 def test_subclasses_of_the_expected_types_are_accepted(pair: MakePair) -> None:

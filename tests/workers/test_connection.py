@@ -1,4 +1,4 @@
-"""What a handler holds, against an owner that only writes down."""
+"""The connection object of handlers, with an owner that only records."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def commands(con: Connection) -> list[Record]:
         (("",), (b"", "text", True)),
         (({"data": b"a"},), (b"a", "binary", True)),
         (({"data": "a", "type": "binary", "final": False},), (b"a", "binary", False)),
-        # What on_message was given can be sent as it is.
+        # The message of on_message can be sent as it is.
         (({"type": "text", "data": "a", "final": False},), (b"a", "text", False)),
         (({"data": b"a", "type": "raw"},), (b"a", "binary", True)),
-        # An argument beside a mapping wins.
+        # An argument overrides a key of the mapping.
         (({"data": "a", "type": "text"}, "binary", False), (b"a", "binary", False)),
     ],
 )

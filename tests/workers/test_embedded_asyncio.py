@@ -22,7 +22,7 @@ from .conftest import EPOCH, TOKEN, con_id
 
 
 class Gateway:
-    """It answers when it is told to."""
+    """A gateway that answers when a test tells it to."""
 
     def __init__(self, endpoint: str) -> None:
         self.context = zmq.Context()
@@ -38,7 +38,7 @@ class Gateway:
         return batch
 
     def batch(self) -> bytes:
-        """The next one; while nobody asks, the probe is repeated."""
+        """The next batch; until the gateway asks, the probe is repeated."""
         while not (batch := self.receive()):
             pass
         return batch
@@ -83,7 +83,9 @@ def gateway() -> Iterator[Callable[[str], Gateway]]:
 def test_a_worker_is_not_ready_between_a_lost_link_and_the_next_welcome(
     gateway: Callable[[str], Gateway], scheme: str, tmp_path: Path
 ) -> None:
-    """It said so until the next gateway asked who it is, and took commands that went nowhere."""
+    """Until the next gateway asked who it is, such a worker once called itself ready, and lost
+    its commands.
+    """
     made = gateway(routers.on_this_machine(tmp_path) if scheme == "ipc" else routers.TCP)
     with Worker(endpoint=made.endpoint, token=TOKEN) as worker:
         assert not worker.is_ready
@@ -103,7 +105,7 @@ def test_a_worker_is_not_ready_between_a_lost_link_and_the_next_welcome(
 
 
 class Deaf(asyncio.SelectorEventLoop):
-    """What asyncio.run uses on Windows waits for no sockets."""
+    """Like the loop of asyncio.run on Windows, this loop cannot watch sockets."""
 
     add_reader = asyncio.AbstractEventLoop.add_reader  # type: ignore[assignment]
 

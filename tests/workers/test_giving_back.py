@@ -1,4 +1,4 @@
-"""New handlers on trial that fail: with a shield their events are given back."""
+"""New handlers on trial that fail: behind a shield their events are given back."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ heard = []
 
 
 class Shielded:
-    """A worker with handlers that fail at times, and with a shield."""
+    """A worker behind a shield, with handlers that fail at times."""
 
     def __init__(
         self, pair: MakePair, word: str, text: str = FAILS, *, fails: bool = False
@@ -56,7 +56,7 @@ class Shielded:
         self.pair.begin_session(2, shield=True)
 
     def batches(self, *events: Event) -> list[list[Any]]:
-        """Deliver and handle, and give all that is said, with acks, batch by batch."""
+        """Deliver and handle events; returns all records, including acks, batch by batch."""
         self.pair.deliver(*events)
         self.pair.handle_all()
         return self.said()
@@ -75,7 +75,7 @@ def kinds(batches: list[list[Any]]) -> list[Any]:
 
 @BOTH
 def test_the_event_and_what_comes_behind_it_are_given_back(pair: MakePair, word: str) -> None:
-    """Nothing of it is sent, and what is done before is acked before."""
+    """No command of the failed event is sent, and the events before it are acked first."""
     p = Shielded(pair, word)
     first, second = p.batches(
         connect(1), message(1, b"good"), message(1, b"bad"), message(1, b"later"), message(2, b"x")
@@ -95,7 +95,7 @@ def test_what_was_on_its_way_is_not_handled_before_or_after_the_detach(
     p = Shielded(pair, word)
     p.batches(connect(1), message(1, b"bad"))
     assert p.batches(message(1, b"1")) == []
-    # In one batch: the notice takes effect at once.
+    # All of these come in one batch, and the notice takes effect at once.
     p.pair.gateway.deliver(message(1, b"2"), None, 0, 0.0)
     p.pair.gateway.deliver(closed(1), None, 0, 0.0)
     p.pair.notice(Detach(con_id(1)))
@@ -136,7 +136,7 @@ def test_any_event_is_given_back(pair: MakePair, word: str, event: Event) -> Non
 
 @BOTH
 def test_what_a_handler_has_flushed_cannot_be_undone(pair: MakePair, word: str) -> None:
-    """So the exception has its usual effect; only for this event."""
+    """So the exception has its usual effect, but only for this event."""
     p = Shielded(
         pair,
         word,

@@ -1,4 +1,4 @@
-"""Worker processes, as the supervisor starts them, against a ROUTER of the tests."""
+"""Worker processes, started as the supervisor starts them, with a ROUTER of the tests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_a_worker_echoes_and_drains(process: Process, source: str) -> None:
 
 
 def test_a_worker_process_imports_little(process: Process) -> None:
-    """No libzmq or OpenSSL, nothing of the gateway; asyncio only for async handlers."""
+    """A worker does not import libzmq, OpenSSL or the gateway, and asyncio only for async
+    handlers.
+    """
     process.start(
         """
         import os, sys
@@ -112,15 +114,15 @@ ASYNC_WAITING = WAITING.replace("def on", "async def on").replace("time.sleep", 
 @signals
 @pytest.mark.parametrize("source", [WAITING, ASYNC_WAITING], ids=["plain", "asyncio"])
 def test_sigterm_leaves_with_the_drain_of_the_gateway(process: Process, source: str) -> None:
-    """It closes its clients then, and somebody must hear their on_close."""
+    """The gateway closes its clients then, and a worker must handle their on_close."""
     process.start(source, settings='{"concurrency": 1}')
     process.welcome()
     gate = process.folder / "gate"
     process.deliver(message(1, str(gate).encode()))
     process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
     process.child.send_signal(signal.SIGTERM)
-    process.child.send_signal(signal.SIGINT)  # The terminal's; not for a spawned worker.
-    process.child.send_signal(signal.SIGTERM)  # What it gets when its supervisor dies.
+    process.child.send_signal(signal.SIGINT)  # Ctrl-C of the terminal, not for spawned workers.
+    process.child.send_signal(signal.SIGTERM)  # As on the death of its supervisor.
     gate.touch()
     process.pump(process.all_acked, "the ack")
     assert process.sent() == [b"begun", b"done"]
@@ -135,7 +137,7 @@ def test_sigterm_leaves_with_the_drain_of_the_gateway(process: Process, source: 
 @signals
 @BOTH
 def test_a_drain_after_sigterm_is_not_waited_for_without_end(process: Process, source: str) -> None:
-    """What was not begun goes back with the end of the session."""
+    """Events that were not begun go back at the end of the session."""
     process.start(source)
     process.welcome()
     process.deliver(message(1, b"x"))
@@ -148,7 +150,7 @@ def test_a_drain_after_sigterm_is_not_waited_for_without_end(process: Process, s
 @signals
 @BOTH
 def test_a_sigterm_after_the_bye_is_not_a_death(process: Process, source: str) -> None:
-    """The supervisor sends it to all that are still there; some are just ending."""
+    """The supervisor sends it to all remaining workers, some of which are just ending."""
     process.start(source)
     process.welcome()
     process.gateway.drain(30)
@@ -183,7 +185,7 @@ def test_a_second_signal_ends_a_worker_started_by_hand_at_once(
 def test_without_a_gateway_a_worker_does_not_wait_for_a_drain(
     process: Process, source: str
 ) -> None:
-    """Both have ended at once: on_stop runs before the supervisor, or nobody, kills it."""
+    """If the gateway ends at the same time, on_stop must run before the worker is killed."""
     prelude = "import wsraw.workers.shells.shell as shell\nshell.LEAVE_WITHIN = 600.0"
     process.start(source + "def on_stop():\n    print('stopped')\n", prelude=prelude)
     process.welcome()
@@ -223,7 +225,7 @@ def test_a_worker_ends_with_its_supervisor_even_if_a_handler_hangs(process: Proc
 
 @BOTH
 def test_a_worker_leaves_at_the_word_of_its_supervisor(process: Process, source: str) -> None:
-    """Where SIGTERM would end it at once (Windows)."""
+    """This is the way on Windows, where SIGTERM would end the worker at once."""
     process.start(source + "def on_stop():\n    print('stopped')\n")
     process.welcome()
     process.deliver(message(1, b"x"))
@@ -241,7 +243,7 @@ def test_the_word_ends_a_worker_that_is_loading_at_once(process: Process) -> Non
 
 
 def test_a_worker_shows_its_stack_at_the_word_of_its_supervisor(process: Process) -> None:
-    """Where no signal asks for it (Windows)."""
+    """This is the way on Windows, where there is no signal for it."""
     process.start(WAITING)
     process.welcome()
     process.deliver(message(1, b"/nothing/there"))
@@ -367,8 +369,7 @@ def test_an_event_whose_task_is_cancelled_before_it_begins_is_handled(process: P
 
 
 def test_an_exception_in_a_task_ends_neither_the_worker_nor_a_timer(process: Process) -> None:
-    """python-websockets/websockets#1113, of which the cause is that `except Exception` does not see
-    CancelledError."""
+    """`except Exception` does not catch CancelledError (python-websockets/websockets#1113)."""
     process.start(ESCAPES)
     process.welcome()
     for n, what in enumerate((b"task", b"callback", b"loop", b"gone", b"all", b"x"), 1):
@@ -402,8 +403,9 @@ def test_a_slow_handler_does_not_hold_back_earlier_acks(process: Process) -> Non
 
 
 def test_async_handlers_wait_together_but_one_connection_in_order(process: Process) -> None:
-    """The first of connection 1 waits for connection 2: a shell that serves one after the other
-    would hang; the second of connection 1 must still come after the first."""
+    """The first event of connection 1 waits for connection 2, so a shell that handles one event
+    at a time would hang. The second event of connection 1 must still come after the first.
+    """
     process.start(
         """
         import asyncio
@@ -482,7 +484,7 @@ def test_each_event_has_a_context_of_its_own(process: Process) -> None:
 
 
 def test_a_task_may_outlive_its_handler(process: Process) -> None:
-    """Its commands go out at once; while the handler runs they belong to the event."""
+    """The commands of the task leave at once; while the handler runs they belong to the event."""
     process.start(
         """
         import asyncio
@@ -554,13 +556,13 @@ def test_tasks_of_call_soon_are_cancelled_at_the_end(process: Process) -> None:
 
 
 def test_a_worker_waits_for_a_gateway(process: Process) -> None:
-    """It says so once, and goes on waiting."""
+    """The worker says so once, and keeps waiting."""
     process.router.close()
     process.start(
         ECHO, prelude="import wsraw.workers.shells.shell as shell\nshell.WARN_AFTER = 0.05"
     )
     line = process.err.line()
-    # libzmq, which may be spoken to on TCP, gives no reason.
+    # libzmq, which is used on TCP, gives no reason.
     assert f"waiting for a gateway at {process.endpoint}" + (" (" if HAS_UNIX else "") in line
     process.restart_gateway()
     process.welcome()
@@ -572,7 +574,7 @@ def test_a_worker_waits_for_a_gateway(process: Process) -> None:
 def test_a_gateway_that_does_not_read_stops_a_worker_and_leaves_nothing_to_the_next_one(
     process: Process, source: str
 ) -> None:
-    """Each answer is a megabyte: a queue without a bound in bytes would take them all."""
+    """Each answer has a megabyte, so a queue without a limit in bytes would take all of them."""
     process.bind(process.endpoint, queue=1)
     word = "async def" if source == ASYNC_ECHO else "def"
     process.start(
@@ -602,13 +604,15 @@ def test_a_gateway_that_does_not_read_stops_a_worker_and_leaves_nothing_to_the_n
     process.welcome(message(1, b"small"), epoch=EPOCH + 1)
     process.pump(process.all_acked, "the ack of the new session")
     assert process.sent() == [b"small"]
-    # With what the system takes, which is more for TCP, and libzmq ahead of its user.
+    # The system takes some answers, more of them on TCP, and libzmq reads ahead.
     assert handled.stat().st_size < 40
 
 
 @BOTH
 def test_a_gateway_that_refuses_a_worker_is_heard(process: Process, source: str) -> None:
-    """By an ERROR command: of a batch that is too long libzmq's DEALER would hear nothing."""
+    """The refusal is an ERROR command; libzmq's DEALER would not report a batch that is too
+    long.
+    """
     process.router.close()
     if not HAS_UNIX:
         served = routers.listen_again(process.endpoint)
@@ -646,7 +650,7 @@ def test_a_batch_of_many_megabytes_is_sent(process: Process, source: str) -> Non
 
 
 def test_a_worker_whose_parent_is_gone_exits(process: Process) -> None:
-    """The failing twin of all that wait for an end: a worker that nobody ends stays."""
+    """The counterpart: a worker that is not told to end stays."""
     process.start(ECHO)
     process.welcome()
     process.deliver(message(1, b"x"))
@@ -657,7 +661,7 @@ def test_a_worker_whose_parent_is_gone_exits(process: Process) -> None:
 
 
 def test_a_plain_handler_beside_async_ones_is_acked_at_once(process: Process) -> None:
-    """Its event waited for on_start, and no further batch comes to send the ack along with."""
+    """The event once waited for on_start, and no further batch came to carry its ack."""
     process.start(
         """
         def on_connect(inf, con): pass
@@ -669,7 +673,7 @@ def test_a_plain_handler_beside_async_ones_is_acked_at_once(process: Process) ->
 
 
 def added(one: Stats, other: Stats) -> Stats:
-    """What both say of a handler together."""
+    """The sum of two statistics of a handler."""
     slower = [a + b for a, b in zip_longest(one.slower, other.slower, fillvalue=0)]
     return Stats(
         other.handler,

@@ -1,4 +1,4 @@
-"""What handlers ask the gateway: members of groups, and what waits for a client."""
+"""Queries of handlers to the gateway: members of groups, and the output that waits for a client."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Asking:
         return self.has_session
 
     def answer(self, value: Any, next_: int = 0) -> None:
-        """To the last query that was sent."""
+        """Answer the last query that was sent."""
         self.questions.answered(Answer(self.sent[-1].ref, value, next_))
 
 
@@ -67,7 +67,7 @@ def test_a_long_list_is_asked_for_page_by_page_and_names_each_member_once() -> N
 def test_no_more_queries_than_the_gateway_answers_at_a_time_are_sent() -> None:
     asking = Asking()
     asked = [asking.questions.count(f"{n}") for n in range(2 * MOST_QUERIES)]
-    # Marks are answered when clients have read, however long that takes.
+    # Marks are answered when clients have read the data, however long that takes.
     mark = asking.questions.drained(5)
     assert len(asking.sent) == MOST_QUERIES + 1
     for query in list(asking.sent[:-1]):
@@ -293,7 +293,7 @@ def test_a_timer_of_the_pool_is_called_at_its_interval_also_after_a_reload(make:
     app.advance(2.0)
     assert client.received == ["plain"]
     app.advance(7.0)
-    # The new worker calls them when the old one would have.
+    # The new worker calls the timers when the old one would have.
     app.reload()
     app.advance(1.0)
     assert client.received == ["plain", "async"]
@@ -307,7 +307,7 @@ def test_a_timer_of_the_pool_is_called_at_its_interval_also_after_a_reload(make:
 def test_a_timer_of_the_pool_is_not_asked_for_early(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As asyncio calls it, where the clock has steps of 16 ms."""
+    """asyncio calls timers early where the clock has steps of 16 ms."""
     asked = 0
     turn = Questions.turn
 
@@ -488,7 +488,7 @@ def test_a_refused_question_fails_with_the_reason() -> None:
         with pytest.raises(ValueError, match="never given out"):
             each.result()
     assert not asking.questions.refused(Refused(1, 0, "a command", 0))
-    # All are counted as answered.
+    # All queries count as answered.
     for n in range(MOST_QUERIES):
         asking.questions.count(f"{n}")
     assert len(asking.sent) == 4 + MOST_QUERIES

@@ -105,7 +105,7 @@ def test_a_header_that_came_twice_keeps_its_values_apart() -> None:
         ("a=x=y==; =none; b=", {"a": "x=y==", "b": ""}),
         ('a="1 2"; b="', {"a": "1 2", "b": '"'}),
         ("a=\xc3\xa9; b=\xe9", {"a": "é", "b": "\xe9"}),
-        # http.cookies gives up at the first of these, and loses those behind it.
+        # http.cookies stops at the first of these, and loses the cookies after it.
         ("a:b=1; [c]=2; d=3", {"a:b": "1", "[c]": "2", "d": "3"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""The machine, with the gateway's end of the link at the other side of a fake wire."""
+"""The worker's machine, with the gateway's end of the link behind a fake wire."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_a_cancelled_handler_counts_as_raising(pair: MakePair) -> None:
     "what", ["KeyboardInterrupt", "GeneratorExit", "SystemExit(3)", "asyncio.CancelledError"]
 )
 def test_base_exceptions_are_handled_like_exceptions(pair: MakePair, word: str, what: str) -> None:
-    """python-websockets/websockets#1113: `except Exception` does not see CancelledError."""
+    """`except Exception` does not catch CancelledError (python-websockets/websockets#1113)."""
     p = pair(
         f"import asyncio\n{word} on_message(msg, con): raise {what}\n"
         f"{word} on_attach(con): raise {what}\n"
@@ -385,7 +385,7 @@ def test_a_changed_state_is_sent_after_each_event(pair: MakePair, word: str) -> 
     states = [r for r in p.run(connect(1)) if isinstance(r, State)]
     assert len(states) == 1
     send, state = p.run(message(1, b"x"))
-    # A connection inside is its id from the beginning, whether or not it has moved.
+    # A connection in the state is its id from the beginning, whether or not the state has moved.
     assert send.data.decode() == repr({"n": 1, "who": con_id(1)})
     p.notice(Detach(con_id(1)))
     p.notice(attach(1, state.data, 2))
@@ -450,7 +450,9 @@ def test_a_state_that_grew_too_large_fails_the_handler(pair: MakePair) -> None:
 
 
 def test_the_state_of_another_connection_can_be_read_and_not_set(pair: MakePair) -> None:
-    """Readable if it is served here, settable only by whom no other can overtake."""
+    """Any connection's state can be read if it is served here. Only its current handler may set
+    it, as commands of others could overtake.
+    """
     p = pair(
         """
         from wsraw import connection
@@ -471,7 +473,9 @@ def test_the_state_of_another_connection_can_be_read_and_not_set(pair: MakePair)
 
 
 def test_the_state_of_an_opened_connection_can_be_set(pair: MakePair) -> None:
-    """Set with the event that opens it, and at once outside of any."""
+    """The state is set with the event that opens the connection, or at once outside of any
+    event.
+    """
     p = pair(
         """
         from wsraw import open_client_connection
@@ -633,7 +637,7 @@ def test_a_new_session_drops_unhandled_events(pair: MakePair) -> None:
 
 
 def test_a_who_drops_waiting_events_before_the_welcome(pair: MakePair) -> None:
-    """Before the welcome: what would be handled now would be acked without a session."""
+    """Handlers that run before the welcome would be acked without a session."""
     p = pair("def on_message(msg, con): return 'handled'")
     p.deliver(connect(1), message(1, b"x"))
     p.runtime.receive(who())
@@ -729,7 +733,7 @@ def test_ids_come_from_the_range_of_the_session(pair: MakePair) -> None:
 
 
 def test_a_redelivered_on_close_is_marked(pair: MakePair) -> None:
-    """The gateway died before it had the ack: the next one cannot know."""
+    """The gateway died before it had the ack, which the next gateway cannot know."""
     at = pair(
         """
         seen = []
@@ -746,7 +750,7 @@ def test_a_redelivered_on_close_is_marked(pair: MakePair) -> None:
 
 
 def batches(both: Pair) -> list[list[Any]]:
-    """What the worker has to say, batch by batch, as the gateway reads it."""
+    """The batches of the worker, as the gateway reads them."""
     decoder, found = gateway_decoder(), []
     while (data := both.runtime.link.data_to_send()) is not None:
         found.append(decoder.decode(data)[1])
@@ -755,7 +759,7 @@ def batches(both: Pair) -> list[list[Any]]:
 
 @pytest.mark.parametrize("define", ["def", "async def"])
 def test_more_than_a_batch_carries_leaves_in_parts(pair: Callable[..., Pair], define: str) -> None:
-    """With its state and what it returns, and the next event has nothing of it."""
+    """The parts include the state and the return value, and the next event is not affected."""
     both = pair(
         f"""
         import wsraw
@@ -859,7 +863,9 @@ def test_commands_of_a_session_that_is_over_are_dropped_with_their_parts(
 def test_more_than_an_event_may_have_raises_at_the_call(
     pair: Callable[..., Pair], caplog: pytest.LogCaptureFixture, command: str, define: str
 ) -> None:
-    """One return, many sends, very many small ones: each ends its own event, and says so."""
+    """The command is one return, many sends, or very many small ones: each ends its own event,
+    and the log says so.
+    """
     both = pair(
         f"""
         import wsraw
@@ -959,6 +965,6 @@ def test_a_member_whose_gateway_is_gone_is_closed_and_has_its_own_reference(
     p.notice(Attach(con_id(1), {}, b"", 0, {"ref": "there/77", "user": "ann"}))
     assert p.run(OnLeave(0, con_id(1), "room")) == []
     assert p.heard == [("room", "there/77", "ann", True)]
-    # The next gateway has nothing to tell of it.
+    # The next gateway must not send an on_close for this connection.
     assert con_id(1) not in p.runtime.link.held
     p.notice(Detach(con_id(1)))

@@ -1,5 +1,5 @@
-"""Every call that a handler can make, with every kind of value that cannot be sent: TypeError or
-ValueError at the call, and nothing is commanded.
+"""Every call of handlers, with every kind of value that cannot be sent: it raises TypeError or
+ValueError, and no command is sent.
 
 Kludex/uvicorn#1259 (close with reason None), NousResearch/hermes-agent#97288 and
 miguelgrinberg/Flask-SocketIO#1808 (one value of a client's JSON that cannot be encoded).
@@ -50,7 +50,7 @@ HALF = "\ud83d"
 
 
 class Text(str):
-    """As markupsafe's Markup and Django's SafeString."""
+    """A subclass of str like markupsafe's Markup and Django's SafeString."""
 
     __slots__ = ()
 
@@ -336,7 +336,7 @@ def told(pair: MakePair) -> Iterator[Callable[[Call], list[Any]]]:
 def test_a_subclass_counts_as_its_base_type(
     told: Callable[[Call], list[Any]], call: Call, command: Record
 ) -> None:
-    """markupsafe's Markup and Django's SafeString are str, members of IntEnum are int."""
+    """markupsafe's Markup and Django's SafeString are str, and members of IntEnum are int."""
     assert told(call) == [command]
     assert gateway_decoder().decode(encode([1, command])) == (1, [command], [])
 

@@ -1,4 +1,4 @@
-"""accept and reject, as a handler says them."""
+"""accept and reject, as handlers call them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_reject_sends_its_status_and_body(pair: MakePair, kind: str) -> None:
     assert p.run(connect(1, verdict=True)) == [
         Reject(con_id(1), 401, "Who", {"X": "y"}, "grün".encode())
     ]
-    # Deaf from here on, but for the end.
+    # After that only the end is handled.
     assert p.run(message(1, b"x"), closed(1)) == []
     assert p.heard == [True]
 
@@ -87,7 +87,7 @@ def test_without_a_pending_verdict_accept_and_reject_raise(
             except RuntimeError as error:
                 return str(error)
     """)
-    # Not asked: whoever should have been rejected does not stay.
+    # No verdict was asked for: a client that should have been rejected must not stay.
     assert p.run(connect(1)) == [Close(con_id(1), 1011, "internal error")]
     decided = p.run(connect(2, verdict=True))
     assert [type(record).__name__ for record in decided] == [what.capitalize()]
@@ -120,7 +120,7 @@ def test_the_facts_about_the_client_are_shown(pair: MakePair) -> None:
 
 @ASYNC
 def test_nobody_is_rejected_once_that_is_decided(pair: MakePair, kind: str) -> None:
-    """The gateway would refuse it, and what the client sends would be handled by nobody."""
+    """The gateway would refuse it, and no handler would get the client's data."""
     p = pair(f"""
         heard = []
         def late(con):

@@ -25,13 +25,13 @@ CHROMIUM = next(
 )
 
 MUST = os.environ.get("WSRAW_TEST_BROWSER") == "must"
-"""Where there has to be one, as in .ci/run, its absence is an error."""
+"""A missing browser is an error where WSRAW_TEST_BROWSER=must is set, as in .ci/run."""
 
 chromium = pytest.mark.skipif(CHROMIUM is None and not MUST, reason="no chromium here")
 
 
 class Browser:
-    """A browser with one page. Leaving the block ends it."""
+    """A browser with one page, which ends with the block."""
 
     def __init__(self) -> None:
         assert CHROMIUM is not None
@@ -64,7 +64,7 @@ class Browser:
         self._reader.start()
         self._numbers = itertools.count(1)
         self.errors: list[str] = []
-        """Exceptions of scripts, and what the policy of the page has blocked."""
+        """Exceptions of scripts, and violations of the page's policy."""
         self._ws = self._attach()
 
     def _read(self) -> None:
@@ -96,7 +96,8 @@ class Browser:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Its helpers are processes of their own. By number: tests/portable hides the name.
+        # The browser has helper processes. The number 9 is written out, as tests/portable hides
+        # SIGKILL.
         os.killpg(self._process.pid, 9)
         self._process.wait()
         self._stack.close()
@@ -106,7 +107,7 @@ class Browser:
         self._folder.cleanup()
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        """A request of the protocol, and its result."""
+        """Send a request of the protocol; returns its result."""
         number = next(self._numbers)
         message: dict[str, Any] = {"id": number, "method": method, "params": params}
         if self._session:
@@ -131,7 +132,7 @@ class Browser:
         self.ask("Page.navigate", url=url)
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page."""
+        """Evaluate an expression in the page."""
         found = self.ask(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -139,7 +140,7 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, script: str) -> Any:
-        """The first true value of an expression."""
+        """Wait until an expression is true; returns its value."""
         try:
             return eventually(lambda: self.run(script), script)
         except AssertionError as error:
@@ -156,13 +157,13 @@ class Browser:
         )
 
     def prefer(self, scheme: str) -> None:
-        """Light or dark."""
+        """Prefer light or dark colours."""
         self.ask(
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
 
     def picture(self, file: Path, *, whole: bool = False) -> None:
-        """A PNG of what is seen, or of the whole page."""
+        """A PNG of the visible part, or of the whole page."""
         found = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(found["data"]))

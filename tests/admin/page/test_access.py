@@ -9,7 +9,7 @@ from wsraw.admin.page.access import OwnToken
 
 
 def kept(folder: Path) -> str:
-    """The token that a new process finds, or makes."""
+    """The token that a new process finds or makes."""
     token = OwnToken(folder)
     token.keep()
     return token.text
@@ -43,7 +43,7 @@ def test_a_token_that_opens_nothing_any_more_is_removed(tmp_path: Path) -> None:
 def test_a_token_that_cannot_be_written_is_reported_once_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is no token then: one that nobody can know lets nobody in."""
+    """Until then there is no token: a token that no user can read would be useless."""
     token = OwnToken(tmp_path / "run")
     token.keep()
     token.keep()

@@ -1,4 +1,4 @@
-"""What the page asks for, asked by a program of a real run."""
+"""The requests of the page, sent by a program to a real run."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_pages_of_another_origin_may_do_nothing(admin: Admin) -> None:
     body = {"workers": "default=2"}
     for origin in ("https://evil.example", "null", f"http://{admin.place}.evil.example"):
         assert admin.ask("POST", "/api/scale", body, Origin=origin)[0] == 403
-    # What a form can send without asking first.
+    # A form can send this type without a preflight request.
     assert admin.ask("POST", "/api/scale", body, Content_Type="text/plain")[0] == 415
 
 
@@ -159,7 +159,7 @@ def events(answer: Any) -> Iterator[tuple[str, Any]]:
 
 
 def page(admin: Admin, query: str = "") -> Any:
-    """A stream, as soon as there is room: that of a page before may not have ended yet."""
+    """A stream of the page. Waits for room, as the stream of an earlier page may not have ended."""
     found: list[Any] = []
 
     def answered() -> bool:
@@ -199,7 +199,7 @@ def test_the_stream_has_figures_and_connections_that_are_asked_for(admin: Admin)
         (row,) = first(admin, "connections", "kind=raw&sort=age")["rows"]
         assert row["kind"] == "raw"
         assert first(admin, "connections", "slow=1")["matched"] == 0
-        # What the page does not offer is left out.
+        # Values that the page does not offer are ignored.
         assert first(admin, "connections", "kind=%22&sort=x&limit=9&all=1")["matched"] == 2
 
 
@@ -210,7 +210,7 @@ def test_the_stream_begins_with_the_last_lines_of_the_log(admin: Admin) -> None:
     try:
         logs = (data for kind, data in events(answer) if kind == "log")
         next(logs)
-        # What comes later is not told twice.
+        # Later lines are not sent twice.
         admin.ask("POST", "/api/scale", {"workers": "default=2"})
         (found,) = [text for _, text in next(logs) if "wsraw scale" in text]
         assert found.endswith("echo.py to 2")
@@ -235,7 +235,7 @@ def test_pages_share_the_figures_and_each_gets_new_ones_every_time(admin: Admin)
     threads = [threading.Thread(target=look, args=(times,)) for times in seen]
     for thread in threads:
         thread.start()
-        # Out of step with each other.
+        # The pages do not ask at the same time.
         time.sleep(0.1)
     for thread in threads:
         thread.join(DEADLINE)

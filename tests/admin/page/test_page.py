@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(admin: Admin, browser: Browser) -> Browser:
-    """The page, opened by the link with the token."""
+    """The page, opened by the link that contains the token."""
     browser.open("about:blank")
     browser.errors.clear()
     browser.open(f"http://{admin.place}/#token={admin.token}")
@@ -52,7 +52,7 @@ def rows(browser: Browser) -> str:
 
 
 def raw_websocket(admin: Admin, path: str) -> socket.socket:
-    """A WebSocket whose path no library would send."""
+    """A WebSocket with a path that no library would send."""
     sock = admin.serving.tcp()
     sock.sendall(
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

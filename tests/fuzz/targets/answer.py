@@ -1,4 +1,4 @@
-"""What a server answers to a WebSocket that we have opened."""
+"""The answer of a server to a WebSocket that we open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsraw.link.records import OnClose
 
 SETTINGS = [Settings(), Settings(deflate=False, messages="whole")]
 MOST = 1 << 21
-"""Bytes that may be held of an answer: 128 lines of 8 KiB, and a body of 1 MiB."""
+"""Bytes of an answer that may be held: 128 lines of 8 KiB, and a body of 1 MiB."""
 
 GOOD = ANSWER % (ACCEPT, b"")
 SEEDS = [
@@ -54,7 +54,7 @@ def feed(settings: Settings, data: bytes, cut: bool) -> tuple[Connection, list[A
     events: list[Any] = []
     for piece in pieces(data) if cut else (data,) if data else ():
         some = con.receive_data(piece, 0.0)
-        # What one turn has kept back comes in the next ones, as in the gateway.
+        # Data that one turn has held back comes in the next turns, as in the gateway.
         while some or con.intake.has_more:
             events += some
             some = con.resume(0.0)

@@ -1,7 +1,7 @@
-"""Compressed frames, good and bad, against zlib itself.
+"""Compressed frames, good and bad, compared with zlib itself.
 
-An input is a setting, then frames: a first byte, a length in two bytes, a payload.
-So each frame is whole, and it is the payload that is fuzzed.
+An input is a setting, then frames: a first byte, a length in two bytes, a payload. Each frame is
+whole: only its payload is fuzzed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TAIL = b"\x00\x00\xff\xff"
 
 
 def deflated(data: bytes) -> bytes:
-    # Level 9, a window as small as ours, no context.
+    # Level 9, with a window as small as ours, and no context.
     engine = zlib.compressobj(9, zlib.DEFLATED, -15)
     return (engine.compress(data) + engine.flush(zlib.Z_SYNC_FLUSH)).removesuffix(TAIL)
 
@@ -53,12 +53,12 @@ def frames_of(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def wire_of(frames: list[tuple[int, bytes]]) -> bytes:
-    """As a client sends them."""
+    """Frames as a client sends them."""
     return b"".join(frame(head, payload, bytes(4)) for head, payload in frames)
 
 
 def expected(frames: list[tuple[int, bytes]], limit: int) -> list[tuple[str, bytes]] | None:
-    """The messages, where all is in order; None where something is not."""
+    """The messages if everything is valid, else None."""
     messages = []
     kind = ""
     engine = None
@@ -79,7 +79,8 @@ def expected(frames: list[tuple[int, bytes]], limit: int) -> list[tuple[str, byt
             else:
                 whole += engine.decompress(payload + (TAIL if final else b""), limit + 1)
                 if engine.eof:
-                    # A last block, and more may stand behind it: zlib alone does not say.
+                    # More data may follow the last block of deflate, which zlib alone does not
+                    # report.
                     return None
         except zlib.error:
             return None
@@ -105,7 +106,7 @@ def run(data: bytes) -> Hashable:
     con, events, result = check(number, wire)
     messages = expected(frames, con.settings.max_message_size)
     if messages is not None:
-        # It was the EOF, and nothing else, that has ended it.
+        # Only the EOF must have ended the connection.
         assert con.ending.cause == "lost", (con.ending.code, con.ending.reason)
         assert _joined(events) == messages
     return number, result

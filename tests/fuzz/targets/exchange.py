@@ -1,4 +1,4 @@
-"""HTTP requests for handlers, one behind the other: heads, bodies, chunks."""
+"""HTTP requests for handlers, one after another: heads, bodies, chunks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Heard = list[tuple[str, str, bytes]]
 
 
 def feed(parts: Iterable[bytes]) -> tuple[Heard, bytes, Connection]:
-    """What handlers have heard, what the client got, and the last connection of the socket."""
+    """The requests of handlers, the client's output, and the last connection of the socket."""
     con = accepted(1, LISTEN, SETTINGS, {}, 0.0)
     heard: Heard = []
     output = bytearray()
@@ -76,7 +76,7 @@ def feed(parts: Iterable[bytes]) -> tuple[Heard, bytes, Connection]:
 def _answer(
     con: Connection, events: list[Event], heard: Heard, output: bytearray
 ) -> tuple[Connection, list[Event]]:
-    """Answer the request that has come, if one has, and go on with the socket."""
+    """Answer the request if one has come, and continue with the socket."""
     for event in events:
         assert isinstance(event, OnRequest), "nothing but requests is for handlers"
         assert con.unfinished <= 70_000
@@ -92,7 +92,9 @@ def _answer(
 
 
 def _lasting(output: bytes) -> bytes:
-    """Output without what may differ: the date, and the 100 to a body that has not come yet."""
+    """The output without the parts that vary: the date, and the 100 for a body that has not come
+    yet.
+    """
     return _PASSING.sub(b"", output)
 
 
@@ -107,7 +109,7 @@ def run(data: bytes) -> Hashable:
     left = output
     methods = [method for method, _, _ in heard]
     while left:
-        # The last one may be an error of ours, for a request that nobody has heard.
+        # The last answer may be an error for a request that no handler has got.
         client = h11.Connection(h11.CLIENT)
         method = methods.pop(0) if methods else ("HEAD" if data.rfind(b"HEAD") >= 0 else "GET")
         client.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
@@ -117,7 +119,7 @@ def run(data: bytes) -> Hashable:
         while isinstance(event, h11.InformationalResponse):
             event = client.next_event()
         if event is h11.NEED_DATA:
-            # The 100, and the client has not gone on.
+            # A 100, after which the client has not continued.
             break
         assert isinstance(event, h11.Response), event
         statuses.append(event.status_code)

@@ -1,4 +1,4 @@
-"""Forwarded and X-Forwarded-For: what a client wrote must not hide what our proxies added."""
+"""Forwarded and X-Forwarded-For: a client's entries must not hide those of our proxies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(data: bytes) -> Hashable:
     found = read(headers, TRUSTED)
     if found is not None and found.address is not None:
         assert found.peer.isascii()
-    # Our proxies append; whatever stood there before, their word counts.
+    # Our proxies append an entry, which counts whatever comes before it.
     for hops in (["203.0.113.9"], ["203.0.113.9", "10.0.0.1"]):
         tail = ", ".join(added.format(hop) for hop in hops)
         client = read({name: f"{text}, {tail}"}, TRUSTED)

@@ -1,4 +1,4 @@
-"""Bytes where frames should be: the first byte of an input says to whom."""
+"""Bytes in place of frames; the first byte of an input chooses the role."""
 
 from __future__ import annotations
 

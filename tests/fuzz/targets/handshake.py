@@ -1,4 +1,4 @@
-"""A request and what stands behind it, to a listener of each kind."""
+"""A request and the data after it, sent to a listener of each kind."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def feed(listen: Listen, settings: Settings, chunks: Any) -> tuple[Connection, l
     events = list(con.first_events(0.0))
     for chunk in chunks:
         some = con.receive_data(chunk, 0.0)
-        # What one turn has kept back comes in the next ones, as in the gateway.
+        # Data that one turn has held back comes in the next turns, as in the gateway.
         while some or con.intake.has_more:
             events += some
             some = con.resume(0.0)
@@ -92,7 +92,7 @@ def feed(listen: Listen, settings: Settings, chunks: Any) -> tuple[Connection, l
 
 
 def check_answer(output: bytes, is_head: bool) -> None:
-    """Nothing that a client sent can become a header of ours."""
+    """Check that no input of a client becomes a header of our answer."""
     head, end, body = output.partition(b"\r\n\r\n")
     assert end
     first, *lines = head.split(b"\r\n")

@@ -1,4 +1,4 @@
-"""The first message of TLS, against a second reading, and against what OpenSSL makes of it."""
+"""The first message of TLS, compared with a second parser and with OpenSSL."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ HELLOS = [
     message(*GOOD[:2], extension(51, vector(b"", 2)), supported(GREASE, FFDHE8192, P256)),
     message(),
 ]
-# The first byte says whose hello it is, and how much is put around the rest: nothing; records; the
-# head of a message, too; all that stands before a client's extensions, too.
+# The first byte chooses the sender of the hello, and how much is put around the rest: nothing;
+# records; also the head of a message; also all fields before a client's extensions.
 BARE = 4 + 2 + 32 + 1 + 4 + 2 + 2
 SEEDS = [
     *(b"\0" + records(hello, size) for hello in HELLOS for size in (7, 16384)),
@@ -70,15 +70,15 @@ CONTEXT = server_context()
 
 
 class _WrongError(Exception):
-    """What is read says so."""
+    """The data is wrong; the text says why."""
 
 
 class _MoreError(Exception):
-    """It ends too early."""
+    """The data ends too early."""
 
 
 class _Text:
-    """Something to read from its beginning to its end."""
+    """Data that is read from its beginning to its end."""
 
     def __init__(self, data: bytes) -> None:
         self.left = memoryview(data)
@@ -97,9 +97,9 @@ class _Text:
 
 
 def _contents(text: _Text, of_server: bool) -> Iterator[bytes]:
-    """What is in the records, one by one."""
+    """The contents of the records, one by one."""
     if text.left and text.left[0] != 22 and not of_server:
-        # This is known with the first byte already.
+        # The first byte alone shows this.
         raise _WrongError("malformed")
     used = warnings = 0
     begun = False
@@ -157,7 +157,7 @@ def _of_client(text: _Text) -> tuple[str, str]:
         elif kind == 10:
             listed = bytes(value.vector(2).left)
             groups = [*struct.unpack(f"!{len(listed) // 2}H", listed[: len(listed) // 2 * 2])]
-            # Half a group at the end is one that nobody knows, if it does not begin with 1.
+            # Half a group at the end is an unknown group, unless it begins with 1.
             expensive = (
                 any(group >> 8 == 1 for group in groups) or listed[len(groups) * 2 :] == b"\1"
             )
@@ -195,7 +195,7 @@ def _of_server(text: _Text) -> tuple[str, str]:
 
 
 def expected(data: bytes, of_server: bool) -> tuple[str, str]:
-    """`more`, or what is wrong with it, and the name that it gives."""
+    """The expected result: `more`, or the error, and the name in the hello."""
     try:
         text = _whole(_Text(data), of_server)
     except _MoreError:
@@ -230,7 +230,7 @@ def read(parts: Iterator[bytes], of_server: bool) -> tuple[str, str]:
 
 
 def wrap(data: bytes) -> tuple[bytes, bool]:
-    """The input, made of what stands in the case."""
+    """The input, put into the frame that the first byte chooses."""
     how, data = data[0] if data else 0, data[1:]
     of_server, depth = bool(how & 1), how >> 1 & 3
     if depth == 3:
@@ -241,7 +241,7 @@ def wrap(data: bytes) -> tuple[bytes, bool]:
 
 
 def ask_openssl(data: bytes, name: str) -> str:
-    """What we let through costs it nothing, and names the same server."""
+    """Check that an accepted hello costs OpenSSL little, and that both read the same name."""
     names: list[str | None] = []
     CONTEXT.sni_callback = lambda _sock, given, _context: names.append(given)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

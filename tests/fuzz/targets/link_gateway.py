@@ -1,7 +1,8 @@
-"""What a worker says to the gateway, beside one that does its work.
+"""Batches of a bad worker to the gateway, beside a good worker.
 
-The bad one knows the token; what it may do as a worker (close a connection, send to it) it may do
-here, too. What it may not: raise, take or lose events of others, upset the accounts, stay.
+The bad worker knows the token, and may do all that workers may do, such as close a connection or
+send to it. It must not cause exceptions, take or lose events of others, falsify the accounts, or
+stay.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from wsraw.link.records import (
 BAD = b"\0bad"
 SESSION = EPOCH | 2
 OTHER, OWN = EPOCH | 4097, EPOCH | 8194
-# 70,000 bytes to the other one, as a record is made of bytes.
+# A send of 70,000 bytes to the other connection, written as a record is made of bytes.
 LARGE = bytes(
     (get_args(Command).index(Send), NUMBERS.index(OTHER), len(DATA) - 1, TEXTS.index("raw"), 1, 0)
 )
@@ -87,7 +88,8 @@ def run(data: bytes) -> Hashable:
     told: list[str] = []
     longest = 0
     for batch in batches(data, SESSION, Command):
-        # What is queued within a second may grow without a limit that an input could reach.
+        # Output that is queued within a second has no limit that an input could reach, so let a
+        # second pass.
         harness.now += AT_ONCE + 0.1
         longest = max(longest, len(batch) + _in_parts(harness))
         harness.receive(BAD, batch)
@@ -96,7 +98,7 @@ def run(data: bytes) -> Hashable:
         _check(harness, longest)
     came_to = _came_to(harness, own, other)
     assert harness.sessions.tokens.number(TOKEN) == 0
-    # What came and comes for the good one is heard by it, in order.
+    # The good worker gets all data that has come for it, in order.
     said = _say(harness, other, b"two")
     harness.turn()
     heard = b""
@@ -112,7 +114,7 @@ def run(data: bytes) -> Hashable:
 
 
 def _bad_worker(harness: Harness) -> None:
-    """It says hello, and holds a connection as any worker would."""
+    """A bad worker that has said hello and holds a connection."""
     hello = Hello(PROTOCOL_VERSION, "default", "bad", "test", TOKEN, 10, 1)
     harness.receive(BAD, encode([0, hello]))
     harness.turn()
@@ -120,7 +122,7 @@ def _bad_worker(harness: Harness) -> None:
 
 
 def _in_parts(harness: Harness) -> int:
-    """Bytes that wait for the ack of an event."""
+    """The bytes that wait for the ack of an event."""
     worker = harness.sessions.workers.get(BAD)
     return worker.session.parts.size if worker is not None else 0
 
@@ -131,7 +133,7 @@ def _state(harness: Harness) -> str:
 
 
 def _came_to(harness: Harness, *cons: Connection) -> Hashable:
-    """What the bad one has done, roughly."""
+    """A rough summary of what the bad worker has done."""
     registry = harness.registry
     sessions = harness.sessions
     worker = sessions.workers.get(BAD)
@@ -148,16 +150,19 @@ def _came_to(harness: Harness, *cons: Connection) -> Hashable:
 
 
 def _say(harness: Harness, con: Connection, data: bytes) -> bytes:
-    """What of it must be heard: nothing, if a handler has closed it."""
+    """Send data; returns the part that a worker must get, which is nothing if a handler has
+    closed the connection.
+    """
     counts = con.state is OPEN and not entry_of(con).closed_by_handler
     harness.say(con, data)
     return data if counts else b""
 
 
 def _check(harness: Harness, longest: int) -> None:
-    """The accounts are the sum of what there is. No peer has more to read than the limit and one
-    batch, with the parts before it, as all of that may be queued at once; a last batch, which also
-    closes the connection, may come on top."""
+    """Check that the accounts are the sum of the data. No peer has more output than the limit
+    and one batch with the parts before it, as all of that may be queued at once. A last batch,
+    which also closes the connection, may come on top.
+    """
     registry = harness.registry
     sessions = harness.sessions
     assert "fault" not in registry.counters.counts, "something of ours has raised"
@@ -186,7 +191,9 @@ def _check(harness: Harness, longest: int) -> None:
 def _end(
     harness: Harness, good: LinkedWorker, closed: list[int], clients: Iterable[Connection]
 ) -> None:
-    """Its link is lost and every client leaves: each connection ends once, and nothing stays."""
+    """The link is lost and every client leaves: check that each connection ends once, and that
+    nothing is left.
+    """
     registry = harness.registry
     sessions = harness.sessions
     worker = sessions.workers.get(BAD)
@@ -194,7 +201,7 @@ def _end(
         sessions.end(worker, harness.now, died=True)
     for entry in list(registry.entries.values()):
         if entry.pool.name != "default":
-            # Of a pool that has no worker any more: it waits for one, by right.
+            # The pool has no worker any more, so its connection rightly waits for one.
             registry.forget(entry)
     for _ in range(MOST):
         closed += [event.con for event in good.work() if type(event) is OnClose]
@@ -211,7 +218,7 @@ def _end(
         harness.now += 1.0
     assert not registry.entries, [entry.con.state for entry in registry.entries.values()]
     for con in clients:
-        # A connection that is closed in order keeps its last output until its socket is closed.
+        # A connection that is closed gracefully keeps its last output until its socket is closed.
         registry.flow.socket_closed(con)
     assert len(set(closed)) == len(closed)
     assert registry.flow.total == 0

@@ -1,4 +1,4 @@
-"""What a gateway says to the worker's end of a link."""
+"""Batches of a gateway to the worker's end of a link."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(data: bytes) -> Hashable:
             told.append(type(record).__name__)
             if isinstance(record, Event) and link.session == session:
                 outbox = link.outbox(record)
-                # As much as two batches have, whatever the gateway says of their length.
+                # At most two batches, whatever length the gateway announces.
                 for _ in range(2):
                     outbox.cut(link.room, link.room)
                     outbox.size += link.room

@@ -1,6 +1,6 @@
-"""Valid messages, written by websockets' own serializer: each comes out as it went in.
+"""Valid messages, written by the serializer of websockets: each is read unchanged.
 
-An input is a recipe: a setting, then message after message, their sizes and where they are cut.
+An input is a recipe: a setting, then the size and the cuts of each message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEEDS = [random.Random(n).randbytes(40) for n in range(60)]
 def _content(kind: str, size: int) -> bytes:
     if kind == "binary":
         return random.Random(size).randbytes(size)
-    # Whole code points in all; the fragments may cut them.
+    # A message has whole code points, which its fragments may cut.
     return TEXT.encode()[:size].decode(errors="ignore").encode()
 
 

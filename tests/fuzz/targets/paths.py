@@ -1,4 +1,4 @@
-"""A pattern, a line break, and a request's target: what a client can make of a path."""
+"""A pattern, a line break, and a request's target."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WORDS = [
 
 
 def segments_again(target: str) -> list[str] | None:
-    """The same, said in another way."""
+    """A second implementation of the same."""
     path = re.match(r"[^?]*", target)
     assert path is not None
     if not path[0].startswith("/") or path[0].count("/") > MOST_SEGMENTS:
@@ -64,7 +64,7 @@ def segments_again(target: str) -> list[str] | None:
 
 def run(data: bytes) -> Hashable:
     text, _, raw = data.partition(b"\n")
-    # Of targets the sniffer takes printable ASCII alone; patterns are anything.
+    # The sniffer accepts only printable ASCII in targets; patterns may be anything.
     target = raw.decode("latin-1")
     segments = split(target)
     assert segments == segments_again(target)
@@ -78,7 +78,7 @@ def run(data: bytes) -> Hashable:
     params = pattern.match(segments)
     if params is None:
         return "another path", len(segments)
-    # What was matched can be written down again, and is the same then.
+    # The matched values give the same path when they are put into the pattern.
     again = re.sub(
         r"\{(\w+)(\.\.\.)?\}",
         lambda name: quote(params[name[1]], safe="/" if name[2] else ""),

@@ -1,4 +1,4 @@
-"""The PROXY header: any cut gives the same, and what is behind it is passed on as it came."""
+"""The PROXY header: any cut gives the same result, and the data after it is passed on unchanged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(data: bytes) -> Hashable:
     while left and cut.state == "reading":
         cut.receive_data(left.pop(0))
     if whole.state == "wrong":
-        # Where it goes wrong may be seen earlier, but never not at all.
+        # With other cuts an error may be found earlier, but it must be found.
         assert cut.state == "wrong"
     else:
         assert _told(cut) == _told(whole)

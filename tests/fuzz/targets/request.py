@@ -1,4 +1,4 @@
-"""The head of a request, judged beside the library."""
+"""The head of a request, compared with the library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first bytes, against the rules in sniffer.py's docstring said in another way."""
+"""The first bytes, compared with a second implementation of the rules in sniffer.py's docstring."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def expected(data: bytes, any_method: bool) -> tuple[Finding, int]:
     for i, text in enumerate(lines[:-1]):
         size += len(text) + 1
         if i and text in (b"", b"\r"):
-            # Lines, without the first one and this one.
+            # The lines between the first one and this one.
             if i - 1 > MAX_HEADERS:
                 return Finding.TOO_BIG, size
             longest = max(len(each.rstrip(b"\r")) + 2 for each in lines[:i])

@@ -1,4 +1,6 @@
-"""What a user writes: where to listen, what to dial, which handlers; and settings of a parent."""
+"""Texts that users write: addresses to listen on and to open, handlers; and the settings from a
+parent process.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ LARGEST = 6000
 
 def run(data: bytes) -> Hashable:
     parse, start = PARSERS[data[0] % len(PARSERS) if data else 0]
-    # As arguments come from the system.
+    # The text as arguments come from the system.
     text = os.fsdecode(data[1:])
     try:
         value = parse(text)
@@ -54,7 +56,7 @@ def run(data: bytes) -> Hashable:
         message = str(error)
         assert message.startswith(start), message
         assert "\n" not in message, message
-        # What stands in quotes is what was written.
+        # A quoted word in a message is a part of the input.
         for written in (repr(text), repr(f"{text.partition('://')[0]}://")):
             message = message.replace(written, "")
         return parse, re.sub(r"[^a-z ]+", "", message.removeprefix(start))[:24]

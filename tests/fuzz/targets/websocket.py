@@ -1,6 +1,6 @@
-"""Uncompressed frames for either role, judged beside the library's frames.
+"""Uncompressed frames for both roles, compared with the library.
 
-The first byte of an input says to whom, and whether messages are joined.
+The first byte of an input chooses the role, and whether messages are joined.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SETTINGS = [Settings(max_message_size=LIMIT, messages=kind) for kind in ("frames
 SEEDS = frames.SEEDS
 WORDS = frames.WORDS
 NEEDED = bytes(LIMIT + 14)
-"""Whatever is not complete is complete with so many more."""
+"""Any incomplete frame is complete with this many more bytes."""
 
 
 def opened(number: int) -> WebSocket:
@@ -53,13 +53,14 @@ def run(data: bytes) -> Hashable:
     assert messages == answer.messages
     assert ws.unfinished <= LIMIT + 13
     if ws.error and not answer.failed:
-        # Found before all of the frame has come: with the rest of it, it is wrong.
+        # Our parser may find the error before the whole frame has come; with the rest the library
+        # finds it, too.
         answer = LibraryAnswer(wire + NEEDED, not number & 1, LIMIT)
         assert answer.failed, ws.error
         assert answer.messages == messages
     assert bool(ws.error) is answer.failed, (ws.error, answer.code)
     assert ws.ended is bool(answer.code)
-    # The library sees a length that is too big before reserved bits.
+    # The library checks the length before the reserved bits.
     assert ws.close_code in (answer.code or 1006, 1002 if answer.failed else 0), ws.error
     if not number & 1:
         pongs = b"".join(bytes((0x8A, len(ping))) + ping for ping in answer.pings)

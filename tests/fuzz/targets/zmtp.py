@@ -1,5 +1,6 @@
-"""ZMTP, either end: any cut gives the same, also where large messages land in place; a second
-reading of the rules agrees; our own other end understands the answers."""
+"""ZMTP at both ends: any cut gives the same result, also where large messages are read in place;
+a second implementation of the rules agrees; and the other end of ours understands the answers.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +14,18 @@ from wsraw.link.batches import NO_BATCH, READ_IN_PLACE
 from wsraw.link.zmtp import COMMAND_LIMIT, FIRST_PART, GREETING, GROWTH, SIGNATURE, ZmtpPeer
 
 CLIENT, READY, TIGHT = 1, 2, 4
-"""Bits of the first byte: which end is fuzzed, after its handshake or from the start, and whether
-with a small limit."""
+"""Bits of the first byte: which end is fuzzed, whether from the start or after its handshake,
+and whether with a small limit.
+"""
 
 FILLER = b"\xf7\xf7"
-"""Stands for many bytes, the first few times: messages are large, and inputs small."""
+"""A short sequence that is replaced by many bytes the first few times, so that short inputs have
+long messages.
+"""
 FILLED = b"x" * (READ_IN_PLACE * 2 + 1)
 MOST_FILLED = 12
 
-# With fewer frames than a peer is refused for sending at once.
+# A peer that sends this many bytes at once has fewer frames than it would be refused for.
 LARGEST = 1900
 
 TYPES = (b"ROUTER", b"DEALER")
@@ -76,7 +80,7 @@ WORDS = [
 
 
 class WrongError(Exception):
-    """What the reference calls wrong."""
+    """What the reference considers wrong."""
 
 
 def run(data: bytes) -> Hashable:
@@ -123,7 +127,7 @@ def _in_pieces(
         at = 0
         while at < len(piece):
             view = peer.rest()
-            # What it has room for is little beside what it was sent, not what it was promised.
+            # The room is proportional to the bytes received, not to the announced length.
             assert view is None or len(view) <= GROWTH * received + FIRST_PART
             if view is None or not in_place:
                 view = None
@@ -167,7 +171,7 @@ def _check_reference(
 
 
 def _reference(bits: int, data: bytes, limit: int) -> Iterator[tuple[str, bytes]]:
-    """What the rules of RFC 37 make of all of it: messages, and what is answered."""
+    """The result of RFC 37's rules: the messages, and the answers."""
     own, other = TYPES if not bits & CLIENT else TYPES[::-1]
     ready = bool(bits & READY)
     if not ready:
@@ -244,7 +248,7 @@ def _reference_type(metadata: bytes) -> bytes:
 
 
 def _check_answers(bits: int, said: bytes) -> None:
-    """Our own other end takes what is answered."""
+    """Check that our other end accepts the answers."""
     other = ZmtpPeer("DEALER", {"ROUTER"}, 1000, as_server=False)
     if bits & CLIENT:
         other = ZmtpPeer("ROUTER", {"DEALER"}, 1000, as_server=True)

@@ -21,7 +21,7 @@ READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
 
 
 def pair(limit: int = 1 << 30, buffer: int | None = None) -> tuple[LinkSocket, LinkSocket]:
-    """A server's and a client's end, connected; no READY yet. `buffer` is SO_SNDBUF."""
+    """The ends of a server and a client, connected, before READY. `buffer` is SO_SNDBUF."""
     near, far = socket.socketpair()
     for sock in (near, far):
         tune(sock)
@@ -39,7 +39,7 @@ def calling(sock: socket.socket, limit: int = 1 << 30) -> LinkSocket:
 
 
 def ready_pair(limit: int = 1 << 30, buffer: int | None = None) -> tuple[LinkSocket, LinkSocket]:
-    """The same, with the handshake done."""
+    """The same ends after the handshake."""
     server, client = pair(limit, buffer)
     for _ in range(6):
         for end in (server, client):
@@ -53,7 +53,7 @@ def ready_pair(limit: int = 1 << 30, buffer: int | None = None) -> tuple[LinkSoc
 
 
 class Served:
-    """A LinkServer in a loop of this thread, and what its owner was told."""
+    """A LinkServer in a loop of this thread, and what it has reported to its owner."""
 
     def __init__(self, folder: Path | str, **options: Any) -> None:
         self._ahead = 0.0
@@ -61,7 +61,7 @@ class Served:
         self.batches: dict[Link, list[bytes]] = {}
         self.ends: list[tuple[Link, str]] = []
         self.admits = True
-        """Whether the first batch that is not empty is a good one."""
+        """Whether the first batch that is not empty is accepted."""
         self.echoes = False
         try:
             self.server = LinkServer(
@@ -85,7 +85,7 @@ class Served:
 
     @property
     def links(self) -> list[Link]:
-        """Those that have spoken."""
+        """The links that have sent a batch."""
         return list(self.batches)
 
     def turn(self) -> None:
@@ -95,13 +95,13 @@ class Served:
         timer.cancel()
 
     def pass_time(self, seconds: float) -> None:
-        """Let the clock of the loop go on, in steps that it does not take for a suspension."""
+        """Advance the clock of the loop in steps that the loop does not take for a suspension."""
         for _ in range(round(seconds / 0.25)):
             self._ahead += 0.25
             self.turn()
 
     def until(self, condition: Callable[[], object], what: str = "") -> None:
-        """Take turns until that is true."""
+        """Take turns until the condition is true."""
         until = time.monotonic() + DEADLINE
         while not condition():
             self.turn()
@@ -111,7 +111,7 @@ class Served:
         return LinkClient(self.server.endpoint, **options)
 
     def joined(self, hello: bytes = b"hello") -> tuple[LinkClient, Link]:
-        """A client that is connected and admitted, and the link to it."""
+        """A client that is connected and admitted, and its link."""
         client = self.client()
         before = len(self.batches)
         self.until(lambda: work(client) and client.is_connected)
@@ -120,7 +120,7 @@ class Served:
         return client, self.links[-1]
 
     def raw(self) -> socket.socket:
-        """A plain socket that is connected to it."""
+        """A plain socket that is connected to the server."""
         return plain(self.server.endpoint)
 
     def raw_ready(self) -> socket.socket:
@@ -140,7 +140,7 @@ class Served:
 
 
 def plain(endpoint: str) -> socket.socket:
-    """A plain socket that is connected to a link's endpoint."""
+    """A plain socket that is connected to the endpoint of a link."""
     scheme, _, place = endpoint.partition("://")
     if scheme == "ipc":
         sock = socket.socket(socket.AF_UNIX)
@@ -153,7 +153,7 @@ def plain(endpoint: str) -> socket.socket:
 
 
 def work(client: LinkClient) -> bool:
-    """What a shell does in a turn, without sleeping. True."""
+    """Do the work of a shell in one turn, without sleeping. Returns True."""
     now = time.monotonic()
     descriptor = client.fileno()
     if now >= client.wait_until or (
@@ -165,6 +165,6 @@ def work(client: LinkClient) -> bool:
 
 
 def take(client: LinkClient) -> list[bytes]:
-    """All batches that it has received."""
+    """All batches that the client has received."""
     work(client)
     return [bytes(batch) for batch in iter(client.receive, None)]

@@ -144,9 +144,9 @@ def test_attempts_get_rarer_until_a_server_is_there(tmp_path: Path) -> None:
         assert not client.is_lost
         assert client.why == os.strerror(2)
         pauses.append(client.wait_until - now)
-        # Too early: nothing is tried.
+        # It is too early, so the client does not try.
         client.work(client.wait_until - 0.01)
-        # A server that comes is found soon, measured by how long it has taken.
+        # A new server is found soon, compared with the time that the attempts have taken so far.
         assert pauses[-1] < 0.021 + (now - begin) / 8
         now = client.wait_until
     assert pauses == sorted(pauses)
@@ -159,7 +159,7 @@ def test_attempts_get_rarer_until_a_server_is_there(tmp_path: Path) -> None:
 
 
 def test_after_a_short_connection_the_pause_is_longer(served: Served) -> None:
-    """Else one that the server refuses each time would try fifty times a second."""
+    """Otherwise a client that the server refuses each time would try fifty times a second."""
     client = served.client(probe=True)
     now = 100.0
     pauses = []
@@ -190,7 +190,7 @@ def test_a_full_queue_of_the_listening_socket_is_no_end(tmp_path: Path) -> None:
         assert client.wait_until == client_module.RETRY_FIRST
         assert "unavailable" in client.why
     while True:
-        # Room for the next one.
+        # Make room for the next client.
         accepted, _ = listener.accept()
         accepted.close()
         if not refused:
@@ -212,7 +212,7 @@ def test_a_port_where_nobody_listens_is_tried_again() -> None:
 
 
 def test_a_server_that_does_not_greet_is_left_in_time(folder: str) -> None:
-    """A stopped one, for example: the system accepts for it."""
+    """For example a stopped server, for which the system accepts connections."""
     if folder:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(f"{folder}/link.sock")
@@ -251,7 +251,7 @@ def test_a_server_that_is_no_server_is_left(folder: str) -> None:
 
 
 def test_no_call_of_work_closes_a_descriptor_and_opens_another(served: Served) -> None:
-    """Else a shell would take the new one for the old one, which has the same number."""
+    """A shell would take the new descriptor for the old one, as both have the same number."""
     seen: list[int] = []
     client = served.client(probe=True)
     client.on_change = lambda: seen.append(client.fileno())
@@ -267,7 +267,7 @@ def test_no_call_of_work_closes_a_descriptor_and_opens_another(served: Served) -
 
 
 def test_an_old_descriptor_is_open_when_its_end_is_told(served: Served) -> None:
-    """A selector forgets it then."""
+    """A selector removes the descriptor at that moment."""
     client, link = served.joined()
     descriptor = client.fileno()
     states: list[tuple[int, bool]] = []
@@ -289,7 +289,7 @@ def test_an_old_descriptor_is_open_when_its_end_is_told(served: Served) -> None:
 
 @unix_only
 def test_a_new_server_is_found_at_the_old_place(tmp_path: Path) -> None:
-    """Nothing that was meant for the old one reaches it."""
+    """No batch for the old server reaches the new one."""
     served = Served(tmp_path)
     client, _ = served.joined()
     while not client.unsent:
@@ -357,7 +357,7 @@ def test_a_batch_for_a_server_that_has_gone_is_a_loss_after_its_last_batch(
     client.send(b"for nobody")
     eventually(lambda: work(client) and client.fileno() < 0)
     batches = list(iter(client.receive, None))
-    # TCP forgets what it has received when it learns that nobody reads what we have sent.
+    # TCP drops received data when it learns that the peer no longer reads.
     assert batches == [b"last"] or (not batches and served.server.endpoint.startswith("tcp"))
     assert client.is_lost
     client.close()
@@ -440,7 +440,7 @@ def test_a_forked_child_lets_go_of_the_connection(served: Served) -> None:
         served.until(lambda: work(client) and not client.unsent)
         assert unsent
         client.close()
-        # Although the child lives.
+        # The link ends although the child is alive.
         served.until(lambda: served.ends)
         assert set(served.batches[link][1:]) == {bytes(50_000)}
     finally:

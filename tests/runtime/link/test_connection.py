@@ -26,7 +26,7 @@ def batch_of(size: int, number: int = 0) -> bytes:
 
 
 def drain(reader: LinkSocket, writer: LinkSocket) -> list[bytes]:
-    """What the reader receives until the writer has nothing left."""
+    """The batches that the reader receives until the writer has nothing left."""
     found = []
     while True:
         done = writer.flush()
@@ -63,7 +63,7 @@ def test_batches_that_are_queued_arrive_in_order_and_whole(buffer: int) -> None:
 
 
 def test_more_batches_are_queued_than_the_system_takes_at_once() -> None:
-    # The system refuses a call with more pieces than IOV_MAX.
+    # The system refuses calls with more pieces than IOV_MAX.
     near, far = ready_pair()
     batches = [bytes(16 << 20), *(b"%d" % n for n in range(5000))]
     for batch in batches:
@@ -116,7 +116,7 @@ class CountedSocket(socket.socket):
 
 
 def test_one_small_batch_is_one_call_on_each_side() -> None:
-    """Sparse traffic consists of these."""
+    """Under light load all batches are like this."""
     near, far = ready_pair()
     for end in (near, far):
         end._sock = CountedSocket(fileno=end._sock.detach())  # type: ignore[misc]
@@ -159,12 +159,12 @@ def test_a_large_batch_is_received_where_it_stays() -> None:
     assert drain(far, near) == [batch]
     calls = far._sock.calls  # type: ignore[attr-defined]
     assert "recv_into" in calls
-    # Until it is known how long it is, and when nothing is behind it.
+    # recv is used until the length is known, and when no other data follows.
     assert calls.count("recv") < len(batch) / READ_SIZE / 2
     for _ in range(4):
         near.send(batch)
         assert drain(far, near) == [batch]
-    # What is read before the length is known is copied.
+    # Data that is read before the length is known is copied.
     assert far._portion <= READ_SIZE
     near.close()
     far.close()
@@ -267,7 +267,7 @@ def test_the_reason_of_a_refusal_is_the_end_of_the_other_side() -> None:
 @pytest.mark.parametrize("size", [100, 10_000, 1_000_000])
 @pytest.mark.parametrize("buffer", [0, 3_000, 100_000])
 def test_a_refusal_follows_the_batch_that_was_begun(size: int, buffer: int) -> None:
-    """Else the peer would take the reason for a part of that batch."""
+    """Otherwise the peer would take the reason for a part of that batch."""
     near, far = ready_pair(buffer=buffer)
     sent = []
     while not near.unsent:
@@ -292,13 +292,13 @@ def test_a_batch_is_either_received_or_known_to_be_unsent(size: int) -> None:
     found = [bytes(batch) for batch in far.receive()]
     far.close()
     near.flush()
-    # On TCP the system takes something until it has heard that the peer is gone.
+    # On TCP the system still takes data until it has heard that the peer is gone.
     eventually(lambda: near.send(b"late") or near.broken)
     assert near.unsent
     late = near.unsent_batches()
     assert late[-1] == b"late"
     unsent = [batch for batch in late if batch != b"late"] + [b"late"]
-    # What was in the system's buffer when the peer closed may have been seen.
+    # The peer may have read the data that was in the system's buffer when it closed.
     assert sent[len(sent) - len(unsent) + 1 :] == unsent[:-1]
     assert len(found) <= len(sent) - len(unsent) + 1
     near.close()
@@ -331,7 +331,7 @@ def test_a_reset_connection_ends() -> None:
 def test_a_batch_that_is_written_in_many_parts_is_not_copied_each_time(
     taken: Callable[[int], float],
 ) -> None:
-    """Four times as much takes four times as long, not sixteen times."""
+    """A batch four times as large takes four times as long, not sixteen times."""
     few = min(taken(8 << 20) for _ in range(5))
     many = min(taken(32 << 20) for _ in range(5))
     assert many < 12 * few

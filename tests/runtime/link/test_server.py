@@ -131,7 +131,7 @@ def test_a_dealer_of_libzmq_comes_back_after_it_was_cut(served: Served) -> None:
     dealer.send(b"hello")
     served.until(lambda: served.links and served.links[0].is_admitted)
     served.links[0].cut("again, please")
-    # The probe leaves when the dealer's thread looks at its socket.
+    # The probe is sent when the dealer's thread looks at its socket.
     served.until(lambda: not dealer.poll(0) and len(served.links) == 2)
     assert served.batches[served.links[1]] == [b""]
     served.until(lambda: dealer.poll(0, zmq.POLLOUT))
@@ -146,7 +146,7 @@ def test_a_dealer_of_libzmq_comes_back_after_it_was_cut(served: Served) -> None:
 
 
 def flooded(link: Link) -> int:
-    """Send until the system takes no more; how many batches were sent."""
+    """Send until the system takes no more; returns how many batches were sent."""
     count = 1
     while link.send(bytes(10_000)):
         count += 1
@@ -230,7 +230,7 @@ def test_a_flood_of_one_peer_leaves_turns_to_others(unix: Served) -> None:
         before = len(unix.batches[link])
         unix.turn()
         most = max(most, len(unix.batches[link]) - before)
-    # Once by the handler, once by the timer.
+    # The handler reads once and the timer reads once.
     assert most <= 2 * server.MOST_BATCHES
     sock.close()
 
@@ -266,7 +266,7 @@ def test_a_paused_link_is_not_read_until_it_is_resumed(served: Served) -> None:
     while time.monotonic() < until:
         served.turn()
         turns += 1
-    # The end of the peer does not make the loop run hot.
+    # The end of the peer does not make the loop spin.
     assert turns < 50
     assert served.batches[link] == [b"hello"]
     assert not served.ends
@@ -336,7 +336,7 @@ def test_an_owner_may_read_later_in_its_turn(tmp_path: Path) -> None:
 
 
 def test_a_link_can_be_read_without_the_loop(served: Served) -> None:
-    """Of a process whose exit was reported everything is read at once."""
+    """After the exit of a process was reported, all its batches are read at once."""
     client, link = served.joined()
     for n in range(1000):
         client.send(b"%d" % n)
@@ -350,7 +350,7 @@ def test_a_link_can_be_read_without_the_loop(served: Served) -> None:
 
 
 def test_a_peer_that_sends_on_is_not_read_out_for_ever(unix: Served) -> None:
-    """A child of a dead process may have its socket."""
+    """A child of a dead process may have its socket, and send."""
     client, link = unix.joined()
     frame = b"\2" + (300_000).to_bytes(8, "big") + bytes(300_000)
     count = 0
@@ -387,7 +387,7 @@ def test_a_connection_that_does_not_get_on_is_closed(
     unix.pass_time(server.HELLO_TIMEOUT / 2)
     assert not closed(sock)
     unix.pass_time(server.HELLO_TIMEOUT)
-    # libzmq would never come back after an ERROR before READY.
+    # libzmq never reconnects after an ERROR before READY.
     assert (b"ERROR" in sock.recv(1000, socket.MSG_PEEK)) is (READY in data)
     assert closed(sock)
     sock.close()
@@ -401,7 +401,7 @@ def test_a_connection_that_does_not_get_on_is_closed(
 
 @pytest.mark.parametrize("sent", [GREETING + READY, GREETING + READY + b"\0\5hello"])
 def test_what_a_late_one_has_sent_is_read_before_it_is_refused(tmp_path: Path, sent: bytes) -> None:
-    """Its owner may be too busy to read it in time."""
+    """The owner may be too busy to read the batch in time."""
     waiting: dict[Link, None] = {}
     served = Served(tmp_path, readable=lambda link: waiting.setdefault(link))
     sock = served.raw()
@@ -446,7 +446,7 @@ def test_strangers_do_not_flood_the_log(unix: Served, caplog: pytest.LogCaptureF
     began = unix.loop.now
     for _ in range(20):
         speak_http()
-    # One, unless the machine is very slow.
+    # There is one line, unless the machine is very slow.
     assert 1 <= len(caplog.records) <= 1 + (unix.loop.now - began) / server.COMPLAIN_EVERY
     before = len(caplog.records)
     unix.pass_time(server.COMPLAIN_EVERY + 1)
@@ -493,7 +493,7 @@ def test_the_oldest_of_too_many_greetings_is_closed(unix: Served) -> None:
 
 
 def closed(sock: socket.socket) -> bool:
-    """Whether the other end has closed; what it has sent before is read."""
+    """Whether the other end has closed; its data is read first."""
     try:
         while sock.recv(1000):
             pass
@@ -537,7 +537,7 @@ def test_one_that_breaks_the_protocol_ends_alone(served: Served, data: bytes, wh
         try:
             sock.sendall(data)
         except OSError:
-            pass  # It was closed before all was sent.
+            pass  # The server closed the connection before all data was sent.
         try:
             while data_in := sock.recv(10_000):
                 told.append(data_in)
@@ -755,7 +755,7 @@ def test_the_file_of_another_run_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_last_words_are_sent_when_it_closes(served: Served) -> None:
-    """To all who read, although one does not."""
+    """The batches reach all clients that read, although one client does not."""
     client, link = served.joined()
     deaf, other = served.joined()
     flooded(other)
@@ -767,7 +767,7 @@ def test_the_last_words_are_sent_when_it_closes(served: Served) -> None:
         while not client.is_lost and time.monotonic() < until:
             found.extend(take(client))
             if found:
-                # The server need not wait for this one any longer.
+                # The server need not wait for this client any longer.
                 deaf.close()
 
     thread = threading.Thread(target=read)

@@ -1,4 +1,4 @@
-"""How a line of the log looks."""
+"""The formats of the log's lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def test_the_time_is_local_with_its_offset(zone: str) -> None:
-    # Of a second that no other zone has asked for: one is remembered.
+    # Each zone uses another second, as the last second is cached.
     when = NOW + {"UTC": 0, "XXX-05:30": 1, "XXX+03": 2}[zone]
     text = time_of(when)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.062[+-]\d\d:\d\d", text)

@@ -1,4 +1,4 @@
-"""Records of `logging` become lines with their level, their traceback and their connection."""
+"""Records of `logging` become lines with a level, a traceback and a connection."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_no_secret_of_a_url_is_in_a_line_of_ours() -> None:
     assert "SECRET" not in line.message
     assert "OSError: cannot open wss://...@example.org/chat?..." in line.exception
     assert line.message == "open 'wss://...@example.org/chat?...' failed"
-    # What handlers log is theirs.
+    # The log records of handlers are not changed.
     assert "SECRET" in to_line(made("shop", 40, url)).message
 
 
@@ -87,7 +87,7 @@ def test_a_line_has_the_connection_that_it_is_about_or_the_current_one() -> None
     assert (to_line(about, now).connection, to_line(about, now).peer) == (5, "h:5")
     nobody = made("wsraw.gateway", 20, "m", **NOTHING.extra())
     assert to_line(nobody, now).connection == 0
-    # An `extra` of a handler has a meaning of its own.
+    # A field in the `extra` of a handler's record has a meaning of its own.
     assert to_line(made("shop", 20, "m", connection="a database")).connection == 0
 
 
@@ -115,7 +115,7 @@ def test_a_process_without_a_supervisor_writes_the_same_formats() -> None:
 
 
 NOW = 1_700_000_000.0
-"""Windows knows no local time of the year 1970."""
+"""Windows has no local time for the year 1970."""
 
 
 class Unreadable:

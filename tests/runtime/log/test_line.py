@@ -1,4 +1,4 @@
-"""Lines of a child: what is a record stays one, whatever it says, and what is none is text."""
+"""Lines of a child: records stay records, whatever their text is, and all other lines are text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Parts(io.RawIOBase):
 def test_lines_are_the_same_wherever_a_pipe_cuts_them() -> None:
     data = f"printed\n{encode(WHOLE)}\nhalf {encode(LogLine('info', 'ż'))}\nżółw\n".encode()
     for at in range(len(data) + 1):
-        # As supervisor/processes/process.py reads it.
+        # supervisor/processes/process.py reads lines in the same way.
         stream = io.BufferedReader(Parts(data, at))
         lines = []
         while line := stream.readline(LONGEST_LINE):

@@ -1,4 +1,4 @@
-"""What a command hears from a run that answers, refuses, does not answer, or ends."""
+"""The answers that a command gets from a run that answers, refuses, does not answer, or ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsraw.supervisor.run_folder.folder import CONTROL, Folder
 
 
 class Run:
-    """The part of a run that a command meets, in a thread of its own."""
+    """The part of a run that answers commands, in a thread of its own."""
 
     def __init__(self, path: Path) -> None:
         self.log = Log(io.StringIO(), "info")
@@ -34,7 +34,7 @@ class Run:
         self._thread = threading.Thread(target=self.loop.run)
 
     def write(self, *lines: str) -> None:
-        """What a command finds in the folder."""
+        """Write the files that a command finds in the run folder."""
         (self.folder.path / CONTROL).write_text("".join(f"{line}\n" for line in lines))
 
     def _before_sleep(self, now: float) -> bool:
@@ -74,7 +74,7 @@ def test_a_command_is_answered(run: Run) -> None:
 
 @pytest.mark.parametrize("size", [100, 5_000_000, 20_000_000])
 def test_an_answer_of_any_size_is_read(run: Run, size: int) -> None:
-    """Also one that is longer than what may wait for a reader that does not read."""
+    """An answer may be longer than the limit for a reader that does not read."""
     run.answer = lambda asked: run.control.answer(
         asked.who, Done(asked.do.ref, True, "", {"x": "x" * size})
     )
@@ -130,7 +130,7 @@ def test_a_run_that_is_stopped_has_no_request(run: Run) -> None:
 
 @unix_sockets
 def test_a_command_that_cannot_connect_says_why(run: Run) -> None:
-    """Something else is where the socket was; the log of the run has more."""
+    """Another file has replaced the socket; the log of the run has more."""
     file = run.folder.path / "control.sock"
     file.unlink()
     file.touch()
@@ -165,7 +165,7 @@ def test_a_file_that_is_damaged_is_an_error(run: Run, lines: tuple[str, ...]) ->
 
 @unix_sockets
 def test_a_run_that_is_about_to_listen_is_waited_for(run: Run, tmp_path: Path) -> None:
-    """Its socket was removed, and is made again within a second."""
+    """The socket was removed, and is made again within a second."""
     run.answer = lambda asked: run.control.answer(asked.who, Done(asked.do.ref, True, "done"))
     (run.folder.path / "control.sock").unlink()
     run.loop.call_later(0.3, lambda: run.control.bind(run.folder.path))

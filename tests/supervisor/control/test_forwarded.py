@@ -5,7 +5,7 @@ from wsraw.supervisor.control.forwarded import GONE, MOST, ForwardedRequests
 
 
 class Between:
-    """Requests between those who ask and a gateway."""
+    """Requests between clients of the control socket and a gateway."""
 
     def __init__(self) -> None:
         self.told: list[Ask | More | Enough] = []
@@ -48,7 +48,7 @@ def test_the_next_page_is_asked_for_until_the_last_one_has_come() -> None:
     between.forwarded.more("a", 1)
     assert between.told[2:] == []
     assert between.answered[-1] == ("a", Done(1, False, "request 1 is over"))
-    # And its number can be used again.
+    # The client can use the number of the request again.
     between.begin("a")
     assert between.told[2:] == [Ask(2, "connections", {"limit": 3})]
 

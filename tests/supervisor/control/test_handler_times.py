@@ -11,7 +11,7 @@ ZEROS = [0] * len(HANDLER_BOUNDS)
 
 
 def slower(**counts: int) -> list[int]:
-    """Counts by the index of the bound that they are above."""
+    """Counts by the index of the bound that the times exceed."""
     found = list(ZEROS)
     for index, count in counts.items():
         found[int(index[1:])] = count
@@ -29,7 +29,7 @@ def slower(**counts: int) -> list[int]:
         (99, 100, slower(_3=1), 0.0001),
         (100, 100, slower(_3=1), 0.0025),
         (99, 1000, slower(_8=500), 0.1 * 0.98 + 0.05 * 0.02),
-        # Nothing is known beyond the last bound.
+        # Above the last bound the times are unknown.
         (99, 2, slower(_15=2), 10.0),
     ],
 )

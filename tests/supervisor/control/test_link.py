@@ -1,4 +1,4 @@
-"""The supervisor's end of the control link, in a real loop. Its other ends are libzmq's."""
+"""The supervisor's end of the control link in a real loop; the other ends are libzmq's."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Supervisor:
         self.log = Log(self.stream, "info")
         self.control = Control(self.loop, folder, self.log)
         self.ended: list[LinkEnded] = []
-        """Links of which `receive` has told that they have ended."""
+        """Links whose end was reported by `receive`."""
 
     def until(self, condition: Callable[[], T], what: str = "") -> T:
         """Take turns until the condition holds."""
@@ -77,7 +77,7 @@ class Supervisor:
         return record
 
     def until_said(self, text: str) -> None:
-        """Take turns until the log has this."""
+        """Take turns until the log contains this."""
         self.until(lambda: text in self.stream.getvalue(), text)
 
     def said(self) -> str:
@@ -99,7 +99,7 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
 
 
 class Other:
-    """The other end: a DEALER that says what it is told to say."""
+    """The other end: a DEALER that the test controls."""
 
     def __init__(self, supervisor: Supervisor, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         self._supervisor = supervisor
@@ -126,7 +126,7 @@ Meet = Callable[[], Other]
 
 @pytest.fixture
 def meet(supervisor: Supervisor) -> Iterator[Meet]:
-    """Connect one more."""
+    """Connect another DEALER."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     met: list[Other] = []
 
@@ -225,7 +225,7 @@ def test_nothing_is_sent_to_a_dead_gateway(supervisor: Supervisor, meet: Meet) -
 def test_the_connection_of_the_old_gateway_ends_when_a_new_one_is_expected(
     supervisor: Supervisor, meet: Meet
 ) -> None:
-    """It may live on for a moment, aborted and writing its stack: nothing it says counts."""
+    """The old gateway may live on for a moment, to write its stack: its records must not count."""
     control, old = supervisor.control, meet()
     token = control.expect()
     old.say(encode([token, NEWS]))
@@ -266,7 +266,9 @@ def test_a_report_of_a_thousand_workers_comes_through(supervisor: Supervisor, me
 def test_a_gateway_that_does_not_read_is_cut_off_at_a_bound(
     supervisor: Supervisor, meet: Meet
 ) -> None:
-    """It was stopped, and nothing limits for how long. It comes back and is told everything."""
+    """The gateway was stopped for any length of time. When it continues, it is told everything
+    again.
+    """
     control, gateway = supervisor.control, meet()
     token = control.expect()
     gateway.say(encode([token, NEWS]))
@@ -328,7 +330,7 @@ def test_the_last_answer_leaves_although_the_run_ends(supervisor: Supervisor, me
     asked = supervisor.hear()
     assert isinstance(asked, ControlRequest)
     control.answer(asked.who, Done(1, True, "stopped " + "x" * 3_000_000))
-    # Its reader has taken none of it yet; both ends work on it while we close.
+    # The client has read nothing yet; both ends send and receive while we close.
     control.close()
     _, [done] = client.hear()
     assert isinstance(done, Done)
@@ -336,7 +338,9 @@ def test_the_last_answer_leaves_although_the_run_ends(supervisor: Supervisor, me
 
 
 def test_each_token_names_its_sender(supervisor: Supervisor, meet: Meet) -> None:
-    """A command that is no gateway's news, and the other way round."""
+    """A command is not accepted as a report of the gateway, and a report is not accepted as a
+    command.
+    """
     control, gateway, client = supervisor.control, meet(), meet()
     token = control.expect()
     client.say(encode([control.client_token, Stopped()]))
@@ -413,7 +417,7 @@ def test_a_request_is_passed_on_to_a_gateway_that_reads(supervisor: Supervisor, 
     assert supervisor.hear() == NEWS
     assert control.forward(Ask(1, "connections"))
     assert gateway.hear() == (token, [Ask(1, "connections")])
-    # From here on it reads only as much as libzmq takes for it.
+    # From here on libzmq receives only as much as its queue takes.
     gateway._socket.set(zmq.RCVHWM, 1)
     big = Ask(2, "publish", {"data": bytes(1 << 20)})
     supervisor.until(lambda: not control.forward(big), "it to be full")

@@ -16,7 +16,7 @@ class Requests(PendingRequests[str]):
         self.begin("ann", "reload", parts)
 
     def new_answers(self) -> list[tuple[str, bool, str]]:
-        """Those since the last call."""
+        """The answers since the last call."""
         answers, self.answers[:] = list(self.answers), []
         return answers
 
@@ -66,7 +66,7 @@ def test_each_request_waits_for_its_own_parts() -> None:
 
 
 def test_the_first_result_of_a_part_counts() -> None:
-    """Who came first does not wait for what others have asked for since."""
+    """The first requester does not wait for requests that others have sent since."""
     pending = Requests("a", "b")
     pending.settle("reload", "a", False, "refused")
     pending.settle("reload", "a", True, "reloaded")

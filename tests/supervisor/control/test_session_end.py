@@ -1,4 +1,4 @@
-"""Ends that Windows tells a process of, and that are no signals."""
+"""Ways in which Windows ends a process without a signal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ThreadEntry(ctypes.Structure):
 
 
 def windows(pid: int) -> list[int]:
-    """Its windows, as NSSM and taskkill find them."""
+    """The windows of the process, found as NSSM and taskkill do."""
     found = []
 
     def note(window: int, _: int) -> bool:
@@ -54,7 +54,7 @@ def windows(pid: int) -> list[int]:
 
 
 def close_windows(pid: int) -> bool:
-    """As NSSM does it."""
+    """Close the windows as NSSM does."""
     found = windows(pid)
     for window in found:
         user32.PostMessageW(wintypes.HWND(window), session_end.WM_CLOSE, 0, 0)
@@ -62,7 +62,7 @@ def close_windows(pid: int) -> bool:
 
 
 def end_session(pid: int) -> bool:
-    """As the system does it; it waits for an answer."""
+    """End the session as the system does, which waits for an answer."""
     for window in windows(pid):
         handle = wintypes.HWND(window)
         assert user32.SendMessageW(handle, session_end.WM_QUERYENDSESSION, 0, 0)
@@ -72,7 +72,7 @@ def end_session(pid: int) -> bool:
 
 
 def quit_threads(pid: int) -> bool:
-    """As NSSM does it."""
+    """Post WM_QUIT to the threads, as NSSM does."""
     snapshot = kernel32.CreateToolhelp32Snapshot(4, 0)
     entry = ThreadEntry(size=ctypes.sizeof(ThreadEntry))
     told = False
@@ -86,7 +86,7 @@ def quit_threads(pid: int) -> bool:
 
 
 def close_console(pid: int) -> bool:
-    """What a console that is closed does: a new thread in the process."""
+    """Call the handler in a new thread of the process, as closing a console does."""
     kernel32.GetModuleHandleW.restype = ctypes.c_void_p
     kernel32.GetProcAddress.restype = ctypes.c_void_p
     kernel32.OpenProcess.restype = kernel32.CreateRemoteThread.restype = ctypes.c_void_p

@@ -25,7 +25,7 @@ WORSE = handled(1000, 1, 0.1, events=1000)
 
 
 class Trial:
-    """A pool with old workers, and a canary that is under way."""
+    """A pool with old workers, and a running canary."""
 
     def __init__(self, workers: int = 4, plan: CanaryPlan = PLAN, *, is_kept: bool = True) -> None:
         self.run = up(workers)
@@ -97,7 +97,9 @@ def test_a_canary_has_its_share_when_all_its_workers_are_ready_and_stay() -> Non
 
 
 def test_a_good_version_is_given_to_all() -> None:
-    """As it was tried, whatever is on disk by then; the canary's workers serve until the end."""
+    """All workers get the version as it was tried, whatever is on disk; the canary's workers
+    serve until the end.
+    """
     trial = Trial(2, PLAN)
     run = trial.run
     trial.begin()
@@ -150,7 +152,7 @@ def test_a_worse_version_is_rolled_back() -> None:
 def test_after_a_trial_that_failed_a_worker_that_dies_is_followed_by_one_of_its_version(
     is_kept: bool,
 ) -> None:
-    """On disk is what has just failed."""
+    """The failed version is still on disk."""
     trial = Trial(is_kept=is_kept)
     trial.begin()
     trial.compare(GOOD, handled())
@@ -164,7 +166,7 @@ def test_after_a_trial_that_failed_a_worker_that_dies_is_followed_by_one_of_its_
 
 
 def test_a_trial_after_a_refused_reload_is_no_sign_that_its_file_loads() -> None:
-    """The canary is ready, does worse, and must not be given to all."""
+    """The canary is ready, does worse, and must not replace the old workers."""
     run = up(2)
     (spawn,) = run.do(run.policy.reload(run.now))
     assert isinstance(spawn, a.Spawn)
@@ -222,7 +224,7 @@ def test_what_the_old_ones_raised_before_is_known_after_a_gateways_death() -> No
 
 
 def test_the_files_of_both_versions_are_kept_while_it_is_tried() -> None:
-    """Whatever other pools reload meanwhile."""
+    """This holds whatever other pools reload meanwhile."""
     trial = Trial()
     assert trial.run.pool.kept_versions == {1, 2}
     trial.run.exit(trial.new[0], DOES_NOT_LOAD)
@@ -306,7 +308,7 @@ def test_when_it_is_promoted_its_workers_may_die() -> None:
 
 
 def test_a_version_that_does_not_load_for_all_is_given_up() -> None:
-    """Perhaps it needs a port, or a lock, that its worker has."""
+    """The version may need a port or a lock that its first worker has."""
     trial = Trial(2)
     run = trial.run
     trial.begin()

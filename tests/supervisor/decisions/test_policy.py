@@ -57,7 +57,7 @@ def test_a_run_without_workers_of_its_own_is_up_when_its_gateway_is() -> None:
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
     assert run.policy.has_been_up
     assert run.pass_time(1000) == []
-    # There is nobody to be replaced.
+    # No worker needs to be replaced.
     assert run.do(run.policy.reload(run.now)) == [a.Settled("reload", True, "reloaded: 0 workers")]
     assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
     run.do(run.policy.listening(ENDPOINT, run.now))
@@ -94,7 +94,8 @@ def test_workers_of_a_gateway_that_moved_are_replaced() -> None:
     run.exit(run.gateway)
     run.pass_time(1)
     old = run.worker
-    # At once: an old one takes its time to leave, as it waits for a drain of the old gateway.
+    # The new worker starts at once: an old one takes its time to leave, as it waits for a drain of
+    # the old gateway.
     assert run.do(run.policy.listening("tcp://127.0.0.1:9", run.now)) == [
         terminate(old),
         a.Spawn(run.worker),
@@ -105,7 +106,7 @@ def test_workers_of_a_gateway_that_moved_are_replaced() -> None:
 
 
 def test_workers_of_a_link_that_moved_are_replaced_one_after_the_other() -> None:
-    """Its gateway lives on: their sessions do, too, and they are succeeded in good order."""
+    """The gateway lives on with the sessions, so the workers are replaced gracefully."""
     run = Run(1).up()
     old = run.worker
     [spawn] = run.do(run.policy.listening("ipc:///elsewhere/link.sock", run.now))[-1:]
@@ -123,7 +124,9 @@ def test_a_worker_that_dies_without_a_gateway_waits_for_it() -> None:
 
 
 def deaths(run: Run, child: Child, count: int, ready_for: float | None = None) -> list[float]:
-    """Let a child die so often as soon as it can; how long it was not there each time."""
+    """Let a child die that often, as soon as it can; returns how long it was not there each
+    time.
+    """
     delays = []
     for _ in range(count):
         if ready_for is not None:
@@ -168,7 +171,7 @@ def test_a_short_life_does_not_reset_the_backoff() -> None:
 
 
 def test_a_worker_that_handled_something_in_a_short_life_is_reported_later() -> None:
-    """The gateway's word comes when the exit has been judged."""
+    """The gateway reports it only after the exit was judged."""
     run = Run(1).up()
     deaths(run, run.worker, 3)
     n = run.worker.n
@@ -206,7 +209,7 @@ def test_the_first_restart_of_a_gateway_is_immediate() -> None:
 def test_a_crash_loop_is_reported_and_goes_on_slowly() -> None:
     run = Run(2).up()
     run.pass_time(10)
-    deaths(run, run.worker, 6)  # The first of them was no death at the start.
+    deaths(run, run.worker, 6)  # The first death does not count as early.
     assert not run.policy.is_looping
     assert run.exit(run.worker, 1) == []
     assert run.policy.is_looping
@@ -220,8 +223,9 @@ def test_a_crash_loop_is_reported_and_goes_on_slowly() -> None:
 
 
 def test_a_gateway_that_cannot_start_any_more_is_tried_more_often() -> None:
-    """A certificate's file that is gone when the gateway has died, for example: nobody is served
-    until it is back."""
+    """For example, the file of a certificate has vanished when the gateway dies: no client is
+    served until the gateway is back.
+    """
     run = Run(1).up()
     run.pass_time(10)
     for _ in range(6):
@@ -279,7 +283,7 @@ def test_deaths_long_ago_do_not_count() -> None:
 
 
 def test_killed_workers_are_not_a_crash_loop() -> None:
-    """One of four is killed every half second, sometimes before it is ready."""
+    """One of four workers is killed every half second, sometimes before it is ready."""
     run = Run(4).up()
     chance = random.Random(1)
     for _ in range(400):
@@ -298,7 +302,9 @@ def test_killed_workers_are_not_a_crash_loop() -> None:
 
 @pytest.mark.parametrize("news_first", [True, False])
 def test_a_death_while_handling_an_event_is_not_an_early_death(news_first: bool) -> None:
-    """A message that kills says nothing about the start: the next one comes at once, each time."""
+    """A message that kills its worker says nothing about the start, so the next worker starts at
+    once each time.
+    """
     run = Run(2).up()
     for _ in range(40):
         n = run.worker.n
@@ -719,7 +725,7 @@ FEED = WorkerSpec(Program("feed.py", "feed.py", label="feed.py"), 2)
 
 
 def two_pools(workers: int = 2, **settings: Any) -> Run:
-    """A run with `default` and `feed`, up."""
+    """A run with the pools `default` and `feed`, all ready."""
     run = Run(workers, others={"feed": [FEED]}, **settings)
     run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
@@ -836,7 +842,7 @@ def test_a_run_whose_only_pool_is_remote_is_up_with_its_gateway() -> None:
 
 
 class World(RuleBasedStateMachine):
-    """Whatever happens in two pools, in any order: what must hold at any moment, and at the end."""
+    """Random events in two pools, with invariants for every moment and for the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -935,7 +941,9 @@ class World(RuleBasedStateMachine):
     @lasting
     @rule(up=st.booleans())
     def get_ready(self, up: bool) -> None:
-        """What a machine in good order does: else little of what is below comes about."""
+        """Let all children become ready, as they usually do: otherwise few of the other rules
+        apply.
+        """
         if self.policy.gateway.state is ChildState.STARTING:
             self.take(self.policy.listening("a", self.now))
         for child in list(self.policy.all_children()):
@@ -995,7 +1003,7 @@ class World(RuleBasedStateMachine):
         assert (self.policy.phase is RunPhase.OVER) == (self.finished is not None)
 
     def teardown(self) -> None:
-        """A stop ends every run, though nobody leaves unless killed."""
+        """A stop ends every run, even if no process leaves before it is killed."""
         if self.finished is None:
             self.take(self.policy.stop(self.now))
         for _ in range(50):

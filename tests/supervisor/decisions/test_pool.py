@@ -22,20 +22,22 @@ from wsraw.supervisor.decisions.restarts import Restarts
 
 
 def up(workers: int = 2, **settings: float) -> Run:
-    """All workers ready for long."""
+    """A run whose workers have been ready for long."""
     run = Run(workers, **settings).up()
     run.pass_time(10)
     return run
 
 
 def be_ready(run: Run, child: Child) -> list[a.Action]:
-    """It says hello, and stays."""
+    """The worker says hello, and stays up."""
     done = run.do(run.policy.ready(child.n, run.now))
     return done + run.pass_time(SETTLE)
 
 
 def replace(run: Run, spawned: list[a.Action]) -> list[a.Action]:
-    """A successor comes up, and what it replaces goes; returns what happens then."""
+    """A successor becomes ready, and the worker that it replaces exits; returns the actions
+    after that.
+    """
     (spawn,) = spawned
     assert isinstance(spawn, a.Spawn)
     told, *rest = be_ready(run, spawn.child)
@@ -105,7 +107,7 @@ def test_a_file_that_does_not_load_leaves_the_old_workers() -> None:
 
 
 def test_a_ready_worker_has_loaded_whatever_its_exit_code() -> None:
-    """os.abort() ends with that code on Windows, and os._exit(3) does everywhere."""
+    """os.abort() exits with that code on Windows, and os._exit(3) everywhere."""
     run = up(2)
     (spawn,) = run.do(run.policy.reload(run.now))
     run.do(run.policy.ready(spawn.child.n, run.now))
@@ -115,7 +117,7 @@ def test_a_ready_worker_has_loaded_whatever_its_exit_code() -> None:
 
 
 def test_a_command_that_dies_again_and_again_is_refused() -> None:
-    """PHP ends with 255 where a file has a syntax error, and Node with 1."""
+    """PHP exits with 255 on a syntax error, and Node with 1."""
     php = Program("php chat.php", words=("php", "chat.php"), label="php")
     run = Run(0, 1.0, WorkerSpec(php, 2)).up()
     run.pass_time(10)
@@ -150,7 +152,7 @@ def test_a_reload_that_fails_half_way_is_answered_at_once_and_finished_later(cod
 
 
 def test_after_a_refused_reload_new_code_that_comes_up_replaces_the_old() -> None:
-    """The file is right by now, and a worker dies: its next process has the new code."""
+    """The file has been repaired, and a worker dies: the next process has the new code."""
     run = up(3)
     (spawn,) = run.do(run.policy.reload(run.now))
     assert not settled(run.exit(spawn.child, DOES_NOT_LOAD)).ok
@@ -184,7 +186,7 @@ def test_an_exit_code_of_a_handler_does_not_refuse_a_reload(code: int) -> None:
 
 
 def test_an_exit_code_of_a_handler_does_not_end_the_run() -> None:
-    """While another pool is not up yet."""
+    """Another pool is not ready yet."""
     feed = WorkerSpec(Program("feed.py", "feed.py", label="feed.py"), 1)
     run = Run(1, others={"feed": [feed]})
     run.do(run.policy.decide(run.now))
@@ -207,7 +209,7 @@ def test_a_failing_on_start_is_reported_to_the_reload_command(is_reloading: bool
 
 
 def test_a_successor_that_crashes_repeatedly_refuses_the_reload() -> None:
-    """A segmentation fault at the import of an extension, for example."""
+    """For example a segmentation fault when an extension is imported."""
     run = up(1)
     (spawn,) = run.do(run.policy.reload(run.now))
     for _ in range(BROKEN_AFTER - 1):
@@ -623,7 +625,7 @@ def test_another_program_that_does_not_load_leaves_the_old_workers() -> None:
     done = run.exit(run.pool.successor or spawn.child, DOES_NOT_LOAD)
     assert any(isinstance(each, a.Settled) and not each.ok for each in done)
     assert [child.program for child in run.policy.workers][:2] == [PROGRAM, PROGRAM]
-    # The next reload tries again.
+    # The next reload starts the new program again.
     again = run.do(run.policy.reload(run.now))
     programs = {each.child.program for each in again if isinstance(each, a.Spawn)}
     assert programs == {OTHER}

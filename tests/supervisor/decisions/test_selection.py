@@ -10,7 +10,7 @@ from wsraw.supervisor.decisions.selection import which
 
 def pools(**workers: list[str]) -> list[Pool]:
     def ignore(action: object) -> None:
-        """Nothing is done here."""
+        """Accept any action."""
 
     return [
         Pool(

@@ -1,4 +1,4 @@
-"""The verdict about new handlers on trial."""
+"""The verdict on new handlers that are on trial."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ GOOD = handled(1000, 0, 0.1, events=1000)
         (GOOD, handled(100, 0), ""),
         (GOOD, handled(100, 1), "on_message raised an exception in 100 calls; the old workers"),
         (handled(), handled(1, 1), "on_message raised an exception in 1 call; the old workers"),
-        # The calls that belong to exceptions may not have been told.
+        # The calls that raised may not have been reported yet.
         (GOOD, handled(0, 2), "on_message raised 2 exceptions in 2 calls; the old workers"),
-        # As many as the old ones make.
+        # The new workers raise as often as the old ones.
         (handled(10_000, 100), handled(1000, 10), ""),
         (handled(10_000, 100), handled(1000, 21), ""),
         (handled(10_000, 100), handled(1000, 22), "raised 22 exceptions in 1,000 calls; the old"),
         (handled(100_000, 10_000), handled(10_000, 1_097), ""),
         (handled(100_000, 10_000), handled(10_000, 1_098), "raised 1,098 exceptions in 10,000"),
-        # One more is chance where they are known.
+        # One more exception is chance if the old workers raise some.
         (handled(10_000, 10), handled(100, 1), ""),
         (handled(10_000, 10), handled(100, 3), "on_message raised 3 exceptions in 100 calls"),
-        # A handler that only the new version has.
+        # Handlers that only the new version has.
         (GOOD, Handled({"on_start": 3}, {"on_start": 0}, {"on_start": 0.0}), ""),
         (GOOD, Handled({"every": 3}, {"every": 3}, {"every": 0.0}), "every raised 3 exceptions"),
         (handled(events=1000), handled(events=1000, closed=5), ""),
@@ -64,7 +64,7 @@ GOOD = handled(1000, 0, 0.1, events=1000)
             "they ended 6 connections (handler) in 1,000 events; the old workers 0 in 1,000",
         ),
         (handled(), handled(events=10, closed=1), ""),
-        # Workers that do not tell their exceptions.
+        # Workers that do not report their exceptions.
         (GOOD, Handled(events=7, given_back=1), "they gave back an event and handled 7"),
         (GOOD, Handled(events=7, given_back=2), "they gave back 2 events and handled 7"),
         (GOOD, handled(7, 0, given_back=2), ""),
@@ -81,7 +81,7 @@ def test_faults_are_compared_with_those_of_the_old_workers(
 
 
 def test_each_cause_is_compared_with_itself() -> None:
-    """Handlers that end many connections on purpose do not hide others that stall."""
+    """Handlers that end many connections on purpose do not hide other handlers that stall."""
     old = Handled(events=1000, closed={"handler": 500})
     assert verdict(old, Handled(events=1000, closed={"handler": 510})) is None
     found = verdict(old, Handled(events=1000, closed={"handler": 400, "stalled": 20}))
@@ -92,13 +92,14 @@ def test_each_cause_is_compared_with_itself() -> None:
 
 
 def test_what_the_old_workers_raised_before_the_trial_is_known() -> None:
-    """A first exception of the new version is none of news if the old one raises, too, and has only
-    been lucky since the trial began."""
+    """A first exception of the new version is no reason to roll back if the old version raises,
+    too, and has only been lucky since the trial began.
+    """
     before = handled(100_000, 100)
     assert verdict(handled(500), handled(50, 1), before) is None
     assert verdict(handled(), handled(50, 1), before) is None
     assert verdict(handled(500), handled(50, 3), before) is not None
-    # An outage that is over is no excuse.
+    # An outage that is over does not excuse new exceptions.
     outage = handled(100_000, 50_000)
     assert verdict(handled(10_000), handled(1000, 5), outage) is not None
     assert verdict(handled(events=500), handled(events=500, closed=9), NOTHING) is not None
@@ -107,7 +108,7 @@ def test_what_the_old_workers_raised_before_the_trial_is_known() -> None:
 
 
 def test_few_good_versions_are_rolled_back() -> None:
-    """Each look alone: CHANCE."""
+    """The probability of each check alone is CHANCE."""
     seed = random.Random(7)
     trials, wrong = 4000, 0
     for _ in range(trials):

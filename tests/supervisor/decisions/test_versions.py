@@ -38,7 +38,7 @@ def test_a_refused_version_is_none_to_go_back_to() -> None:
 
 
 def test_after_a_rollback_a_refused_reload_leaves_the_kept_version() -> None:
-    """A worker that dies must not load what was refused."""
+    """A worker that dies must not be replaced by one of the refused version."""
     versions = Versions()
     served(versions, 2)
     versions.go_back(versions.previous)
@@ -86,7 +86,9 @@ def test_all_workers_of_a_pool_are_rolled_back() -> None:
 
 
 def test_a_rollback_of_a_reload_that_is_under_way_goes_to_what_was_before_it() -> None:
-    """Not one version further: the present one has served well until then."""
+    """The rollback does not go one version further back: the present version has served well
+    until then.
+    """
     run = up(2)
     done = run.do(run.policy.reload(run.now))
     for _ in range(2):
@@ -121,7 +123,9 @@ def test_a_version_that_does_not_load_any_more_is_refused() -> None:
 
 
 def test_what_a_refused_worker_has_kept_is_forgotten_before_another_one_loads() -> None:
-    """The file is right by then; a rollback must come back to what has served."""
+    """The file has been repaired by then, and a rollback must return to the version that has
+    served.
+    """
     run = up(2)
     assert not run.policy.begins_version(run.policy.workers[0]), "what serves stays"
     (spawn,) = run.do(run.policy.reload(run.now))

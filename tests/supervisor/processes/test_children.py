@@ -1,4 +1,4 @@
-"""Children with real processes; what they are told at their start is tested end to end."""
+"""Children with real processes; the end-to-end tests have what they are told at their start."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="a shell")
 
 
 class Nursery:
-    """Children whose processes are shell scripts, and what was heard of them."""
+    """Children whose processes are shell scripts, and their output."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.stream = io.StringIO()
@@ -55,7 +55,7 @@ class Nursery:
         return child
 
     def record_death(self) -> None:
-        """As the supervisor's loop would: run what was posted, one exit."""
+        """Run what was posted for one exit, as the supervisor's loop does."""
         until = time.monotonic() + DEADLINE
         while not self.posted:
             assert time.monotonic() < until, "it does not end"
@@ -112,7 +112,7 @@ def test_the_output_of_a_child_that_does_not_load_comes_before_its_exit(nursery:
 def test_reading_the_rest_waits_for_the_last_output_of_dead_children(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading is slow here, so that the last line comes long after the exit was told."""
+    """Reading is slow here, so that the last line comes long after the exit was reported."""
     read = process.Process._read
 
     def slowly(self: Any) -> None:
@@ -181,7 +181,7 @@ def test_a_command_gets_four_variables_and_inherits_nothing_else(
 
 @signals
 def test_a_command_has_the_signal_dispositions_of_a_shell(nursery: Nursery) -> None:
-    """Python ignores SIGPIPE; a program that inherits that writes on for ever."""
+    """Python ignores SIGPIPE; a program that inherits this would write on for ever."""
     child = Child(programs.parse("sh -c 'kill -PIPE $$; exit 5'").program, n=1)
     nursery.children.spawn_worker(child, "ipc://x")
     nursery.record_death()
@@ -216,7 +216,9 @@ def _read(path: Path) -> str:
 
 @pytest.fixture
 def heir() -> Iterator[None]:
-    """For a while orphans below this process come to it, as to process 1 of a container."""
+    """Make this process the parent of orphans below it for a while, like process 1 of a
+    container.
+    """
     prctl, set_child_subreaper = ctypes.CDLL(None).prctl, 36
     prctl(set_child_subreaper, 1, 0, 0, 0)
     yield
@@ -227,7 +229,7 @@ def heir() -> Iterator[None]:
 def test_orphans_are_reaped_and_own_children_are_left_to_their_threads(
     nursery: Nursery, heir: None
 ) -> None:
-    """uvicorn-gunicorn-docker #48, honcho #231: as process 1, zombies gathered."""
+    """As process 1, other servers collected zombies (uvicorn-gunicorn-docker #48, honcho #231)."""
     child = nursery.spawn("for n in 1 2 3 4 5; do (exit 5) & done & exit 4")
     nursery.record_death()
     assert nursery.ended[0][:2] == (child, 4), "its own exit code"
@@ -238,7 +240,7 @@ def test_orphans_are_reaped_and_own_children_are_left_to_their_threads(
         return not zombies()
 
     eventually(all_gone, "nobody to be left")
-    # However fast it dies, its thread has the code.
+    # The process may exit at once, and its thread still gets the exit code.
     for _ in range(20):
         nursery.spawn("exit 7")
         eventually(all_gone, "it to be seen off by its thread")

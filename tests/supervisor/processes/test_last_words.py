@@ -1,4 +1,4 @@
-"""What has ended a process is told by its last lines, however they were written."""
+"""The last lines of a process tell why it ended, whatever their format is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that are run for their answer, and their end."""
+"""Programs that are run for their output, and their end."""
 
 from __future__ import annotations
 

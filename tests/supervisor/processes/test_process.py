@@ -23,7 +23,7 @@ from wsraw.supervisor.processes.process import Process, installation_of, reason
 
 
 class Child:
-    """A child process that runs Python code, and what is heard of it, in order."""
+    """A child process that runs Python code, and its output in order."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Child:
         self.gone.set()
 
     def wait(self) -> list[str | int]:
-        """Its lines and its exit code."""
+        """Wait for the end; returns the lines and the exit code."""
         eventually(self.gone.is_set, "the exit to be told")
         eventually(lambda: self.process.read_rest(0), "the end of its output")
         return [*self.heard, self.code]
@@ -127,7 +127,7 @@ HEARS = (
 
 @pytest.fixture
 def without_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows."""
+    """Act as on Windows."""
     monkeypatch.setattr(launch, "HAS_SIGNALS", False)
 
 
@@ -165,7 +165,7 @@ def test_a_program_that_knows_no_words_cannot_be_asked_for_its_stack(
 def test_a_word_to_a_child_that_does_not_read_does_not_block_its_parent(
     start: type[Child], without_signals: None
 ) -> None:
-    """Its pipe is full of what was said first."""
+    """The child's pipe is full of earlier input."""
     gone = threading.Event()
     process = Process(
         [sys.executable, "-c", "import time; time.sleep(600)"],
@@ -182,7 +182,7 @@ def test_a_word_to_a_child_that_does_not_read_does_not_block_its_parent(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the job object ends it at once")
 def test_a_child_notices_that_its_parent_is_gone() -> None:
-    """Its parent is a process of its own here, which is killed."""
+    """Here the parent is a process of its own, which is killed."""
     child = "import sys; print('up', flush=True); sys.stdin.read(); open(sys.argv[1], 'w')"
     code = (
         "import sys, time\n"
@@ -209,7 +209,7 @@ def test_a_kill_is_certain(start: type[Child]) -> None:
     if launch.HAS_SIGNALS:
         os.kill(child.process.pid, signal.SIGSTOP)
     child.process.kill()
-    # Also on Windows, where 1 would mean that it could not start.
+    # The code is -9 on Windows, too, where 1 would mean that the child could not start.
     assert child.wait() == ["up", -9]
 
 
@@ -241,7 +241,7 @@ def test_the_memory_of_a_child_is_read(start: type[Child]) -> None:
 
 @pytest.mark.skipif(sys.platform != "win32", reason="only there it is not Python itself")
 def test_the_process_of_a_virtual_environment_is_python_itself(tmp_path: Path) -> None:
-    """Not the launcher, whose pid and memory are its own."""
+    """The launcher of Windows would have another pid and memory."""
     venv.create(tmp_path / "venv", with_pip=False)
     code = (
         "import os, sys\n"
@@ -303,7 +303,7 @@ GRANDCHILD = (
 def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_exit(
     start: type[Child], monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    # Longer than the test would wait, where it must not be waited for at all.
+    # The longer time exceeds the deadline of the test, to show that it is not waited for.
     monkeypatch.setattr(module, "LAST_WORDS", 0.1 if code else 600.0)
     child = start(f"{GRANDCHILD}\nsys.exit({code})")
     eventually(child.gone.is_set, "the exit to be told")
@@ -357,7 +357,7 @@ def test_a_child_writes_utf8_in_any_locale(
 
 
 def test_the_settings_for_a_child_may_have_any_length() -> None:
-    """The system limits a variable of the environment to 128 KiB."""
+    """The system limits an environment variable to 128 KiB."""
     heard: list[str] = []
     gone = threading.Event()
     process = Process(
@@ -436,7 +436,7 @@ def test_an_unexpected_sigkill_is_explained_and_our_own_is_not() -> None:
 
 
 def test_no_module_of_the_package_hides_one_of_the_standard_library() -> None:
-    """Children are started by the folder of the package, which is the first on their path then."""
+    """Children are started by the package's folder, which is then the first on their path."""
     names = {path.stem for path in Path(wsraw.__file__).parent.iterdir()}
     assert not names & sys.stdlib_module_names
 
@@ -445,7 +445,7 @@ def test_no_module_of_the_package_hides_one_of_the_standard_library() -> None:
 def test_the_current_folder_has_the_name_that_the_shell_uses(
     start: type[Child], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """gunicorn #394: what the link in it leads to is known only when a process starts."""
+    """gunicorn #394: where the link in it points is looked up only when a process starts."""
     link, one, two = (tmp_path / name for name in ("link", "one", "two"))
     one.mkdir()
     two.mkdir()
@@ -466,7 +466,7 @@ def test_the_current_folder_has_the_name_that_the_shell_uses(
 def test_a_wrong_pwd_variable_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
 ) -> None:
-    """Who starts us with another folder need not have set it."""
+    """A program that starts us in another folder need not set the variable."""
     (tmp_path / "one").mkdir()
     monkeypatch.chdir(tmp_path)
     if named is None:
@@ -480,7 +480,7 @@ def test_a_wrong_pwd_variable_is_ignored(
 def test_a_child_whose_thread_cannot_start_is_reported_as_not_started(
     which: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bound of a container counts threads (gunicorn in DFO-Ocean-Navigator #771)."""
+    """The limit of a container counts threads (gunicorn in DFO-Ocean-Navigator #771)."""
     begin = threading.Thread.start
     started: list[threading.Thread] = []
     made: list[subprocess.Popen[bytes]] = []
@@ -545,7 +545,7 @@ def test_while_it_is_held_nothing_is_taken_and_after_that_all_of_it() -> None:
     assert not child.gone.is_set()
     child.process.release()
     assert child.wait() == ["one", "two", 0]
-    # What is reported cannot be held.
+    # A process whose exit was reported cannot be held.
     assert child.process.hold() is None
 
 
@@ -557,7 +557,7 @@ def _is_zombie(pid: int) -> bool:
 @holds
 @pytest.mark.parametrize("code", [0, 5, -9])
 def test_another_program_goes_on_with_a_process(code: int) -> None:
-    """With the rest of a line, its exit code, and what is still to be killed."""
+    """The program continues with the rest of a line, the exit code, and a kill that is due."""
     end = f"raise SystemExit({code})" if code >= 0 else "import time; time.sleep(600)"
     text = "import sys; sys.stdout.write('be'); sys.stdout.flush(); sys.stdin.readline(); "
     child = Child(f"{text}print('gun'); sys.stdout.flush(); {end}")
@@ -565,7 +565,7 @@ def test_another_program_goes_on_with_a_process(code: int) -> None:
     held = child.process.hold()
     assert held is not None
     assert held.rest == b"be"
-    # As it is when the threads of a program are gone: its own never go on here.
+    # Its threads do not continue, like those of a program that was replaced.
     heard: list[str] = []
     ended: list[int] = []
     numbers = os.dup(held.stdin), os.dup(held.stdout)
@@ -581,7 +581,7 @@ def test_another_program_goes_on_with_a_process(code: int) -> None:
 
 @holds
 def test_what_is_left_of_the_output_of_a_dead_process_goes_on() -> None:
-    """A process that it has started holds it open."""
+    """A process that the dead one has started holds the output open."""
     later = "import time; time.sleep(1); print(7)"
     start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {later!r}])"
     child = Child(f"{start}; print('first')")

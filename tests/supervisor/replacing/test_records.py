@@ -1,4 +1,4 @@
-"""What one supervisor writes, another one reads, or says why not."""
+"""A supervisor reads the records of another one, or says why not."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_record_names_all_descriptors_that_are_kept_open() -> None:
 def test_fields_of_a_newer_version_are_ignored_and_those_of_an_older_one_have_defaults() -> None:
     array = msgspec.msgpack.decode(encode(record()))
     assert decode(msgspec.msgpack.encode([*array, "new"])) == record()
-    # The last one has a default.
+    # The last field has a default.
     assert decode(msgspec.msgpack.encode(array[:-1])) == record()
 
 

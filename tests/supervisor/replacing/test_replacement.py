@@ -1,4 +1,4 @@
-"""The trial of a program, and what it finds. tests/e2e/test_replacing.py becomes one."""
+"""The trial of a program; tests/e2e/test_replacing.py really replaces one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not replacement.CAN_REPLACE, reason="nothing to 
 
 
 def tried(code: str, timeout: float = DEADLINE) -> str:
-    """What a trial of this code says."""
+    """The result of a trial of this code."""
     said: queue.Queue[str] = queue.Queue()
     replacement.Trial(b"state", [sys.executable, "-c", code], timeout, said.put)
     return said.get(timeout=DEADLINE)

@@ -1,5 +1,6 @@
-"""The decisions of a run go on in another program: nothing that matters is left out, and the copy
-decides as the original."""
+"""The policy of a run continues in another program: no state that matters is left out, and the
+copy decides like the original.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ CARRIED = {
 
 
 def copied(run: Run, later: float = 1000.0) -> Run:
-    """The same run in another program, whose clock shows something else."""
+    """A copy of the run in another program, with another clock."""
     freezing = Freezing(run.now)
     record = freezing.policy(run.policy)
     other = Run(0)
@@ -65,7 +66,7 @@ def copied(run: Run, later: float = 1000.0) -> Run:
 
 
 def shown(actions: list[a.Action]) -> list[Any]:
-    """Actions with children by what they are."""
+    """The actions, with children replaced by their names, pools and programs."""
 
     def show(value: Any) -> Any:
         return (value.name, value.pool, value.program) if isinstance(value, Child) else value
@@ -98,7 +99,7 @@ def test_a_run_that_is_up_goes_on() -> None:
 
 
 def play(run: Run, luck: random.Random) -> list[a.Action]:
-    """Something happens."""
+    """Let a random event happen."""
     policy = run.policy
     alive = [child for child in policy.all_children() if child.alive]
     what = luck.randrange(8)
@@ -123,7 +124,7 @@ def play(run: Run, luck: random.Random) -> list[a.Action]:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_any_life_goes_on_as_it_would_have(seed: int) -> None:
-    """A copy at any moment; then the same happens to both."""
+    """The run is copied at a random moment; then the same events happen to both."""
     luck = random.Random(seed)
     run = Run(luck.randrange(1, 4), drain_timeout=7.0, start_timeout=20.0).up()
     for _ in range(luck.randrange(40)):

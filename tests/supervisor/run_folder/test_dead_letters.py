@@ -76,8 +76,9 @@ def test_a_run_without_dead_letters_says_so(
 def test_a_dead_letter_is_shown_without_control_characters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Close reasons and headers come from anywhere: they neither reach the terminal's controls nor
-    stand in for another line."""
+    """Clients choose close reasons and headers: these must not send control characters to a
+    terminal or look like another line.
+    """
     evil = "\x1b[2J\x07\x9b\u202e\r\nkind: websocket"
     letter = {**CLOSE, "reason": evil, "inf": {evil: evil}, "about": {"peer": f"unix:{evil}"}}
     (tmp_path / "dead-letters.jsonl").write_text(json.dumps(letter) + "\n")
@@ -107,7 +108,7 @@ def test_a_damaged_dead_letter_is_shown_as_far_as_possible() -> None:
 def test_the_state_in_a_dead_letter_is_shown_as_its_handler_set_it(
     state: bytes, shown: str
 ) -> None:
-    """Workers in other languages may keep any bytes there."""
+    """Workers in other languages may use any bytes as a state."""
     letter = {**CLOSE, "state": base64.b64encode(state).decode()}
     assert f"state: {shown}" in dead_letters.whole(letter).splitlines()
 

@@ -69,7 +69,7 @@ def test_a_missing_runtime_folder_is_not_used(
 def test_a_runtime_folder_is_enough_where_nothing_else_is_writable(
     own_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A read-only root file system; a traceback was the answer once."""
+    """For example with a read-only root file system, where a start once ended with a traceback."""
 
     def none() -> str:
         raise FileNotFoundError("No usable temporary directory found")
@@ -138,7 +138,7 @@ def test_dead_letters_keep_a_fresh_folder(own_base: Path) -> None:
 
 
 def kill_a_run(own_base: Path) -> Path:
-    """A run in a process of its own, which is killed; its folder."""
+    """Start a run in a process of its own, and kill it; returns its folder."""
     code = (
         "from wsraw.supervisor.run_folder.folder import Folder; f = Folder('', print); "
         "print(f.path); input()"
@@ -194,7 +194,7 @@ cleaner = pytest.mark.skipif(
 
 
 def clean(folder: Path) -> None:
-    """What systemd does once a day with all that is old; here everything is."""
+    """Clean up old files as systemd does daily; here all files are old."""
     rules = folder.parent / "rules.conf"
     rules.write_text(f"d {folder} 0755 - - 0\n")
     subprocess.run(["systemd-tmpfiles", "--clean", rules], check=True)
@@ -293,7 +293,7 @@ def test_epochs_fit_into_a_connection_id(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "many", "-1", "9" * 30, "7\0", "\xff"])
 def test_a_damaged_epoch_file_does_not_prevent_a_start(content: str, tmp_path: Path) -> None:
-    """Exit code 2, which a service manager does not try again, was the answer once."""
+    """A start once exited with code 2, after which a service manager does not retry."""
     path = tmp_path / "run"
     said: list[tuple[str, str]] = []
     folder = Folder(str(path), lambda *line: said.append(line))
@@ -310,7 +310,9 @@ def test_a_damaged_epoch_file_does_not_prevent_a_start(content: str, tmp_path: P
 
 @pytest.mark.parametrize("content", [None, "", "many", "1", "0"])
 def test_an_epoch_is_never_used_twice(content: str | None, tmp_path: Path) -> None:
-    """GatewayWorker #66: an id that was stored must never come to mean another client."""
+    """An id that an application has stored must never refer to another client (GatewayWorker
+    #66).
+    """
     path = tmp_path / "run"
     said: list[tuple[str, str]] = []
     folder = Folder(str(path), lambda *line: said.append(line))
@@ -355,7 +357,7 @@ def test_a_folder_serves_one_run(tmp_path: Path) -> None:
 def test_a_process_that_inherited_the_lock_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gateway of a supervisor that was killed takes its time to say goodbye."""
+    """The gateway of a killed supervisor takes its time to say goodbye."""
     path = str(tmp_path / "run")
     folder = Folder(path, print)
     with subprocess.Popen(
@@ -383,7 +385,7 @@ def test_a_process_that_inherited_the_lock_is_waited_for(
 def test_a_folder_open_to_others_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.mkdir(mode=0o755)
-    # Not chmod 700: it may be /tmp that was given.
+    # The advice must not be chmod 700, as the folder may be /tmp.
     with pytest.raises(FolderError, match=f"wsraw's own, such as {path}/wsraw, which is made"):
         Folder(str(path), print)
     Folder(str(path / "wsraw"), print).close()

@@ -1,6 +1,7 @@
-"""What can happen to the files of a run folder while the run is up.
+"""Damage to the files of a run folder while the run is up.
 
-From Supervisor #480 and #1105 (cleaners of /tmp) and DataDog/dd-agent #2149 (a full disk).
+The cases come from Supervisor #480 and #1105 (cleaners of /tmp) and DataDog/dd-agent #2149 (a full
+disk).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cann
 
 
 class Run:
-    """What keeps a run folder, without the run."""
+    """The keeper of a run folder, without the run."""
 
     def __init__(self, path: Path, link: str = "") -> None:
         self.path = path
@@ -43,7 +44,7 @@ class Run:
         self.epochs = [self.start()]
 
     def start(self) -> int:
-        """As it is done for each gateway."""
+        """Prepare the folder as for each start of a gateway."""
         epoch = self.folder.next_epoch()
         self.keeper.keep()
         Path(self.keeper.place().path, "link.sock").touch()
@@ -51,7 +52,7 @@ class Run:
         return epoch
 
     def answers(self, folder: Path) -> bool:
-        """Whether a command of the command line finds the run there, and is heard."""
+        """Whether a command of the command line finds the run in that folder, and gets through."""
         if not folders.is_live(folder):
             return False
         token, endpoint = (folder / folders.CONTROL).read_text().split()
@@ -68,7 +69,7 @@ class Run:
     def _hear(self) -> bool:
         self.loop.wake_at(self.loop.now)
         self.loop.turn()
-        # The end of the one before may come first.
+        # The end of the previous link may come first.
         heard = iter(self.control.receive, None)
         return any(isinstance(record, ControlRequest) for record in heard)
 
@@ -109,7 +110,7 @@ def damage(folder: Path) -> None:
 
 
 def set_back(folder: Path) -> None:
-    """What a backup does that is put in its place."""
+    """Write the files again, like a backup that is restored."""
     for name in ("token", "control-token", "epoch"):
         file = folder / name
         text = file.read_text()
@@ -165,7 +166,9 @@ def test_each_deleted_file_is_recreated(run: Run, name: str) -> None:
 @unix_sockets
 @pytest.mark.parametrize("name", ["a file", "a link", "a folder"])
 def test_what_is_in_the_way_of_the_control_socket_is_told_once(run: Run, name: str) -> None:
-    """It may be somebody's: it is not removed. Commands would wait without a word in the log."""
+    """The file may belong to a user, so it is not removed. Without the log line, commands would
+    fail without a reason.
+    """
     file = run.path / "control.sock"
     file.unlink()
     if name == "a file":
@@ -209,7 +212,7 @@ def open_to_others(folder: Path) -> None:
 def test_a_spare_folder_is_used_when_the_folder_cannot_be_written(
     run: Run, harm: Callable[[Path], None]
 ) -> None:
-    """A disk that is full or read-only is one more case of it: cases/neighbours/09."""
+    """A full or a read-only disk is another such case: cases/neighbours/09."""
     harm(run.path)
     run.epochs.append(run.start())
     run.epochs.append(run.start())
@@ -218,7 +221,7 @@ def test_a_spare_folder_is_used_when_the_folder_cannot_be_written(
         [spare] = folders.fresh_folders()
         assert run.keeper.place().path == (spare)
         assert run.answers(spare)
-    # Once that is put right the folder is used again.
+    # Once the folder is repaired, it is used again.
     if run.path.is_dir():
         run.path.chmod(0o700)
     elif run.path.exists():
@@ -252,7 +255,9 @@ def test_a_folder_taken_by_another_run_is_left_alone(run: Run) -> None:
 def test_the_endpoint_of_the_link_is_in_a_file_where_it_is_no_file_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is written before the token: who reads that finds no endpoint of an earlier run."""
+    """The endpoint is written before the token, so that a reader of the token finds no endpoint
+    of an earlier run.
+    """
     written: list[str] = []
     write = folders.write_secret
 

@@ -1,4 +1,6 @@
-"""The file of a listener's unix socket comes back, and what cannot come back is told once."""
+"""The file of a listener's unix socket is restored, and a file that cannot be restored is
+reported once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix 
 
 
 class Place:
-    """A listener, a run folder, and what is said."""
+    """A listener, a run folder, and the log."""
 
     def __init__(self, folder: Path, run: Path) -> None:
         self.said: list[tuple[str, str]] = []

@@ -16,7 +16,7 @@ def folder_of(folders: VersionFolders, number: int, program: Program = CHAT) -> 
 
 
 def load(folders: VersionFolders, number: int, program: Program = CHAT) -> Path:
-    """As a worker of that version does."""
+    """Load a file as a worker of that version does."""
     folder = folder_of(folders, number, program)
     folder.mkdir(parents=True)
     (folder / LOADED).touch()

@@ -17,7 +17,7 @@ pytestmark = unix_sockets
 
 
 class Manager:
-    """A service manager that keeps what it is told."""
+    """A service manager that keeps its messages."""
 
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -25,7 +25,7 @@ class Manager:
         self.socket.bind(address)
 
     def heard(self) -> list[str]:
-        """The messages that have come, on the same machine without delay."""
+        """The messages so far; on one machine they arrive without delay."""
         found = []
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Sockets that were opened before the run, as a service manager passes them."""
+"""Sockets that a service manager opens before the run, and passes to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows passes 
 
 
 class Passing:
-    """Passes sockets from the descriptor on that is free, as 3 may be in use by the tests."""
+    """Passes sockets from a free descriptor on, as the tests may use 3 themselves."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._sockets: list[int] = []
@@ -29,7 +29,7 @@ class Passing:
         self.environ: dict[str, str] = {}
 
     def add(self, sock: socket.socket, name: str = "unknown") -> int:
-        """Returns the descriptor of the passed socket."""
+        """Pass a socket; returns its descriptor."""
         first = self._sockets[0] if self._sockets else 500
         number = first + len(self._sockets)
         os.dup2(sock.fileno(), number, inheritable=True)
@@ -53,7 +53,7 @@ class Passing:
             try:
                 os.close(number)
             except OSError:
-                # Closed by the code under test.
+                # The code under test closes the descriptor.
                 pass
 
 
@@ -74,7 +74,7 @@ def listens(*texts: str) -> list[Listen]:
 
 
 def taken(passed: PassedSockets, *texts: str) -> dict[str, object]:
-    """Where each listener listens that got a passed socket."""
+    """The addresses of the listeners that got a passed socket."""
     found = passed.assign(listens(*texts))
     addresses = {name: sock.getsockname() for name, sock in found.items()}
     for sock in found.values():
@@ -177,7 +177,7 @@ def test_a_descriptor_of_this_process_is_not_taken_for_a_passed_one() -> None:
 
 
 def test_an_inherited_socket_is_taken_by_its_number_without_variables() -> None:
-    """As uvicorn --fd and circus do it."""
+    """uvicorn --fd and circus pass sockets in this way."""
     sock = tcp()
     address = sock.getsockname()
     os.set_inheritable(sock.fileno(), True)

@@ -1,7 +1,7 @@
-"""A worker with the common behaviour that can be wrong in one way: `python faulty.py FAULT`.
+"""A worker with the common behaviour and one fault: `python faulty.py FAULT`.
 
-The machine does no I/O, so that tests can drive it with a clock of their own. It is written from
-docs/worker-protocol.md, and shares nothing with wsraw's own workers.
+The worker does no I/O, so that tests can drive it with a clock of their own. It is written from
+docs/worker-protocol.md, and shares no code with wsraw's own workers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import msgpack
 
 FAULTS = {
-    # what is wrong: (the rule that says so, a word of what it says)
+    # fault: (the rule that finds it, a part of the message)
     "deaf": ("hello", "a hello in answer to who"),
     "asks once": ("hello-again", "a hello in answer to who"),
     "no ack of errors": ("events", "an ack of [on_error"),
@@ -121,18 +121,18 @@ FAULTS = {
 
 
 GOOD = ("", "in parts")
-"""Workers that keep all rules."""
+"""Workers without a fault."""
 
 KEEP = ("keeps", "no fence", "ack of the old")
-"""Faults of those who keep what a session has left."""
+"""Faults of workers that keep something from an earlier session."""
 
 
 class End(Exception):  # noqa: N818
-    """The process ends with this code."""
+    """The process exits with this code."""
 
 
 class Worker:
-    """Batches in, batches out through `send`; `sleep` takes seconds."""
+    """Takes batches, and sends batches through `send`; `sleep` takes seconds."""
 
     def __init__(
         self,
@@ -153,13 +153,13 @@ class Worker:
         self.opened: set[int] = set()
         self.ends: set[int] = set()
         self.about: dict[str, Any] = {}
-        """Of the last attach."""
+        """The fields of the last attach."""
         self.spliced: set[int] = set()
         self.kept: list[Any] = []
         self.hellos = 0
 
     def start(self) -> None:
-        """Connected."""
+        """The worker has connected."""
         if self.fault == "no probe":
             self.say(0, [["ack", 1, 1]])
         if self.fault == "says hello":
@@ -196,7 +196,7 @@ class Worker:
             self.say(0, [["hello", *fields]])
 
     def receive(self, data: bytes) -> None:
-        """One message of the gateway. Raises End."""
+        """Receive one message of the gateway. Raises End."""
         fault = self.fault
         if not data:
             return
@@ -234,7 +234,9 @@ class Worker:
         self.flush(batch)
 
     def flush(self, batch: list[Any]) -> None:
-        """What the handlers have left; a worker that keeps things sends them with the next."""
+        """Send the commands of the handlers; a worker that keeps something sends it with the
+        next batch.
+        """
         fault = self.fault
         if fault in KEEP and batch:
             slow = any(record[0] == "send" and record[2][:4] == b"slow" for record in batch)
@@ -254,7 +256,9 @@ class Worker:
             batch.clear()
 
     def handle(self, record: list[Any], batch: list[Any]) -> float:
-        """One record; its commands and its ack go into the batch. Seconds that it took."""
+        """Handle one record, and add its commands and its ack to the batch. Returns the seconds
+        that it took.
+        """
         fault = self.fault
         tag, *fields = record
         if tag == "refused":
@@ -455,7 +459,7 @@ class Worker:
 
 
 def main() -> int:
-    """The same on a real link."""
+    """Run the same worker on a real link."""
     import zmq
 
     (fault,) = sys.argv[1:]

@@ -1,4 +1,6 @@
-"""A driver of `wsraw conform` in memory: no process, no socket, and a clock that jumps."""
+"""A driver of `wsraw conform` in memory, without processes and sockets, and with a clock that
+jumps.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from wsraw.tools.conform.rules import Rule
 from wsraw.tools.conform.verdicts import Result, verdicts
 
 LINK = 0.0005
-"""Seconds that a message is on its way."""
+"""Seconds that a message takes on the link."""
 
 TIMEOUT = 5.0
 
@@ -21,7 +23,7 @@ RECONNECT = 0.1
 
 
 class MemoryDriver:
-    """Runs the rules against a worker in memory that has this fault."""
+    """Checks the rules with a worker in memory that has this fault."""
 
     def __init__(self, rules: Sequence[Rule], fault: str = "") -> None:
         secrets = count()
@@ -30,13 +32,13 @@ class MemoryDriver:
         self.fault = fault
         self.clock = 100.0
         self.started = 0
-        """How many processes."""
+        """The number of processes that were started."""
         self._due: list[tuple[float, int, Any, tuple[Any, ...]]] = []
         self._order = count()
         self._worker: Worker | None = None
         self._identity = b""
         self._free_at = 0.0
-        """When the worker has slept."""
+        """The time at which the worker has finished sleeping."""
         self._up = True
 
     def run(self) -> list[Result]:

@@ -1,4 +1,4 @@
-"""The played gateway checks whatever a worker sends, and is never broken by it."""
+"""The played gateway checks all data of a worker, and no data breaks it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IDENTITY = b"\0worker"
 
 
 class Outside:
-    """Keeps what the gateway sends."""
+    """Keeps the batches that the gateway sends."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -46,7 +46,9 @@ class Outside:
 
 
 def begun(window: int = 10) -> tuple[PlayedGateway, list[bytes]]:
-    """A gateway with a session and two events in flight, and what it sends from now on."""
+    """A gateway with a session and two events in flight, and the batches that it sends from now
+    on.
+    """
     outside = Outside()
     gateway = PlayedGateway(outside, "p", lambda: "x", 5.0)
     gateway.start()
@@ -62,7 +64,7 @@ def begun(window: int = 10) -> tuple[PlayedGateway, list[bytes]]:
 
 
 def breaches(gateway: PlayedGateway, *commands: Any, number: int | None = None) -> dict[str, str]:
-    """All breaches after the worker has sent these commands, by rule."""
+    """All broken rules after the worker has sent these commands."""
     head = gateway.session.number if number is None else number
     gateway.receive(IDENTITY, [rec.encode([head, *commands])])
     return {rule: breach.why for rule, breach in gateway.rules.breaches.items()}
@@ -110,7 +112,7 @@ def test_records_are_shown_as_text() -> None:
 
 
 def test_on_connect_has_the_same_fields_as_from_a_gateway() -> None:
-    """Else a worker that is called good misses something in a run."""
+    """Otherwise a worker that passes could miss a field in a real run."""
     seen: list[Any] = []
     with App(SimpleNamespace(on_connect=lambda inf, con: seen.append(con.about))) as app:
         app.websocket()

@@ -30,8 +30,9 @@ def worker(context: zmq.Context[zmq.Socket[bytes]], router: Router) -> zmq.Socke
 
 
 def test_all_that_a_worker_has_sent_can_be_received_once_its_link_has_ended(router: Router) -> None:
-    """Else a bye that libzmq has not read yet would be missed, when the end of the process is known
-    first."""
+    """Otherwise a bye that libzmq has not read yet would be missed if the end of the process is
+    known first.
+    """
     assert not router.is_linked()
     for n in range(5):
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -43,7 +44,7 @@ def test_all_that_a_worker_has_sent_can_be_received_once_its_link_has_ended(rout
             sock.send(b"x" * 5000)
         sock.send(b"bye %d" % n)
         sock.close()
-        # Waits until all is written.
+        # close() waits until everything is written.
         context.term()
         eventually(lambda: not router.is_linked())
         found = [router.receive(0) for _ in range(COUNT + 1)]

@@ -1,4 +1,4 @@
-"""`wsraw conform` with real processes: our own workers, the one of the docs, and bad ones."""
+"""`wsraw conform` with real processes: our own workers, the worker of the docs, and faulty ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.running import ROOT, command, environment, is_alive, wsraw
 FAULTY = ROOT / "tests/tools/conform/faulty.py"
 PATIENT = f"--timeout={10 * UNIT}"
 BRIEF = f"--timeout={4 * UNIT}"
-"""For workers that do not say what is waited for; they must start within it."""
+"""The timeout for workers that do not send what is expected; they must start within it."""
 
 ASYNC = """
 import asyncio
@@ -42,14 +42,14 @@ async def on_message(msg, con):
 
 
 def verdicts(*arguments: str, code: int) -> dict[str, dict[str, Any]]:
-    """Run it with --json; the rules by name."""
+    """Run the command with --json; returns the rules by name."""
     done = wsraw("conform", "--json", *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return {rule["rule"]: rule for rule in json.loads(done.stdout)["rules"]}
 
 
 OPTIONAL = {"presence", "splice"}
-"""Rules for workers that do what these are about."""
+"""Rules only for workers with these features."""
 
 
 def not_passed(rules: dict[str, dict[str, Any]]) -> list[str]:
@@ -97,11 +97,11 @@ def test_the_small_worker_of_the_protocol_page_passes_the_generic_rules(tmp_path
     file = tmp_path / "small.py"
     file.write_text(source, "utf-8")
     rules = verdicts(PATIENT, "--generic", "--", sys.executable, str(file), code=0)
-    # It commands nothing but sends.
+    # The worker sends no commands but `send`.
     assert not_passed(rules) == ["state-taken: nothing came that it applies to"]
 
 
-# Those that a fake wire cannot have: what libzmq does, and the life of a process.
+# Faults that need a real wire: those about libzmq, and about the life of a process.
 @pytest.mark.parametrize(
     ("fault", "rules", "broken"),
     [
@@ -132,7 +132,7 @@ def test_a_worker_without_a_fault_passes() -> None:
 @unix_sockets
 @pytest.mark.parametrize("kind", ["ipc", "tcp"])
 def test_the_folder_of_the_socket_is_removed_at_the_end(kind: str) -> None:
-    """And where its path is too long for a socket, TCP does it."""
+    """Where the folder's path is too long for a socket, TCP is used."""
     rules = "--rules=hello,new-gateway,probe"
     worker = ["--", sys.executable, str(FAULTY), ""]
     with tempfile.TemporaryDirectory(prefix="c-") as short:

@@ -1,4 +1,4 @@
-"""Each rule against a worker that breaks it, and all of them against one that breaks none."""
+"""Each rule with a worker that breaks it, and all rules with a worker that breaks none."""
 
 from __future__ import annotations
 

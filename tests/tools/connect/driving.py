@@ -1,4 +1,4 @@
-"""`wsraw connect` as a process, a terminal for commands, and servers that misbehave."""
+"""`wsraw connect` as a process, a terminal for commands, and servers with faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.running import command, environment
 
 
 def connect(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run the command with a pipe at its stdin, until it ends."""
+    """Run the command with a pipe as its stdin until it ends."""
     return subprocess.run(
         command("connect", *arguments),
         env=environment(),
@@ -31,7 +31,7 @@ def connect(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[
 
 
 def told(*arguments: str, code: int = 1) -> str:
-    """The one line of a command that fails at once, without its prefix."""
+    """The single line of output of a command that fails at once, without its prefix."""
     done = connect(*arguments)
     text = done.stderr.decode()
     assert done.returncode == code, text
@@ -42,7 +42,7 @@ def told(*arguments: str, code: int = 1) -> str:
 
 
 class Terminal:
-    """A command at a terminal: what is on its screen."""
+    """A command at a terminal, with the contents of its screen."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class Terminal:
 
         self.screen = pyte.Screen(columns, rows)
         self.received = b""
-        """All that the terminal has got."""
+        """Everything that the terminal has received."""
         self._stream = pyte.ByteStream(self.screen)
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.modes = termios.tcgetattr(theirs)
         self._theirs = theirs
         variables = environment() | {"TERM": "xterm", "LC_ALL": "C.UTF-8"} | (env or {})
-        # Those of pytest's own terminal.
+        # These variables describe the terminal of pytest.
         for name in ("COLUMNS", "LINES", "INPUTRC"):
             variables.pop(name, None)
         self.process = subprocess.Popen(
@@ -117,18 +117,18 @@ class Terminal:
         os.write(self._ours, text.encode())
 
     def rows(self) -> list[str]:
-        """The rows of the screen, from the first to the last that is not empty."""
+        """The rows of the screen from the first to the last that is not empty."""
         rows = [row.rstrip() for row in list(self.screen.display)]
         while rows and not rows[-1]:
             rows.pop()
         return rows
 
     def text(self) -> str:
-        """All rows as one, as a long line goes on in the next row."""
+        """All rows joined, as a long line continues in the next row."""
         return "".join(row.ljust(self.screen.columns) for row in self.rows())
 
     def shows(self, *rows: str) -> None:
-        """Wait until these are the last rows."""
+        """Wait until the last rows are these."""
         try:
             eventually(lambda: tuple(self.rows()[-len(rows) :]) == rows, "these rows")
         except AssertionError as error:
@@ -140,7 +140,7 @@ class Terminal:
 
 @contextlib.contextmanager
 def server(behave: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server that does something to each client; returns its port."""
+    """A server that calls a function with each client; yields its port."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def run() -> None:
@@ -158,7 +158,7 @@ def server(behave: Callable[[socket.socket], None]) -> Iterator[int]:
     try:
         yield listener.getsockname()[1]
     finally:
-        # A close alone does not wake accept.
+        # Closing the socket alone does not wake accept.
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
@@ -168,12 +168,12 @@ def server(behave: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 def answering(answer: bytes) -> Callable[[socket.socket], None]:
-    """Answer the first bytes of a client with these, and close."""
+    """Answer the first bytes of a client with this, and close."""
 
     def behave(client: socket.socket) -> None:
         if client.recv(1 << 16):
             client.sendall(answer)
-            # Else what it sends later would reset the connection.
+            # With the socket closed, later data of the client would cause a reset.
             client.shutdown(socket.SHUT_WR)
             while client.recv(1 << 16):
                 pass

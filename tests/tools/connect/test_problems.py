@@ -1,4 +1,4 @@
-"""Why there is no connection: each case against a real server, by the command's one line."""
+"""The single line of output when a connection fails, for each cause, with a real server."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 10, 4
 
 
 def shown(before: str, *texts: str) -> tuple[list[str], tuple[int, int]]:
-    """The screen and the cursor after `before` was typed and the texts came."""
+    """The screen and the cursor after `before` was typed and the texts were shown."""
     screen = pyte.Screen(WIDTH, HEIGHT)
     stream = pyte.Stream(screen)
     stream.feed(before)

@@ -1,4 +1,4 @@
-"""`wsraw connect` against real gateways: in scripts, with each kind of URL."""
+"""`wsraw connect` with real gateways, in scripts, with each kind of URL."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def open_and_be_silent(client: Any) -> None:
     while not request.endswith(b"\r\n\r\n"):
         data = client.recv(1 << 16)
         if not data:
-            return  # Only to wake `accept` at the end.
+            return  # This connection only wakes `accept` at the end.
         request += data
     key = re.search(rb"Sec-WebSocket-Key: (\S+)", request)
     assert key is not None

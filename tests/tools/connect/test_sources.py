@@ -1,4 +1,4 @@
-"""`wsraw connect` at a terminal: lines are typed while others come."""
+"""`wsraw connect` at a terminal: lines are typed while others arrive."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def test_a_terminal_that_knows_no_sequences_gets_none(serving: Serving) -> None:
     with Terminal(serving.url(), env={"TERM": "dumb"}) as terminal:
         terminal.type("hello\n")
         eventually(lambda: b"< hello" in terminal.received, "the answer")
-        # The next prompt may stand before the answer. A Ctrl-D that comes before it is lost, as
-        # readline has not taken the terminal yet.
+        # The next prompt may be shown before the answer. A Ctrl-D before the prompt is lost, as
+        # readline has not taken over the terminal yet.
         eventually(lambda: terminal.received.count(b"> ") == 2, "the next prompt")
         terminal.type("\x04")
         assert terminal.wait() == 0

@@ -1,4 +1,4 @@
-"""A small echo server, WebSocket and raw on one port, that makes one mistake of your choice."""
+"""A small echo server, WebSocket and raw on one port, with a mistake that tests choose."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Final
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 Mistake = Callable[[int, bytes], list[bytes]]
-"""What is sent back for the n-th message (from 0) of a connection, in this order."""
+"""A function that returns the answers to the n-th message (from 0) of a connection, in order."""
 
 
 class Disconnect(Exception):  # noqa: N818
-    """Raised by a mistake: the connection ends now. `code`: of the close frame, 0 for none."""
+    """Raised by a mistake to end the connection at once. `code` is that of the close frame, 0
+    for none.
+    """
 
     def __init__(self, code: int = 0) -> None:
         self.code = code
@@ -28,7 +30,9 @@ def right(n: int, data: bytes) -> list[bytes]:
 
 
 class Faulty:
-    """`raw_size`: of a record, so that raw mistakes are about whole ones."""
+    """A server with a mistake. `raw_size` is the size of a record, so that raw mistakes concern
+    whole records.
+    """
 
     def __init__(self, mistake: Mistake, raw_size: int) -> None:
         self._answers = mistake
@@ -44,7 +48,7 @@ class Faulty:
         except Disconnect as end:
             if end.code:
                 writer.write(b"\x88\x02" + end.code.to_bytes(2, "big"))
-            # Read all that is on its way: else the close is a reset.
+            # Read everything that is on its way, as the close would otherwise be a reset.
             writer.write_eof()
             with suppress(ConnectionError):
                 await reader.read()
@@ -101,7 +105,7 @@ def frame(opcode: int, data: bytes) -> bytes:
 
 @contextmanager
 def faulty(mistake: Mistake = right, raw_size: int = 64) -> Iterator[int]:
-    """Serve in a thread; gives the port."""
+    """Serve in a thread; yields the port."""
     loop: asyncio.AbstractEventLoop
     over = asyncio.Event()
     started = threading.Event()

@@ -1,4 +1,4 @@
-"""The drill against the real thing, and what the command line makes of it."""
+"""The drill with real runs, and its command line."""
 
 from __future__ import annotations
 
@@ -38,21 +38,22 @@ pytestmark = signals
 
 
 def nothing_lost(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The report of a drill of 4,000 messages with kills and reloads, in which all went well."""
+    """The report of a drill of 4,000 messages with kills and reloads in which nothing was lost."""
     assert done.returncode == 0, done.stdout + done.stderr
     data: dict[str, Any] = json.loads(done.stdout)
     assert data["breaches"] == []
     assert data["sent"] == data["answered"] == 4000
     assert data["closes_missing"] == 0
-    # On a busy machine one takes a while.
+    # A kill may take a while on a busy machine.
     assert data["kills"] >= 1
     assert data["reloads"] >= 1
     return data
 
 
 def test_killed_workers_are_replaced_and_nothing_is_lost() -> None:
-    """The first is stopped before the first is killed. There are more of them than are killed while
-    one starts on a busy machine."""
+    """A worker is stopped before the first one is killed. There are enough workers for the kills
+    during one start on a busy machine.
+    """
     done = wsraw(
         "drill",
         *LOAD,
@@ -64,7 +65,9 @@ def test_killed_workers_are_replaced_and_nothing_is_lost() -> None:
 
 @pytest.mark.long
 def test_a_pool_of_python_and_javascript_workers_loses_nothing() -> None:
-    """Connections and their states go to and fro between them, through deaths and reloads."""
+    """Connections and their states move between both kinds of workers, through deaths and
+    reloads.
+    """
     node = languages.node(Path(__file__).with_name("echo.mjs"))
     done = wsraw(
         "drill",
@@ -81,7 +84,7 @@ def test_a_pool_of_python_and_javascript_workers_loses_nothing() -> None:
 
 @pytest.mark.long
 def test_workers_of_other_machines_are_replaced_and_nothing_is_lost() -> None:
-    """By the drill itself, as their run does not know their processes."""
+    """The drill itself replaces the workers, as the run does not know their processes."""
     node = languages.node(Path(__file__).with_name("echo.mjs"))
     done = wsraw(
         "drill",
@@ -191,7 +194,8 @@ def test_a_killed_gateway_loses_its_connections_and_nothing_else() -> None:
     assert data["closes_missing"] == 0
     assert {data[name] for name in ENDS} == {0}
     assert data["disconnected"] == data["refused"] == {}
-    # Those that had no answer yet may have been with the gateway alone: no handler was told.
+    # Connections without an answer may have been known to the gateway alone, so that no handler was
+    # told.
     lost = data["disconnected_with_gateway"]
     assert set(lost) <= {"gateway-died", "eof", "connection reset by peer", "broken pipe"}
     assert lost["gateway-died"] > 0
@@ -213,7 +217,7 @@ def test_an_upgrade_of_the_gateway_is_noticed_by_nobody() -> None:
 
 @pytest.mark.long
 def test_handlers_that_do_not_report_ends_breach_nothing() -> None:
-    """Handlers of somebody else, in another language for all we know, that echo and no more."""
+    """The handlers are those of a user, possibly in another language, and only echo."""
     worker = f"{sys.executable} -m wsraw worker {ROOT / 'examples' / 'echo.py'}:2"
     done = wsraw(
         "drill", *LOAD, *QUIET, "--seconds=5", f"--workers={worker}", "--kill-gateway-every=2"
@@ -237,7 +241,8 @@ def test_handlers_in_javascript_report_each_close() -> None:
         "drill",
         *LOAD,
         *QUIET,
-        # One: a connection on its way between two when the gateway dies has no on_close.
+        # With several workers, a connection that is on its way between two when the gateway dies
+        # has no on_close.
         f"--workers={node}:1",
         "--seconds=4",
         "--kill-gateway-every=2",
@@ -301,9 +306,10 @@ def test_wrong_options_of_the_drill_are_refused(options: list[str], said: str) -
 def test_a_drill_that_gets_a_signal_leaves_nothing_behind(
     word: signal.Signals, sign: str, remote: Sequence[str]
 ) -> None:
-    """Neither while its keys are made or its run starts, nor when it is up, nor when its remote
-    workers connect."""
-    # Not tmp_path, which is too long for a socket's name.
+    """The signal comes while keys are made or the run starts, when the run is up, or when remote
+    workers connect.
+    """
+    # tmp_path is too long for the name of a socket.
     with tempfile.TemporaryDirectory(prefix="drill-") as home:
         drill = subprocess.Popen(
             command("drill", *SMALL, *QUIET, *remote, "--seconds=600"),
@@ -335,7 +341,7 @@ def test_a_log_that_cannot_be_written_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def _processes_of(folder: str | Path) -> list[str]:
-    """Processes whose run folder is in there, where there is /proc."""
+    """Processes whose run folder is in that folder, where there is /proc."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

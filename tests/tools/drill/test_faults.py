@@ -1,4 +1,4 @@
-"""Faults for processes that are real, in a run that is not."""
+"""Faults with real processes of a run that is not real."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 
 class Sleepers(RunControl):
-    """Workers that do nothing, and are replaced by nobody."""
+    """Workers that only sleep, and that no run replaces."""
 
     def __init__(self, count: int) -> None:
         self.processes = [subprocess.Popen(["sleep", "600"]) for _ in range(count)]
@@ -85,7 +85,7 @@ def test_workers_are_killed_until_none_is_left(sleepers: Sleepers) -> None:
     faults.start()
     eventually(lambda: not sleepers.workers(), "all to be killed")
     faults.stop()
-    # A dead one that nobody has reaped can be chosen once more; there, a run would have reaped.
+    # A dead process that was not reaped can be chosen again; a real run would have reaped it.
     assert faults.kills >= 4
     assert sleepers.bystander.poll() is None
     assert faults.failures == []
@@ -104,7 +104,7 @@ def test_stopped_workers_are_continued_after_a_while(sleepers: Sleepers) -> None
     faults = FaultInjection(plan(stop_every=0.01, stop_for=0.1 * UNIT), sleepers)
     faults.start()
     stopped = eventually(sleepers.stopped, "one to be stopped")[0]
-    # The next is stopped at once, so that there is hardly a moment without any.
+    # The next worker is stopped at once, so there is hardly a moment without a stopped one.
     eventually(lambda: stopped not in sleepers.stopped(), "it to go on")
     faults.stop()
     assert faults.stops >= 1

@@ -13,7 +13,7 @@ from wsraw.tools.drill.report import BREACHES, LABELS, Report
 
 
 def report(plan: Plan | None = None, failures: Sequence[str] = (), **changed: Any) -> Report:
-    """A drill without a breach, and what is changed in it."""
+    """A drill without a breach, and the changes to it."""
     names = {*LABELS, *BREACHES, "dead_letters_expected"}
     figures: dict[str, Any] = dict.fromkeys(names, 0)
     figures |= {

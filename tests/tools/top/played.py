@@ -1,4 +1,4 @@
-"""Figures as a run gives them, for what is computed from them."""
+"""Status figures as a run reports them, for code that computes with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wsraw.link.records import HANDLER_BOUNDS
 OF_CHILDREN: Final = {
     "n", "state", "pid", "age", "restarts", "last_reason", "last_error", "last_death", "rss",
 }  # fmt: skip
-"""What the supervisor knows of its processes by itself."""
+"""The fields of processes that the supervisor knows by itself."""
 
 
 def totals(**changes: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def gateway(**changes: Any) -> dict[str, Any]:
 
 
 def silent_gateway() -> dict[str, Any]:
-    """One that does not answer: only what the supervisor knows."""
+    """A gateway that does not answer: only the supervisor's figures."""
     known = OF_CHILDREN
     return {key: value if key in known else None for key, value in gateway().items()} | {
         "answers": False
@@ -101,7 +101,7 @@ def figures(**changes: Any) -> dict[str, Any]:
 
 
 def silent() -> dict[str, Any]:
-    """Those of a run whose gateway does not answer."""
+    """The figures of a run whose gateway does not answer."""
     return figures(
         problems=["the gateway does not answer"],
         gateway=silent_gateway(),

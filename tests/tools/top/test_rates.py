@@ -18,7 +18,7 @@ from wsraw.tools.top.rates import COUNTERS, Meter
 
 
 def measured(*answers: tuple[float, dict[str, Any]]) -> dict[str, Any]:
-    """What is made of the last of these answers."""
+    """The rates after the last of these answers."""
     meter, last = Meter(), {}
     for at, each in answers:
         last = meter.measure(at, each)
@@ -26,7 +26,7 @@ def measured(*answers: tuple[float, dict[str, Any]]) -> dict[str, Any]:
 
 
 def with_counts(factor: int) -> dict[str, Any]:
-    """Figures whose counters are this multiple of different numbers."""
+    """Figures with different counters, all multiplied by this factor."""
     return figures(
         gateway=gateway(
             totals=[
@@ -50,7 +50,7 @@ def with_counts(factor: int) -> dict[str, Any]:
 
 
 def rates(data: dict[str, Any]) -> list[float | None]:
-    """All rates that there are."""
+    """All rates."""
     parts = data["pools"] + data["workers"] + data["by_hand"]
     return [*data["rates"].values(), *(each["acked_per_second"] for each in parts)]
 

@@ -1,4 +1,4 @@
-"""`wsraw top` at runs that serve, with its output in a pipe."""
+"""`wsraw top` with real runs, and with its output in a pipe."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def talking(serving: Serving) -> Iterator[None]:
 
 
 class Watching:
-    """`wsraw top --json` until the block ends: the objects that it has printed."""
+    """`wsraw top --json` until the block ends, and the objects that it has printed."""
 
     def __init__(self, serving: Serving) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ class Watching:
 
 @pytest.fixture(scope="module")
 def echo() -> Iterator[Serving]:
-    """A run of two workers, for tests that change nothing of it."""
+    """A run with two workers, for tests that do not change it."""
     with serve(ECHO, workers=2) as serving:
         yield serving
 
@@ -94,7 +94,8 @@ def test_programs_get_one_object_a_line_with_rates(echo: Serving) -> None:
         first, second = eventually(look, "messages")
     assert first["time"] < second["time"]
     for row in (first, second):
-        # From answer to answer: less than the interval, if the first one came late.
+        # The time runs from answer to answer, and is shorter than the interval if the first answer
+        # was late.
         assert row["seconds"] > 0
         rates = row["rates"]
         assert rates["received_bytes"] > rates["received"] > 0
@@ -107,7 +108,7 @@ def test_programs_get_one_object_a_line_with_rates(echo: Serving) -> None:
 
 
 def test_a_pipe_gets_plain_lines() -> None:
-    """Of a run where nothing has happened: what happens adds lines to one of the answers."""
+    """The run is idle, as events would add lines to one of the answers."""
     with serve(ECHO, workers=2) as serving, serving.tcp():
         told = done(serving, "top", "--interval=0.1", "--count=2")
     assert "\x1b" not in told

@@ -25,7 +25,7 @@ def top(serving: Serving, *arguments: str, columns: int = 80, rows: int = 24) ->
 
 
 def shows(terminal: Terminal, *texts: str) -> None:
-    """Wait until all of these are on the screen."""
+    """Wait until the screen shows all of these."""
     try:
         eventually(lambda: all(text in terminal.text() for text in texts), f"{texts}")
     except AssertionError as error:
@@ -33,7 +33,9 @@ def shows(terminal: Terminal, *texts: str) -> None:
 
 
 def is_restored(terminal: Terminal) -> bool:
-    """The alternate screen was left as often as entered, the cursor is back, and keys echo."""
+    """Whether the alternate screen was left as often as entered, the cursor is back, and keys
+    echo.
+    """
     received = terminal.received
     return (
         received.count(ENTER.encode()) == received.count(LEAVE.encode()) > 0
@@ -111,7 +113,7 @@ def test_after_so_many_views_the_last_one_stays() -> None:
 def test_ctrl_z_leaves_the_terminal_to_the_shell() -> None:
     with serve(ECHO) as serving, top(serving) as terminal:
         shows(terminal, "q: quit")
-        # As the terminal does it for Ctrl-Z; here nobody is a shell.
+        # The terminal sends this signal for Ctrl-Z; here there is no shell.
         terminal.process.send_signal(signal.SIGTSTP)
         eventually(lambda: is_restored(terminal), "a terminal as before")
         terminal.screen.reset()

@@ -13,7 +13,7 @@ WIDTHS = range(20, 201)
 
 
 def measured(now: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Figures with the rates of two seconds, or of none."""
+    """Figures with the rates of two seconds, or without rates."""
     meter = Meter()
     if before is not None:
         meter.measure(0.0, before)
@@ -100,7 +100,7 @@ def test_an_answer_without_rates_has_dashes() -> None:
 
 
 def test_what_cannot_be_right_is_shown_all_the_same() -> None:
-    """A loop that has worked longer than the time between, by the error of two clocks."""
+    """A loop may seem to have worked longer than the time that passed, as two clocks differ."""
     late = gateway(loop={"turns": 1, "seconds": 2.1, "long": [], "lag": 0.0}, memory_limit=0)
     found = view(figures(gateway=late))
     assert "loop          busy 100%   late by 0" in found

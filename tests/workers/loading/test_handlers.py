@@ -1,4 +1,4 @@
-"""Handlers files that load, and those that do not."""
+"""Handlers files that can be loaded, and files that cannot."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_the_folder_of_the_file_comes_first_on_the_path(load_text: Load, tmp_pat
     ],
 )
 def test_the_module_has_the_name_of_its_file(load_text: Load, file: str, module: str) -> None:
-    """Found by its name, as pickle and dataclasses want it; no other module is hidden by it."""
+    """pickle and dataclasses find the module by its name, which must not hide another module."""
     before = sys.modules.get(Path(file).stem)
     text = (
         "from __future__ import annotations\n"
@@ -187,7 +187,7 @@ def test_an_async_timer_needs_a_loop(load_text: Load) -> None:
 
 @pytest.mark.parametrize("word", ["def", "async def"])
 def test_a_callable_object_is_accepted_as_a_handler(load_text: Load, word: str) -> None:
-    """Of a dataclass, too, which has no hash."""
+    """The object may be a dataclass, which has no hash."""
     loaded = load_text(
         f"class Chat:\n    __hash__ = None\n    {word} __call__(self, msg, con): pass\n"
         "on_message = Chat()\n"
@@ -259,7 +259,7 @@ def test_a_decorator_hides_no_async_def(load_text: Load, word: str) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path, clean_modules: None) -> Path:
-    """A project with a package; returns the package's folder."""
+    """A project with a package; returns the folder of the package."""
     folder = tmp_path / "somechat"
     for name, text in {
         "somechat/__init__.py": "",

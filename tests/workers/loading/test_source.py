@@ -1,4 +1,4 @@
-"""Modules are loaded as they are on the disk, whatever bytecode is there."""
+"""Modules are loaded as they are on disk, whatever bytecode there is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIME = 1_700_000_000
 
 
 def write(file: Path, value: int, time: float = TIME) -> None:
-    """Always of the same length and time."""
+    """Write the file with the same length and time as before."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"VALUE = {value}\n")
     os.utime(file, (time, time))
@@ -32,7 +32,7 @@ def value(file: Path) -> object:
 
 @pytest.mark.parametrize("before", ["python's", "foreign", "folder"])
 def test_bytecode_is_never_taken(tmp_path: Path, before: str) -> None:
-    """cpython #75953, #120932."""
+    """Bytecode may be out of date (cpython #75953, #120932)."""
     file = tmp_path / "m.py"
     write(file, 1)
     cache = Path(importlib.util.cache_from_source(str(file)))

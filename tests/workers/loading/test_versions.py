@@ -59,7 +59,7 @@ def forget() -> None:
 
 
 def said(project: Path) -> str:
-    """What the handler says; its file, and the line of the traceback."""
+    """The result of the handler; its file, and the line in the traceback."""
     loaded = handlers.load(str(project / "kept_handlers.py"))
     assert loaded.on_message is not None
     with pytest.raises(ValueError) as caught:
@@ -154,7 +154,7 @@ def test_a_full_disk_costs_the_way_back_alone(project: Path, tmp_path: Path) -> 
 
 
 def test_what_a_process_with_the_same_id_has_kept_stays(tmp_path: Path) -> None:
-    """Ids of processes come again, within the life of a version."""
+    """Process ids are used again within the life of a version."""
     for text in ("VALUE = 'a long one'", "VALUE = 2"):
         path = str(tmp_path / f"{len(text)}.py")
         SourceKeeper(str(tmp_path / "1")).keep("m", path, text.encode(), is_package=False)
@@ -167,7 +167,7 @@ def test_what_a_process_with_the_same_id_has_kept_stays(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit for files")
 def test_a_line_of_the_index_that_is_cut_short_is_not_called_kept(tmp_path: Path) -> None:
-    """A disk that fills takes a part of it, and the rest of the space may come back."""
+    """A disk that fills takes a part of the line, and may have space again later."""
     import resource
 
     folder = tmp_path / "1"
@@ -263,8 +263,9 @@ def test_a_namespace_that_others_share_has_their_parts_too(tmp_path: Path) -> No
 def test_a_disk_that_is_full_later_costs_the_way_back_too(
     project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a handler imports when it is called is a part of its version: without that, another
-    mixture would come back."""
+    """The modules that a handler imports when it is called are a part of its version: a rollback
+    without them would mix versions.
+    """
     logging.getLogger("wsraw").propagate = True
     folder = tmp_path / "1"
     source.install(keeper := SourceKeeper(str(folder)))

@@ -1,5 +1,6 @@
-"""What handlers log, in a process of its own: `logging` is one for a process, and pytest has its
-handlers in ours."""
+"""Log records of handlers, in a process of its own, as `logging` is global and pytest has
+handlers in ours.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +26,7 @@ shop = logging.getLogger("shop")
 
 
 def said(code: str, level: str = "info", folder: Path | None = None) -> list[dict[str, Any] | str]:
-    """What a worker with this code has written to stderr: lines of the log, and others as they
-    are."""
+    """The stderr of a worker with this code: lines of the log, and other lines unchanged."""
     done = subprocess.run(
         [sys.executable, "-c", BEGIN.format(level=level) + textwrap.dedent(code)],
         env=environment(),
@@ -41,7 +41,7 @@ def said(code: str, level: str = "info", folder: Path | None = None) -> list[dic
 
 
 def short(lines: list[dict[str, Any] | str]) -> list[str]:
-    """Level and message of those of the log."""
+    """The level and the message of each line of the log."""
     return [x if isinstance(x, str) else f"{x['level']} {x['message']}" for x in lines]
 
 

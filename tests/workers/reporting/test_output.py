@@ -1,5 +1,6 @@
-"""The log and the output of a worker: configuring `logging` does not silence it, and who prints
-does not wait for a supervisor that does not read."""
+"""The log and the output of a worker: configuring `logging` does not silence them, and a handler
+that prints does not wait for a supervisor that does not read.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ needs_poll = pytest.mark.skipif(not hasattr(select, "poll"), reason="pipes canno
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
-    """The configuration as it was, afterwards; pytest's own handlers are among it."""
+    """Restore the configuration of logging afterwards; pytest's own handlers are in it."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     known = root.manager.loggerDict.values()
@@ -38,7 +39,7 @@ def root() -> Iterator[logging.Logger]:
 
 
 def test_configuring_logging_does_not_silence_us(root: logging.Logger) -> None:
-    """uvicorn #511, rapidpro/ureport #1396: all loggers that are there are disabled by default."""
+    """By default all existing loggers are disabled (uvicorn #511, rapidpro/ureport #1396)."""
     other = logging.getLogger("somebody.else")
     logging.config.dictConfig({"version": 1})
     assert other.disabled and not log.disabled and log.isEnabledFor(logging.ERROR)
@@ -90,7 +91,9 @@ def test_a_log_format_that_raises_loses_only_its_format(
 
 
 def fill(writer: io.TextIOBase, reader: int) -> int:
-    """Write until the pipe is full; how many lines were written, with some that are lost."""
+    """Write until the pipe is full, and a few lines more, which are lost; returns how many lines
+    fit.
+    """
     count = 0
     while select.select([], [writer.fileno()], [], 0)[1]:
         print("x" * 5000, file=writer)
@@ -101,7 +104,7 @@ def fill(writer: io.TextIOBase, reader: int) -> int:
 
 
 def drain(reader: int) -> bytes:
-    """All that is in the pipe."""
+    """Everything in the pipe."""
     data = b""
     while select.select([reader], [], [], 0)[0]:
         data += os.read(reader, 1 << 16)
@@ -125,7 +128,7 @@ def test_output_does_not_wait_for_a_reader_that_does_not_read() -> None:
             notice = next(line for line in lines if line.startswith("warning: "))
             lost = int(notice.split()[1])
             whole = lines.count("x" * 5000)
-            # The one that was cut is lost, too.
+            # The line that was cut is lost, too.
             assert lost == count + 3 - whole
             assert len(lines) - 2 - whole in (0, 1) and "lost" not in lines
     finally:

@@ -1,4 +1,4 @@
-"""Tracebacks of handlers are rationed, and none is left out without a word."""
+"""Tracebacks of handlers are rationed, and the log tells how many were left out."""
 
 from __future__ import annotations
 

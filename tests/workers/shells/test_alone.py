@@ -1,5 +1,6 @@
-"""Both shells with libzmq's DEALER, at a gateway that has not seen its probe: now and then libzmq
-keeps that until something else is sent."""
+"""Both shells with libzmq's DEALER, and a gateway that has not received the probe: sometimes
+libzmq keeps the probe until something else is sent.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def in_a_loop(*parts: Any) -> Shell:
 
 
 class Alone:
-    """A shell in a thread, and a ROUTER where a test plays the gateway."""
+    """A shell in a thread, and a ROUTER with which a test plays the gateway."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
@@ -62,12 +63,12 @@ class Alone:
         return data
 
     def is_heard_again(self) -> None:
-        """What came first is not counted."""
+        """Check that two more probes come, in addition to the first message."""
         assert self.receive() == b""
         assert self.receive() == b""
 
     def hello(self) -> bytes:
-        """What the worker answers to a `who`; it may have sent empty messages before."""
+        """The worker's answer to a `who`; empty messages may come before it."""
         self.router.send_multipart([self.identity, who()])
         while not (data := self.receive()):
             pass
@@ -106,7 +107,7 @@ def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
 def test_a_worker_says_again_that_it_is_there_until_it_is_asked(alone: Alone) -> None:
     alone.is_heard_again()
     alone.welcome(alone.hello())
-    # A loss is no reason to warn that there never was a gateway.
+    # After a lost link, the worker must not warn that there never was a gateway.
     eventually(lambda: alone.shell._warn_at == float("inf"))
     for _ in range(2):
         alone.replace_gateway()
@@ -117,7 +118,7 @@ def test_a_worker_says_again_that_it_is_there_until_it_is_asked(alone: Alone) ->
 def test_a_worker_that_is_not_welcomed_says_again_that_it_is_there(alone: Alone) -> None:
     alone.is_heard_again()
     alone.welcome(alone.hello())
-    # From one that has given it up, and now does not get its hello.
+    # The gateway has given up the worker, and does not get its hello.
     alone.hello()
     alone.is_heard_again()
     alone.welcome(alone.hello())

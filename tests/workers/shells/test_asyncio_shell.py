@@ -1,4 +1,4 @@
-"""The shell of async handlers, in a loop with a clock that only the handlers move."""
+"""The shell of async handlers in a loop whose clock only the handlers move."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsraw.workers.shells.asyncio_shell import AsyncioShell
 from wsraw.workers.shells.shell import Stopper
 
 UNIT = 2**-17
-"""Seconds of that clock. So short that all is in one run of the shell."""
+"""Seconds on that clock, so short that everything is in one run of the shell."""
 
 HANDLERS = """
 import asyncio
@@ -54,9 +54,10 @@ class Driven:
         self.shell = AsyncioShell(pair.runtime, dealer, Stopper(dealer.bell), 64)
 
     def run(self, *batches: list[Event]) -> list[Stats]:
-        """Handle batches, with a time between them that belongs to nobody. Returns what was told
-        of the handlers."""
-        # As a worker does it: the loop of Windows watches no sockets.
+        """Handle batches, with time between them that belongs to no handler. Returns the
+        statistics of the handlers.
+        """
+        # A worker uses this loop, too, as the default loop of Windows watches no sockets.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(asyncio.wait_for(self._run(batches), DEADLINE))
         return [each for each in self.commands if type(each) is Stats]
@@ -88,7 +89,7 @@ class Driven:
 
 
 def event(n: int, text: str) -> Event:
-    """A message of connection n, with - of connection 1. What is left out is 0."""
+    """A message of connection n, or with - of connection 1. Missing numbers are 0."""
     numbers = text.lstrip("-").split()
     data = " ".join([*numbers, *["0"] * (4 - len(numbers))])
     return message(1 if text[0] == "-" else n, data.encode())
@@ -100,9 +101,9 @@ def event(n: int, text: str) -> Event:
         ([["1"], ["2"]], 3, 0),
         ([["1", "2", "4"]], 7, 0),
         ([["1", "20", "1"]], 22, 1),
-        # The second one waits while the third is handled.
+        # The second handler waits while the third runs.
         ([["1", "2 1 4", "16"]], 1 + (2 + 16 + 4) + 16, 2),
-        # What others do after it is not the time of the next one, nor of the next batch.
+        # The time of later work does not count for the next call, nor for the next batch.
         ([["1 0 0 100", "2"], ["4"]], 7, 0),
         # One connection.
         ([["1 0 0 100", "-2 0 0 100", "-4"], ["-8"]], 15, 0),

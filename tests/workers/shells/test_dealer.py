@@ -1,4 +1,4 @@
-"""What a shell may expect of each DEALER: ours on a unix socket and on TCP, and libzmq's."""
+"""The contract of all DEALERs: ours on a unix socket and on TCP, and that of libzmq."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS = ["ipc", "tcp", "libzmq"]
 
 
 class Ends:
-    """A DEALER, and the gateway's end. With a queue of one batch, libzmq reads little ahead."""
+    """A DEALER and the gateway's end. With a queue of one batch, libzmq reads little ahead."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.context = zmq.Context()
@@ -41,8 +41,9 @@ class Ends:
         )
 
     def probe(self) -> bytes:
-        """The identity of the DEALER, once it has connected. As the shells do, it sends its probe
-        again."""
+        """The identity of the DEALER once it has connected. Sends the probe again, as the shells
+        do.
+        """
         again_at = time.monotonic() + self.dealer.probe_every
 
         def has_come() -> int:
@@ -59,7 +60,7 @@ class Ends:
         return identity
 
     async def probe_in_loop(self) -> bytes:
-        """The same, in `in_loop`."""
+        """The same in `in_loop`."""
         every = min(DEADLINE, self.dealer.probe_every)
         while not await asyncio.to_thread(self.router.poll, 1000 * every):
             self.dealer.send(b"")
@@ -68,7 +69,7 @@ class Ends:
         return identity
 
     def close(self) -> None:
-        """As a worker that has said goodbye, in a thread of its own."""
+        """Close the DEALER like a worker that has said bye, in a thread of its own."""
         self.is_closed = True
         self.dealer.close(after_bye=True)
 
@@ -77,8 +78,9 @@ class Ends:
         return self.read()
 
     def read(self) -> bytes:
-        """The next batch at the router, behind probes that were sent again. It has a deadline of
-        its own, as no thread can be cancelled."""
+        """The next batch at the router, after repeated probes. The wait has a deadline of its
+        own, as a thread cannot be cancelled.
+        """
         while True:
             assert self.router.poll(1000 * DEADLINE), "nothing comes to the router"
             batch = self.router.recv_multipart()[1]
@@ -113,7 +115,7 @@ def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ends]:
         pytest.param("ipc:///run/x/link.sock", False, LocalDealer, marks=unix_sockets),
         pytest.param("ipc:///run/x/link.sock", True, LocalDealer, marks=unix_sockets),
         ("tcp://127.0.0.1:7788", True, LocalDealer),
-        # An SSH tunnel, it may be.
+        # This may be an SSH tunnel.
         ("tcp://127.0.0.1:7788", False, RemoteDealer),
         ("tcp://192.0.2.1:7788", False, RemoteDealer),
     ],
@@ -164,7 +166,7 @@ def test_batches_that_come_together_are_received_one_by_one(ends: Ends) -> None:
 
 
 def test_no_exception_is_the_price_of_each_batch(ends: Ends) -> None:
-    """Asking for a loss once was a receive that failed: it cost more than all the rest."""
+    """Asking for a loss was once a receive that failed, which cost more than everything else."""
     identity = ends.probe()
     ends.router.send_multipart([identity, b"x"])
     eventually(lambda: ends.dealer.wait(DEADLINE), "a batch")
@@ -206,7 +208,7 @@ def test_the_bell_ends_a_wait(ends: Ends) -> None:
     ends.bell.ring()
     thread.join(DEADLINE)
     assert done.is_set()
-    # It was heard: the next wait sleeps again.
+    # The ring was handled: the next wait sleeps again.
     assert not ends.dealer.wait(0.0)
 
 
@@ -219,7 +221,8 @@ def test_nothing_that_was_meant_for_one_gateway_reaches_the_next_one(ends: Ends)
     assert ends.dealer.wait(DEADLINE)
     assert ends.dealer.receive() is None
     assert ends.dealer.is_lost
-    # Even if it has a connection again: nobody has heard yet that the old one is lost.
+    # This holds even if the DEALER has reconnected, as the shell does not know yet that the old
+    # link is lost.
     assert not ends.dealer.wait(0.3, to_send=True) or ends.dealer.is_lost
     assert not ends.dealer.send(b"stale")
     assert ends.dealer.receive() is None
@@ -235,7 +238,9 @@ def test_nothing_that_was_meant_for_one_gateway_reaches_the_next_one(ends: Ends)
 
 @pytest.mark.parametrize("ends", ["ipc", "tcp"], indirect=True)
 def test_what_came_before_a_loss_is_received_before_it_is_told(ends: Ends) -> None:
-    """libzmq's DEALER may tell first. What is left is void, as is all of an old session."""
+    """libzmq's DEALER may report the loss first. The remaining batches are void, like all of an
+    old session.
+    """
     identity = ends.probe()
     for n in range(10):
         ends.router.send_multipart([identity, b"%d" % n])
@@ -261,7 +266,7 @@ def test_a_gateway_that_does_not_read_bounds_what_is_unsent(ends: Ends) -> None:
         taken += 1
         assert taken < 200, "it takes whatever comes"
     if isinstance(ends.dealer, LocalDealer):
-        # The system has some, and we have this.
+        # The system has some of the batches, and the DEALER has this one.
         assert ends.dealer.has_unsent
         assert 0 < ends.dealer._client.unsent <= 1024 * 1024 + len(batch) + 9
     got = 0
@@ -308,7 +313,7 @@ def test_a_flush_ends_in_time_and_with_the_connection(ends: Ends) -> None:
 
 
 def arrives_before_the_end(ends: Ends, last: bytes) -> None:
-    """Close the DEALER, and see that its last batch comes all the same."""
+    """Close the DEALER, and check that its last batch still arrives."""
     thread = threading.Thread(target=ends.close)
     thread.start()
     assert ends.read() == last
@@ -324,7 +329,7 @@ def test_the_last_batch_leaves_before_the_end(ends: Ends) -> None:
 
 
 def test_what_was_not_read_does_not_destroy_the_last_batch(ends: Ends) -> None:
-    """With TCP, a socket that is closed with something unread resets the connection."""
+    """Closing a TCP socket with unread data resets the connection."""
     identity = ends.probe()
     ends.router.send_multipart([identity, bytes(100)])
     assert ends.dealer.wait(DEADLINE)
@@ -343,8 +348,9 @@ Condition = Callable[[], object]
 def in_loop(
     ends: Ends, main: Callable[[Callable[[Condition], Awaitable[None]]], Awaitable[None]]
 ) -> None:
-    """Run `main` with the dealer attached. Its argument waits until a condition holds, which is
-    looked at only when the dealer says so."""
+    """Run `main` with the dealer attached to a loop. The argument of `main` waits for a
+    condition, which is checked only when the dealer reports something.
+    """
 
     async def run() -> None:
         told = asyncio.Event()
@@ -367,7 +373,7 @@ def in_loop(
 
 
 def received_all(ends: Ends, got: list[object]) -> bool:
-    """Append what has come; whether anything has."""
+    """Append the batches that have come; returns whether there were any."""
     while (batch := ends.dealer.receive()) is not None:
         got.append(batch)
     return bool(got)
@@ -380,7 +386,7 @@ def test_a_loop_is_told_of_batches(ends: Ends) -> None:
         for n in range(200):
             ends.router.send_multipart([identity, b"%d" % n])
             if n % 3:
-                # Of libzmq's descriptor a send can consume the edge.
+                # A send can consume the edge of libzmq's descriptor.
                 assert ends.dealer.send(b"x")
                 await ends.read_in_loop()
             got: list[object] = []

@@ -1,4 +1,6 @@
-"""What a handler forks is an ordinary process: no worker, no signals, sockets or locks of one."""
+"""A process that a handler forks is an ordinary process, without the worker's signals, sockets
+and locks.
+"""
 
 from __future__ import annotations
 
@@ -91,13 +93,13 @@ def forked(function, *args):
 
 
 def start(process: Process, source: str, word: str) -> None:
-    # With a name that no import statement could have; pickle's import can.
+    # An import statement could not use this name; pickle's import can.
     process.start(HANDLERS + source.replace("def on_", f"{word} on_"), name="my-handlers")
     process.welcome()
 
 
 def ask(process: Process, text: str) -> str:
-    """What the handler answers."""
+    """The answer of the handler."""
     before = len(process.sent())
     process.deliver(message(1, text.encode()))
     process.pump(lambda: process.all_acked() and len(process.sent()) > before, f"{text!r} answered")
@@ -119,7 +121,9 @@ WAYS = [
 @linux
 @KINDS
 def test_a_forked_child_has_nothing_of_the_worker(process: Process, word: str) -> None:
-    """fastapi #1487, uvicorn #2289: multiprocessing's terminate() had no effect in a child."""
+    """Otherwise multiprocessing's terminate() has no effect in a child (fastapi #1487, uvicorn
+    #2289).
+    """
     start(
         process,
         """
@@ -133,7 +137,8 @@ def on_message(msg, con):
     )
     for way in WAYS:
         found = json.loads(ask(process, way))
-        # An asyncio loop has a pair of its own, which is in all that is forked from its process.
+        # An asyncio loop has a socket pair of its own, which all processes inherit that are forked
+        # from it.
         is_forked = way in ("by_fork()", "by_process('fork')", "by_executor()")
         assert len(found.pop("sockets")) == (2 if is_forked and word == "async def" else 0), way
         assert found == {"ignored": [], "handled": [], "wakeup": -1}, way
@@ -162,7 +167,7 @@ CALLS = [
 
 @KINDS
 def test_commands_in_a_forked_child_raise(process: Process, word: str) -> None:
-    """libzmq #3223, pyzmq #841: what a forked child sent vanished, or the child hung."""
+    """Commands of a forked child once vanished, or the child hung (libzmq #3223, pyzmq #841)."""
     start(
         process,
         """
@@ -196,7 +201,9 @@ ENDS = [
 
 @KINDS
 def test_a_forked_child_that_returns_from_its_handler_ends(process: Process, word: str) -> None:
-    """It went on as a second worker, which looked for events at 100 % of a core."""
+    """Such a child once continued as a second worker, which looked for events with 100 % of a
+    core.
+    """
     start(
         process,
         """
@@ -236,7 +243,7 @@ def on_message(msg, con):
 
 
 def test_a_forked_child_that_awaits_ends(process: Process) -> None:
-    """It has no loop: that one, with its descriptors, is the worker's."""
+    """The child has no loop: the loop and its descriptors belong to the worker."""
     start(
         process,
         """
@@ -273,7 +280,7 @@ def on_message(msg, con):
 def test_a_worker_is_seen_to_die_while_its_child_lives(
     process: Process, kind: str, word: str
 ) -> None:
-    """Of one that was started by hand nobody but its connection tells."""
+    """Without a supervisor, only the end of its connection reports the worker's death."""
     if kind != "ipc":
         process.bind(routers.TCP)
     process.is_spawned = kind != "libzmq"
@@ -300,7 +307,7 @@ def on_message(msg, con):
                 return error.errno == errno.EHOSTUNREACH
             return False
 
-        # After six seconds without a heartbeat it would end anyhow.
+        # Without a heartbeat the connection would end after six seconds anyway.
         eventually(is_gone, "the connection to end", 5)
         assert is_alive(child)
     finally:
@@ -308,7 +315,9 @@ def on_message(msg, con):
 
 
 def test_a_signal_before_the_forked_child_is_prepared_ends_it(process: Process) -> None:
-    """It comes between the fork and what is done then; here the handler itself is called."""
+    """The signal comes between the fork and the child's preparation; here its handler is called
+    directly.
+    """
     start(
         process,
         """

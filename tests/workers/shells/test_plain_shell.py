@@ -1,4 +1,4 @@
-"""The plain shell with a real socket: what another thread sends while a handler runs."""
+"""The plain shell with a real socket: acks that another thread sends while a handler runs."""
 
 from __future__ import annotations
 
@@ -106,8 +106,9 @@ def linked(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Linked]:
 def test_an_event_is_acked_while_the_handler_behind_it_runs(
     linked: Linked, size: int, seconds: float
 ) -> None:
-    """However long its answer is: the second handler does not begin before that has left, or
-    another thread writes it."""
+    """The answer may be of any length: the second handler does not begin before the answer has
+    left, or another thread writes it.
+    """
     done = threading.Event()
     unsent: list[bool] = []
     answers = {data: size * data for data in (b"1", b"2", b"3")}
@@ -135,7 +136,7 @@ def test_an_event_is_acked_while_the_handler_behind_it_runs(
 
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Threads that let another one run between any two lines."""
+    """Threads that let another thread run between any two lines."""
     monkeypatch.setattr(plain_shell, "LONG_HANDLER", 0.0)
     choose = random.Random(1)
     files = {sys.modules[each.__module__].__file__ for each in (PlainShell, Runtime, WorkerEnd)}
@@ -191,5 +192,5 @@ def test_an_idle_worker_tells_how_long_its_handlers_took(linked: Linked) -> None
     eventually(lambda: linked.acked(4), "the acks")
     (stats,) = eventually(told, "its stats")
     assert (stats.handler, stats.calls, stats.exceptions) == ("on_message", 4, 1)
-    # On a busy machine others may be slow, too.
+    # On a busy machine other events may be slow, too.
     assert stats.slower[7:] and stats.seconds > 0.03

@@ -1,4 +1,4 @@
-"""What both shells share."""
+"""The code that both shells share."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ OUT = [
 @pytest.mark.parametrize("is_windows", [False, True])
 def test_what_could_lead_out_names_no_file(target: str, is_windows: bool) -> None:
     if target == "/\u00e9":
-        # As it came: bytes that are not UTF-8 are read as Latin-1.
+        # In requests, bytes that are not UTF-8 are read as Latin-1.
         target = "/%e9"
     assert parts_of(target, is_windows) is None
 

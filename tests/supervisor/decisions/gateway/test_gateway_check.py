@@ -22,7 +22,7 @@ def test_a_gateway_that_does_not_answer_shows_its_stack_and_is_replaced() -> Non
 
 
 def test_any_record_of_a_gateway_counts_as_an_answer() -> None:
-    """And one question that is lost is no silence."""
+    """A single lost question does not count as silence."""
     run = Run(1, gateway_timeout=4.0).up()
     run.answers = False
     for _ in range(10):

@@ -1,4 +1,6 @@
-"""An upgrade of the gateway, as the policy sees it: who starts, who is believed, who is killed."""
+"""An upgrade of the gateway as the policy sees it: which gateway is started, believed, and
+killed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from wsraw.supervisor.decisions.versions import FIRST
 
 
 def begun(run: Run) -> Child:
-    """The successor that was started."""
+    """Begin an upgrade; returns the successor that was started."""
     (spawn,) = run.do(run.policy.upgrade(run.now))
     assert isinstance(spawn, a.Spawn)
     assert spawn.child is run.policy.upgrades.successor
@@ -37,7 +39,7 @@ def test_a_successor_takes_the_place_of_the_gateway() -> None:
     assert run.gateway is new
     assert new.state is ChildState.READY
     assert old.state is ChildState.STOPPING
-    # The workers' sessions have moved: nobody has to say hello.
+    # The workers' sessions have moved, so no worker must say hello.
     assert run.pass_time(1000.0) == []
     assert run.exit(old, 0, "exited") == []
     assert run.policy.upgrades.children() == []
@@ -66,7 +68,7 @@ def test_an_old_one_that_was_killed_is_no_death_if_the_new_one_serves() -> None:
 
 
 def test_an_upgrade_fails_if_both_gateways_are_killed() -> None:
-    """What a gateway's death is without an upgrade."""
+    """This is handled like the death of a gateway without an upgrade."""
     run = Run().up()
     old, new = run.gateway, begun(run)
     run.exit(old)
@@ -91,7 +93,9 @@ def test_a_successor_that_does_not_load_changes_nothing() -> None:
 
 
 def test_the_end_of_a_successor_tells_nothing_until_the_old_one_has_said_or_ended() -> None:
-    """It may have left to the new one, which was killed before its first word."""
+    """The old gateway may have handed over to the new one, which was killed before its first
+    report.
+    """
     run = Run().up()
     old, new = run.gateway, begun(run)
     assert run.exit(new) == []
@@ -128,7 +132,7 @@ def test_in_a_stop_the_stop_is_the_reason() -> None:
 
 
 def test_one_that_has_ended_is_waited_for() -> None:
-    """Its exit has the reason."""
+    """The exit tells the reason."""
     run = Run().up()
     new = begun(run)
     assert run.do(run.policy.kept("", run.now)) == []
@@ -180,7 +184,7 @@ def test_an_upgrade_is_refused_during_a_canary() -> None:
 
 
 def test_a_stop_reaches_whoever_serves() -> None:
-    """The old one may not have read it, if it had stopped to hand over."""
+    """The old gateway may not have read the stop, if it was handing over."""
     run = Run(stop_timeout=10.0).up()
     old, new = run.gateway, begun(run)
     run.do(run.policy.stop(run.now))
@@ -204,7 +208,7 @@ def test_a_stop_during_an_upgrade_ends_all(first: str) -> None:
 
 
 def test_a_worker_that_was_told_to_leave_is_told_again() -> None:
-    """The new gateway may not have heard of it."""
+    """The new gateway may not have been told."""
     run = Run(workers=2).up()
     begun(run)
     run.do(run.policy.reload(run.now))

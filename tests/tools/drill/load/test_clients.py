@@ -1,4 +1,4 @@
-"""How a client of the drill tells a connection that ended from one that was refused."""
+"""How a client of the drill tells a connection that has ended from one that was refused."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CLOSE = frame(8, (1011).to_bytes(2) + b"its worker died")
     ],
 )
 def test_a_reset_has_one_name(error: OSError) -> None:
-    """By that it is known that the connection may be lost with its gateway."""
+    """The name shows that the connection may be lost with its gateway."""
     assert _text(error) == "connection reset by peer"
 
 
 def test_a_refusal_has_one_name() -> None:
-    """asyncio on Windows gives it the number of another error."""
+    """On Windows, asyncio gives the error another number."""
     for number in (errno.ECONNREFUSED, errno.EINVAL):
         assert _text(ConnectionRefusedError(number, "x")) == "connection refused"
 
@@ -61,7 +61,7 @@ def test_a_close_frame_that_comes_with_the_answer_ends_a_connection_that_was_ope
 @pytest.mark.parametrize("kind", ["websocket", "raw"])
 @pytest.mark.parametrize("messages", [0, 1])
 def test_a_worker_must_know_of_a_client_that_has_sent_something(kind: str, messages: int) -> None:
-    """One that comes and goes while there is no worker is forgotten."""
+    """A client that comes and goes while there is no worker is forgotten."""
 
     async def main(port: int) -> None:
         schedule = Schedule(1, 10.0, 1.0)

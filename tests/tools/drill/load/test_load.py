@@ -1,4 +1,4 @@
-"""The load finds the mistake of a server that makes one, and none where there is none."""
+"""The load finds the mistake of a server, and finds none where there is none."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from wsraw.tools.drill.target.close_records import CloseReport
 KINDS = pytest.mark.parametrize("kind", ["websocket", "raw"])
 SIZE = 64
 VICTIM = b"WD000003"
-"""What the records of the one connection begin with that is treated badly."""
+"""The beginning of the records of the one connection that is mistreated."""
 
 Answers = Callable[[bytes], list[bytes]]
 
 
 def examine(mistake: Mistake, kind: str, **options: object) -> Report:
-    """Some load on a server with that mistake, on connections of one kind."""
+    """Run some load of one kind on a server with that mistake."""
     values: dict[str, object] = {
         "websockets": 8 if kind == "websocket" else 0,
         "raw": 8 if kind == "raw" else 0,
@@ -68,7 +68,7 @@ def disconnect(code: int) -> Mistake:
 
 
 def figures(report: Report) -> dict[str, int]:
-    """Those that should be 0 and are not."""
+    """The counts of errors that are not 0."""
     found = {
         name: report.figures[name] for name in ("lost", "duplicated", "reordered", "corrupted")
     }
@@ -122,7 +122,7 @@ def test_a_disconnection_is_found(kind: str, code: int, how: str) -> None:
     report = examine(disconnect(code), kind)
     assert report.figures["disconnected"] == {how: 1}
     assert "1 disconnected" in report.breaches()
-    # It came back, and its new life was checked like the first.
+    # The client reconnected, and its new connection was checked like the first.
     assert (
         report.figures["lost"] == report.figures["duplicated"] == report.figures["corrupted"] == 0
     )
@@ -173,7 +173,7 @@ def test_an_interrupt_ends_the_load_early_and_waits_for_all_answers() -> None:
 
 
 class SlowLog(CloseLog):
-    """Handlers report one end each time that the load looks, and the last ones never."""
+    """Handlers that report one end at each look of the load, and never report the last ones."""
 
     def __init__(self, withheld: int) -> None:
         self.load: Load
@@ -195,7 +195,7 @@ class SlowLog(CloseLog):
 def test_ends_are_waited_for_while_more_of_them_are_reported(
     withheld: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Less than all reports together take.
+    # This time is shorter than all reports together take.
     monkeypatch.setattr("wsraw.tools.drill.load.load.CLOSE_TIMEOUT", 0.1)
     log = SlowLog(withheld)
     with faulty() as port:

@@ -1,4 +1,4 @@
-"""What the checker makes of each order in which records can come back."""
+"""The checker's result for each order of records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wsraw.tools.drill.load.record import HEADER, MAGIC, Checker, Records, fille
 
 
 class SentRecords:
-    """A checker that has sent ten records from round 5 on."""
+    """A checker that has sent ten records, from round 5 on."""
 
     def __init__(self) -> None:
         self.figures = Figures()
@@ -20,7 +20,7 @@ class SentRecords:
         return [self.checker.receive(self.sent[n]) for n in order]
 
     def counts(self) -> tuple[int, int, int, int, int]:
-        """Answered, duplicated, reordered, corrupted, outstanding."""
+        """The counts: answered, duplicated, reordered, corrupted, outstanding."""
         found = self.figures
         return (
             found.answered,
@@ -36,7 +36,7 @@ def test_a_record_holds_its_connection_and_its_number() -> None:
     assert checker.send()[:HEADER] == b"WD00001f0000002e"
     assert len(checker.send()) == 20
     assert filler(64, 1) != filler(64, 2)
-    # Else a raw stream that is out of step could not find the next record.
+    # With the magic bytes in it, a raw stream that is out of step could not find the next record.
     assert MAGIC not in filler(1000, 7)
 
 

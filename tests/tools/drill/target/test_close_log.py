@@ -74,7 +74,7 @@ for number in range({WRITES}):
 
 
 def test_no_line_is_lost_if_several_processes_write_at_once(tmp_path: Path) -> None:
-    """Workers do, when their gateway dies."""
+    """Workers write at the same time when their gateway dies."""
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, writer],

@@ -135,17 +135,17 @@ OLDER, NEWER = "WD00000200000000", "WD00000300000000"
 @pytest.mark.parametrize(
     ("lives", "heard", "wanted"),
     [
-        # A worker knew one of two that it need not know: nothing was reported twice.
+        # The report may be of either connection that needs none, so nothing was reported twice.
         (["unknown", "unknown"], [report("gateway-died", kept="-")], (0, 0, 0)),
         (["unknown", "unknown"], [report("gateway-died", kept="-")] * 3, (0, 1, 0)),
-        # The report of one that need not be known is not that of the one that must be.
+        # The report of a connection that needs none does not count for one that needs a report.
         (["unknown", "unknown", "closed"], [report("gateway-died", kept="-"), report()], (0, 0, 0)),
         (["unknown", "closed", "unknown"], [report(), report("gateway-died")], (0, 0, 0)),
-        # What is missing is missing where the states say so.
+        # A report is missing for the connection whose state did not match.
         (["answered", "closed"], [report()], (1, 0, 0)),
         (["older", "closed", "newer"], [report(kept=OLDER), report(kept=NEWER)], (1, 0, 0)),
         (["older", "unknown"], [], (1, 0, 0)),
-        # Of two that need none, the one that was closed in order has it.
+        # The report belongs to the connection that was closed gracefully.
         (["unknown", "silent"], [report(kept="-")], (0, 0, 0)),
     ],
 )
@@ -178,7 +178,7 @@ def test_ends_of_a_reused_address_have_the_reports_that_fit(
 def test_one_that_was_lost_and_not_reported_is_not_blamed_for_a_later_one_of_its_address(
     later: ConnectionEnd,
 ) -> None:
-    """It was without a worker when its gateway died."""
+    """The first connection had no worker when its gateway died."""
     ends = CloseRecords(gateway_dies=True, unheld=True)
     ends.ended(ConnectionEnd("websocket", "a:1", OLDER, how="eof"))
     ends.ended(replace(later))

@@ -1,4 +1,4 @@
-"""Which workers of a run may be killed, and which are there."""
+"""Which workers of a run are there, and which may be killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsraw.tools.drill.target.control import RunControl
 WORKERS = [
     {"pid": 11, "state": "ready", "acked": 5},
     {"pid": 12, "state": "ready", "acked": 0},
-    # The gateway is away, and counts anew.
+    # The gateway is away, and its counts begin again.
     {"pid": 13, "state": "ready", "acked": None},
     {"pid": 14, "state": "starting", "acked": None},
     {"pid": 15, "state": "draining", "acked": 7},

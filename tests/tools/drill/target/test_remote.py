@@ -1,4 +1,4 @@
-"""Remote workers that are real processes, of a run that is not; test_drill.py has real runs."""
+"""Remote workers as real processes, of a run that is not real; test_drill.py has real runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Start = Callable[..., RemoteWorkers]
 
 @pytest.fixture
 def lines() -> list[str]:
-    """What the workers print."""
+    """The lines that the workers print."""
     return []
 
 
@@ -96,7 +96,7 @@ def test_one_that_does_not_leave_is_killed(start: Start, lines: list[str]) -> No
 
 @pytest.fixture
 def control(start: Start, monkeypatch: pytest.MonkeyPatch) -> RemoteControl:
-    """All that run are connected, and the first one has handled something."""
+    """All running workers are connected, and the first one has handled an event."""
     control = RemoteControl(Path("unused"), start(LEAVES, LEAVES))
     eventually(lambda: len(control.remote.members()) == 2)
     first = control.remote.members()[0].instance

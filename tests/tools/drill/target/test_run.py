@@ -15,6 +15,6 @@ from wsraw.tools.drill.target.run import ECHO, MOST_DELIVERIES, _settings
 def test_events_are_taken_for_poison_only_if_some_are_meant_to_hang(
     hang_every: float, most: int, tmp_path: Path
 ) -> None:
-    """The others are hit by kills at random: the same one may be hit three times."""
+    """Other events meet kills at random, and the same event may do so three times."""
     settings = json.loads(_settings(Plan(hang_every=hang_every), tmp_path, ECHO, None))
     assert settings["max_deliveries"] == most
