@@ -1,1 +1,1 @@
-"""How the figures are taken: see README.md in this folder."""
+"""Benchmarks; README.md in this folder explains how they measure."""

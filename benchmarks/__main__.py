@@ -1,7 +1,7 @@
-"""Measure wsraw beside others, all on this machine, in turn.
+"""Compare wsraw with other servers, one after the other on this machine.
 
-``python -m benchmarks`` does the usual works with all contenders, five rounds (A B C A B C …), and
-prints Markdown tables; ``--help`` has the rest.
+``python -m benchmarks`` runs the usual works with all contenders in five rounds (A B C A B C …),
+and prints Markdown tables; ``--help`` has the options.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.works import WORKS, Work
 
 
 def main() -> int:
-    """The command; its exit code is 1 if a run of ours went wrong."""
+    """Run the command; its exit code is 1 if a run of ours failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("works", nargs="*", help=f"which: {', '.join(WORKS)}")
     parser.add_argument("--all", action="store_true", help="the long ones too")

@@ -1,11 +1,12 @@
-"""What do honest clients notice of an attack? 100 WebSockets, 1,000 verified messages a second on
-schedule (wsload rate), two workers and the settings as they come: first alone, then beside the
-attack (attackers.py), in the same run; the median of some rounds.
+"""Measure what honest clients notice of an attack. The honest load is 100 WebSockets with 1,000
+verified messages a second on schedule (wsload rate), two workers and the default settings: first
+alone, then during the attack (attackers.py), in the same run. The result is the median of some
+rounds.
 
-The attackers share the machine's cores, and loopback, which the limits for each address leave out:
-it is the hard case. Those that attack at once take all of the CPU that they get, workers' and ours:
-what counts there is that no turn of the gateway's loop is long (system.py), so that everybody has a
-turn.
+This is the hard case: the attackers share the machine's cores, and connect over loopback, to which
+the limits for an address do not apply. Attacks at full speed take all of the CPU that they get. For
+these the result is the longest turn of the gateway's loop (system.py), which must stay short so
+that other clients are served.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ AT_ONCE = ("at-once", "pings-at-once", "fragments-at-once", "heads-at-once")
 NAMES = EVEN + AT_ONCE
 QUICK = ("bomb", "at-once")
 BOUND = 3.0
-"""How many times longer the 99th percentile may be, beside an attack at an even rate."""
+"""How many times longer the 99th percentile may be during an attack at an even rate."""
 
 PLAN = Plan(workers=2, kill_every=0.0, stop_every=0.0, reload_every=0.0)
 
 
 class Honest:
-    """The clients whose messages count."""
+    """The honest clients, whose messages are measured."""
 
     def __init__(self, wsload: Path, run: Run, seconds: float) -> None:
         host, port = run.address
@@ -59,15 +60,16 @@ class Honest:
         self._command = [str(word) for word in command]
 
     def measure(self) -> dict[str, Any]:
-        """Its report, once it has ended."""
+        """The report of wsload once it has ended."""
         done = subprocess.run(self._command, capture_output=True, text=True)
         report: dict[str, Any] = json.loads(done.stdout)
         return report
 
 
 def attack(name: str, wsload: Path, seconds: float) -> tuple[float, float, float, str]:
-    """The 99th percentile before and during an attack and the longest turn (CPU), in milliseconds,
-    and what went wrong."""
+    """Run an attack. Returns the 99th percentile before and during the attack and the longest
+    turn (CPU), all in milliseconds, and the error, if any.
+    """
     run = Run(PLAN, SERVERS / "wsraw_echo.py")
     attackers = None
     try:
@@ -105,7 +107,7 @@ def attack(name: str, wsload: Path, seconds: float) -> tuple[float, float, float
 
 
 def gateway(folder: Path) -> tuple[float, float]:
-    """Its MiB, and its longest turn in milliseconds, as `wsraw status` knows them."""
+    """The gateway's memory in MiB and its longest turn in milliseconds, from `wsraw status`."""
     from wsraw.supervisor.control import client
 
     data = client.ask(client.find(str(folder)), "status", (), 30.0).data["gateway"]

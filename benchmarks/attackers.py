@@ -1,7 +1,7 @@
-"""The attackers of attack.py: a process of its own, with every attack at the rate that it is told.
+"""The attackers of attack.py, in a process of their own; each attack has a fixed rate.
 
-``python attackers.py ADDRESS PORT ATTACK``; it says READY once the attack stands, and ends with its
-stdin. What it does on the way is printed at the end.
+``python attackers.py ADDRESS PORT ATTACK``; prints READY once the attack has begun, and ends with
+its stdin. Its counts are printed at the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from collections import Counter
 from collections.abc import Callable
 
 TICK = 0.002
-"""Seconds. Rates are kept evenly: many at once, and then nothing, would be another attack."""
+"""Seconds between two ticks. The rates are even: a burst and then a pause would be another
+attack.
+"""
 RESET = struct.pack("ii", 1, 0)
 MANY = 2000
 CROWD = 400
@@ -31,7 +33,7 @@ DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
 
 def frame(payload: bytes, opcode: int = 2, compressed: bool = False) -> bytes:
-    """A masked frame; the mask is zero, which is a mask too."""
+    """A masked frame, with a mask of zeros, which is valid."""
     head = bytes([0x80 | (0x40 if compressed else 0) | opcode])
     size = len(payload)
     if size < 126:
@@ -53,7 +55,7 @@ class Attack:
         self.began = time.monotonic()
 
     def connect(self, hello: bytes = b"", receive_buffer: int = 0) -> socket.socket:
-        """A new connection that has sent `hello`, and does not block from here on."""
+        """A new connection that has sent `hello`, and is non-blocking from here on."""
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -65,7 +67,7 @@ class Attack:
         return sock
 
     def send(self, sock: socket.socket, data: bytes) -> int:
-        """As much as the kernel takes; -1 if the connection is over."""
+        """Send as much as the kernel takes; returns -1 if the connection is over."""
         try:
             sent = sock.send(data)
         except (BlockingIOError, InterruptedError):
@@ -76,14 +78,16 @@ class Attack:
         return sent
 
     def begin(self) -> None:
-        """Until it stands."""
+        """Return once the attack has begun."""
 
     def tick(self, now: float) -> None:
-        """Every TICK seconds."""
+        """Attack once; called every TICK seconds."""
 
 
 class Slowloris(Attack):
-    """Handshakes that never end, a byte now and then; who is cut off comes again."""
+    """Handshakes that never end, with a byte now and then; a client that is cut off connects
+    again.
+    """
 
     def begin(self) -> None:
         self.socks = [self.connect(b"GET / HTTP/1.1\r\nHost: ") for _ in range(MANY)]
@@ -224,20 +228,20 @@ class Pings(Flow):
 
 
 class Pongs(Pings):
-    """The same of pongs that nobody has asked for."""
+    """20,000 unsolicited pongs a second over one WebSocket."""
 
     chunk = frame(b"", opcode=10) * 100
 
 
 class Fragments(Pings):
-    """The same of empty fragments of a message that never ends."""
+    """20,000 empty fragments a second of a message that never ends, over one WebSocket."""
 
     hello = HANDSHAKE + b"\r\n" + b"\x01\x80\0\0\0\0"
     chunk = b"\0\x80\0\0\0\0" * 100
 
 
 class AtOnce(Attack):
-    """400 WebSockets, of which each has as many empty messages under way as it can, all at once."""
+    """400 WebSockets, each of which sends as many empty messages as it can."""
 
     block = frame(b"") * 10_000
     begins = b""
@@ -262,20 +266,20 @@ class AtOnce(Attack):
 
 
 class PingsAtOnce(AtOnce):
-    """The same of pings."""
+    """The same as AtOnce, with pings."""
 
     block = frame(b"", opcode=9) * 10_000
 
 
 class FragmentsAtOnce(AtOnce):
-    """The same of empty fragments."""
+    """The same as AtOnce, with empty fragments."""
 
     block = b"\0\x80\0\0\0\0" * 10_000
     begins = b"\x01\x80\0\0\0\0"
 
 
 class HeadsAtOnce(Attack):
-    """400 clients that send a request of 15 KiB in the same moment, twice a second."""
+    """400 clients that send a request of 15 KiB at the same moment, twice a second."""
 
     _head = HANDSHAKE + b"".join(b"X-%02d: %s\r\n" % (n, b"x" * 150) for n in range(90)) + b"\r\n"
 

@@ -1,4 +1,5 @@
-"""What a message costs between two gateways, beside within one: latency, and CPU of each process.
+"""Compare the cost of a message between two gateways with the cost within one: the latency, and the
+CPU time of each process.
 
 Two gateways and NATS on this machine, all over loopback. A client at the first gateway publishes to
 a group whose other members are a client at the same gateway (near) and one at the second (far). It
@@ -63,7 +64,7 @@ class Peer:
         return self.lines.readline()
 
     def drain(self) -> int:
-        """How many lines have come."""
+        """Read all lines that have come; returns their number."""
         self.sock.setblocking(False)
         count = 0
         try:
@@ -146,7 +147,7 @@ def latency(sender: Peer, near: Peer, far: Peer, count: int) -> list[tuple[float
 def spend(
     sender: Peer, members: list[Peer], group: str, rate: int, seconds: float, pids: dict[str, int]
 ) -> dict[str, float]:
-    """Microseconds of CPU a message that each process needs, at that rate."""
+    """Microseconds of CPU for each message, by process, at that rate."""
     before = {name: cpu(pid) for name, pid in pids.items()}
     count, began = 0, time.monotonic()
     heard = dict.fromkeys(members, 0)
@@ -164,7 +165,7 @@ def spend(
 
 
 def main() -> int:
-    """Measure, and print it."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()

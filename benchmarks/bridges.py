@@ -1,12 +1,13 @@
-"""Bridges beside websockify, in turn, in front of the same echo server: CPU, rates, and every byte.
+"""Compare bridges with websockify, one after the other in front of the same echo server: CPU and
+rates, with every byte verified.
 
     python -m benchmarks.bridges            # 5 rounds, about four minutes
     python -m benchmarks.bridges --quick
 
-Small messages are wsload's, one in flight on each of 16 connections. Bursts are as a remote desktop
-makes them: clients push blocks of 64 KiB and read at the same time, and compare the SHA-256 of
-both. websockify has no raw side for clients, so there ours is alone. It is left out if it is not
-installed: `pip install websockify numpy`.
+wsload sends the small messages, one in flight on each of 16 connections. Bursts are like those of a
+remote desktop: clients send blocks of 64 KiB and read at the same time, and compare the SHA-256 of
+both directions. websockify has no raw listener for clients, so that table has only wsraw. Without
+websockify (`pip install websockify numpy`) only wsraw is measured.
 """
 
 from __future__ import annotations
@@ -47,25 +48,28 @@ HANDSHAKE: Final = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 AHEAD: Final = 1 << 20
-"""Bytes that a bursting client is ahead of what comes back: as a viewer, it does not push for ever
-without reading."""
+"""How many bytes a bursting client may be ahead of the echo: like a viewer, it does not send for
+ever without reading.
+"""
 
 
 # --- bursts ---
 
 
 class WrongBytesError(Exception):
-    """What came back is not what was sent."""
+    """The received bytes are not the sent ones."""
 
 
 def burst(port: int, size: int) -> float:
-    """Push so many bytes through a bridge to an echo server, and read them; seconds that took."""
+    """Send that many bytes through a bridge to an echo server, and read them; returns the
+    seconds.
+    """
     with socket.create_connection(("127.0.0.1", port), READY_WITHIN) as sock:
         return _push(sock, upgrade(sock), size)
 
 
 def upgrade(sock: socket.socket) -> bytes:
-    """A handshake; gives what came behind its answer."""
+    """Do a handshake; returns the bytes after its answer."""
     sock.sendall(HANDSHAKE)
     head = b""
     while b"\r\n\r\n" not in head:
@@ -77,7 +81,7 @@ def upgrade(sock: socket.socket) -> bytes:
 
 
 def _push(sock: socket.socket, rest: bytes, size: int) -> float:
-    # Masked with zeros, the data in a frame is as it is.
+    # With a mask of zeros, the data in a frame is unchanged.
     blocks = [os.urandom(BLOCK) for _ in range(8)]
     frames = [b"\x82\xff" + BLOCK.to_bytes(8, "big") + bytes(4) + block for block in blocks]
     sent, got = hashlib.sha256(), hashlib.sha256()
@@ -151,7 +155,7 @@ class _Frames:
 def process(
     command: list[str], port: int, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[int]:
-    """Run it until its port answers; gives its pid."""
+    """Run a process until its port answers; yields its pid."""
     with log.open("ab") as stream:
         child = subprocess.Popen(
             command, env=env, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
@@ -177,7 +181,7 @@ def process(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at; each has a free one behind it."""
+    """Ports on which no process listens; the next port of each is free, too."""
     found = []
     with ExitStack() as stack:
         port = 23_000 + os.getpid() % 1000
@@ -193,13 +197,15 @@ def free_ports(count: int) -> list[int]:
 
 
 def problem(report: dict[str, Any]) -> str:
-    """What was wrong, or nothing. That nothing came in the time on a busy machine is not wrong."""
+    """The error in a report, or "". On a busy machine, a time without any answer is not an
+    error.
+    """
     counted = {name: count for name, count in report.get("errors", {}).items() if count}
     return str(report["first_error"] or counted or "")
 
 
 class Bench:
-    """The bridges that run, and what was measured so far."""
+    """The running bridges, and the results so far."""
 
     def __init__(self, wsload: Path, seconds: float, burst_size: int) -> None:
         self.results: dict[tuple[str, str, str], list[float]] = {}
@@ -209,7 +215,7 @@ class Bench:
         self._burst_size = burst_size
 
     def echo(self, who: str, pid: int, port: int, size: int, raw: bool = False) -> None:
-        """wsload, which compares each byte."""
+        """Run wsload, which compares each byte."""
         command = [
             str(self._wsload), "echo", "--conns", str(CONNS), "--size", str(size), "--binary",
             "--port", str(port), "--duration", str(self._seconds), "--warmup", "0.5",
@@ -228,12 +234,12 @@ class Bench:
             return
         work = f"{size} bytes"
         self._add(work, "messages/s", who, report["msgs_per_s"])
-        # Of 100,000 messages there and back, in seconds.
+        # Both directions of 100,000 messages, in seconds.
         self._add(work, "µs of CPU each", who, report["server_cpu_s_per_100k"] * 10)
         self._add(work, "p50 in ms", who, report["lat_us"]["p50"] / 1000)
 
     def bursts(self, who: str, pid: int, port: int, pool: ProcessPoolExecutor) -> None:
-        """All at once, each verified by its SHA-256."""
+        """Run all bursts at once, each verified by its SHA-256."""
         before, began = processes.cpu(pid), time.perf_counter()
         futures = [pool.submit(burst, port, self._burst_size) for _ in range(BURSTING)]
         for future in futures:
@@ -245,13 +251,13 @@ class Bench:
         took = time.perf_counter() - began
         there_and_back = 2 * BURSTING * self._burst_size
         self._add("bursts", "MB/s both ways", who, there_and_back / took / 1e6)
-        # A child of websockify takes its time along when it ends.
+        # The CPU time of websockify's children is gone when they end.
         used = max(0.0, processes.cpu(pid) - before)
         if who != "websockify":
             self._add("bursts", "ms of CPU for each MB", who, used * 1e3 / (there_and_back / 1e6))
 
     def memory(self, who: str, pid: int, port: int) -> None:
-        """With 16 connections open."""
+        """Measure the memory with 16 open connections."""
         with ExitStack() as stack:
             for _ in range(CONNS):
                 upgrade(stack.enter_context(socket.create_connection(("127.0.0.1", port))))
@@ -262,7 +268,7 @@ class Bench:
         self.results.setdefault((work, figure, who), []).append(value)
 
     def table(self, names: list[str]) -> str:
-        """Medians, as Markdown."""
+        """The medians, as Markdown."""
         lines = [f"| | {' | '.join(names)} |", f"|---|{'--:|' * len(names)}"]
         for work, figure in dict.fromkeys(key[:2] for key in self.results):
             cells = []
@@ -279,7 +285,7 @@ class Bench:
 
 
 def main() -> int:
-    """Measure, and print it; 1 if a byte was wrong."""
+    """Measure, and print the results; returns 1 if a byte was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,7 +1,7 @@
-"""One handler burns 500 ms of CPU every 2 s: what do the others notice of it?
+"""Measure what other connections notice of a handler that burns 500 ms of CPU every 2 s.
 
-Two workers, 64 WebSocket connections, 640 messages a second; the same with and without a 65th
-connection that asks for the burning.
+Two workers, 64 WebSocket connections, 640 messages a second; with and without a 65th connection
+that makes the handler burn.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ BOUND = 3.0
 
 
 class Burner(Client):
-    """Asks for the burning every EVERY seconds. It is not one of those that are measured."""
+    """Makes the handler burn every EVERY seconds. This connection is not measured."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         super().__init__(address, "websocket")
         self.burnt = 0
 
     async def burn(self) -> None:
-        """Connect once all others have: nobody knows yet what is slow while they do."""
+        """Connect after all other clients: while they connect, it is not known yet which worker
+        is slow.
+        """
         how = await self.connect()
         while not how:
             await asyncio.sleep(EVERY)
@@ -41,12 +43,12 @@ class Burner(Client):
         sys.exit(f"the one who burns was disconnected: {how}")
 
     def handle_data(self, data: bytes, is_text: bool) -> None:
-        """It has burnt."""
+        """Count an answer of the burning handler."""
         self.burnt += 1
 
 
 def measure(plan: Plan, burn: bool) -> tuple[Load, int]:
-    """The load, and how often a handler has burnt meanwhile."""
+    """Run the load; returns it, and how often the handler has burned meanwhile."""
     run = Run(plan, HANDLERS)
     load = Load(plan, run.address)
     burner = Burner(run.address)

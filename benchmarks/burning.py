@@ -1,4 +1,4 @@
-"""The handlers of burn.py: an echo that keeps a core busy when it is asked to."""
+"""The handlers of burn.py: an echo that keeps a core busy on request."""
 
 import time
 from typing import Any

@@ -1,12 +1,12 @@
-"""Three gateways and NATS in four network namespaces: what is lost when something fails, and is it
-counted? For root on Linux, with iproute2 and nats-server.
+"""Three gateways and NATS in four network namespaces: check what is lost in a failure, and that it
+is counted. For root on Linux, with iproute2 and nats-server.
 
 300 clients, a third of them at each gateway, are in one group. Some of each third publish numbered
 lines on a fixed schedule, while NATS is killed and started again, a cable is cut and repaired, and
 a whole node is killed. Each client checks every line: from each publisher the numbers must rise, so
-nothing is duplicated or reordered; from those at its own gateway none may be missing. What is
-missing from others must be, to the line, what the nodes have counted. And of each member of a node
-that is cut off or killed, handlers of one other node must hear once that it has left.
+nothing is duplicated or reordered; from those at its own gateway none may be missing. The missing
+lines of other gateways must be exactly as many as the nodes have counted. For each member of a node
+that is cut off or killed, handlers of one other node must be told once that the member has left.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from wsraw.supervisor.control import client
 CANNOT = 2
 NODES: Final = 3
 PUBLISHERS: Final = 3
-"""Of each node."""
+"""Publishers at each node."""
 PATIENCE: Final = 120.0
-"""Seconds for what is not measured, such as a start: the machine may be busy."""
+"""Seconds to wait for steps that are not measured, such as a start: the machine may be busy."""
 GONE_WITHIN: Final = 5.0
 """Seconds after which the members of a dead node are not counted any more."""
 URL: Final = f"nats://{HUB_AT}:4222"
@@ -77,7 +77,7 @@ async def on_message(msg, con):
 
 
 class Member:
-    """A client, and what it has of each publisher: how many lines, and the last number."""
+    """A client. For each publisher it has the number of lines, and the last line's number."""
 
     def __init__(self, node: int) -> None:
         self.node = node
@@ -97,13 +97,14 @@ class Member:
         self._writer.write(line + b"\n")
 
     async def count(self) -> int:
-        """How many members the group has, as its gateway knows."""
+        """The number of members in the group, as the client's gateway knows it."""
         self.say(b"count")
         return int((await asyncio.wait_for(self.answers.get(), PATIENCE)).split()[1])
 
     async def told(self, word: bytes) -> list[str]:
-        """Members elsewhere of whom its handlers were told since it was asked last: that they have
-        left, or that they are back."""
+        """Members of other nodes that have left, or are back, as the handlers were told since
+        the last call.
+        """
         self.say(word)
         answer = await asyncio.wait_for(self.answers.get(), PATIENCE)
         return answer.decode().split()[1:]
@@ -126,7 +127,7 @@ class Member:
 
 
 class Cluster:
-    """The processes. Raises CannotMake when they do not come up."""
+    """The processes of the cluster. Raises CannotMake if they do not start."""
 
     def __init__(self, star: Star, folder: Path) -> None:
         self.star = star
@@ -175,7 +176,7 @@ class Cluster:
         self._nats.wait()
 
     def kill_node(self, node: int) -> None:
-        """All of its processes at once: nobody is left to say goodbye."""
+        """Kill all processes of the node at once, so that none can say goodbye."""
         status = self.status(node)
         pids = [self._runs[node].pid, status["gateway"]["pid"], status["agent"]["pid"]]
         for pid in [*pids, *(each["pid"] for each in status["workers"])]:
@@ -196,7 +197,7 @@ class Cluster:
             found = [self.cluster(node) for node in range(count)]
         except (client.NoRunError, client.RequestRefusedError, TimeoutError):
             return False
-        # It is None while a gateway does not answer.
+        # The status is None while a gateway does not answer.
         others = [len(each["nodes"]) for each in found if each and each["state"] == "connected"]
         return others == [count - 1] * count
 
@@ -227,7 +228,7 @@ class Cluster:
 
 
 class Drill:
-    """The clients, what they have sent, and what has become of it."""
+    """The clients, the lines that they have sent, and the checks."""
 
     def __init__(self, cluster: Cluster, conns: int, rate: float) -> None:
         self.cluster = cluster
@@ -247,7 +248,7 @@ class Drill:
         for member in self.members:
             await member.connect(self.cluster.socket(member.node))
         await self.wait("all members", self._all_known)
-        # So that each stream is known before anything fails.
+        # Publish once, so that each stream is known before the first failure.
         self._publish_all()
         await self._settle()
 
@@ -260,7 +261,7 @@ class Drill:
             member.say(b"%s %d" % (name, self._sent[name]))
 
     async def publish(self, seconds: float, acts: list[tuple[float, Callable[[], None]]]) -> None:
-        """Publish on schedule, and do what is to be done at these times."""
+        """Publish on schedule, and act at these times."""
         began = time.monotonic()
         turn = 0
         while (now := time.monotonic() - began) < seconds:
@@ -273,7 +274,7 @@ class Drill:
             await asyncio.to_thread(act)
 
     async def _settle(self) -> None:
-        """Until everybody has the last line of everybody."""
+        """Wait until every member has the last line of every publisher."""
 
         async def is_so() -> bool:
             return all(
@@ -292,12 +293,13 @@ class Drill:
             await asyncio.sleep(0.05)
 
     async def end_phase(self, name: str) -> None:
-        """All is well again: a last line of each shows what was missed. Then nothing may be
-        unaccounted for."""
+        """After the failure, a last line of each publisher shows what was missed. All missing
+        lines must be counted.
+        """
         await asyncio.to_thread(self.cluster.wait_connected)
         self._publish_all()
         await self._settle()
-        # The agents tell their gateways once a second.
+        # The agents send their counts to their gateways once a second.
         await asyncio.sleep(2.5)
         lost = [self._lost(node) for node in range(NODES)]
         counts = [self.cluster.cluster(node)["counts"] for node in range(NODES)]
@@ -322,7 +324,9 @@ class Drill:
         )
 
     def _lost(self, node: int) -> int:
-        """Lines that did not come to a node. All its clients must have the same."""
+        """The number of lines that did not reach a node. All its clients must have the same
+        lines.
+        """
         own = [member for member in self.members if member.node == node]
         first = own[0]
         for member in own:
@@ -339,7 +343,9 @@ class Drill:
         return lost
 
     async def end_presence(self, name: str, left: int, back: int) -> None:
-        """Handlers were told of so many members of other nodes, of each once in the cluster."""
+        """Check that handlers were told of that many members of other nodes, once in the cluster
+        for each.
+        """
         first = {member.node: member for member in reversed(self.members)}
         for word, many in ((b"left", left), (b"back", back)):
             told: list[str] = []
@@ -353,7 +359,7 @@ class Drill:
                 self.breaches.append(f"{name}: {text}; {len(set(told))} different ones")
 
     async def kill_node(self, node: int) -> None:
-        """The others must not count its members any more, in time, and go on."""
+        """Kill a node. The other nodes must stop counting its members in time, and continue."""
         left = [member for member in self.members if member.node != node]
         await asyncio.to_thread(self.cluster.kill_node, node)
         began = time.monotonic()

@@ -1,4 +1,6 @@
-"""Who is measured, and how each is started. One that cannot be is named, and left out."""
+"""The servers that are compared, and how each is started. One that cannot run is named and left
+out.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ COMPILED = HERE.parent / "build" / "compiled"
 
 @dataclass(frozen=True)
 class Contender:
-    """A server. `command` gets the port; `needs` says why it cannot run here, or nothing."""
+    """A server. `command` takes the port; `needs` returns why the server cannot run here, or ""."""
 
     name: str
     command: Callable[[int], list[str]]
@@ -26,8 +28,9 @@ class Contender:
     """The port of its raw protocol, if it has one."""
     cwd: Path | None = None
     python_path: Path | None = None
-    """Where its modules are. The current folder does not count: the children of a run leave it out,
-    and would take those of a checkout that is installed."""
+    """The folder of its modules. The current folder is not enough: the children of a run ignore
+    it, and would import an installed wsraw.
+    """
 
 
 def _python(module: str) -> Callable[[], str]:
@@ -47,7 +50,7 @@ def _script(name: str, *arguments: str) -> Callable[[int], list[str]]:
 
 
 def wsraw(name: str, handlers: str, workers: int, *options: str) -> Contender:
-    """A run of ours."""
+    """A run of wsraw."""
 
     def command(port: int) -> list[str]:
         place = f"{SERVERS / handlers}:{workers}"
@@ -63,7 +66,7 @@ def _not_compiled() -> str:
 
 
 def compiled(contender: Contender) -> Contender:
-    """One of ours with its hot path compiled."""
+    """A run of wsraw with its hot path compiled."""
     return replace(contender, needs=_not_compiled, python_path=COMPILED)
 
 
@@ -75,7 +78,7 @@ def _built(program: str, *flags: str) -> Callable[[], str]:
 
 
 def build(program: str, *flags: str) -> Path | None:
-    """Compile a C file of this folder, unless that is done; the program's path, or None."""
+    """Compile a C file of this folder, unless that is done; returns the program's path, or None."""
     source, target = HERE / "c" / f"{program}.c", BUILD / program
     if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
         return target

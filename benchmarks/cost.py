@@ -1,12 +1,13 @@
-"""What a message costs the gateway and its worker, stage by stage: `python -m benchmarks.cost`.
+"""Measure the cost of a message for the gateway and its worker, stage by stage: `python -m
+benchmarks.cost`.
 
-The stages of our own code run in one process, where the real parts call each other over sockets
-that only pretend: so the figures hold nothing of the kernel, and all is warm. They are given in
-instructions (counted by valgrind) and in microseconds. What the kernel takes is measured apart, on
-real sockets. A running server shares its caches with others: counting.py looks at one.
+The stages of our own code run in one process over fake sockets. So the figures do not include the
+kernel, and all caches are warm. The units are instructions (counted by valgrind) and microseconds.
+The time of the kernel is measured separately, on real sockets. A running server shares its caches
+with other processes: counting.py measures one.
 
-Counts can be compared whatever else the machine does, times only when it does nothing: without
-`--counts` both are printed.
+Counts can be compared on a busy machine, times only on an idle one. Without `--counts` both are
+printed.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ LOADS = {
     "depth 16, 64 B": (16, 16, 64),
     "depth 1, 16 KiB": (8, 1, 16384),
 }
-"""Connections that have something in a turn, messages of each, and their size. At 2,000/s a turn
-meets one; at depth 1 some 28 of 64 connections; of 64 at depth 16, some 16 with 16 each."""
+"""Connections with data in a turn, messages of each, and their size. At 2,000/s a turn has one
+message; at depth 1, some 28 of 64 connections have one; at depth 16, some 16 of 64 have 16 each.
+"""
 
 Clock = Callable[[], float]
 Span = tuple[str, float, float]
@@ -79,7 +81,7 @@ Span = tuple[str, float, float]
 
 
 class Pipe:
-    """A client's socket that says what it is told to, and takes all."""
+    """A client's socket that returns given data, and accepts all output."""
 
     family = socket.AF_INET
 
@@ -94,7 +96,7 @@ class Pipe:
 
 
 class Wire:
-    """One end of a link: what is sent waits in the other one."""
+    """One end of a link: sent data waits at the other end."""
 
     def __init__(self) -> None:
         self.kept: deque[memoryview] = deque()
@@ -146,7 +148,7 @@ def linked() -> tuple[LinkSocket, LinkSocket]:
 
 
 class Bench:
-    """A gateway and a worker, without what the kernel does between them."""
+    """A gateway and a worker, without the kernel between them."""
 
     def __init__(self, connections: int) -> None:
         self.settings = Settings()
@@ -196,7 +198,9 @@ class Bench:
                 break
 
     def turn(self) -> None:
-        """One turn of the gateway, with as many of the worker as it takes to answer all."""
+        """Take one turn of the gateway, and as many of the worker as are needed to answer
+        everything.
+        """
         clock, spans, sessions = self.clock, self.spans, self.sessions
         self.loop.now = self.registry.flow.now = self.now
         at = clock()
@@ -223,7 +227,7 @@ class Bench:
         spans.append(("flush", at, clock()))
 
     def _work(self) -> None:
-        """The worker reads, handles and answers, and the gateway takes the answer."""
+        """Let the worker read, handle and answer, and the gateway take the answer."""
         clock, spans, queue = self.clock, self.spans, self.runtime.queue
         begun = clock()
         received = self.worker_socket.receive()
@@ -257,7 +261,7 @@ class Bench:
 
 
 def warm(load: tuple[int, int, int], turns: int) -> Bench:
-    """A bench whose clients have something to say in each turn, after some turns."""
+    """A bench whose clients send in each turn, after some turns to warm up."""
     connections, depth, size = load
     bench = Bench(connections)
     frame = Frame(Opcode.BINARY, bytes(size)).serialize(mask=True)
@@ -270,7 +274,7 @@ def warm(load: tuple[int, int, int], turns: int) -> Bench:
 
 
 def measure(bench: Bench, turns: int, clock: Clock) -> tuple[list[Span], int]:
-    """The spans of some turns, and how many messages they were about."""
+    """The spans of some turns, and the number of their messages."""
     bench.clock, bench.spans, bench.messages = clock, [], 0
     for _ in range(turns):
         bench.turn()
@@ -278,7 +282,7 @@ def measure(bench: Bench, turns: int, clock: Clock) -> tuple[list[Span], int]:
 
 
 def timed(load: tuple[int, int, int], turns: int) -> dict[str, float]:
-    """Microseconds a message of each stage: those of the best of some rounds."""
+    """Microseconds for each message and stage, from the best of some rounds."""
     bench = warm(load, turns // 4)
     best: dict[str, float] = {}
     for _ in range(7):
@@ -293,7 +297,7 @@ def timed(load: tuple[int, int, int], turns: int) -> dict[str, float]:
 
 
 def mark_spans(warm_turns: int, turns: int) -> None:
-    """What valgrind runs: print the spans of all loads by a clock that valgrind sees."""
+    """Print the spans of all loads, by a clock that valgrind sees; valgrind runs this function."""
     count = 0
 
     def clock() -> float:
@@ -330,7 +334,7 @@ def _time(call: Callable[[], object], count: int) -> float:
 
 
 def _transfer(ours: socket.socket, theirs: socket.socket, data: bytes) -> tuple[float, float]:
-    """Microseconds to send and to receive: those of the best of some rounds."""
+    """Microseconds to send and to receive, from the best of some rounds."""
     clock = time.perf_counter
     best = (float("inf"), float("inf"))
     for _ in range(5):
@@ -347,8 +351,9 @@ def _transfer(ours: socket.socket, theirs: socket.socket, data: bytes) -> tuple[
 
 
 def _wake_up(data: bytes) -> float:
-    """Microseconds until another process has read what was sent while it slept: half of what it
-    takes there and back."""
+    """Microseconds until a sleeping process has read what was sent to it: half of the round
+    trip.
+    """
     ours, theirs = socket.socketpair()
     child = os.fork()
     if not child:
@@ -369,7 +374,7 @@ def _wake_up(data: bytes) -> float:
 
 
 def system_calls(size: int) -> dict[str, float]:
-    """Microseconds of each, on sockets of this machine."""
+    """Microseconds of each system call, on sockets of this machine."""
     data = bytes(size)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         ours = socket.create_connection(listening.getsockname())
@@ -394,7 +399,7 @@ def system_calls(size: int) -> dict[str, float]:
 
 
 def show_stages(columns: list[dict[str, float]], digits: int, unit: str) -> None:
-    """A table of the stages, with sums."""
+    """Print a table of the stages, with sums."""
     print(f"\n| {unit} | " + " | ".join(LOADS) + " |\n|---|" + "--:|" * len(LOADS))
 
     def show(title: str, figures: list[float]) -> None:

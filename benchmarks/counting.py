@@ -1,5 +1,5 @@
-"""Counts of what programs do, for cost.py: instructions by valgrind, system calls of a running
-server by strace, and what the kernel says of its threads. Each is left out where it cannot be had.
+"""Counts for cost.py: instructions by valgrind, system calls of a running server by strace, and
+the kernel's figures of its threads. Counts whose tool is missing are left out.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ RUNS = {
     "depth 16, 64 B": ("echo", "--conns", "64", "--depth", "16", "--size", "64"),
     "depth 1, 16 KiB": ("echo", "--conns", "64", "--depth", "1", "--size", "16384"),
 }
-"""Options of wsload. At 100/s each message is alone, whatever else the machine does."""
+"""Options of wsload. At 100/s each message is alone, even on a busy machine."""
 
 LEAST_SHOWN = 0.005
-"""System calls a message."""
+"""The fewest system calls for each message that are shown."""
 
 
 def instructions(command: Sequence[str], cwd: Path) -> list[dict[str, float]]:
-    """Instructions a message of each stage. The command calls os.getppid at each boundary, and
-    prints for each load `[[stage, begun, ended], …], messages`, in numbers of such calls; the first
-    span is empty, and its instructions are those of the boundary itself."""
+    """Instructions for each message and stage. The command calls os.getppid at each boundary,
+    and prints for each load `[[stage, begun, ended], …], messages`, in numbers of such calls.
+    The first span is empty: its instructions are those of the boundary itself.
+    """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         print("instructions are not counted: there is no valgrind")
@@ -52,7 +53,7 @@ def instructions(command: Sequence[str], cwd: Path) -> list[dict[str, float]]:
             capture_output=True,
             encoding="utf-8",
         )
-        # What was counted before each call, and after the last one.
+        # The counts before each call and after the last one.
         totals = [int(word) for word in re.findall(r"^summary: (\d+)", out.read_text(), re.M)]
     if done.returncode or len(totals) < 2:
         print("instructions are not counted: see valgrind --version, and for symbols in python")
@@ -100,7 +101,7 @@ def running(seconds: float, *, with_times: bool) -> None:
 
 
 class Server:
-    """A run with one worker, and how many messages that has handled."""
+    """A run with one worker, and the number of messages that the worker has handled."""
 
     def __init__(self, folder: Path) -> None:
         self._control = RunControl(folder)
@@ -110,12 +111,14 @@ class Server:
     def _handled(self) -> int:
         handled: int | None = None
         while handled is None:
-            # A gateway that is slow does not answer the supervisor in time.
+            # A slow gateway may not answer the supervisor in time.
             handled = self._control.status()["workers"][0]["acked"]
         return handled
 
     def system_calls(self, seconds: float) -> list[str]:
-        """A row for each process. A tracer makes them slow: at full load batches are longer."""
+        """A row for each process. Tracing makes the processes slow, so batches are longer at
+        full load.
+        """
         strace = shutil.which("strace")
         if strace is None:
             return []
@@ -140,7 +143,7 @@ class Server:
             ]
 
     def threads(self, seconds: float, with_times: bool) -> list[str]:
-        """A row for the main thread of each process, and for the others if they do something."""
+        """A row for the main thread of each process, and for other threads that do something."""
         before, handled = self._tasks(), self._handled()
         time.sleep(seconds)
         after, count = self._tasks(), self._handled() - handled
@@ -154,7 +157,7 @@ class Server:
         return rows
 
     def _tasks(self) -> dict[tuple[str, str], tuple[float, int]]:
-        """Seconds of CPU and number of waits, by process and thread."""
+        """CPU seconds and number of waits, by process and thread."""
         found: dict[tuple[str, str], tuple[float, int]] = {}
         for name, pid in self._pids.items():
             for task in Path(f"/proc/{pid}/task").iterdir():
@@ -175,7 +178,7 @@ def _is_traced(pid: int) -> bool:
 
 
 def _summary(table: str, messages: int) -> str:
-    """The sum of a table of strace, and its largest rows."""
+    """The sum of strace's table, and its largest rows."""
     rows = re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", table, re.M)
     calls = {name: int(count) / messages for count, name in rows if name != "total"}
     shown = [f"{name} {each:.2f}" for name, each in calls.items() if each >= LEAST_SHOWN]

@@ -27,8 +27,9 @@ WSRAW = (sys.executable, "-P", "-m", "wsraw")
 
 
 class Crew:
-    """Raises CannotMake when it does not come up. Whoever makes it must be in the gateway's
-    namespace."""
+    """The gateway and its workers. The caller must be in the gateway's namespace. Raises
+    CannotMake if they do not start.
+    """
 
     def __init__(self, net: Namespaces, folder: Path, workers: int, heartbeat: float) -> None:
         self.net = net
@@ -66,19 +67,19 @@ class Crew:
         self._stream.close()
 
     def _spawn(self, *words: str) -> subprocess.Popen[bytes]:
-        # Asked to end when we do, however that is.
+        # The process is told to end when this one does, however that happens.
         tied = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid())]
         return subprocess.Popen(
             [*tied, *words],
             stdin=subprocess.DEVNULL,
             stdout=self._stream,
             stderr=self._stream,
-            # Ctrl-C is for us.
+            # Only this process handles Ctrl-C.
             process_group=0,
         )
 
     def start(self) -> tuple[str, int]:
-        """Start the workers; returns where clients connect."""
+        """Start the workers; returns the address for clients."""
         for name in self.names:
             self.start_worker(name)
         self.wait_for(self.is_complete, START_TIMEOUT)
@@ -101,11 +102,11 @@ class Crew:
         return RunControl(self._run_dir).status()
 
     def sessions(self) -> dict[str, str]:
-        """Which process has which key, of those that serve."""
+        """The instance of each key, for workers that are ready."""
         try:
             by_hand = self.status()["by_hand"]
         except DrillError:
-            # It is not up yet.
+            # The run is not up yet.
             return {}
         return {each["key"]: each["instance"] for each in by_hand if each["state"] == "ready"}
 
@@ -124,13 +125,13 @@ class Crew:
         self._workers[name] = self._spawn("ip", "netns", "exec", self.net.workers, *words)
 
     def kill_worker(self, name: str) -> None:
-        """And start another, as a service manager would."""
+        """Kill a worker and start another, as a service manager would."""
         self._workers[name].kill()
         self._workers[name].wait()
         self.start_worker(name)
 
     def stop(self) -> list[str]:
-        """Stop the run; what was wrong with that."""
+        """Stop the run; returns the errors."""
         self._gateway.send_signal(signal.SIGTERM)
         wrong = []
         for name, process in (("gateway", self._gateway), *self._workers.items()):
@@ -145,7 +146,7 @@ class Crew:
 
 
 def retransmitted() -> int:
-    """TCP segments that this namespace has had to send again."""
+    """The number of TCP segments that this namespace has retransmitted."""
     with open(f"/proc/{os.getpid()}/net/snmp") as lines:
         names, values = (line.split() for line in lines if line.startswith("Tcp:"))
     return int(values[names.index("RetransSegs")])

@@ -1,11 +1,12 @@
-"""A message to all members of a group: wsraw beside `websockets` with `broadcast`, and Pushpin.
+"""Publish a message to all members of a group: wsraw compared with `broadcast` of `websockets`, and
+with Pushpin.
 
     python -m benchmarks.fanout            # three rounds, about two minutes
     python -m benchmarks.fanout --quick
 
-One publisher, one message in flight: the next is sent when the last member has the one before. The
-members are wsload's, which checks that each gets every message once, and in order. `never read`: as
-many more members take nothing at all; the others' times should not change by it.
+One publisher has one message in flight: it sends the next one when the last member has received it.
+wsload has the members, and checks that each gets every message once and in order. In `never read`,
+as many more members read nothing at all, which should not change the times of the others.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Deaf:
 
 
 def wait_for_handlers(port: int) -> None:
-    """Until a handshake is answered, and not with 503."""
+    """Wait until a handshake is answered with 101."""
     deadline = time.monotonic() + READY_WITHIN
     while time.monotonic() < deadline:
         with socket.create_connection(("127.0.0.1", port), READY_WITHIN) as sock:
@@ -71,14 +72,14 @@ def contenders() -> dict[str, tuple[list[str], dict[str, str]]]:
     """Name → the command, to which the port is appended, and its environment."""
     handlers = SERVERS / "wsraw_fanout.py"
     run = [sys.executable, "-P", "-m", "wsraw", "run", f"--workers={handlers}"]
-    # With the verdict, a member has joined before its handshake is answered.
+    # With the verdict, a client is a member before its handshake is answered.
     run += ["--log-level=warning", "--no-deflate", "--verdict=handlers"]
     found = {
         "wsraw": ([*run, "--listen=ws://127.0.0.1:"], {"PYTHONPATH": str(HERE.parent)}),
         "websockets": ([sys.executable, str(SERVERS / "websockets_fanout.py"), ""], {}),
     }
     if shutil.which("pushpin"):
-        # Debian has it; Centrifugo and GatewayWorker are in no registry that pip, npm or apt ask.
+        # Debian has Pushpin; Centrifugo and GatewayWorker are not on PyPI, npm or Debian.
         found["pushpin"] = ([sys.executable, str(SERVERS / "pushpin_fanout.py"), ""], {})
     if (COMPILED / ".built").exists():
         found["wsraw-compiled"] = (found["wsraw"][0], {"PYTHONPATH": str(COMPILED)})
@@ -86,7 +87,7 @@ def contenders() -> dict[str, tuple[list[str], dict[str, str]]]:
 
 
 def measure(wsload: Path, pid: int, port: int, members: int, seconds: float) -> dict[str, Any]:
-    """A report of wsload."""
+    """The report of wsload."""
     command = [
         str(wsload), "fanout", "--conns", str(members), "--port", str(port), "--pub-path", "/pub",
         "--duration", str(seconds), "--warmup", "0.5", "--pids", str(pid), "--json",
@@ -100,7 +101,7 @@ def measure(wsload: Path, pid: int, port: int, members: int, seconds: float) -> 
 
 
 class Bench:
-    """What was measured so far."""
+    """The results so far."""
 
     def __init__(self, wsload: Path, seconds: float, sizes: tuple[int, ...], deaf: int) -> None:
         self.results: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -112,7 +113,7 @@ class Bench:
         self._deaf = deaf
 
     def round(self, name: str, command: list[str], env: dict[str, str], log: Path) -> None:
-        """All sizes of one contender. Raises RuntimeError or OSError if it does not run."""
+        """Measure all sizes of one contender. Raises RuntimeError or OSError if it does not run."""
         [port] = free_ports(1)
         command = [*command[:-1], f"{command[-1]}{port}"]
         with process(command, port, log, os.environ | env) as pid:
@@ -131,7 +132,9 @@ class Bench:
 
 
 def main() -> int:
-    """Measure, and print it; 1 if a message was lost, duplicated or out of order."""
+    """Measure, and print the results; returns 1 if a message was lost, duplicated or out of
+    order.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,8 +1,8 @@
-"""What it costs to hand a gateway's state to another one: CPU time at both ends, and bytes.
+"""Measure the cost of handing a gateway's state to another one: CPU time at both ends, and bytes.
 
 ``python -m benchmarks.frozen`` freezes and thaws gateways with 1,000 and 20,000 connections in this
-process, without sockets (a socket adds about 10 µs, most of it to register it with the loop). Time
-is CPU time, so that a busy machine changes little.
+process, without sockets (a socket adds about 10 µs, most of it to register it with the loop). The
+times are CPU time, which a busy machine changes little.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ HEAD = (
     b"Cookie: session=0123456789abcdef0123456789abcdef\r\nCache-Control: no-cache\r\n"
     b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
 )
-"""What a browser sends."""
+"""The request of a browser."""
 
 NOW = 1000.0
 ROUNDS = 3
 
 
 class Load(NamedTuple):
-    """What a gateway holds."""
+    """The state of a gateway."""
 
     name: str
     connections: int
     busy: int = 0
-    """Of those, how many have three messages waiting, some output, and half a frame."""
+    """How many of the connections have three waiting messages, some output, and half a frame."""
     takeover: bool = False
-    """Whether each of them keeps a compression context, with a full window."""
+    """Whether each connection keeps a compression context with a full window."""
 
 
 LOADS = (
@@ -65,7 +65,7 @@ LOADS = (
 
 
 class Ends:
-    """No sockets."""
+    """Ends without sockets."""
 
     def __init__(self) -> None:
         self.overdrawn: dict[int, None] = {}
@@ -142,7 +142,7 @@ def fill(gateway: Parts, load: Load) -> None:
         registry.flow.weigh(con)
         registry.take(con, con.receive_data(HEAD, NOW), NOW)
         con.written(con.output.size, NOW)
-        # Its on_connect is handled.
+        # The worker has handled on_connect.
         entry = registry.entries[con.id]
         entry.take_parked()
         entry.leave_queue()
@@ -160,7 +160,7 @@ def fill(gateway: Parts, load: Load) -> None:
 
 
 def measure(load: Load) -> str:
-    """One row."""
+    """Measure one load; returns its row."""
     old = parts(load)
     fill(old, load)
     best = (float("inf"), float("inf"))
@@ -199,7 +199,7 @@ def main() -> int:
     for load in LOADS:
         few = load._replace(connections=50, busy=min(load.busy, 50)) if quick else load
         print(measure(few), flush=True)
-    # Thawing has raised if anything was missing.
+    # Thawing would have raised if anything were missing.
     print("no breach")
     return 0
 

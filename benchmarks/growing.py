@@ -1,8 +1,8 @@
-"""A calculation, not a measurement: what many gateways with many connections need.
+"""Calculate, without measuring, what many gateways with many connections need.
 
-It takes what one message costs, as measured on one machine, and how clients behave, as assumed, and
-multiplies. `python -m benchmarks.growing` prints it for 1,000,000 connections at 50 gateways;
-docs/growing.md quotes that. Change the assumptions on the command line.
+The calculation multiplies the measured cost of a message on one machine by the assumed behaviour of
+clients. `python -m benchmarks.growing` prints the result for 1,000,000 connections at 50 gateways,
+which docs/growing.md quotes. Change the assumptions on the command line.
 """
 
 from __future__ import annotations
@@ -15,40 +15,44 @@ KIB = 1024
 
 @dataclass
 class Assumed:
-    """How clients behave, and how many there are of all."""
+    """Assumptions about the clients, and the numbers of clients and servers."""
 
     connections: int = 1_000_000
     gateways: int = 50
     nats: int = 3
     """Servers of the NATS cluster."""
     room: int = 20
-    """Members of a room. Each client is in one."""
+    """Members of a room. Each client is in one room."""
     pause: float = 30.0
     """Seconds between two messages of a client to its room."""
     size: int = 200
     """Bytes of a message."""
     together: float = 0.0
-    """Share of the members of a room that a load balancer brings to one gateway, by the path of the
-    URL for example. The others are spread at random."""
+    """The share of a room's members that a load balancer sends to one gateway, for example by
+    the path of the URL. The others are spread at random.
+    """
 
 
 @dataclass
 class Measured:
-    """On two shared cores of a 2020s x86 server, CPython 3.11, not compiled; CPU in microseconds.
-    benchmarks/between.py, at 2,000 messages/s, and benchmarks/RESULTS.md."""
+    """Measurements on two shared cores of a 2020s x86 server, CPython 3.11, not compiled; CPU in
+    microseconds. The figures come from benchmarks/between.py, at 2,000 messages/s, and from
+    benchmarks/RESULTS.md.
+    """
 
     publish: float = 33.0
-    """At the gateway, for a message of a client from its socket to a worker, back, and to one
-    member."""
+    """For a client's message at the gateway: from its socket to a worker, back, and to one
+    member.
+    """
     delivery: float = 5.3
-    """At the gateway, for each further member."""
+    """For each further member, at the gateway."""
     arrival: float = 19.0
-    """At the gateway, for a message of another node, to one member."""
+    """For a message of another node to one member, at the gateway."""
     agent: float = 26.0
-    """At the agent, for each message out or in."""
+    """For each message out or in, at the agent."""
     nats_in: float = 9.0
     nats_out: float = 6.0
-    """At NATS, for each message in, and for each node that gets it."""
+    """For each message in, and for each node that gets it, at NATS."""
     connection: int = 6 * KIB
     """Bytes of a gateway's memory for an idle connection."""
     subscription: int = 750
@@ -59,10 +63,11 @@ class Measured:
 
 
 def others(assumed: Assumed) -> float:
-    """At how many other gateways a room has members, on average, seen from one of its members.
+    """The average number of other gateways at which a room has members, seen from one of its
+    members.
 
-    Each of the members who are spread is at any gateway with the same chance. So a gateway has none
-    of n with the chance (1 - 1/G)^n.
+    Each spread member is at any gateway with the same probability. So a gateway has none of n
+    members with the probability (1 - 1/G)^n.
     """
     spread = (assumed.room - 1) * (1 - assumed.together)
     gateways = assumed.gateways

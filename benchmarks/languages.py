@@ -1,8 +1,8 @@
-"""Workers in other languages beside Python's: messages a second, verified, in one table.
+"""Compare workers in other languages with Python's: verified messages a second, in one table.
 
-Each does what examples/common.py does, which keeps a count in the connection's state.
-The rounds go A B C A B C …, as the machine may be busy with other things. What cannot run here is
-named, and left out.
+Each does what examples/common.py does, which keeps a count in the connection's state. The rounds go
+A B C A B C …, as the machine may be busy with other things. Languages that cannot run here are
+named and left out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WORKS = {
 
 
 def missing(language: str) -> str:
-    """Why it cannot run here; nothing if it can."""
+    """Why the language cannot run here, or ""."""
     needs = {
         "JavaScript": ["test", "-d", str(WORKERS / "javascript" / "node_modules" / "zeromq")],
         "PHP": ["php", "-r", "exit((int)!(class_exists('ZMQ') && msgpack_pack(1)));"],
@@ -66,15 +66,16 @@ def contender(language: str, workers: int) -> Contender:
 
 
 def wait_for_an_echo(port: int) -> None:
-    """A gateway answers handshakes before its workers have started, and on a busy machine some need
-    longer than a measurement lasts."""
+    """Wait for an echo. A gateway answers handshakes before its workers have started, and on a
+    busy machine a start may take longer than a measurement.
+    """
     with socket.create_connection(("127.0.0.1", port), READY_WITHIN) as sock:
         sock.sendall(b"hello")
         sock.recv(1)
 
 
 def measure(port: int, options: tuple[str, ...], seconds: float) -> tuple[float, str]:
-    """Messages a second, and what was wrong; an empty text if nothing was."""
+    """Messages a second, and the error, or ""."""
     done = subprocess.run(
         [
             str(BUILD / "wsload"), "echo", "--port", str(port), "--conns", "64", "--size", "64",

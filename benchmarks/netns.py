@@ -1,7 +1,7 @@
 """Two network namespaces, and a network between them that can be slow, lossy, or cut. Linux, root.
 
-It is a veth pair with netem; where the kernel has no netem, wire.py does with whole packets what
-netem would. The TCP above is the kernel's in both cases.
+The network is a veth pair with netem. If the kernel has no netem, wire.py delays and drops whole
+packets instead. TCP is the kernel's in both cases.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from benchmarks import wire
 DEVICE = "bad0"
 GATEWAY_AT, WORKERS_AT = "192.0.2.1", "192.0.2.2"
 HELD = 10_000
-"""Packets that netem may hold; its default of 1000 would be a loss of its own."""
+"""Packets that netem may hold; its default of 1000 would lose packets."""
 
 
 class CannotMake(Exception):  # noqa: N818
-    """There is no such network here; the text says what is missing."""
+    """The network cannot be made here; the text says what is missing."""
 
 
 def missing() -> str:
-    """What this machine lacks, or nothing."""
+    """What this machine lacks, or ""."""
     if not sys.platform.startswith("linux"):
         return "network namespaces are Linux's"
     if os.geteuid():
@@ -38,16 +38,18 @@ def missing() -> str:
 
 
 class Namespaces:
-    """`gateway` and `workers`, by name; gone when the block ends. Raises CannotMake."""
+    """The namespaces `gateway` and `workers`, which are removed when the block ends. Raises
+    CannotMake.
+    """
 
     def __init__(self, kind: str = "auto") -> None:
-        """`kind` is netem, tun, or auto: whichever works here."""
+        """`kind` is netem, tun, or auto for the first of these that works here."""
         lacks = missing()
         if lacks:
             raise CannotMake(lacks)
         self.gateway, self.workers = (f"wsraw-{os.getpid()}-{of}" for of in ("gateway", "workers"))
         self.how = ""
-        """Which network it has become, in words."""
+        """A description of the network."""
         self._kind = kind
         self._wire: subprocess.Popen[str] | None = None
 
@@ -92,7 +94,7 @@ class Namespaces:
         self.how = f"two tun devices and benchmarks/wire.py{f' ({why})' if why else ''}"
 
     def _try_netem(self) -> str:
-        """Why not; or nothing."""
+        """Try netem; returns why it does not work, or ""."""
         if shutil.which("tc") is None:
             return "there is no `tc`: install iproute2"
         peer = ("peer", "name", DEVICE, "netns", self.workers)
@@ -113,7 +115,7 @@ class Namespaces:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Ctrl-C is for us.
+            # Only this process handles Ctrl-C.
             process_group=0,
         )
         self._hear_wire()
@@ -127,7 +129,9 @@ class Namespaces:
     # --- what can befall the network ---
 
     def shape(self, delay: float, loss: float) -> None:
-        """Seconds, and a share from 0 to 1, in each direction; a loss of 1 cuts it."""
+        """Set the delay in seconds and the loss from 0 to 1, both in each direction; a loss of 1
+        cuts the network.
+        """
         if self._wire is None:
             self._shape_netem(delay, loss)
             return
@@ -142,7 +146,7 @@ class Namespaces:
             do("tc", "-n", namespace, "qdisc", "replace", "dev", DEVICE, "root", "netem", *what)
 
     def set_up(self, is_up: bool) -> None:
-        """The workers' end: pull its plug, or put it back."""
+        """Unplug the workers' end, or plug it in again."""
         do("ip", "-n", self.workers, "link", "set", DEVICE, "up" if is_up else "down")
 
     # --- the end ---
@@ -159,8 +163,9 @@ class Namespaces:
 
 
 def sweep(pattern: str) -> None:
-    """Remove namespaces of that name that a process which was killed has left. The first group of
-    the pattern is its number."""
+    """Remove namespaces that killed processes have left. The first group of the pattern is the
+    process's pid.
+    """
     for name in do("ip", "netns", "list").split():
         found = re.fullmatch(pattern, name)
         if found and not Path(f"/proc/{found[1]}").exists():

@@ -1,13 +1,14 @@
-"""Workers behind a bad network: are the promises kept? For root on Linux, with iproute2.
+"""Check that all guarantees hold for workers behind a bad network. For root on Linux, with
+iproute2.
 
 The gateway (without workers of its own) is in one network namespace, its workers are in another;
 the links between them have keys. Verified clients in the gateway's namespace send on a fixed
-schedule, while the network between is calm, slow, lossy, both, cut and back, unplugged and back,
-and while workers are killed behind it. Only the links cross it. Each phase has clients of its own,
-from connect to close.
+schedule. Meanwhile the network is calm, slow, lossy, slow and lossy, cut and restored, unplugged
+and plugged in again; and workers are killed behind it. Only the links cross the network. Each phase
+has clients of its own, from connect to close.
 
 The network is a veth pair with netem or, where the kernel has no netem, two tun devices and
-wire.py. That it really was as bad as it was meant to be is checked, too: by latencies, TCP's
+wire.py. The drill also checks that the network was as bad as intended, by latencies, TCP's
 retransmissions, and the longest pause.
 """
 
@@ -33,14 +34,14 @@ from wsraw.tools.drill.target.close_log import CloseLog
 
 CANNOT = 2
 BACK_WITHIN = 10.0
-"""Seconds after a cut in which the workers must be back and everybody answered."""
+"""Seconds after a cut in which the workers must be back and all messages answered."""
 NEARLY = 0.9
-"""Clocks are not ours alone."""
+"""A tolerance for the difference between two clocks."""
 
 
 @dataclass
 class Phase:
-    """Times are seconds. `acts` are done so long after the first message is due."""
+    """A phase of the drill; times are seconds. `acts` have times after the first message is due."""
 
     name: str
     seconds: float
@@ -48,7 +49,7 @@ class Phase:
     loss: float = 0.0
     acts: list[tuple[float, Callable[[Crew], None]]] = field(default_factory=list)
     away: float = 0.0
-    """How long there is no network at all."""
+    """How long there is no network."""
 
 
 def cut(crew: Crew) -> None:
@@ -91,14 +92,14 @@ def phases(quick: bool) -> list[Phase]:
 
 
 def measure(crew: Crew, phase: Phase, address: tuple[str, int], rate: float) -> list[str]:
-    """Print what was seen; returns what must not be."""
+    """Run a phase and print its figures; returns the breaches."""
     plan = Plan(
         seconds=phase.seconds, websockets=40, raw=10, rate=rate,
         kill_every=0.0, stop_every=0.0, reload_every=0.0,
     )  # fmt: skip
     before, sent_again = crew.sessions(), retransmitted()
     crew.net.shape(phase.delay, phase.loss)
-    # Reports of the last phase are about its clients.
+    # Ignore reports about clients of the last phase.
     for file in crew.close_log.iterdir():
         file.write_bytes(b"")
     load = Load(plan, address, close_log=CloseLog(crew.close_log))
@@ -136,7 +137,7 @@ def measure(crew: Crew, phase: Phase, address: tuple[str, int], rate: float) -> 
 
 
 def was_not_bad(phase: Phase, load: Load, sent_again: int) -> list[str]:
-    """A network that was better than it was meant to be shows nothing."""
+    """Errors of a network that was better than intended, which would prove nothing."""
     found = []
     if load.figures.latency.percentile(0.5) < 2 * phase.delay * NEARLY:
         found.append("the network was not slow")
@@ -148,12 +149,12 @@ def was_not_bad(phase: Phase, load: Load, sent_again: int) -> list[str]:
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    # Interrupted, a gateway may be about to write there.
+    # After an interrupt, a gateway may still write into the folder.
     return tempfile.TemporaryDirectory(prefix="wsraw-network-", ignore_cleanup_errors=True)
 
 
 def drill(options: argparse.Namespace) -> list[str]:
-    """Raises CannotMake and DrillError."""
+    """Run all phases; returns the breaches. Raises CannotMake and DrillError."""
     with Namespaces(options.network) as net, _folder() as folder:
         print(f"network: {net.how}", flush=True)
         wire.enter(net.gateway)

@@ -1,4 +1,4 @@
-"""What a tree of processes uses, from /proc: memory and CPU time."""
+"""The memory and CPU time of a tree of processes, from /proc."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tree(pid: int) -> list[int]:
 
 
 def memory(pid: int) -> tuple[int, int]:
-    """RSS and PSS of the tree, in KiB. Shared pages count once in PSS only."""
+    """RSS and PSS of the tree, in KiB. Only PSS counts shared pages once."""
     rss = pss = 0
     for one in tree(pid):
         try:

@@ -1,9 +1,9 @@
-"""What do clients notice of `wsraw reload`? 200 WebSockets, 5,000 verified messages a second on
-schedule (wsload rate), two workers; reloads one after the other all the while. Beside it a control
-run in which as many idle Python processes start instead, as often: a process that starts takes CPU
-from everybody, whoever starts it. The median of some rounds.
+"""Measure what clients notice of `wsraw reload`. The load is 200 WebSockets with 5,000 verified
+messages a second on schedule (wsload rate) and two workers, with one reload after the other. A
+control run starts as many idle Python processes instead, as often: any process that starts takes
+CPU from the others. The result is the median of some rounds.
 
-reloads.py asks whether anything is lost by that; its load is a Python program, which needs a core.
+reloads.py checks that nothing is lost; its load is a Python program, which needs a core.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ IDLE = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
 def measure(
     wsload: Path, seconds: float, disturb: Callable[[RunControl], None]
 ) -> tuple[dict[str, Any], int]:
-    """What wsload says of a run that is disturbed again and again, and how often it was."""
+    """Run wsload while `disturb` is called again and again; returns the report, and the number
+    of calls.
+    """
     run = Run(PLAN, SERVERS / "wsraw_echo.py")
     try:
         host, port = run.address
@@ -74,7 +76,7 @@ def measure(
 
 
 def start_idle(within: float) -> None:
-    """As many processes as a reload starts, one after the other."""
+    """Start as many processes as a reload does, one after the other."""
     began = time.monotonic()
     for nth in range(WORKERS):
         idle = subprocess.Popen(IDLE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

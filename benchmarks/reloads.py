@@ -1,8 +1,9 @@
-"""Reloads in a row under load: is anybody held up by more than the start of so many processes?
+"""Many reloads under load: check that no client waits longer than the start of that many processes
+takes.
 
 The control run has the same load and starts idle Python processes instead, as many and as often as
 the reloads have started workers. The longest pause is the longest time without any answer while
-some were due.
+answers were due.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Disturb = Callable[[RunControl], None]
 
 
 def under_load(plan: Plan, disturb: Disturb) -> tuple[Load, float]:
-    """The load, for as long as `disturb` takes, and how long that was."""
+    """Run the load while `disturb` runs; returns the load, and its seconds."""
     run = Run(plan)
     try:
         load = Load(plan, run.address, close_log=CloseLog(run.close_log))
@@ -57,7 +58,7 @@ def under_load(plan: Plan, disturb: Disturb) -> tuple[Load, float]:
 
 
 def breaches(load: Load) -> list[str]:
-    """What must not be."""
+    """The breaches."""
     wrong, _ = load.close_records.disconnected("at-least-once")
     found = {
         "lost": load.figures.lost,

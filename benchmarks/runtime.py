@@ -1,5 +1,6 @@
-"""How many events a second one worker's machine handles, in process: batches of the gateway in,
-handlers called, batches for the gateway out. No sockets."""
+"""Measure the events a second of one worker's machine, in process and without sockets: it reads
+batches of the gateway, calls handlers, and writes batches for the gateway.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ HANDLERS = {
 
 
 def runtime(source: str, folder: Path) -> Runtime:
-    """A worker in a session, which holds some connections."""
+    """A worker in a session, with some connections."""
     file = folder / "handlers.py"
     file.write_text(source)
     link = WorkerEnd(pool="default", token="", instance="bench", language="bench")
@@ -52,7 +53,7 @@ def runtime(source: str, folder: Path) -> Runtime:
 
 
 def work(run: Runtime) -> None:
-    """What a shell does with a batch."""
+    """Handle a batch as a shell does."""
     queue, handle = run.queue, run.handle
     while queue:
         handle(queue.popleft())
@@ -60,7 +61,7 @@ def work(run: Runtime) -> None:
 
 
 def measure(source: str, count: int, rounds: int) -> float:
-    """Events a second, the best of some rounds."""
+    """Events a second in the best of some rounds."""
     with tempfile.TemporaryDirectory() as name:
         run = runtime(source, Path(name))
     seq = CONNECTIONS

@@ -1,4 +1,4 @@
-"""A contender that runs, and wsload against it."""
+"""Run a contender, and wsload with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST_PORT = 21_000
 
 
 def _free_port() -> int:
-    """One whose next is free too: raw protocols are served there."""
+    """A free port whose next port is free, too, for raw protocols."""
     for port in range(FIRST_PORT + os.getpid() % 1000, 60_000, 2):
         with socket.socket() as one, socket.socket() as other:
             try:
@@ -36,7 +36,7 @@ def _free_port() -> int:
 
 @contextmanager
 def serving(contender: Contender, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Start it, wait until it answers, and end it with all its children."""
+    """Start a contender, wait until it answers, and end it with all its children."""
     port = _free_port()
     env = dict(os.environ)
     if contender.python_path is not None:
@@ -68,7 +68,7 @@ def serving(contender: Contender, log: Path) -> Iterator[tuple[subprocess.Popen[
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """A handshake and its answer, and a second for what starts beside."""
+    """Wait until a handshake is answered, and a second more for other processes to start."""
     deadline = time.monotonic() + READY_WITHIN
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -92,7 +92,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
 def measure(
     work: Work, contender: Contender, wsload: Path, log: Path, seconds: float
 ) -> dict[str, Any]:
-    """One run. Raises RuntimeError if the contender does not run, or a message was not as sent."""
+    """Run a work once. Raises RuntimeError if the contender does not run, or if a message was
+    wrong.
+    """
     with serving(contender, log) as (process, port):
         if work.raw:
             assert contender.raw is not None
@@ -117,8 +119,9 @@ def _report(stdout: str, stderr: str) -> dict[str, Any]:
 
 
 def _hold(command: list[str], pid: int, seconds: float) -> dict[str, Any]:
-    """Memory is that of the server with all connections open, less what it was before; CPU is what
-    it uses while nothing comes but pongs. The goodbyes are not idle, and come after that."""
+    """Measure idle connections. Memory is that of the server with all connections open, minus
+    its memory before; CPU is measured while only pongs come, and before the clients close.
+    """
     _, before = processes.memory(pid)
     load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert load.stderr is not None
@@ -127,7 +130,7 @@ def _hold(command: list[str], pid: int, seconds: float) -> dict[str, Any]:
         for line in load.stderr:
             if line.startswith("OPEN"):
                 break
-        # What the handshakes have needed is given back by and by.
+        # The memory of the handshakes is given back gradually.
         time.sleep(3.0)
         rss, pss = processes.memory(pid)
         cpu, since = processes.cpu(pid), time.monotonic()

@@ -1,6 +1,6 @@
 """Network namespaces around a switch, for a cluster: one for NATS, one for each node. Linux, root.
 
-A link can be cut so that nobody is told: packets just do not arrive. TCP is the kernel's.
+A link can be cut silently: packets just do not arrive. TCP is the kernel's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HUB_AT = f"{NETWORK}.1"
 
 
 class Star:
-    """`hub` and `nodes`, by name; gone when the block ends. Raises CannotMake."""
+    """The namespaces `hub` and `nodes`, which are removed when the block ends."""
 
     def __init__(self, count: int) -> None:
         lacks = missing()
@@ -58,7 +58,7 @@ class Star:
             do("ip", "-n", namespace, "link", "set", "net", "up")
 
     def cut(self, n: int) -> None:
-        """Take the cable of a node out of the switch; both ends still have a carrier."""
+        """Unplug the cable of a node from the switch; both ends still have a carrier."""
         do("ip", "-n", self.hub, "link", "set", f"port{n}", "nomaster")
 
     def heal(self, n: int) -> None:
@@ -70,5 +70,5 @@ class Star:
 
 
 def inside(namespace: str) -> tuple[str, ...]:
-    """What runs a command there."""
+    """The prefix of a command that runs in a namespace."""
     return ("ip", "netns", "exec", namespace)

@@ -1,4 +1,4 @@
-"""The figures as Markdown: medians over the rounds, ratios within the same rounds."""
+"""The results as Markdown: medians over the rounds, and ratios within the same rounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.works import Work, read
 
 Results = Mapping[tuple[str, str], Sequence[dict[str, Any] | None]]
-"""By work and contender: the report of each round, None for one that went wrong."""
+"""By work and contender: the report of each round, None for a round that failed."""
 
 UNITS = {
     "msgs_per_s": "messages/s",
@@ -48,7 +48,7 @@ def _shown(value: float | None, figure: str) -> str:
 
 
 def ratio(results: Results, work: Work, contender: str) -> float | None:
-    """The median of the ratios, round by round: what disturbed a round disturbed both."""
+    """The median of the ratios of each round, as disturbances affect both servers of a round."""
     ours, theirs = results.get((work.name, contender)), results.get((work.name, work.against))
     if not ours or not theirs:
         return None
@@ -62,7 +62,7 @@ def ratio(results: Results, work: Work, contender: str) -> float | None:
 
 
 def table(results: Results, work: Work) -> str:
-    """One work's table."""
+    """The table of one work."""
     figures = (work.figure, *(f for f in work.also if f != work.figure))
     head = [UNITS.get(f, f) for f in figures]
     lines = [
@@ -94,7 +94,7 @@ def table(results: Results, work: Work) -> str:
 
 
 def ended(wrong: Sequence[str]) -> int:
-    """Print what went wrong; the exit code says whether something of ours did."""
+    """Print the errors; returns 1 if a run of ours failed."""
     for what in wrong:
         print(f"wrong: {what}")
     if any(what.startswith("wsraw") for what in wrong):
@@ -104,7 +104,7 @@ def ended(wrong: Sequence[str]) -> int:
 
 
 def machine() -> str:
-    """What the figures were taken on."""
+    """A description of this machine."""
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

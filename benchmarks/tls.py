@@ -1,8 +1,8 @@
-"""TLS handshakes against a gateway that measures its own turns: `python benchmarks/tls.py`.
+"""Measure TLS handshakes with a gateway that measures its own turns: `python benchmarks/tls.py`.
 
-First N handshakes, so many at a time, each with one echo, no session resumed. Then idle
-connections, for the memory that one holds. What is told is the gateway's own CPU and memory; the
-latter where there is /proc.
+First come N handshakes, some at a time, each with one echo and without resumption. Then come idle
+connections, to measure the memory of one. The results are the gateway's own CPU time and, where
+there is /proc, its memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Run:
         self.folder = f"{folder}/run"
         os.mkdir(self.folder, 0o700)
         echo = str(ROOT / "examples/echo.py")
-        # The time that a client takes is not our subject.
+        # The clients' own time does not matter, so the timeout is long.
         fixed = ["--listen=127.0.0.1:0", "--handshake-timeout=300", "--run-dir", self.folder]
         self.process = subprocess.Popen(
             wsraw("run", "--workers", echo, *fixed, *options),

@@ -3,8 +3,8 @@ to the other, late, or not at all.
 
     python wire.py NAMESPACE:DEVICE NAMESPACE:DEVICE
 
-makes the devices. Each line on stdin, `DELAY LOSS` (seconds and a share, for each direction), is in
-force when `ok` is its answer. It ends when stdin does.
+makes the devices. Each line on stdin sets `DELAY LOSS` (seconds and a share, for each direction),
+and is answered with `ok`. The program ends with its stdin.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 
 LARGEST = 1 << 16
-"""Bytes of a packet; the devices have an MTU far below."""
+"""The size of the largest packet; the MTU of the devices is far below it."""
 MOST_HELD = 10_000
-"""Packets on their way in one direction; what comes then is lost, as with netem's `limit`."""
+"""Packets on their way in one direction; further packets are lost, as with netem's `limit`."""
 AT_ONCE = 64
-"""Packets read of one device in a turn."""
+"""Packets that are read from one device in a turn."""
 
 
 class Line:
-    """One direction. Sans-I/O: packets and the time in, packets out."""
+    """One direction. Sans-I/O: takes packets and the time, returns packets."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self.delay = 0.0
@@ -44,7 +44,7 @@ class Line:
     def put(self, packet: bytes, now: float) -> None:
         if self._chance() < self.loss or len(self._held) >= MOST_HELD:
             return
-        # In order, though the delay may have become shorter.
+        # Packets stay in order even if the delay has become shorter.
         last = self._held[-1][0] if self._held else 0.0
         self._held.append((max(last, now + self.delay), packet))
 
@@ -55,12 +55,12 @@ class Line:
         return packets
 
     def wake_in(self, now: float) -> float | None:
-        """Seconds until the next one is due; None: nothing is on its way."""
+        """Seconds until the next packet is due, or None if there is none."""
         return max(0.0, self._held[0][0] - now) if self._held else None
 
 
 def enter(namespace: str) -> None:
-    """The calling thread, and what it starts, is in that network from here on."""
+    """Move the calling thread, and processes that it starts, into that network."""
     libc = ctypes.CDLL(None, use_errno=True)
     with open(f"/run/netns/{namespace}") as file:
         if libc.setns(file.fileno(), CLONE_NEWNET):
@@ -69,7 +69,7 @@ def enter(namespace: str) -> None:
 
 
 def device(place: str) -> int:
-    """A tun device in a namespace; it is there for as long as its descriptor is."""
+    """Make a tun device in a namespace; it exists until its descriptor is closed."""
     namespace, _, name = place.partition(":")
     enter(namespace)
     tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
@@ -82,7 +82,7 @@ def take(tun: int, line: Line, now: float) -> None:
         for _ in range(AT_ONCE):
             line.put(os.read(tun, LARGEST), now)
     except OSError:
-        # Nothing more, or the device is down.
+        # There are no more packets, or the device is down.
         pass
 
 
@@ -91,7 +91,7 @@ def give(tun: int, packets: list[bytes]) -> None:
         try:
             os.write(tun, packet)
         except OSError:
-            # A device that is down takes nothing: that is what its being down is for.
+            # A device that is down takes no packets, as intended.
             pass
 
 

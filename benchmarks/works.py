@@ -1,4 +1,4 @@
-"""What they are asked to do: the options of wsload, and the figures of its report."""
+"""The works of the benchmark: the options of wsload, and the figures of its reports."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from benchmarks.contenders import (
 )
 
 IN_PROCESS = "websockets+uvloop"
-"""What the ratios refer to: the usual way to serve WebSockets from Python."""
+"""The server that ratios refer to: the usual way to serve WebSockets with Python."""
 
 DEFLATE = ("--header", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
 
 
 @dataclass(frozen=True)
 class Work:
-    """A mode of wsload and its options. `figure` is the one that is compared, higher is better
-    unless `lower`."""
+    """A mode of wsload and its options. `figure` is compared; higher is better unless `lower` is
+    set.
+    """
 
     name: str
     title: str
@@ -35,7 +36,7 @@ class Work:
     against: str = IN_PROCESS
     raw: bool = False
     long: bool = False
-    """Only when it is asked for by name, or with --all."""
+    """Run only if asked for by name, or with --all."""
     seconds: float | None = None
 
 

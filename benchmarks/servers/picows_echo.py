@@ -1,4 +1,4 @@
-"""picows: frames in Cython, a listener's method in place of a coroutine."""
+"""picows: frames in Cython, and a listener's method instead of a coroutine."""
 
 import sys
 

@@ -1,5 +1,6 @@
-"""Pushpin, with a handler behind it that speaks ZHTTP over ZeroMQ and echoes: the nearest to wsraw
-of all that is measured here."""
+"""Pushpin, with a handler behind it that speaks ZHTTP over ZeroMQ and echoes: of all servers
+here the one most like wsraw.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(data: bytes, at: int = 0) -> tuple[Any, int]:
-    """The value at `at`, and where it ends."""
+    """The value at the offset `at`, and the offset of its end."""
     colon = data.index(b":", at)
     start = colon + 1
     end = start + int(data[at:colon])
@@ -96,7 +97,9 @@ def loads(data: bytes, at: int = 0) -> tuple[Any, int]:
 
 
 class Handler:
-    """A handler's side of ZHTTP: what Pushpin asks, and what is said to its connections."""
+    """A handler that speaks ZHTTP: it reads the requests of Pushpin, and answers on their
+    connections.
+    """
 
     def __init__(self, base: str) -> None:
         self.context: zmq.Context[Any] = zmq.Context()
@@ -123,7 +126,7 @@ class Handler:
         self._out.send(request[b"from"] + b" T" + dumps(reply))
 
     def requests(self) -> Iterator[dict[bytes, Any]]:
-        """Those that open a connection or bring data; what keeps connections up is answered."""
+        """Requests that open a connection or bring data; keep-alives are answered here."""
         while True:
             for socket, _ in self._poller.poll():
                 request, _end = loads(socket.recv_multipart()[-1], 1)
@@ -140,7 +143,7 @@ class Handler:
 
 
 def echo(base: str, push: str) -> None:
-    """Until we are killed."""
+    """Echo until this process is killed."""
     handler = Handler(base)
     for request in handler.requests():
         if b"uri" in request:
@@ -158,8 +161,9 @@ def echo(base: str, push: str) -> None:
 
 
 def run(name: str, push_port: int, serve: Callable[[str, str], None]) -> None:
-    """Start Pushpin, which dies with us, and serve it. `serve` gets the begin of the names of its
-    sockets, and that of the socket to which messages are published."""
+    """Start Pushpin, which ends with this process, and serve it. `serve` gets the prefix of the
+    socket names, and the name of the socket for published messages.
+    """
     port = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -171,7 +175,7 @@ def run(name: str, push_port: int, serve: Callable[[str, str], None]) -> None:
         child = subprocess.Popen(["pushpin", f"--config={folder}/pushpin.conf"])
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
-            # A subscriber that is not there yet hears nothing.
+            # A subscriber that is not connected yet gets nothing.
             time.sleep(0.5)
             serve(base, f"ipc://{folder}/bench-push")
         finally:

@@ -1,5 +1,6 @@
-"""Pushpin with a handler that subscribes its clients to a channel (GRIP), and publishes what comes
-from /pub there."""
+"""Pushpin with a handler that subscribes its clients to a channel (GRIP), and publishes messages
+from /pub in it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ SUBSCRIBE = b'c:{"type":"subscribe","channel":"room"}'
 
 
 def serve(base: str, push: str) -> None:
-    """Until we are killed."""
+    """Serve until this process is killed."""
     handler = Handler(base)
     published = handler.context.socket(zmq.PUSH)
     published.setsockopt(zmq.SNDHWM, 0)

@@ -1,4 +1,4 @@
-"""uvicorn with a bare ASGI app, its handler in place."""
+"""uvicorn with a bare ASGI app, which runs the handler itself."""
 
 import sys
 from typing import Any

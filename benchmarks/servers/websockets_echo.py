@@ -1,5 +1,6 @@
-"""The websockets library's own asyncio server, its handler in place. With `uvloop` as second
-argument it runs on that."""
+"""The asyncio server of the websockets library, which runs the handler itself. With `uvloop` as
+the second argument, the server uses uvloop.
+"""
 
 import asyncio
 import sys
@@ -13,7 +14,7 @@ async def echo(ws: ServerConnection) -> None:
 
 
 async def main(port: int) -> None:
-    # Deflate is for those works that offer it; see works.py.
+    # Compression is for those works that offer it; see works.py.
     async with serve(echo, "127.0.0.1", port, max_size=None, compression="deflate"):
         await asyncio.Future()
 

@@ -1,4 +1,4 @@
-"""The same with the websockets library and its `broadcast`."""
+"""Publishing with the websockets library and its `broadcast`."""
 
 import asyncio
 import sys

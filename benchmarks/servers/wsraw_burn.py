@@ -1,4 +1,4 @@
-"""Each message costs 1 ms of CPU."""
+"""A handler that uses 1 ms of CPU for each message."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""Echo, nothing else."""
+"""An echo, and no other handlers."""
 
 from typing import Any
 

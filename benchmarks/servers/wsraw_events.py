@@ -1,4 +1,4 @@
-"""Echo, and a handler for each connection's beginning and end."""
+"""An echo, with handlers for the beginning and the end of connections."""
 
 from typing import Any
 

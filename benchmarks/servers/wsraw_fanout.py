@@ -1,4 +1,4 @@
-"""Who connects to /pub publishes, all others listen."""
+"""A client of /pub publishes, all other clients are members."""
 
 from typing import Any
 
