@@ -74,7 +74,7 @@ def test_a_raw_client_reaches_a_websocket_server() -> None:
         assert receive_exactly(sock, 11) == "grün\nzwei\n".encode()
 
 
-def test_tls_on_both_sides(tmp_path: Path) -> None:
+def test_a_bridge_speaks_tls_on_both_sides(tmp_path: Path) -> None:
     cert = tmp_path / "cert.pem"
     cert.write_bytes(pem(leaf("localhost")))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -112,7 +112,7 @@ def test_tls_on_both_sides(tmp_path: Path) -> None:
             assert receive_all(plain) == b"last goodbye"
 
 
-def test_a_target_that_is_down_and_one_that_dies() -> None:
+def test_a_client_is_closed_if_its_target_is_down_or_dies() -> None:
     port = free_port()
     run = bridge("127.0.0.1:0", f"--to=tcp://127.0.0.1:{port}")
     with run:

@@ -188,7 +188,7 @@ def test_wrong_shares_and_times_are_refused(handlers: Write) -> None:
             assert why in refused.stderr
 
 
-def test_a_gateway_that_dies_meanwhile_goes_on_with_it(handlers: Write) -> None:
+def test_a_canary_survives_the_death_of_the_gateway(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving:
         shop(handlers, "new")
         with reload(serving, "50%", "--for=1h") as command:

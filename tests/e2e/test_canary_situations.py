@@ -100,7 +100,7 @@ def test_a_version_that_ends_connections_is_rolled_back(handlers: Write) -> None
 
 
 @pytest.mark.long
-def test_a_version_that_is_slower_is_rolled_back_at_its_end(handlers: Write) -> None:
+def test_a_slower_version_is_rolled_back_at_the_end_of_its_trial(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
         handlers("""
@@ -205,7 +205,7 @@ def test_a_shield_can_be_the_default(handlers: Write) -> None:
 
 
 @pytest.mark.long
-def test_figures_of_its_handlers_are_shown_meanwhile(handlers: Write) -> None:
+def test_figures_of_its_handlers_are_shown_during_a_canary(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
         shop(handlers, "new")
@@ -225,7 +225,7 @@ def test_figures_of_its_handlers_are_shown_meanwhile(handlers: Write) -> None:
 
 
 @pytest.mark.long
-def test_workers_may_die_and_be_scaled_meanwhile(handlers: Write) -> None:
+def test_workers_may_die_and_be_scaled_during_a_canary(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
         shop(handlers, "new")
@@ -264,7 +264,7 @@ def test_a_trial_goes_on_when_the_command_that_waits_for_it_is_ended(handlers: W
 
 @pytest.mark.long
 @posix
-def test_sighup_ends_it_and_reloads(handlers: Write) -> None:
+def test_sighup_ends_a_canary_and_reloads(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
         shop(handlers, "new")
@@ -276,7 +276,7 @@ def test_sighup_ends_it_and_reloads(handlers: Write) -> None:
         eventually(lambda: clients.ask() == {b"new"}, "the new handlers")
 
 
-def test_a_stop_meanwhile_ends_all_in_order(handlers: Write) -> None:
+def test_a_stop_during_a_canary_ends_all_workers_in_order(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
         shop(handlers, "new")
@@ -289,7 +289,7 @@ def test_a_stop_meanwhile_ends_all_in_order(handlers: Write) -> None:
 
 
 @pytest.mark.long
-def test_an_upgrade_is_refused_meanwhile(handlers: Write) -> None:
+def test_an_upgrade_is_refused_while_a_canary_runs(handlers: Write) -> None:
     with serve(shop(handlers, "old"), workers=2) as serving, Clients(serving) as clients:
         clients.ask()
         shop(handlers, "new")
@@ -344,7 +344,9 @@ def test_each_pool_has_a_trial_of_its_own(handlers: Write, tmp_path: Path) -> No
         assert (pools["default"]["promoted"], pools["bad"]["exceptions"]) == (1, 1)
 
 
-def test_workers_that_were_started_by_hand_serve_beside_it(handlers: Write, tmp_path: Path) -> None:
+def test_workers_that_were_started_by_hand_serve_beside_a_canary(
+    handlers: Write, tmp_path: Path
+) -> None:
     """Such workers count neither as old nor as new in the verdict, and their clients stay."""
     by_hand = tmp_path / "by_hand.py"
     by_hand.write_text("def on_message(msg, con): return b'own'\n")

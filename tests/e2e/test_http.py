@@ -166,7 +166,7 @@ def test_requests_are_no_other_events(run: Running) -> None:
     assert not [line for line in run.lines if re.search("on_(connect|close) http", line)]
 
 
-def test_websockets_and_raw_clients_are_served_beside_them(run: Running) -> None:
+def test_websockets_and_raw_clients_are_served_beside_requests(run: Running) -> None:
     with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as raw:
         raw.sendall(b"raw data\n")
         assert raw.recv(100) == b"raw data\n"

@@ -68,7 +68,7 @@ def test_a_target_is_reached_by_a_name_that_only_the_proxy_knows(kind: str, logi
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tls_and_websockets_through_a_proxy(kind: str, tmp_path: Path) -> None:
+def test_tls_and_websockets_pass_through_a_proxy(kind: str, tmp_path: Path) -> None:
     cert = tmp_path / "cert.pem"
     cert.write_bytes(pem(leaf("target.test")))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -102,7 +102,7 @@ def test_a_handler_is_told_at_the_call_that_exceeds_what_an_event_may_send(
 
 
 @linux
-def test_what_came_of_a_worker_that_dies_between_two_parts_is_not_sent() -> None:
+def test_parts_of_a_worker_that_dies_before_the_last_part_are_not_sent() -> None:
     """The worker is played by the test, so that it can die between two parts."""
     with serve(None, "--workers=none", MEMORY, workers=0) as serving, serving.tcp() as client:
         first = ForeignWorker(serving, "first")

@@ -89,7 +89,7 @@ def test_each_client_comes_to_its_pool(files: tuple[Path, Path]) -> None:
         assert (shown["chat"]["ready"], shown["feed"]["ready"]) == (2, 1)
 
 
-def test_without_a_pool_for_them_raw_clients_are_reset(files: tuple[Path, Path]) -> None:
+def test_raw_clients_without_a_pool_are_reset(files: tuple[Path, Path]) -> None:
     """On a raw:// listener they are reset before they have sent anything."""
     options = (f"--pool=chat={files[0]}", "--route=websocket=chat")
     listen = ("127.0.0.1:0", "raw://127.0.0.1:0")

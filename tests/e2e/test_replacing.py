@@ -183,7 +183,7 @@ def test_no_line_of_output_is_lost_or_split(handlers: Write) -> None:
 
 
 @pytest.mark.long
-def test_twenty_in_a_row_under_load_lose_nothing() -> None:
+def test_twenty_upgrades_in_a_row_under_load_lose_nothing() -> None:
     async def play(serving: Serving) -> None:
         clients = [
             kind(size, 0.002, echo) for kind in (RawClient, WebClient) for size in (20, 3000) * 2
@@ -389,7 +389,7 @@ def test_deaths_and_signals_at_any_instant_are_noticed(tmp_path: Path) -> None:
         assert supervisor(serving) == pid
 
 
-def test_a_bug_in_it_costs_the_upgrade_and_not_the_run(tmp_path: Path) -> None:
+def test_a_bug_in_freezing_costs_the_upgrade_and_not_the_run(tmp_path: Path) -> None:
     """The run continues with the state that was held."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"

@@ -23,7 +23,9 @@ LEADS_TO = {
 
 @pytest.mark.parametrize("state", LinkState)
 @pytest.mark.parametrize("step", LinkStep)
-def test_each_step_in_each_state_leads_to(state: LinkState, step: LinkStep) -> None:
+def test_each_step_in_each_state_leads_to_the_listed_state(
+    state: LinkState, step: LinkStep
+) -> None:
     assert after(state, step) is LEADS_TO[state][step.value]
 
 

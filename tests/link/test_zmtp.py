@@ -543,7 +543,7 @@ def test_a_message_in_a_buffer_of_its_own_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_random_messages_at_random_cuts(end: str) -> None:
+def test_random_messages_come_the_same_at_random_cuts(end: str) -> None:
     choose = random.Random(end)
     sizes = (0, 1, 9, 255, 256, 1000, READ_IN_PLACE, FIRST_PART, FIRST_PART * GROWTH + 1)
     for _ in range(60):

@@ -459,7 +459,7 @@ def refused(room: Path, *options: str) -> str:
 
 
 @pytest.mark.long
-def test_metrics_of_a_cluster(room: Path, nats: NatsServer) -> None:
+def test_metrics_show_the_state_of_a_cluster(room: Path, nats: NatsServer) -> None:
     from wsraw.admin import metrics
 
     with nodes(room, nats, "one", "two") as (one, _):
@@ -469,7 +469,7 @@ def test_metrics_of_a_cluster(room: Path, nats: NatsServer) -> None:
     assert 'wsraw_cluster_messages_total{outcome="missed"} 0.0' in text
 
 
-def test_without_a_cluster_nothing_of_it_is_loaded(room: Path) -> None:
+def test_without_a_cluster_its_modules_are_not_loaded(room: Path) -> None:
     with serve(room) as alone:
         data = alone.status()
         assert data["agent"] is None

@@ -23,7 +23,7 @@ def fed(bits: int, data: bytes) -> tuple[zlib._Compress, zlib._Decompress]:
 
 @pytest.mark.parametrize("bits", range(9, 16))
 @pytest.mark.parametrize("size", SIZES)
-def test_all_that_it_remembers_is_found_and_another_one_goes_on(bits: int, size: int) -> None:
+def test_the_window_of_a_decompressor_is_found_and_primes_another_one(bits: int, size: int) -> None:
     data = random.Random(size).randbytes(size)
     ours, theirs = fed(bits, data)
     window = history(theirs, bits)
@@ -43,7 +43,7 @@ def test_a_window_of_8_bits_is_read_out_too() -> None:
     assert history(theirs, 8) == data[-256:]
 
 
-def test_reading_it_out_changes_nothing() -> None:
+def test_reading_the_window_changes_nothing() -> None:
     ours, theirs = fed(15, b"hello" * 1000)
     history(theirs, 15)
     packed = ours.compress(b"hello again") + ours.flush(zlib.Z_SYNC_FLUSH)
@@ -51,7 +51,7 @@ def test_reading_it_out_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_in_the_middle_of_a_block_it_cannot_be_known(seed: int) -> None:
+def test_in_the_middle_of_a_block_the_window_cannot_be_known(seed: int) -> None:
     data = random.Random(seed).randbytes(seed * 100 + 50)
     packed = zlib.compressobj(wbits=-15)
     whole = packed.compress(data * 3) + packed.flush(zlib.Z_SYNC_FLUSH)

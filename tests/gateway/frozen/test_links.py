@@ -28,7 +28,7 @@ def say(relay: Relay, client: socket.socket, data: bytes) -> None:
     assert relay.received(client, len(data)) == data
 
 
-def test_clients_and_workers_go_on(relay: Relay) -> None:
+def test_clients_and_workers_continue_in_the_next_gateway(relay: Relay) -> None:
     relay.worker()
     raw, websocket = relay.connect(), relay.connect()
     websocket.sendall(UPGRADE % b"")

@@ -221,7 +221,7 @@ def test_what_the_old_gateway_has_not_read_or_sent_is_not_lost() -> None:
     side.close()
 
 
-def test_a_signal_ends_it(side: Side) -> None:
+def test_a_signal_ends_a_pump(side: Side) -> None:
     side.pump.stop()
     eventually(side.is_over, "the pump to end")
 

@@ -91,7 +91,7 @@ def test_a_fragmented_message_does_not_keep_a_kick_waiting() -> None:
     assert entry_of(con).fragment is None
 
 
-def test_one_that_is_closing_already_is_cut_off() -> None:
+def test_a_kick_cuts_off_a_connection_that_is_closing() -> None:
     harness, worker = begin()
     con = harness.websocket()
     worker.work()
@@ -124,7 +124,7 @@ def test_a_filter_that_fits_one_closes_it() -> None:
     assert (first.state, second.state) == (OPEN, CLOSED)
 
 
-def test_more_than_one_are_closed_only_with_all() -> None:
+def test_several_connections_are_closed_only_with_all() -> None:
     harness, worker = begin()
     cons = several(harness, 50)
     web = harness.websocket()

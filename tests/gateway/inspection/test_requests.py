@@ -84,7 +84,7 @@ def test_a_limit_is_kept_and_the_rest_is_counted() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7, 500])
-def test_the_largest_come_first(limit: int) -> None:
+def test_the_largest_connections_come_first(limit: int) -> None:
     harness = Harness()
     random.seed(3)
     cons = [harness.raw() for _ in range(300)]

@@ -86,7 +86,7 @@ def test_a_connection_is_traced_until_it_has_ended() -> None:
     assert traced.inspection.tracer.taps == {}
 
 
-def test_the_first_that_fits_is_traced_and_no_other() -> None:
+def test_only_the_first_connection_that_fits_is_traced() -> None:
     traced = Traced(3, kind="raw")
     first, second, _ = traced.cons
     traced.read()
@@ -98,7 +98,7 @@ def test_the_first_that_fits_is_traced_and_no_other() -> None:
     assert list(traced.inspection.tracer.taps) == [first]
 
 
-def test_the_next_one_that_comes_is_traced_from_its_first_byte() -> None:
+def test_the_next_client_is_traced_from_its_first_byte() -> None:
     traced = Traced(2, path="/rooms/{room}")
     assert traced.read() == ["waiting for a connection that matches"]
     traced.newcomer()
@@ -113,7 +113,7 @@ def test_the_next_one_that_comes_is_traced_from_its_first_byte() -> None:
     assert list(traced.inspection.tracer.taps) == [con]
 
 
-def test_only_new_ones_are_traced_if_that_is_asked_for() -> None:
+def test_only_new_connections_are_traced_if_that_is_asked_for() -> None:
     traced = Traced(2, kind="raw", new=True)
     assert traced.inspection.tracer.taps == {}
     con = traced.newcomer()
@@ -131,7 +131,7 @@ def test_an_address_is_known_before_anything_is_said() -> None:
     assert traced.is_over
 
 
-def test_several_are_traced_up_to_the_number_that_was_given() -> None:
+def test_several_connections_are_traced_up_to_the_given_number() -> None:
     traced = Traced(2, kind="raw", connections=3)
     traced.read()
     third, fourth = traced.newcomer(), traced.newcomer()

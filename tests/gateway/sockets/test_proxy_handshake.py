@@ -43,7 +43,7 @@ def test_a_socks_proxy_connects_to_the_target(cut: int) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 1 << 30])
-def test_socks_with_a_login(cut: int) -> None:
+def test_socks_carries_a_login(cut: int) -> None:
     said = handshake_with(LOGIN, TARGET)
     answers = [b"\5\2", b"\1\0", b"\5\0\0\3\4name\0\7" + FIRST]
     wrote, rest = talk(said, answers, cut)

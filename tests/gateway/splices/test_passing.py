@@ -177,7 +177,7 @@ def test_an_unknown_address_is_not_passed_on(peer: str) -> None:
 # --- to the client ---
 
 
-def test_headers_beside_the_101() -> None:
+def test_headers_beside_the_101_are_passed_on() -> None:
     con = Connection(
         1, Settings(), {"repeated": {"set-cookie": ["a=1", "b=2"]}}, Phase(), opened=True
     )

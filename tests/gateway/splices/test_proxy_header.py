@@ -39,13 +39,13 @@ def test_what_is_written_is_what_our_reader_reads(
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_a_client_without_an_address(version: str) -> None:
+def test_a_client_without_an_address_has_none_in_the_header(version: str) -> None:
     for source, target in (("unix", "10.0.0.1:80"), ("10.0.0.1:80", "unix")):
         reader = ProxyReader()
         reader.receive_data(header(version, *addresses(source, target), False) + b"rest")
         assert (reader.state, reader.rest, reader.address) == ("done", b"rest", None)
 
 
-def test_the_bytes_of_version_1() -> None:
+def test_version_1_is_written_as_specified() -> None:
     places = addresses("192.0.2.7:4711", "10.0.0.1:80")
     assert header("v1", *places, False) == b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n"

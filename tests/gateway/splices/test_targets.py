@@ -25,7 +25,7 @@ def test_the_token_is_in_the_path_or_in_the_query() -> None:
     assert token_of(client()) == ""
 
 
-def test_a_target_that_is_always_the_same() -> None:
+def test_a_fixed_target_ignores_the_token() -> None:
     targets = Targets(BridgeSettings(to="tcp://h:5900"))
     assert not targets.look(0.0)
     found = targets.find(client("/?token=x"))
@@ -144,7 +144,7 @@ def test_garbage_is_never_half_used(tmp_path: Path, seed: int) -> None:
         targets.find(client("/?token=other"))
 
 
-def test_a_target_of_the_file_that_cannot_be_opened(tmp_path: Path) -> None:
+def test_a_wrong_target_in_the_file_is_answered_with_502(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text("a: nowhere\n", "utf-8")
     targets = Targets(BridgeSettings(tokens=str(path)))

@@ -373,7 +373,7 @@ def test_our_ping_reaches_the_peer(connect: Any) -> None:
 
 
 @each_side
-def test_a_close_frame_of_the_peer_is_answered_and_ends_it(connect: Any) -> None:
+def test_a_close_frame_of_the_peer_is_answered_and_ends_the_connection(connect: Any) -> None:
     ws, peer = connect(Settings())
     peer.send_close(4001, "grün")
     assert heard(peer, ws) == []
@@ -423,7 +423,7 @@ def test_a_code_that_may_not_be_sent_is_refused(code: int) -> None:
 
 
 @each_side
-def test_an_invalid_frame_ends_it(connect: Any) -> None:
+def test_an_invalid_frame_ends_the_connection(connect: Any) -> None:
     ws, _ = connect(Settings())
     ws.receive_data(b"\xff" * 100)
     assert ws.ended
@@ -682,7 +682,7 @@ def test_several_cookie_fields_are_one_list() -> None:
         b"",
     ],
 )
-def test_a_server_that_refuses_ends_it_with_an_error(answer: bytes) -> None:
+def test_a_server_that_refuses_ends_the_connection_with_an_error(answer: bytes) -> None:
     ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket")))
     ws.receive_data(answer)
     ws.receive_eof()

@@ -309,7 +309,7 @@ def test_a_new_server_is_found_at_the_old_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit there")
-def test_without_a_descriptor_it_tries_again(served: Served) -> None:
+def test_without_a_descriptor_a_client_tries_again(served: Served) -> None:
     import resource
 
     client = served.client()

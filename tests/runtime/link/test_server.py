@@ -400,7 +400,7 @@ def test_a_connection_that_does_not_get_on_is_closed(
 
 
 @pytest.mark.parametrize("sent", [GREETING + READY, GREETING + READY + b"\0\5hello"])
-def test_what_a_late_one_has_sent_is_read_before_it_is_refused(tmp_path: Path, sent: bytes) -> None:
+def test_data_of_a_late_stranger_is_read_before_it_is_refused(tmp_path: Path, sent: bytes) -> None:
     """The owner may be too busy to read the batch in time."""
     waiting: dict[Link, None] = {}
     served = Served(tmp_path, readable=lambda link: waiting.setdefault(link))
@@ -424,7 +424,7 @@ def test_what_a_late_one_has_sent_is_read_before_it_is_refused(tmp_path: Path, s
     served.close()
 
 
-def test_one_that_speaks_another_protocol_is_closed_at_once(
+def test_a_stranger_that_speaks_another_protocol_is_closed_at_once(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     sock = served.raw()
@@ -466,7 +466,7 @@ def test_a_turn_accepts_a_bounded_number_of_connections(unix: Served) -> None:
         sock.close()
 
 
-def test_one_that_only_connects_and_leaves_is_no_news(
+def test_a_stranger_that_only_connects_and_leaves_is_not_reported(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     served.raw().close()
@@ -526,7 +526,7 @@ def test_the_oldest_of_too_many_strangers_is_closed(tmp_path: Path) -> None:
         (b"\xff\xff", "0xff"),
     ],
 )
-def test_one_that_breaks_the_protocol_ends_alone(served: Served, data: bytes, why: str) -> None:
+def test_a_peer_that_breaks_the_protocol_ends_alone(served: Served, data: bytes, why: str) -> None:
     client, link = served.joined()
     sock = served.raw_ready()
     sock.sendall(header(5) + b"hello")
@@ -646,7 +646,7 @@ def test_a_stopped_peer_holds_up_nobody(served: Served) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit there")
-def test_without_descriptors_it_accepts_later(
+def test_without_descriptors_a_server_accepts_later(
     unix: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     import resource

@@ -212,7 +212,7 @@ def test_outcomes_are_counted_and_the_last_one_is_kept() -> None:
     }  # fmt: skip
 
 
-def test_what_the_old_ones_raised_before_is_known_after_a_gateways_death() -> None:
+def test_exceptions_of_the_old_workers_are_known_after_a_gateways_death() -> None:
     trial = Trial()
     trial.begin()
     assert trial.compare(handled(100_000, 100), handled()) == []
@@ -223,7 +223,7 @@ def test_what_the_old_ones_raised_before_is_known_after_a_gateways_death() -> No
     assert trial.compare(handled(20), handled(10, 3)) != []
 
 
-def test_the_files_of_both_versions_are_kept_while_it_is_tried() -> None:
+def test_the_files_of_both_versions_are_kept_during_a_trial() -> None:
     """This holds whatever other pools reload meanwhile."""
     trial = Trial()
     assert trial.run.pool.kept_versions == {1, 2}
@@ -232,7 +232,7 @@ def test_the_files_of_both_versions_are_kept_while_it_is_tried() -> None:
 
 
 @pytest.mark.parametrize("when", ["starting", "on trial"])
-def test_a_death_rolls_it_back(when: str) -> None:
+def test_a_death_rolls_a_canary_back(when: str) -> None:
     trial = Trial()
     if when == "on trial":
         trial.begin()
@@ -245,7 +245,7 @@ def test_a_death_rolls_it_back(when: str) -> None:
     assert trial.run.pass_time(1000) == [], "no other one is started"
 
 
-def test_an_old_worker_that_dies_meanwhile_is_followed_by_one_of_its_version() -> None:
+def test_an_old_worker_that_dies_during_a_trial_is_followed_by_one_of_its_version() -> None:
     for is_kept in (True, False):
         trial = Trial(is_kept=is_kept)
         trial.begin()
@@ -255,7 +255,7 @@ def test_an_old_worker_that_dies_meanwhile_is_followed_by_one_of_its_version() -
         assert spawn.child.version == Version(1, is_kept=is_kept)
 
 
-def test_scaling_meanwhile_does_not_wait_for_its_end() -> None:
+def test_scaling_does_not_wait_for_the_end_of_a_trial() -> None:
     trial = Trial(1)
     trial.begin()
     run = trial.run
@@ -268,7 +268,7 @@ def test_scaling_meanwhile_does_not_wait_for_its_end() -> None:
 
 
 @pytest.mark.parametrize("what", ["reload", "roll_back"])
-def test_a_reload_or_a_rollback_ends_it(what: str) -> None:
+def test_a_reload_or_a_rollback_ends_a_trial(what: str) -> None:
     trial = Trial()
     trial.begin()
     (new,) = trial.new
@@ -281,7 +281,7 @@ def test_a_reload_or_a_rollback_ends_it(what: str) -> None:
     assert spawned == ([Version(3)] if what == "reload" else [])
 
 
-def test_a_new_gateway_is_told_of_it_and_counts_anew() -> None:
+def test_a_new_gateway_is_told_of_a_canary_and_counts_anew() -> None:
     trial = Trial()
     trial.begin()
     trial.compare(GOOD, handled())
@@ -295,7 +295,7 @@ def test_a_new_gateway_is_told_of_it_and_counts_anew() -> None:
     assert trial.compare(handled(2, 0, events=2), handled(5, 1)) != []
 
 
-def test_when_it_is_promoted_its_workers_may_die() -> None:
+def test_workers_of_a_promoted_canary_may_die() -> None:
     trial = Trial(1)
     trial.begin()
     (new,) = trial.new
@@ -326,14 +326,14 @@ def test_a_version_that_does_not_load_for_all_is_given_up() -> None:
     assert run.policy.workers == trial.old
 
 
-def test_without_a_report_it_goes_on() -> None:
+def test_without_a_report_a_trial_goes_on() -> None:
     trial = Trial()
     trial.begin()
     assert trial.run.pass_time(1000) == []
     assert trial.run.pool.canary is not None
 
 
-def test_a_stop_ends_all_of_it() -> None:
+def test_a_stop_ends_all_workers_of_a_canary() -> None:
     trial = Trial()
     trial.begin()
     run: Run = trial.run

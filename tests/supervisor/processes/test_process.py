@@ -532,7 +532,7 @@ holds = pytest.mark.skipif(not module.CAN_HOLD, reason="threads cannot wait with
 
 
 @holds
-def test_while_it_is_held_nothing_is_taken_and_after_that_all_of_it() -> None:
+def test_output_is_taken_after_a_hold_and_not_during_it() -> None:
     code = "import sys; print('one', flush=True); sys.stdin.readline(); print('two')"
     child = Child(code)
     eventually(lambda: child.heard == ["one"], "its first line")

@@ -92,7 +92,7 @@ def test_a_run_folder_that_was_emptied_gets_the_second_name_again(place: Place) 
     assert place.look() and place.answers()
 
 
-def test_without_both_names_it_is_told_once(place: Place) -> None:
+def test_a_socket_file_without_both_names_is_reported_once(place: Place) -> None:
     place.look()
     socket_files.remove(place.run)
     place.path.unlink()
@@ -126,7 +126,7 @@ def test_in_a_folder_that_is_gone_it_cannot_be_restored(place: Place, tmp_path: 
     listening.close(inner.sock, inner.listen)
 
 
-def test_on_another_file_system_it_is_told_why(tmp_path: Path) -> None:
+def test_on_another_file_system_the_reason_is_reported(tmp_path: Path) -> None:
     memory = Path("/dev/shm")
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is one file system")

@@ -179,7 +179,7 @@ def test_answers_are_awaited_for_as_long_as_asked(serving: Serving) -> None:
     )
 
 
-def test_without_a_limit_the_server_ends_it(serving: Serving) -> None:
+def test_without_a_limit_the_server_ends_the_session(serving: Serving) -> None:
     done = connect(serving.url(), "-x", "slow", "-x", "close", "--wait=0")
     assert done.stdout == b"late\n"
     assert done.returncode == 3

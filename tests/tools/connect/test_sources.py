@@ -109,7 +109,9 @@ def test_a_close_of_the_server_ends_it_while_a_line_is_typed(terminal: Terminal)
     assert terminal.current_modes() == terminal.modes
 
 
-def test_ctrl_c_ends_it_and_the_server_is_told(serving: Serving, terminal: Terminal) -> None:
+def test_ctrl_c_ends_the_session_and_the_server_is_told(
+    serving: Serving, terminal: Terminal
+) -> None:
     terminal.type("half")
     terminal.shows("> half")
     terminal.type("\x03")

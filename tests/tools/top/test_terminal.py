@@ -45,7 +45,7 @@ def is_restored(terminal: Terminal) -> bool:
     )
 
 
-def test_q_ends_it_and_the_terminal_is_as_before() -> None:
+def test_q_ends_top_and_the_terminal_is_as_before() -> None:
     with serve(ECHO, workers=2) as serving, top(serving) as terminal:
         shows(terminal, "q: quit", "messages      in 0/s", "1       ready", "2       ready")
         assert terminal.screen.cursor.hidden
@@ -56,7 +56,7 @@ def test_q_ends_it_and_the_terminal_is_as_before() -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(None, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_and_the_terminal_is_as_before(
+def test_a_signal_ends_top_and_the_terminal_is_as_before(
     number: signal.Signals | None, code: int
 ) -> None:
     with serve(ECHO) as serving, top(serving) as terminal:
@@ -80,7 +80,7 @@ def test_the_view_goes_on_by_itself() -> None:
         shows(terminal, "connections   0 ")
 
 
-def test_a_narrow_terminal_and_one_that_is_resized() -> None:
+def test_the_view_fits_a_narrow_and_a_resized_terminal() -> None:
     with serve(ECHO, workers=2) as serving, top(serving, columns=40, rows=12) as terminal:
         shows(terminal, "messages  in 0/s  out 0/s")
         terminal.resize(100, 30)

@@ -136,7 +136,7 @@ def test_a_request_waits_until_the_one_before_is_answered() -> None:
     assert second.inf["url"] == "/p"
 
 
-def test_a_client_that_waits_for_it_is_told_to_go_on() -> None:
+def test_a_client_that_expects_100_continue_gets_it() -> None:
     harness, linked, client = begin()
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
     client.send(head)
@@ -148,7 +148,7 @@ def test_a_client_that_waits_for_it_is_told_to_go_on() -> None:
     assert_nothing_is_left(harness)
 
 
-def test_a_client_that_has_not_waited_for_it_is_not_told() -> None:
+def test_a_client_that_does_not_wait_gets_no_100_continue() -> None:
     _, linked, client = begin()
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi"
     client.send(head)

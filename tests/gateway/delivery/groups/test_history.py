@@ -90,7 +90,7 @@ def test_a_position_that_nobody_was_told_recovers_nothing(offset: str) -> None:
 
 
 @pytest.mark.parametrize("position", ["other:1", "1", ":", "8f3a:0"])
-def test_all_is_new_to_whoever_comes_from_another_epoch(position: str) -> None:
+def test_a_position_of_another_epoch_gets_all_messages(position: str) -> None:
     told = Told(rule())
     told.publish("g", b"a", b"b")
     assert told.since("g", position) == ("ab", False)
@@ -116,7 +116,7 @@ def test_the_first_rule_that_matches_counts_and_other_groups_have_no_history() -
     assert len(told.history) == 2
 
 
-def test_only_what_has_room_is_told() -> None:
+def test_only_messages_that_have_room_are_told() -> None:
     told = Told(rule())
     start = told.position("g")
     told.publish("g", b"aaa", b"bbb", b"ccc")
@@ -127,7 +127,7 @@ def test_only_what_has_room_is_told() -> None:
 # --- memory ---
 
 
-def test_all_is_counted_and_given_back_when_it_is_old() -> None:
+def test_all_messages_are_counted_until_they_are_old() -> None:
     told = Told(rule(time=10.0))
     for n in range(20):
         told.publish(f"g{n}", b"x" * 1000)

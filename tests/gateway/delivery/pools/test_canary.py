@@ -184,7 +184,7 @@ def test_what_a_worker_opens_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("way", ["promoted", "rolled back"])
-def test_at_the_end_all_are_one_pool_again(way: str) -> None:
+def test_at_the_end_of_a_canary_all_workers_are_one_pool_again(way: str) -> None:
     trial = Trial()
     new = trial.begin()
     trial.say(*trial.cons)
@@ -440,7 +440,7 @@ def test_a_canary_that_raises_gets_nothing_new_until_the_supervisor_has_looked()
     assert not trial.harness.registry.flow.total
 
 
-def test_what_waits_for_that_goes_to_the_old_workers_if_it_is_rolled_back() -> None:
+def test_events_that_wait_for_the_supervisor_go_to_the_old_workers_after_a_rollback() -> None:
     trial = Trial()
     new = trial.begin()
     ours = trial.chosen()

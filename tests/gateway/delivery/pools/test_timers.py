@@ -35,7 +35,7 @@ def test_a_timer_stays_in_step_and_missed_calls_are_skipped() -> None:
     assert timers.ask(T, 10.0, one, 96.0) == 9.0
 
 
-def test_nobody_else_calls_it_while_a_call_lasts() -> None:
+def test_no_other_worker_calls_a_timer_while_a_call_lasts() -> None:
     timers, one, two = made()
     timers.ask(T, 10.0, one, 0.0)
     assert timers.ask(T, 10.0, one, 10.0) == 0.0
@@ -45,7 +45,7 @@ def test_nobody_else_calls_it_while_a_call_lasts() -> None:
     assert timers.ask(T, 10.0, one, 25.0) == 0.0
 
 
-def test_another_worker_goes_on_when_the_one_that_calls_it_has_died() -> None:
+def test_another_worker_calls_a_timer_when_its_caller_has_died() -> None:
     timers, one, two = made()
     timers.ask(T, 10.0, one, 0.0)
     assert timers.ask(T, 10.0, one, 10.0) == 0.0

@@ -128,7 +128,7 @@ def test_more_groups_than_can_move_are_forgotten_the_oldest_first(
     assert list(moved(old, rule())._streams) == ["g2", "g3", "g4"]
 
 
-def test_much_comes_in_pieces() -> None:
+def test_a_large_history_comes_in_pieces() -> None:
     old = history(rule())
     large = [bytes([n]) * 50_000 for n in range(9)]
     publish(old, "large", *large)

@@ -46,7 +46,7 @@ def test_a_successor_takes_the_place_of_the_gateway() -> None:
     assert new.restarts == 0
 
 
-def test_the_old_one_may_leave_before_the_new_one_has_spoken() -> None:
+def test_the_old_gateway_may_leave_before_the_new_one_has_reported() -> None:
     run = Run().up()
     old, new = run.gateway, begun(run)
     assert run.exit(old, 0, "exited") == []
@@ -57,7 +57,7 @@ def test_the_old_one_may_leave_before_the_new_one_has_spoken() -> None:
     assert sum(run.policy.gateway_restarts.counts.values()) == 0
 
 
-def test_an_old_one_that_was_killed_is_no_death_if_the_new_one_serves() -> None:
+def test_a_killed_old_gateway_is_not_a_death_if_the_new_one_serves() -> None:
     run = Run().up()
     old, new = run.gateway, begun(run)
     assert run.exit(old) == []
@@ -92,7 +92,9 @@ def test_a_successor_that_does_not_load_changes_nothing() -> None:
     assert not run.policy.refusal_to_upgrade()
 
 
-def test_the_end_of_a_successor_tells_nothing_until_the_old_one_has_said_or_ended() -> None:
+def test_the_end_of_a_successor_decides_nothing_until_the_old_gateway_has_reported_or_ended() -> (
+    None
+):
     """The old gateway may have handed over to the new one, which was killed before its first
     report.
     """
@@ -106,7 +108,7 @@ def test_the_end_of_a_successor_tells_nothing_until_the_old_one_has_said_or_ende
     assert run.policy.upgrades.failed is None
 
 
-def test_an_old_one_that_says_nothing_is_taken_to_go_on() -> None:
+def test_an_old_gateway_that_reports_nothing_is_taken_to_go_on() -> None:
     run = Run().up()
     new = begun(run)
     assert run.exit(new) == []
@@ -131,7 +133,7 @@ def test_in_a_stop_the_stop_is_the_reason() -> None:
     assert settled(run.exit(new)).text == "refused: the run is stopping"
 
 
-def test_one_that_has_ended_is_waited_for() -> None:
+def test_the_exit_of_a_failed_successor_is_waited_for() -> None:
     """The exit tells the reason."""
     run = Run().up()
     new = begun(run)

@@ -175,7 +175,7 @@ def test_ends_of_a_reused_address_have_the_reports_that_fit(
     [ConnectionEnd("websocket", "a:1", HEADER), ConnectionEnd("websocket", "a:1", is_known=False)],
     ids=["answered", "had sent nothing"],
 )
-def test_one_that_was_lost_and_not_reported_is_not_blamed_for_a_later_one_of_its_address(
+def test_a_lost_connection_without_a_report_is_not_blamed_for_a_later_one_of_its_address(
     later: ConnectionEnd,
 ) -> None:
     """The first connection had no worker when its gateway died."""

@@ -85,7 +85,7 @@ def test_in_the_end_all_have_left(start: Start, lines: list[str]) -> None:
 
 
 @signals
-def test_one_that_does_not_leave_is_killed(start: Start, lines: list[str]) -> None:
+def test_a_remote_worker_that_does_not_leave_is_killed(start: Start, lines: list[str]) -> None:
     workers = start(STAYS)
     eventually(lambda: lines)
     left = pids(workers)
@@ -116,7 +116,7 @@ def test_the_workers_of_a_run_are_those_that_the_drill_has_started(control: Remo
     assert control.proved() == control.workers()[:1]
 
 
-def test_a_reload_replaces_them_one_after_the_other(
+def test_a_reload_replaces_remote_workers_one_after_the_other(
     control: RemoteControl, lines: list[str]
 ) -> None:
     eventually(lambda: len(lines) == 2)
