@@ -368,6 +368,39 @@ def test_an_event_whose_task_is_cancelled_before_it_begins_is_handled(process: P
     assert sorted(process.sent()) == [b"all", b"three", b"two"]
 
 
+SELF_CANCELLED = """
+import asyncio
+from wsraw import every, publish
+calls = ticks = 0
+@every(0.01)
+async def tick():
+    global ticks
+    await asyncio.sleep(0)
+    ticks += 1
+    if ticks == 20: publish("ticks", "20")
+    asyncio.current_task().cancel()
+async def on_message(msg, con):
+    global calls
+    await asyncio.sleep(0)
+    calls += 1
+    for task in asyncio.all_tasks(): task.cancel()
+    return f"{calls}"
+"""
+
+
+def test_an_event_whose_handler_cancels_its_own_task_at_its_end_is_handled_once(
+    process: Process,
+) -> None:
+    """asyncio calls the task cancelled, although its coroutine has returned."""
+    process.start(SELF_CANCELLED)
+    process.welcome()
+    for n in range(1, 4):
+        process.deliver(message(n, b"x"))
+        process.pump(process.all_acked, "the ack")
+    process.pump(lambda: Publish("ticks", b"20", "text") in process.commands, "20 ticks")
+    assert process.sent() == [b"1", b"2", b"3"]
+
+
 def test_an_exception_in_a_task_ends_neither_the_worker_nor_a_timer(process: Process) -> None:
     """`except Exception` does not catch CancelledError (python-websockets/websockets#1113)."""
     process.start(ESCAPES)

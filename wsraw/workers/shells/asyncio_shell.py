@@ -65,9 +65,11 @@ class AsyncioShell(Shell):
         super().__init__(runtime, dealer, stopper)
         self._concurrency = concurrency
         self._running = 0
-        self._tasks: dict[asyncio.Task[object], tuple[Callable[..., Any], tuple[Any, ...]]] = {}
-        """Strong references, because the loop has only weak ones; and what each task was started
-        with."""
+        self._tasks: dict[
+            asyncio.Task[object], tuple[list[bool], Callable[..., Any], tuple[Any, ...]]
+        ] = {}
+        """Strong references, because the loop has only weak ones; whether each task has taken its
+        first step (then the list is not empty), and what the task was started with."""
         self._background: set[asyncio.Task[object]] = set()
         """Tasks of call_soon, which are cancelled at the end."""
         self._started = False
@@ -178,7 +180,7 @@ class AsyncioShell(Shell):
         calls = self.stopper.calls
         for _ in range(len(calls)):
             function, args = calls.popleft()
-            self._spawn(self._call, "call_soon", function, *args, is_background=True)
+            self._spawn(self._call_soon, function, *args, is_background=True)
         self._end_if_over()
 
     def _handle_readable(self) -> None:
@@ -214,7 +216,8 @@ class AsyncioShell(Shell):
             self._advancing = False
         self._end_if_over()
 
-    async def _start(self) -> None:
+    async def _start(self, begun: list[bool]) -> None:
+        begun.append(True)
         on_start = self.runtime.handlers.on_start
         if on_start is not None:
             self.failed = not await self.runtime.call_async("on_start", on_start)
@@ -278,9 +281,12 @@ class AsyncioShell(Shell):
                 self._loop.call_soon(self._advance)
                 return
 
-    async def _serve(self, con: Connection, event: Event, session: int, run: int) -> None:
+    async def _serve(
+        self, begun: list[bool], con: Connection, event: Event, session: int, run: int
+    ) -> None:
         """Handle one event, then start a task for the connection's next one. `run`: the run of a
         message from `_start_events`, else 0."""
+        begun.append(True)
         if session == self.runtime.link.session:
             times = self._times
             if run:
@@ -327,7 +333,8 @@ class AsyncioShell(Shell):
         is_nested: bool = False,
         is_background: bool = False,
     ) -> None:
-        coroutine = function(*args)
+        begun: list[bool] = []
+        coroutine = function(begun, *args)
         # Handlers do not share context variables.
         context = self._context.copy()
         if sys.version_info >= (3, 12) and not is_nested:
@@ -342,14 +349,15 @@ class AsyncioShell(Shell):
             self._background.add(task)
             task.add_done_callback(self._background.discard)
         else:
-            self._tasks[task] = function, args
+            self._tasks[task] = begun, function, args
             task.add_done_callback(self._release)
 
     def _release(self, task: asyncio.Task[object]) -> None:
-        function, args = self._tasks.pop(task)
-        if task.cancelled() and not (self._is_cancelling or self._is_closed):
+        begun, function, args = self._tasks.pop(task)
+        if task.cancelled() and not (begun or self._is_cancelling or self._is_closed):
             # Handlers may cancel any task. This one was cancelled before its first step, where
-            # nothing catches it: its event or timer is started again.
+            # nothing catches it: its event or timer is started again. (A task that was cancelled in
+            # its last step, by its own handler, has done everything.)
             self._spawn(function, *args)
             return
         if not self._tasks:
@@ -365,9 +373,13 @@ class AsyncioShell(Shell):
 
     def _cancel(self, event: int) -> None:
         """Cancel the handler of the event with that seq, if it is running."""
-        for task, (function, args) in self._tasks.items():
+        for task, (_, function, args) in self._tasks.items():
             if function == self._serve and args[1].seq == event:
                 task.cancel("it took longer than handler_timeout")
+
+    async def _call_soon(self, begun: list[bool], function: Callable[..., Any], *args: Any) -> None:
+        begun.append(True)
+        await self._call("call_soon", function, *args)
 
     async def _call(self, name: str, function: Callable[..., Any], *args: Any) -> None:
         """Call a function that belongs to no event."""
@@ -392,7 +404,8 @@ class AsyncioShell(Shell):
         if self._is_turn(timer, self._arm):
             self._spawn(self._run_timer, timer)
 
-    async def _run_timer(self, timer: IntervalTimer) -> None:
+    async def _run_timer(self, begun: list[bool], timer: IntervalTimer) -> None:
+        begun.append(True)
         await self._call("every", timer.function)
         timer.advance(self._loop.time())
         self._arm(timer)
