@@ -96,7 +96,7 @@ class Crew:
     def last_lines(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-60:])
 
-    # --- how it is ---
+    # --- status ---
 
     def status(self) -> dict[str, Any]:
         return RunControl(self._run_dir).status()
@@ -116,7 +116,7 @@ class Crew:
     def dead_letters(self) -> int:
         return count_dead_letters(self._run_dir)
 
-    # --- what befalls it ---
+    # --- faults ---
 
     def start_worker(self, name: str) -> None:
         keys = (f"--key={self._keys}/{name}.key", f"--gateway-key={self._keys}/gateway.pub")

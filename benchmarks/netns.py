@@ -126,7 +126,7 @@ class Namespaces:
         if self._wire.stdout.readline() != "ok\n":
             raise CannotMake("wire.py has ended; its traceback is above")
 
-    # --- what can befall the network ---
+    # --- faults of the network ---
 
     def shape(self, delay: float, loss: float) -> None:
         """Set the delay in seconds and the loss from 0 to 1, both in each direction; a loss of 1

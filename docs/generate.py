@@ -141,7 +141,7 @@ TYPES: Final[dict[Any, str]] = {
     list[str]: "array of str",
     Any: "anything",
 }
-"""What the page calls the types of fields."""
+"""The page's names for the types of fields."""
 
 
 def types() -> str:

@@ -234,7 +234,7 @@ def test_a_run_folder_with_a_long_name_is_refused(
     assert "choose a shorter --run-dir" in capsys.readouterr().err
 
 
-# --- wrong use that a child finds out ---
+# --- wrong use that a child detects ---
 
 
 def test_a_port_in_use_is_reported(taken: str, handlers: str) -> None:

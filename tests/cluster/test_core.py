@@ -422,7 +422,7 @@ def test_of_two_nodes_with_one_name_the_later_one_keeps_out_until_the_other_is_g
     assert other.data() == [b"z"]
 
 
-# --- what is wrong ---
+# --- invalid data ---
 
 
 def test_what_is_not_understood_is_counted_and_changes_nothing() -> None:

@@ -129,7 +129,7 @@ def test_a_worker_heartbeat_has_an_upper_bound() -> None:
     assert from_options({"worker_heartbeat": 0.0}).worker_heartbeat == 0
 
 
-# --- who may come in ---
+# --- admission ---
 
 
 @pytest.mark.parametrize(

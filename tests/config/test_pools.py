@@ -66,7 +66,7 @@ def test_a_route_is_shown_with_all_its_conditions() -> None:
     assert pools.shown(RouteSettings(pool="a", kind="raw", listener="l:1")) == "listener l:1 raw=a"
 
 
-# --- what they come to ---
+# --- the resulting pools ---
 
 
 def test_without_pools_there_is_one_named_default() -> None:
@@ -115,7 +115,7 @@ def test_programs_are_started_for_each_pool() -> None:
     assert pools.fallback(elsewhere) == "default"
 
 
-# --- what is refused ---
+# --- refused settings ---
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"pools": "a b=x.py"}, "pools: 'a b' is not a pool name"),

@@ -53,7 +53,7 @@ def test_without_any_source_the_defaults_are_in_force() -> None:
     assert sources.gather({}, {})[:2] == (Settings(), {})
 
 
-# --- what overrides what ---
+# --- which source overrides which ---
 
 
 def test_the_command_line_overrides_the_environment_which_overrides_the_file(
@@ -457,7 +457,7 @@ def test_a_wrong_value_is_refused_although_another_one_overrides_it(tmp_path: Pa
     assert told.startswith("wsraw.toml: ping_interval: 'x'")
 
 
-# --- what is shown ---
+# --- output of the settings ---
 
 
 def test_shown_settings_are_read_back_as_the_same(

@@ -221,7 +221,7 @@ def end(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-# --- what came of it ---
+# --- results ---
 
 Cases = dict[str, dict[str, Any]]
 

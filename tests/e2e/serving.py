@@ -85,7 +85,7 @@ class Serving:
         options.setdefault("max_size", None)
         return ws_connect(self.url(n, path), proxy=None, **options)
 
-    # --- its processes ---
+    # --- processes ---
 
     @property
     def gateway(self) -> int:

@@ -112,7 +112,7 @@ def test_a_bridge_speaks_tls_on_both_sides(tmp_path: Path) -> None:
             assert receive_all(plain) == b"last goodbye"
 
 
-def test_a_client_is_closed_if_its_target_is_down_or_dies() -> None:
+def test_a_client_is_refused_if_its_target_is_down_and_closed_if_it_dies() -> None:
     port = free_port()
     run = bridge("127.0.0.1:0", f"--to=tcp://127.0.0.1:{port}")
     with run:

@@ -20,7 +20,7 @@ TIMEOUT = COMMAND_DEADLINE
 
 
 def conformance(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    # It gives up by itself, and cleans up behind it, before we would kill it.
+    # The suite gives up by itself, and cleans up, before this deadline would kill it.
     command = [sys.executable, str(RUN), "--out", str(tmp_path), "--timeout", str(TIMEOUT)]
     return subprocess.run(
         [*command, *options], capture_output=True, text=True, timeout=TIMEOUT + 150

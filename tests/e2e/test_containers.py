@@ -116,7 +116,7 @@ def test_the_containers_have_the_time_to_stop_gracefully(service: str) -> None:
     assert int(grace.removesuffix("s")) > 30
 
 
-# --- and they work ---
+# --- the files work ---
 
 
 @pytest.fixture(scope="module")

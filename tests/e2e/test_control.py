@@ -153,7 +153,7 @@ def test_a_stop_shortens_a_drain(handlers: Write) -> None:
         assert serving.run.wait() == 0
 
 
-# --- which run ---
+# --- finding the run ---
 
 
 def alone(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

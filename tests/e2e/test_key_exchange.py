@@ -69,7 +69,7 @@ def cpu(serving: Serving) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-# --- those who come in as ever ---
+# --- clients that are accepted ---
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_node_connects_with_each_key_exchange(serving: Serving, tmp_path: Path, 
     assert (done.stdout, done.stderr) == ("hello", "")
 
 
-# --- those who do not ---
+# --- clients that are refused ---
 
 
 @pytest.mark.parametrize(

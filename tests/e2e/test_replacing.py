@@ -244,7 +244,7 @@ def test_a_link_to_another_release_is_followed_before_and_after(tmp_path: Path) 
         assert answer() == b"3"
 
 
-# --- what goes wrong ---
+# --- failures ---
 
 
 def script(path: Path, text: str) -> Path:

@@ -108,7 +108,7 @@ def test_a_signal_starts_an_upgrade() -> None:
         says(client, b"after")
 
 
-# --- what goes wrong ---
+# --- failures ---
 
 
 def test_wrong_settings_change_nothing(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class Scene:
         self._receive_from_bystander(b"\r\n\r\n")
         self.ask()
 
-    # --- who is the victim ---
+    # --- finding the victim ---
 
     def is_victim(self, value: Any) -> bool:
         """Whether the object is a part of the victim, or names it."""
@@ -170,7 +170,7 @@ class Scene:
         if value is self.con or (worker and value in (worker, worker.session, worker.window)):
             return True
         if isinstance(value, Connection):
-            # Its constructor may not have finished.
+            # The constructor of the object may not have finished.
             about = getattr(value, "about", {})
             if self.con is None and about and self.peer in (about.get("peer"), value.target):
                 self.con = value

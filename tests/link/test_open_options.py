@@ -99,7 +99,7 @@ def test_a_login_in_a_url_is_not_shown_in_an_error(target: str, protocol: str) -
     assert "secret" not in str(error.value)
 
 
-# --- what is odd ---
+# --- unusual options ---
 
 SECRET = "se\ncret"
 ODD: list[tuple[str, Any]] = [

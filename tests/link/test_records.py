@@ -49,7 +49,7 @@ def decode(data: bytes) -> tuple[Any, list[Any], list[tuple[int, str]]]:
     return gateway_decoder().decode(data)
 
 
-# --- what is well formed ---
+# --- well-formed batches ---
 
 
 @pytest.mark.parametrize("struct", [*Command.__args__, *Event.__args__, *Notice.__args__])
@@ -95,7 +95,7 @@ def test_a_batch_of_the_control_link_begins_with_its_token() -> None:
         decoder.decode(batch(Exited(3, "x"), head=7))
 
 
-# --- what is wrong in part ---
+# --- batches with wrong records ---
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_other_text_than_data_must_be_utf_8() -> None:
     assert (records, len(left_out)) == ([None], 1)
 
 
-# --- what is not a batch ---
+# --- bytes that are not a batch ---
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_bytes_that_are_not_a_batch_raise_link_error(data: bytes) -> None:
         decode(data)
 
 
-# --- what stands in front ---
+# --- the session number ---
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 65_535, 65_536])
@@ -282,7 +282,7 @@ def test_a_worker_does_not_accept_strings_as_data() -> None:
     assert (records, len(left_out)) == ([None], 1)
 
 
-# --- anything ---
+# --- random bytes ---
 
 
 def check(data: bytes) -> None:

@@ -127,7 +127,7 @@ def check_every_cut(end: str, data: bytes, limit: int = LIMIT) -> Heard:
     return whole
 
 
-# --- what real peers say ---
+# --- data of real peers ---
 
 
 @pytest.mark.parametrize("name", CAPTURED)
@@ -213,7 +213,7 @@ def test_good_metadata_are_accepted(metadata: bytes) -> None:
     assert hear(server(), [data]) == heard
 
 
-# --- what nobody should say ---
+# --- invalid data ---
 
 WRONG_GREETINGS = {
     b"GET / HTTP/1.1\r\n": "speaks HTTP",

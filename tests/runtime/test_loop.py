@@ -575,7 +575,7 @@ def test_the_loop_yields_for_one_turn_and_not_too_often(
         assert len(given) == times
 
 
-# --- a turn is short ---
+# --- turns are short ---
 
 
 class SlowHandlers:
@@ -707,7 +707,7 @@ def test_many_timers_at_once_are_left_for_the_next_turns(loop: Loop) -> None:
         assert order == expected
 
 
-# --- what raises ---
+# --- exceptions ---
 
 
 class Owned:

@@ -746,7 +746,7 @@ def test_a_redelivered_on_close_is_marked(pair: MakePair) -> None:
     assert at.seen == [("peer", 1), ("gateway-died", 2)]
 
 
-# --- more than a batch carries (issues of users who send a whole history at once) ---
+# --- output larger than a batch (issues of users who send a whole history at once) ---
 
 
 def batches(both: Pair) -> list[list[Any]]:

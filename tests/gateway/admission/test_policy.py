@@ -80,7 +80,7 @@ def test_a_request_for_another_host_is_answered_with_421() -> None:
     assert status(Door(hosts=("*.example.com",)).ask()) == 101
 
 
-# --- what a page makes a browser send that is not a WebSocket's ---
+# --- plain requests that a page makes a browser send ---
 
 HERE = "127.0.0.1:8000"
 

@@ -92,7 +92,7 @@ def test_a_client_that_matches_no_route_goes_to_the_default_pool_if_there_is_one
         assert (found and found.pool) == pool
 
 
-# --- what becomes of the connection ---
+# --- connections with and without a route ---
 
 
 def come(given: Settings, data: bytes, listen: Listen = HERE) -> tuple[Connection, list[Any]]:

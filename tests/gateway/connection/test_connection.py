@@ -87,7 +87,7 @@ def test_a_half_closed_connection_waits_for_handlers_and_output() -> None:
     assert con.keepalive.deadline == math.inf
     assert con.drained(2.0) == []
     assert con.written(2, 3.0) == []
-    # Its peer may read as slowly as all others: only write_timeout ends it.
+    # The peer may read as slowly as all others: only write_timeout ends the connection.
     assert con.keepalive.deadline == math.inf
     assert con.written(1, 3.0) == [OnClose(0, 7, 1000, "", "eof")]
     assert (con.state, con.output.reset, con.drained(4.0), con.receive_eof(4.0)) == (
@@ -362,7 +362,7 @@ def test_an_error_is_reported_once_even_if_the_closing_connection_is_aborted() -
     assert con.output.reset
 
 
-# --- whatever happens ---
+# --- random histories ---
 
 happenings = st.one_of(
     st.tuples(st.just("receive_data"), st.binary(min_size=1, max_size=20)),

@@ -109,7 +109,7 @@ def test_compressed_messages_right_behind_the_answer_of_a_server_are_inflated(
     assert con.state is OPEN
 
 
-# --- what servers answer that refuse us ---
+# --- answers of servers that refuse ---
 
 BODY = bytes(range(256)) * 1024
 

@@ -368,7 +368,7 @@ def test_a_connection_that_is_no_longer_read_stays_paused() -> None:
     assert entry.pauses == PAUSED_STOPPING
 
 
-# --- anything ---
+# --- random steps ---
 
 step = st.tuples(
     st.sampled_from(["add", "remove", "output", "couple", "forget"]),

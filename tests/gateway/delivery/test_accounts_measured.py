@@ -67,7 +67,7 @@ def test_the_memory_account_is_near_what_is_held(
     assert accounted <= MOST_COUNTED * held, f"{accounted:.0f} bytes counted, {held:.0f} held"
 
 
-# --- and afterwards nothing is left of it ---
+# --- the account afterwards ---
 
 
 def standing(harness: Harness, linked: LinkedWorker) -> Any:
@@ -164,7 +164,7 @@ def test_small_chunks_count_with_their_overhead() -> None:
     assert harness.registry.flow.total > 50_000
 
 
-# --- what is done about it ---
+# --- effects of the limit ---
 
 
 def test_states_above_the_limit_close_the_connections_that_hold_most() -> None:

@@ -848,7 +848,7 @@ def test_the_window_grows_with_a_fast_worker_and_order_holds() -> None:
     assert linked.worker.session.state is LinkState.READY
 
 
-# --- who comes first, and where to ---
+# --- which connection comes first, and to which worker ---
 
 
 def test_waiting_connections_go_before_new_ones() -> None:

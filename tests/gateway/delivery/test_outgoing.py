@@ -855,7 +855,7 @@ def test_a_large_message_is_finished_after_its_session_has_ended(end: str) -> No
     assert harness.registry.flow.total == 0
 
 
-# --- who is slow, and for whom a handler queues much at once ---
+# --- slow clients, and clients that are sent much at once ---
 
 
 @pytest.mark.parametrize("count", [10, 60])

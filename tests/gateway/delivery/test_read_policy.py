@@ -144,7 +144,7 @@ def test_full_memory_pauses_whoever_is_about_to_be_read_but_those_who_come_and_g
     assert not must_wait(flow, con)
 
 
-# --- those who ask ---
+# --- users of the policy ---
 
 
 class Holder:

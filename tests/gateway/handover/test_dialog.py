@@ -218,7 +218,7 @@ class Run:
         if self.taker_serves and "taker" in self.alive:
             serving.add("taker")
         assert len(serving) <= 1
-        # They must not even serve one after the other, as the taker's copy would be out of date.
+        # The two must not even serve one after the other, as the taker's copy would be out of date.
         assert not (self.taker_serves and self.giver_touched)
         if not self.possible_without_kills():
             # The only holder of the connections may have been killed; after the giver's end that is

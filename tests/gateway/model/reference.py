@@ -141,7 +141,7 @@ class Con:
         self.fragment: Session | None = None
         self.late: list[tuple[Session | None, bytes, bool]] = []
 
-    # --- what it must receive ---
+    # --- what the peer must receive ---
 
     def send(self, session: Session | None, data: bytes, final: bool) -> None:
         """A send took effect; the session is None for a published message."""

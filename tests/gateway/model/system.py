@@ -361,7 +361,7 @@ class System:
             self.reference.counts["poison"] += 1
         self.sessions.dead_letters.clear()
 
-    # --- what must be true at any time ---
+    # --- invariants ---
 
     def check(self) -> None:
         """Check that the accounts are right, and that each peer has received only its own data."""

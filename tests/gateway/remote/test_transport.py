@@ -381,7 +381,7 @@ def test_a_loop_that_asks_before_it_sleeps_misses_no_batch(
     loop.close()
 
 
-# --- workers elsewhere ---
+# --- workers on other machines ---
 
 
 @pytest.fixture

@@ -1037,7 +1037,7 @@ def test_a_stop_does_not_wait_for_events_that_no_worker_can_handle() -> None:
     assert entry_of(late).pauses
 
 
-# --- anything a worker may say ---
+# --- random batches of a worker ---
 
 numbers = st.sampled_from([0, 1, 2, 5, -1, NEVER, 2**63, 2**64 - 1]) | st.integers(0, 9)
 cons = st.integers(0, 4).map(lambda n: (1 << ID_EPOCH_SHIFT) + n) | numbers

@@ -515,7 +515,7 @@ def test_an_old_link_that_had_to_wait_is_read_out_for_a_new_one(
     assert not hall.sessions._lost, "it has come back"
 
 
-# --- what is wrong ---
+# --- faults of workers ---
 
 
 @pytest.mark.parametrize("batch", [b"\xc1", b"\x93\x01"])

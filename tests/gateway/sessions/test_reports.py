@@ -93,7 +93,7 @@ def test_nothing_is_repeated_about_a_worker_whose_exit_was_reported() -> None:
     made = reports(Ready(1), Kill(1, "hangs"), Ready(2))
     made.said()
     made.exited(1)
-    # Its session ends later, once all its batches are read.
+    # The session of a worker ends later, once all its batches are read.
     made.add(Left(1, 7, 1))
     assert made.waiting() == [Left(1, 7, 1)]
     made.said()

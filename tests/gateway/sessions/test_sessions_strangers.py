@@ -43,7 +43,7 @@ def replies(harness: Harness) -> list[Any]:
     return records
 
 
-# --- those who have not said hello ---
+# --- strangers before their hello ---
 
 
 def test_unknown_identities_are_bounded() -> None:
@@ -174,7 +174,7 @@ def test_a_late_hello_is_not_reported_as_a_wrong_token(
     assert not harness.sessions.workers
 
 
-# --- those who were let in ---
+# --- workers that were accepted ---
 
 
 def test_answers_to_queries_are_bounded() -> None:

@@ -797,7 +797,7 @@ def connections() -> int:
     return sum(type(each) is Connection for each in gc.get_objects())
 
 
-# --- those who send much, and those who send little ---
+# --- clients that send much, and clients that send little ---
 
 
 def test_a_client_that_sends_much_is_read_from_a_queue_without_the_selector(serve: Serve) -> None:

@@ -28,7 +28,7 @@ from wsraw.link.records import (
 V12 = ssl.TLSVersion.TLSv1_2
 
 
-# --- what it is ---
+# --- recognizing TLS ---
 
 
 @pytest.mark.parametrize("version", [None, V12])
@@ -201,7 +201,7 @@ def test_a_client_that_waits_for_its_handshake_is_not_read(serve: Serve) -> None
     served.until(lambda: not served.endpoint.reading)
     # The early data is not TLS: when its turn comes, it ends the handshake.
     served.sockets.handshakes.work = work
-    # What came too early is no TLS: read after its turn, it ends the handshake.
+    # The early data is not TLS: when its turn comes, it ends the handshake.
     served.until(lambda: served.sockets.handshakes.failed)
 
 
@@ -284,7 +284,7 @@ def test_a_client_without_a_required_certificate_is_refused(
     assert not served.heard
 
 
-# --- what we open ---
+# --- opened connections ---
 
 
 class Upstream:

@@ -168,7 +168,7 @@ def test_openssl_prefers_a_curve_where_one_is_offered(curve: int, tmp_path: Path
     assert extension(51, struct.pack("!H", curve)) in outgoing.read()
 
 
-# --- of servers that we connect to ---
+# --- hellos of servers ---
 
 WARNING, FATAL = b"\x15\3\3\0\2\1\x70", b"\x15\3\3\0\2\2\x28"
 COSTLY = TlsHello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)

@@ -278,7 +278,7 @@ def test_an_extension_that_was_not_offered_fails_the_handshake() -> None:
         ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket", options=options)))
         key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
         assert key is not None
-        # Without server_no_context_takeover.
+        # The answer has no server_no_context_takeover.
         ws.receive_data(
             b"HTTP/1.1 101 \r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
@@ -430,7 +430,7 @@ def test_an_invalid_frame_ends_the_connection(connect: Any) -> None:
     assert ws.error
 
 
-# --- what we may not send ---
+# --- data that must not be sent ---
 
 
 def test_data_that_cannot_be_sent_is_refused() -> None:

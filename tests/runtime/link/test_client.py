@@ -144,7 +144,7 @@ def test_attempts_get_rarer_until_a_server_is_there(tmp_path: Path) -> None:
         assert not client.is_lost
         assert client.why == os.strerror(2)
         pauses.append(client.wait_until - now)
-        # It is too early, so the client does not try.
+        # This is too early, so the client does not try.
         client.work(client.wait_until - 0.01)
         # A new server is found soon, compared with the time that the attempts have taken so far.
         assert pauses[-1] < 0.021 + (now - begin) / 8

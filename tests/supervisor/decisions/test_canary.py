@@ -21,7 +21,7 @@ GOOD = handled(1000, 0, 0.1, events=1000)
 WORSE = handled(1000, 1, 0.1, events=1000)
 
 
-# --- how it goes ---
+# --- the course of a trial ---
 
 
 class Trial:

@@ -550,7 +550,7 @@ def test_a_crash_loop_at_boot_ends_the_run(who: str) -> None:
     assert done == [a.Finish(1)]
 
 
-# --- what the gateway says of workers ---
+# --- reports of the gateway about workers ---
 
 
 def test_reports_about_unknown_workers_are_ignored() -> None:
@@ -838,7 +838,7 @@ def test_a_run_whose_only_pool_is_remote_is_up_with_its_gateway() -> None:
     assert run.exit(run.gateway, 0) == [a.Finish(0)]
 
 
-# --- any order of things ---
+# --- events in any order ---
 
 
 class World(RuleBasedStateMachine):

@@ -565,7 +565,7 @@ def test_another_program_goes_on_with_a_process(code: int) -> None:
     held = child.process.hold()
     assert held is not None
     assert held.rest == b"be"
-    # Its threads do not continue, like those of a program that was replaced.
+    # The threads of the process do not continue, like those of a replaced program.
     heard: list[str] = []
     ended: list[int] = []
     numbers = os.dup(held.stdin), os.dup(held.stdout)

@@ -37,7 +37,7 @@ def test_a_fresh_folder_is_private_and_goes_away() -> None:
     assert not folder.path.exists()
 
 
-# --- folders that nobody has named ---
+# --- folders without a setting ---
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_dead_letters_keep_a_fresh_folder(own_base: Path) -> None:
     assert not folders.is_live(folder.path)
 
 
-# --- what killed runs have left ---
+# --- remains of killed runs ---
 
 
 def kill_a_run(own_base: Path) -> Path:
@@ -221,7 +221,7 @@ def test_systemd_tmpfiles_leaves_the_folder_of_a_run_alone(tmp_path: Path) -> No
     assert not folder.path.exists(), "no run is in it any more"
 
 
-# --- who is there ---
+# --- other runs ---
 
 
 def test_a_run_is_live_while_it_holds_its_lock(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_another_host_is_the_name_in_tls_and_in_the_handshake(tmp_path: Path) ->
         assert connect(url, *trust, "--host=example.org").stdout == b"hello\n"
 
 
-# --- what is sent ---
+# --- sending ---
 
 
 def test_headers_origin_and_subprotocol_reach_the_handler(serving: Serving) -> None:
@@ -169,7 +169,7 @@ def test_a_line_that_is_not_utf_8_is_refused(serving: Serving) -> None:
     assert b"--binary" in done.stderr
 
 
-# --- when it ends ---
+# --- the end of a session ---
 
 
 def test_answers_are_awaited_for_as_long_as_asked(serving: Serving) -> None:

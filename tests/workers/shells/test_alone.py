@@ -63,7 +63,7 @@ class Alone:
         return data
 
     def is_heard_again(self) -> None:
-        """Check that two more probes come, in addition to the first message."""
+        """Check that the worker sends its probe again; the first one does not count."""
         assert self.receive() == b""
         assert self.receive() == b""
 

@@ -58,7 +58,7 @@ def assert_nothing_is_left(harness: Harness) -> None:
     assert all(con.kept for con in registry.flow.without_entry)
 
 
-# --- any cut, same requests ---
+# --- any cut gives the same requests ---
 
 DIALOGS = {
     "get": ((GET,), ("GET",)),
