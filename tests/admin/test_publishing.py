@@ -19,6 +19,7 @@ from wsraw.admin.publishing import MOST_AT_ONCE, MOST_BODY, MOST_DATA, read_all
 from wsraw.admin.run import NoAnswerError, Run
 from wsraw.admin.server import AdminServer
 from wsraw.link.records import Done
+from wsraw.supervisor.control import client
 
 
 def asked(**fields: Any) -> Any:
@@ -71,6 +72,8 @@ def test_data_that_is_no_text_is_sent_as_json(data: object, text: str) -> None:
         (b'{"group": "a", "data": "x", "base64": ""}', "either data"),
         (b'{"group": "a", "base64": {"x": 1}}', "base64: write a text"),
         (b'{"group": "a", "data": {"x": "\\ud83d"}}', r"data: \\ud83d is half of a character"),
+        (b'{"group": "a", "data": 1e999}', "data: JSON has no Infinity"),
+        (b'{"group": "a", "data": [NaN]}', "data: JSON has no Infinity"),
         (b'{"group": "a", "data": "\\ud83d"}', r"data: \\ud83d is half of a character"),
         (b'{"group": "\\udc00", "data": "x"}', r"group: \\udc00 is half of a character"),
         (b'{"group": "a", "base64": "x"}', "base64: "),
@@ -186,6 +189,19 @@ def test_wrong_requests_are_answered_in_words(served: Served) -> None:
     assert served.post(GOOD) == (400, "text that is not UTF-8\n")
     served.run.is_there = False
     assert served.post(GOOD) == (503, "the run does not answer: why\n")
+
+
+def test_a_message_that_the_gateway_does_not_answer_is_no_wrong_request(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor answers for a gateway that has gone, or that does not read: the message may
+    have been sent, and the client may try again."""
+    done = Done(1, False, "the gateway does not answer now; try again", unanswered=True)
+    monkeypatch.setattr(client, "pages", lambda *args: iter([done]))
+    monkeypatch.setattr(Recorder, "ask_gateway", Run.ask_gateway)
+    assert served.post(GOOD) == (503, "the gateway does not answer now; try again\n")
+    status, text = served.post(b"[" + GOOD + b"]")
+    assert (status, "message 1, after 0 that were sent: the gateway" in text) == (503, True)
 
 
 def test_a_list_is_published_in_order_or_not_at_all(served: Served) -> None:

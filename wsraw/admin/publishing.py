@@ -118,7 +118,10 @@ def _data(found: dict[str, Any]) -> dict[str, Any]:
     value = found[name]
     if name == "data" and not isinstance(value, str):
         # As whoever reads the message would write it.
-        value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        try:
+            value = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        except ValueError as error:
+            raise ValueError("data: JSON has no Infinity and no NaN; write null") from error
     if not isinstance(value, str):
         raise ValueError(f"{name}: write a text in quotes")
     _check_text(name, value)

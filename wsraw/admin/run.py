@@ -109,6 +109,9 @@ class Run:
 
     def _pages(self, what: str, options: dict[str, Any]) -> Iterator[Done]:
         try:
-            yield from client.pages(self._folder, what, options, ANSWER_WITHIN)
+            for done in client.pages(self._folder, what, options, ANSWER_WITHIN):
+                if done.unanswered:
+                    raise NoAnswerError(done.text)
+                yield done
         except (client.NoRunError, client.RequestRefusedError, TimeoutError) as error:
             raise NoAnswerError(f"the run does not answer: {error}") from error

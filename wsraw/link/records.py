@@ -806,13 +806,15 @@ class Do(Record, tag="do"):
 
 class Done(Record, tag="done"):
     """The answer to `do`: whether it worked, a text for people, data for programs. While there is
-    `more`, the next one comes on request only, so that nothing fills up in between."""
+    `more`, the next one comes on request only, so that nothing fills up in between. `unanswered`:
+    the request was not wrong, but the gateway has not answered it, and may have carried it out."""
 
     ref: int
     ok: bool
     text: str = ""
     data: Any = None
     more: bool = False
+    unanswered: bool = False
 
 
 # --- bytes ---

@@ -78,7 +78,9 @@ def test_everybody_is_told_when_the_gateway_has_gone() -> None:
     between.begin("a")
     between.begin("b")
     between.forwarded.end("it has gone")
-    assert between.answered == [(who, Done(1, False, "it has gone")) for who in "ab"]
+    assert between.answered == [
+        (who, Done(1, False, "it has gone", unanswered=True)) for who in "ab"
+    ]
     between.forwarded.page(Page(1, True))
     between.forwarded.end("again")
     assert len(between.answered) == 2
@@ -88,12 +90,14 @@ def test_a_gateway_that_does_not_read_gets_no_request() -> None:
     between = Between()
     between.reads = False
     between.begin("a")
-    assert between.answered == [("a", Done(1, False, "the gateway does not answer now; try again"))]
+    assert between.answered == [
+        ("a", Done(1, False, "the gateway does not answer now; try again", unanswered=True))
+    ]
     between.reads = True
     between.begin("a")
     between.reads = False
     between.forwarded.more("a", 1)
-    assert between.answered[1:] == [("a", Done(1, False, GONE))]
+    assert between.answered[1:] == [("a", Done(1, False, GONE, unanswered=True))]
 
 
 def test_a_number_that_is_in_use_is_refused() -> None:
@@ -109,7 +113,7 @@ def test_requests_are_bounded() -> None:
         between.begin("a", n)
     assert len(between.told) == MOST
     assert between.answered == [
-        ("a", Done(MOST, False, f"{MOST} requests are under way; try again later"))
+        ("a", Done(MOST, False, f"{MOST} requests are under way; try again later", unanswered=True))
     ]
     between.forwarded.leave("a")
     between.begin("a")

@@ -41,13 +41,14 @@ class ForwardedRequests(Generic[W]):
         """Pass a request on to the gateway."""
         why = ""
         if (who, do.ref) in self._numbers:
-            why = f"request {do.ref} is under way"
-        elif len(self._asked) >= MOST:
+            self._answer(who, Done(do.ref, False, f"request {do.ref} is under way"))
+            return
+        if len(self._asked) >= MOST:
             why = f"{MOST} requests are under way; try again later"
         elif not self._tell(Ask(self._last + 1, do.what, do.options)):
             why = "the gateway does not answer now; try again"
         if why:
-            self._answer(who, Done(do.ref, False, why))
+            self._answer(who, Done(do.ref, False, why, unanswered=True))
             return
         self._last += 1
         self._asked[self._last] = who, do.ref
@@ -60,7 +61,7 @@ class ForwardedRequests(Generic[W]):
             self._answer(who, Done(ref, False, f"request {ref} is over"))
         elif not self._tell(More(number)):
             self._forget(number)
-            self._answer(who, Done(ref, False, GONE))
+            self._answer(who, Done(ref, False, GONE, unanswered=True))
 
     def page(self, page: Page) -> None:
         """Handle the gateway's answer. If the link that asked was lost in between, nobody waits for
@@ -81,7 +82,7 @@ class ForwardedRequests(Generic[W]):
         """The gateway has gone: answer all requests."""
         for number, (who, ref) in list(self._asked.items()):
             self._forget(number)
-            self._answer(who, Done(ref, False, why))
+            self._answer(who, Done(ref, False, why, unanswered=True))
 
     def _forget(self, number: int) -> None:
         del self._numbers[self._asked.pop(number)]
