@@ -282,7 +282,7 @@ def measure(bench: Bench, turns: int, clock: Clock) -> tuple[list[Span], int]:
 
 
 def timed(load: tuple[int, int, int], turns: int) -> dict[str, float]:
-    """Microseconds for each message and stage, from the best of some rounds."""
+    """Microseconds for a message, by stage, each from the best of some rounds."""
     bench = warm(load, turns // 4)
     best: dict[str, float] = {}
     for _ in range(7):

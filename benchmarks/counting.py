@@ -36,7 +36,7 @@ LEAST_SHOWN = 0.005
 
 
 def instructions(command: Sequence[str], cwd: Path) -> list[dict[str, float]]:
-    """Instructions for each message and stage. The command calls os.getppid at each boundary,
+    """Instructions for a message, by stage. The command calls os.getppid at each boundary,
     and prints for each load `[[stage, begun, ended], …], messages`, in numbers of such calls.
     The first span is empty: its instructions are those of the boundary itself.
     """

@@ -16,7 +16,9 @@ HUB_AT = f"{NETWORK}.1"
 
 
 class Star:
-    """The namespaces `hub` and `nodes`, which are removed when the block ends."""
+    """The namespaces `hub` and `nodes`, which are removed when the block ends. Raises
+    CannotMake.
+    """
 
     def __init__(self, count: int) -> None:
         lacks = missing()

@@ -168,7 +168,7 @@ class Load:
         for task in self._tasks:
             if task.done():
                 try:
-                    task.result()  # Raises the error of the task.
+                    task.result()  # Raises the task's error, if there is one.
                 except Exception as error:
                     error.add_note(str(self._serving))
                     raise

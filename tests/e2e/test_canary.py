@@ -105,7 +105,7 @@ RAISES = """
 
 
 def test_a_version_that_raises_is_rolled_back(handlers: Write) -> None:
-    """One client is disconnected, not one after the other."""
+    """Only one client is disconnected, not one after another."""
     with (
         serve(shop(handlers, "old"), workers=2, tracebacks=True) as serving,
         Clients(serving) as clients,

@@ -392,6 +392,7 @@ def test_fastapi_pushes_to_sockets(tmp_path: Path) -> None:
                 with pytest.raises(ConnectionClosed):
                     one.recv(TIMEOUT)
                 assert one.close_code == 4000
+            # The application survives the death of the gateway.
             os.kill(serving.gateway, KILL)
             serving.run.line("gateway started, pid", 2)
             serving.run.line(r"worker \w+ is ready", 5)

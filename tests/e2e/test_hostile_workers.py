@@ -178,7 +178,8 @@ def huge_arrays(attacker: Attacker, rng: random.Random) -> None:
         sock, session = attacker.enter()
         attacker.say(sock, head + encode(session) + body * (count - 1))
         assert "records" in until_shut_out(sock)
-    # One record announces that many options and has none; the next one really has them.
+    # This record has an option with that many values. The next one announces 4,294,967,295 fields,
+    # and has none.
     sock, session = attacker.enter()
     options = encode("except") + head + b"\x00" * count
     record = encode(["publish", "g", b"x", "text"])[1:]

@@ -169,7 +169,7 @@ def test_node_connects_with_each_key_exchange(serving: Serving, tmp_path: Path, 
         "-groups ffdhe8192:ffdhe2048",
         # The client sends a key of its first group only.
         "-groups ffdhe8192:P-256",
-        # Python's OpenSSL has no parameters for finite-field DHE, so TLS 1.2 has none.
+        # Python gives OpenSSL no parameters for finite-field DHE, so TLS 1.2 is without it.
         "-tls1_2 -cipher DHE",
         "-tls1_2 -cipher ALL -groups ffdhe8192",
     ],

@@ -232,7 +232,7 @@ def test_a_remote_worker_is_kept_busy(round_trip: float, service: float, hands: 
     rate(simulation, 8.0)
     # With 300 ms for 20 ms of work, the spacing is coarse.
     assert rate(simulation, 3.0) > (0.9 if round_trip < 0.3 else 0.4) * hands / service
-    # The events on their way, at most twice as many, and the work ahead.
+    # The limit is at most twice the events that the hands, the way and the work ahead can hold.
     way = simulation.window.round_trip + WORK_AHEAD
     assert simulation.window.limit <= 2 * (hands + way * hands / service)
 

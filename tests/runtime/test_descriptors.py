@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="handles have no
 @pytest.mark.parametrize("limit", [64, 120, 256, 1024, 4096, 1 << 20])
 @pytest.mark.parametrize("workers", [0, 1, 2, 14, 500])
 def test_enough_descriptors_are_kept_back(limit: int, workers: int) -> None:
-    """The reserve has two descriptors for each possible worker, and those for look-ups of names."""
+    """The reserve is enough for each possible worker and the worker that it replaces, and for
+    look-ups of names.
+    """
     kept = descriptors.reserve(limit, workers)
     most = descriptors.most_workers(limit, workers)
     look_ups = min(THREADS, Descriptors(limit, workers).look_ups)

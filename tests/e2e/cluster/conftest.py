@@ -18,7 +18,7 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 def room(tmp_path: Path) -> Path:
-    """The handlers of a room, in a file."""
+    """The handlers of a room whose name has characters with a meaning in subjects of NATS."""
     file = tmp_path / "room.py"
     file.write_text(ROOM)
     return file

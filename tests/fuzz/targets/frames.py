@@ -1,4 +1,6 @@
-"""Bytes in place of frames; the first byte of an input chooses the role."""
+"""Bytes in place of frames; the first byte of an input chooses the role, compression and
+settings.
+"""
 
 from __future__ import annotations
 

@@ -241,7 +241,9 @@ def wrap(data: bytes) -> tuple[bytes, bool]:
 
 
 def ask_openssl(data: bytes, name: str) -> str:
-    """Check that an accepted hello costs OpenSSL little, and that both read the same name."""
+    """Check that OpenSSL asks for no expensive group after an accepted hello, and that both read
+    the same name.
+    """
     names: list[str | None] = []
     CONTEXT.sni_callback = lambda _sock, given, _context: names.append(given)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

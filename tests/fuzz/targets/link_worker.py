@@ -50,7 +50,7 @@ def run(data: bytes) -> Hashable:
             told.append(type(record).__name__)
             if isinstance(record, Event) and link.session == session:
                 outbox = link.outbox(record)
-                # At most two batches, whatever length the gateway announces.
+                # Commands for two batches, whatever length the gateway announces for a batch.
                 for _ in range(2):
                     outbox.cut(link.room, link.room)
                     outbox.size += link.room

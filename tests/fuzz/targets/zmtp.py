@@ -127,7 +127,7 @@ def _in_pieces(
         at = 0
         while at < len(piece):
             view = peer.rest()
-            # The room is proportional to the bytes received, not to the announced length.
+            # The bytes received limit the room, and not the announced length.
             assert view is None or len(view) <= GROWTH * received + FIRST_PART
             if view is None or not in_place:
                 view = None

@@ -107,7 +107,7 @@ def test_the_host_is_taken_from_x_forwarded_host() -> None:
         (" for=203.0.113.9 ; proto=http ,", "203.0.113.9", "http", ""),
         ("for=10.0.0.3, for=10.0.0.2", "10.0.0.3", "", ""),
         ("for=203.0.113.9;proto=ftp", "203.0.113.9", "", ""),
-        # An entry that cannot be read ends the search; the trusted entries before it count.
+        # An entry that cannot be read ends the search; the last trusted entry before it counts.
         ("for=1.1.1.1, proto=https, for=10.0.0.2", "10.0.0.2", "", ""),
         ("for=1.1.1.1, for=2001:db8::1, for=10.0.0.2", "10.0.0.2", "", ""),
         ("for=1.1.1.1, for=2.2.2.2;for=3.3.3.3, for=10.0.0.2", "10.0.0.2", "", ""),

@@ -225,8 +225,8 @@ def test_parked_connections_are_served_in_turn() -> None:
 
 
 def test_many_connections_of_one_worker_are_served_in_turn() -> None:
-    """Each connection has two events in flight; some of those that wait are for this worker,
-    others for any.
+    """Connections with an event in flight wait for this worker, and those without for any worker.
+    Both are served in turn.
     """
     harness = Harness()
     linked = harness.worker()

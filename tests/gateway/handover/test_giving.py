@@ -120,7 +120,8 @@ def test_a_taker_that_stops_is_given_up() -> None:
         return take(words, records)
 
     both = Both(give_up)
-    # The taker was killed before it was ready: the giver serves.
+    # The taker was stopped before it was ready, and only a kill, as by its supervisor, ends it. The
+    # giver serves.
     both.kill(1)
     assert both.outcome() == ["kept", ""]
 

@@ -138,7 +138,7 @@ class Faults:
     # --- the supervisor ---
 
     def canary(self, a: int, b: int) -> None:
-        """Begin a canary with the workers that come next, or end it."""
+        """Begin or extend a canary with the workers that come next, or end it."""
         if not self.system.config.spawned:
             return
         known = self.system.registry.pool().canary
@@ -148,7 +148,8 @@ class Faults:
         next_one = self.system.names + 1
         numbers = sorted({*(known.numbers if known is not None else ()), next_one, next_one + a})
         self.system.reference.on_trial = set(numbers)
-        # The supervisor begins a canary with no worker, and then adds one that is ready.
+        # The supervisor begins a canary with a share of 0. When all its workers are ready, the
+        # canary gets its share.
         share = known.share if known is not None and known.share else b % 256 / 255
         shield = self.system.reference.repeats and b % 2 == 1
         canary.change(self.system.registry, rec.Canary("default", numbers, share, shield))

@@ -192,7 +192,7 @@ def tell(seed: object, number: int, length: int) -> str:
 
 
 def failure(config: Config, steps: list[Step]) -> tuple[str, int] | None:
-    """The failure of a history, or "" if it does not fail."""
+    """The file and the line where a history fails, or None if it does not fail."""
     try:
         run(config, steps)
     except Exception as error:

@@ -137,7 +137,7 @@ class Con:
         self.given_back = False
         """A canary that is not over has failed at an event of the connection."""
         self.deaths = 0
-        """The workers that died with an event of the connection in flight."""
+        """The number of workers that died with an event of the connection in flight."""
         self.fragment: Session | None = None
         self.late: list[tuple[Session | None, bytes, bool]] = []
 

@@ -837,7 +837,8 @@ def test_only_what_will_never_be_sent_is_taken_back(hall: Hall, is_begun: bool, 
         eventually(lambda: hall.turn() or len(linked.events) == 2)  # type: ignore[func-returns-value]
     else:
         assert parked(con) == [1, 1]
-        # One worker is told the reason in its last batch; the other only sees the end of its link.
+        # The last batch tells the reason after "no batch", and the end of the link tells it after
+        # "no ZMTP".
         eventually(lambda: hall.turn() or linked.client.why or Refused in map(type, linked.heard))  # type: ignore[func-returns-value]
         assert not linked.events
 

@@ -626,7 +626,7 @@ def test_a_ping_goes_out_and_its_answer_keeps_the_connection(serve: Serve) -> No
 
 
 class SlowReader:
-    """A client that has not read most of the data in its kernel buffers."""
+    """A client whose data is all in the kernel, with more than half of it not delivered yet."""
 
     SIZE = 512 * 1024
 

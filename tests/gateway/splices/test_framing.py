@@ -61,7 +61,7 @@ def test_fragments_of_a_message_are_one_message_for_the_raw_side(
     assert buffer == message
 
 
-def test_a_carriage_return_alone_does_not_end_a_line() -> None:
+def test_a_carriage_return_ends_a_line_only_with_a_line_feed() -> None:
     assert fed("line", [b"a\r", b"\n\r", b"b\n"]) == ([b"a", b"\rb"], b"")
     assert framed("line", b"one", False) == b"one"
     assert framed("line", b"two", True) == b"two\n"

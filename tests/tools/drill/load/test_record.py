@@ -36,7 +36,8 @@ def test_a_record_holds_its_connection_and_its_number() -> None:
     assert checker.send()[:HEADER] == b"WD00001f0000002e"
     assert len(checker.send()) == 20
     assert filler(64, 1) != filler(64, 2)
-    # With the magic bytes in it, a raw stream that is out of step could not find the next record.
+    # With the magic bytes in a filler, a raw stream that is out of step could not find the next
+    # record.
     assert MAGIC not in filler(1000, 7)
 
 

@@ -141,11 +141,11 @@ OLDER, NEWER = "WD00000200000000", "WD00000300000000"
         # The report of a connection that needs none does not count for one that needs a report.
         (["unknown", "unknown", "closed"], [report("gateway-died", kept="-"), report()], (0, 0, 0)),
         (["unknown", "closed", "unknown"], [report(), report("gateway-died")], (0, 0, 0)),
-        # A report is missing for the connection whose state did not match.
+        # The connection whose state is in no report is the one whose report is missing.
         (["answered", "closed"], [report()], (1, 0, 0)),
         (["older", "closed", "newer"], [report(kept=OLDER), report(kept=NEWER)], (1, 0, 0)),
         (["older", "unknown"], [], (1, 0, 0)),
-        # The report belongs to the connection that was closed gracefully.
+        # Neither connection needs a report: it belongs to the one that was closed gracefully.
         (["unknown", "silent"], [report(kept="-")], (0, 0, 0)),
     ],
 )
