@@ -1,4 +1,5 @@
-"""The attackers of attack.py, in a process of their own; each attack has a fixed rate.
+"""The attackers of attack.py, in a process of their own. Attacks have a fixed rate, or (AtOnce)
+send as much as they can.
 
 ``python attackers.py ADDRESS PORT ATTACK``; prints READY once the attack has begun, and ends with
 its stdin. Its counts are printed at the end.

@@ -6,8 +6,8 @@ rates, with every byte verified.
 
 wsload sends the small messages, one in flight on each of 16 connections. Bursts are like those of a
 remote desktop: clients send blocks of 64 KiB and read at the same time, and compare the SHA-256 of
-both directions. websockify has no raw listener for clients, so that table has only wsraw. Without
-websockify (`pip install websockify numpy`) only wsraw is measured.
+both directions. websockify has no raw listener for clients, so the column "raw to WebSocket" is of
+wsraw only. Without websockify (`pip install websockify numpy`) only wsraw is measured.
 """
 
 from __future__ import annotations

@@ -166,8 +166,8 @@ def test_each_deleted_file_is_recreated(run: Run, name: str) -> None:
 @unix_sockets
 @pytest.mark.parametrize("name", ["a file", "a link", "a folder"])
 def test_what_is_in_the_way_of_the_control_socket_is_told_once(run: Run, name: str) -> None:
-    """The file may belong to a user, so it is not removed. Without the log line, commands would
-    fail without a reason.
+    """The file may belong to a user, so it is not removed. Commands cannot reach the run then, and
+    the log must say why.
     """
     file = run.path / "control.sock"
     file.unlink()

@@ -46,7 +46,7 @@ def test_quick_calls_one_after_the_other_end_nothing() -> None:
 
 
 def test_a_call_that_is_known_to_live_may_take_longer() -> None:
-    """A check of the thread may be late, but a whole limit of checks passes without `lives`."""
+    """A single check may find no new `lives`: only a whole limit of such checks ends a call."""
     ended = threading.Event()
     calls = Calls(4.0, ended.set)
 
