@@ -8,8 +8,9 @@ import pytest
 
 from tests.deadline import eventually
 from tests.gateway.socket_harness import SocketHarness
+from wsraw.gateway.sessions.backlog import SHARE
 from wsraw.gateway.stop import LAST_WAIT, GracefulStop
-from wsraw.link.records import Bye, FromGateway, OnClose, Stopped
+from wsraw.link.records import Bye, FromGateway, OnClose, Publish, Send, Stopped
 from wsraw.link.states import LinkState
 
 
@@ -91,3 +92,34 @@ def test_a_stop_does_not_wait_for_a_client_that_never_closes(served: SocketHarne
     assert served.linked.worker.session.state is LinkState.READY
     stop.advance(served.loop.now + LAST_WAIT)
     assert served.linked.worker.session.state is LinkState.DRAINING
+
+
+def test_a_stop_does_not_wait_for_what_workers_go_on_to_send(served: SocketHarness) -> None:
+    """A timer that publishes more than the gateway can write, or another program that does."""
+    client = served.connect()
+    client.sendall(b"hello")
+    served.until(lambda: len(served.heard) == 2)
+    linked, sessions = served.linked, served.harness.sessions
+
+    def say(*last: Send) -> None:
+        """The gateway applies a share of this in each turn."""
+        for record in [*[Publish("room", b"x", "text")] * (3 * SHARE), *last]:
+            linked.link.command(record)
+        batch = linked.link.data_to_send()
+        assert batch is not None
+        sessions.receive(linked.identity, batch, served.loop.now)
+
+    say()
+    say(Send(served.con.id, b"the last before the stop"))
+    stop = stop_of(served)
+    stop.begin(30.0)
+    for _ in range(20):
+        say()
+        assert not stop.advance(served.loop.now)
+        if served.con.ending.cause:
+            break
+        sessions.backlog.go_on(served.loop.now)
+    assert sessions.backlog.workers, "there was always more"
+    assert served.con.ending.cause == "going-away"
+    served.until(lambda: OnClose in served.kinds())
+    assert client.recv(100) == b"the last before the stop"

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
+from wsraw.gateway.delivery.entry import Entry
+from wsraw.gateway.delivery.outgoing import Broadcast
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.sessions import Sessions
-from wsraw.link.records import Stopped
+from wsraw.link.records import Send, Stopped
 from wsraw.link.states import NEW, READY
 from wsraw.runtime.loop import Loop
 
@@ -26,6 +28,33 @@ class ClientSockets(Protocol):
     def unwritten(self) -> bool: ...
 
 
+class _Remainder:
+    """What workers have sent by now, and what that publishes. Afterwards they may go on to send
+    without end, from timers or from other programs, and a stop does not wait for that."""
+
+    def __init__(self, registry: Registry, sessions: Sessions) -> None:
+        self._outgoing = registry.outgoing
+        self._backlog = sessions.backlog
+        self._batches = self._backlog.ends()
+        self._is_applied = False
+        self._broadcasts: set[Broadcast] = set()
+        self._compressing: dict[Entry, Send] = {}
+
+    def is_done(self) -> bool:
+        """Whether all of that is applied, and on its way to clients."""
+        if not all(self._backlog.is_applied(*each) for each in self._batches.items()):
+            return False
+        outgoing = self._outgoing
+        compressing = {entry: send for entry, (_, send) in outgoing.compressing.items()}
+        if not self._is_applied:
+            self._is_applied = True
+            self._broadcasts = set(outgoing.broadcasts)
+            self._compressing = compressing
+        return self._broadcasts.isdisjoint(outgoing.broadcasts) and all(
+            compressing.get(entry) is not send for entry, send in self._compressing.items()
+        )
+
+
 class GracefulStop:
     """Phases, each of which lasts until it is done or the deadline has passed."""
 
@@ -41,6 +70,7 @@ class GracefulStop:
         turn."""
         self._deadline = 0.0
         self._written_at = 0.0
+        self._remainder: _Remainder | None = None
 
     def begin(self, deadline: float) -> None:
         """Take at most `deadline` seconds from now. A second call can only make it sooner."""
@@ -69,12 +99,20 @@ class GracefulStop:
         return now >= self._deadline
 
     def _finish_events(self, now: float) -> bool:
-        if not self._sessions.is_quiet() and not self._is_late(now):
+        if not (self._sessions.is_quiet() or self._is_late(now) or self._is_finished()):
             return False
         self._sockets.close_unannounced()
         self._registry.close_all(now)
         self._written_at = now
         return True
+
+    def _is_finished(self) -> bool:
+        """Whether all events are handled, and what workers had sent by then is on its way."""
+        if self._sessions.has_events():
+            return False
+        if self._remainder is None:
+            self._remainder = _Remainder(self._registry, self._sessions)
+        return self._remainder.is_done()
 
     def _close_clients(self, now: float) -> bool:
         if self._is_late(now):

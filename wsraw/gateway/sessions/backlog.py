@@ -194,6 +194,17 @@ class Backlog:
         if rest.records:
             self._registry.flow.hold(-rest.size)
 
+    def ends(self) -> dict[Worker, int]:
+        """The number of the last batch that each worker has sent and that is not applied."""
+        return {
+            worker: worker.session.batches + len(rest.batches)
+            for worker, rest in self.workers.items()
+        }
+
+    def is_applied(self, worker: Worker, number: int) -> bool:
+        """Whether the batch with this number, from `ends`, is applied."""
+        return worker not in self.workers or worker.session.batches > number
+
     def discard(self, worker: Worker) -> None:
         """Drop what is left of a worker."""
         rest = self.workers.pop(worker, None)

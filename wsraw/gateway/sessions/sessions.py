@@ -631,8 +631,12 @@ class Sessions:
         outgoing = self._registry.outgoing
         if self.backlog.workers or outgoing.broadcasts or outgoing.compressing:
             return False
-        return all(
-            not entry.in_flight and (not entry.parked or not entry.pool.workers)
+        return not self.has_events()
+
+    def has_events(self) -> bool:
+        """Whether an event is not handled yet, and there are workers to handle it."""
+        return any(
+            entry.in_flight or (entry.parked and entry.pool.workers)
             for entry in self._registry.entries.values()
         )
 
