@@ -4,9 +4,9 @@ alone, then during the attack (attackers.py), in the same run. The result is the
 rounds.
 
 This is the hard case: the attackers share the machine's cores, and connect over loopback, to which
-the limits for an address do not apply. The at-once attacks take all of the CPU that they get, of the
-workers, too. For these the result is the longest turn of the gateway's loop (system.py), which must
-stay short so that other clients are served.
+the limits for an address do not apply. The at-once attacks make the gateway and the workers use all
+of the CPU that they get. For these the result is the longest turn of the gateway's loop
+(system.py), which must stay short so that other clients are served.
 """
 
 from __future__ import annotations

@@ -87,8 +87,9 @@ FLOORS = 13
 LINES_OF_A_FUNCTION = 79
 ATTRIBUTES_OF_A_CLASS = 20
 INLINE_ATTRIBUTES = 29
-"""Python (3.11 to 3.13) keeps so many attributes of an object in place, and more than that in a
-dict, where each look-up costs some 100 instructions more."""
+"""Python (3.11 to 3.13) stores this many attributes of an object in place, and more than that
+in a dict, where each look-up costs some 100 instructions more.
+"""
 LARGE_CLASSES = {
     "config.settings.Settings": "each setting is one",
     "gateway.delivery.worker.WorkerOf": "parts would cost look-ups for each event",

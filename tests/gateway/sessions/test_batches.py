@@ -57,7 +57,7 @@ from wsraw.link.records import (
 from wsraw.link.states import LinkState
 
 NEVER = 1 << ID_EPOCH_SHIFT | 999_999
-"""An id of this gateway that nobody was given."""
+"""An id of this gateway that no connection was given."""
 
 OLD = (1 << ID_EPOCH_SHIFT) + 5
 
