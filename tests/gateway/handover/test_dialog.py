@@ -221,8 +221,8 @@ class Run:
         # The two must not even serve one after the other, as the taker's copy would be out of date.
         assert not (self.taker_serves and self.giver_touched)
         if not self.possible_without_kills():
-            # The only holder of the connections may have been killed; after the giver's end that is
-            # the taker.
+            # The only holder of the connections may have been killed. Once the giver has left, that
+            # is the taker.
             holder_died = self.giver.over is Next.LEAVE and "taker" not in self.alive
             assert serving or not self.alive or holder_died, "nobody serves, although one could"
 

@@ -183,7 +183,7 @@ class Hall:
         self.registry.dispatcher.with_output.add(worker)
 
     def choke(self, worker: Any) -> None:
-        """Send a worker that does not read more than the system keeps for it."""
+        """Send more than the system keeps to a worker that does not read."""
         while not worker.window.choked:
             self.tell(worker, 4 * CHOKED_ABOVE)
             self.links.send(self.now)
