@@ -607,7 +607,7 @@ def test_a_worker_waits_for_a_gateway(process: Process) -> None:
 def test_a_gateway_that_does_not_read_stops_a_worker_and_leaves_nothing_to_the_next_one(
     process: Process, source: str
 ) -> None:
-    """Each answer has a megabyte, so a queue without a limit in bytes would take all of them."""
+    """Each answer is a megabyte, so a queue without a limit in bytes would take all of them."""
     process.bind(process.endpoint, queue=1)
     word = "async def" if source == ASYNC_ECHO else "def"
     process.start(
@@ -619,7 +619,7 @@ def test_a_gateway_that_does_not_read_stops_a_worker_and_leaves_nothing_to_the_n
                 file.write(b"x")
         {word} on_message(msg, con):
             note(con)
-            time.sleep(0.002)  # Else many of them would be one batch.
+            time.sleep(0.002)  # Otherwise many would be one batch.
             return answer if msg["data"] == "large" else msg
         """,
         settings='{"concurrency": 1}',

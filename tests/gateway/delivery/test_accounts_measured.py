@@ -124,7 +124,7 @@ def test_a_reached_mark_is_not_counted() -> None:
 
 @pytest.mark.parametrize("end", ["it is written", "they leave", "they read too slowly"])
 def test_a_published_message_counts_once(end: str) -> None:
-    """491 of 600 members were closed for memory that was used only once."""
+    """491 of 600 members were once closed, as the memory of one message counted for each member."""
     harness = Harness(output_limit=6000)
     linked = harness.worker()
     cons = [standing(harness, linked) for _ in range(100)]
@@ -246,7 +246,7 @@ def test_half_requests_above_the_limit_are_closed() -> None:
 
 
 def test_output_of_ended_connections_counts_and_is_dropped_first() -> None:
-    """The output of a client that had read nothing and said goodbye was in no account."""
+    """The output of a client that had read nothing and said goodbye was once in no account."""
     served = SocketHarness(deflate=False, high_water_mark=1 << 24, output_limit=1 << 24)
     try:
         flow = served.harness.registry.flow

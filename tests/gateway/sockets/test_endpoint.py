@@ -706,8 +706,8 @@ def test_what_was_sent_before_a_close_reaches_the_client(
     slow = SlowReader(served, begin, Close)
     slow.pass_time(24, reads=reads)
     assert bool(served.sockets.endpoints) is reads
-    # The client gets all data up to the close frame or EOF, even if the gateway has closed its
-    # socket: the system keeps the data of a client that reads slowly.
+    # The client gets all data up to the close frame or EOF. The gateway closes its socket if it has
+    # seen no reading, and the system still has the data then.
     slow.client.setblocking(True)
     rest = b""
     while not rest.endswith(b"\x88\x02\x03\xe8") and (data := slow.client.recv(1 << 20)):
