@@ -236,7 +236,8 @@ def test_nothing_is_doubled_or_reordered_and_every_loss_is_counted(
     for each in (a, b, c):
         each.watch("g")
     for member in (a, b, c):
-        # Publish once more, so that each stream and its end are known.
+        # Publish once at the beginning and once at the end, so that each stream and its end are
+        # known.
         member.publish("g", b"%s 0" % member.name.encode())
     bus.run()
     for n in range(1, 60):

@@ -90,7 +90,7 @@ def _way(kind: Any) -> Way:
 
 
 def batches(data: bytes, session: int, kinds: Any) -> list[bytes]:
-    """The messages of an input. Each begins with a byte that says how it is made, and its size.
+    """The messages of an input. Each has a byte that says how it is made, a size, and its bytes.
 
     A message is made of the bytes themselves, or of records after a session, which may be another
     session.

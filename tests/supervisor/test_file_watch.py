@@ -24,7 +24,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def touch(file: Path, seconds: float) -> None:
-    """Set the file's time, independently of the file system's clock."""
+    """Move the file's time forward by that many seconds, whatever the file system's clock does."""
     at = file.stat().st_mtime + seconds
     os.utime(file, (at, at))
 

@@ -1140,7 +1140,7 @@ def test_a_holder_that_begins_anew_goes_on_with_the_ends_of_its_connections(
     identity: bytes, window: int
 ) -> None:
     """If the holder forgot the connections whose ends it has not handled, their inf and state
-    would be lost.
+    would be lost, as no other worker has them.
     """
     harness = Harness()
     harness.registry.ids.epoch = 2

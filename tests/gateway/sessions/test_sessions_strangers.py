@@ -124,7 +124,7 @@ def test_a_banned_identity_is_not_heard_again() -> None:
 
 
 def test_a_worker_that_sends_several_frames_is_told_so() -> None:
-    """A REQ socket sends an empty frame first."""
+    """A REQ socket sends an empty frame first, and so do workers that imitate one."""
     harness = Harness()
     harness.receive(b"\0x", NO_BATCH)
     [told] = replies(harness)

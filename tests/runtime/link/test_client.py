@@ -251,7 +251,7 @@ def test_a_server_that_is_no_server_is_left(folder: str) -> None:
 
 
 def test_no_call_of_work_closes_a_descriptor_and_opens_another(served: Served) -> None:
-    """A shell would take the new descriptor for the old one, as both have the same number."""
+    """Otherwise a shell would take the new descriptor for the old one: the numbers are equal."""
     seen: list[int] = []
     client = served.client(probe=True)
     client.on_change = lambda: seen.append(client.fileno())
