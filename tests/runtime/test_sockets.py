@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.deadline import DEADLINE
+from tests.ports import free_port
 from tests.running import environment
 from wsraw.config.addresses import Listen, parse_listen
 from wsraw.runtime.sockets import _advice, adopt, bind, close, printable, share, strerror
@@ -49,9 +50,11 @@ def test_a_listening_socket_does_not_block(listen: Open) -> None:
 
 def test_an_ipv6_listener_takes_no_ipv4(listen: Open) -> None:
     """Otherwise [::]:8000 and 0.0.0.0:8000 could not be used together."""
-    six = listen(host="::")
-    four = listen(host="0.0.0.0", port=port_of(six))
-    assert port_of(four) == port_of(six)
+    # A port that the system chooses for IPv6 may be in use over IPv4.
+    port = free_port()
+    six = listen(host="::", port=port)
+    four = listen(host="0.0.0.0", port=port)
+    assert port_of(four) == port_of(six) == port
 
 
 def test_a_host_name_is_looked_up(listen: Open) -> None:
