@@ -49,7 +49,7 @@ class Phase:
     loss: float = 0.0
     acts: list[tuple[float, Callable[[Crew], None]]] = field(default_factory=list)
     away: float = 0.0
-    """How long there is no network."""
+    """Seconds without a network."""
 
 
 def cut(crew: Crew) -> None:

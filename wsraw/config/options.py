@@ -141,7 +141,7 @@ def _of(struct: type[msgspec.Struct]) -> dict[str, Option]:
 
 @cache
 def _meanings(struct: type) -> dict[str, str]:
-    """The docstrings of a struct's fields, which only its source has; empty if there is no source.
+    """The docstrings of a struct's fields, which only its source has; empty without the source.
     Reading the source takes longer than all else here, so only the help does it."""
     import ast
     import inspect

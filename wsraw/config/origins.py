@@ -64,7 +64,7 @@ class Origins:
     def allow(self, origin: str | None, hosts: Iterable[str], cross_site: bool = False) -> bool:
         """Whether a page of this origin may connect to one of these hosts: the Host header, and the
         host that a trusted proxy reports. `cross_site`: the browser sent `Sec-Fetch-Site:
-        cross-site`, which matters if there is no Origin."""
+        cross-site`, which matters without an Origin."""
         if self._any:
             return True
         if origin is None:

@@ -164,7 +164,7 @@ class Connection:
         If its entry is gone, its output is included."""
         self.endpoint: object | None = None
         """The present owner of the socket: an `Endpoint` of gateway/sockets/, or what replaces it
-        where there is no network. Here it only matters whether there is one."""
+        without a network. Here it only matters whether the socket has an owner."""
         self.entry: EntryView | None = None
         """None until the first event."""
 

@@ -216,8 +216,8 @@ class Outgoing:
                 self._overflow(entry, now)
 
     def hold_close(self, entry: Entry, worker: Worker, close: Close) -> bool:
-        """Let a close wait behind a message that is being compressed; False if there is no such
-        message."""
+        """Let a close wait behind a message that is being compressed; False if the connection has
+        no such message."""
         if entry not in self.compressing:
             return False
         self._hold_back(entry, worker, close)

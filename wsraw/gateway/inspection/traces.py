@@ -90,7 +90,7 @@ class Lines:
         return page
 
     def take_over(self, other: Lines) -> None:
-        """Add the lines that were collected elsewhere."""
+        """Add the lines that another object has collected."""
         for line in other._lines:
             self._put(line)
         self._lost += other._lost

@@ -627,7 +627,7 @@ class Sessions:
         )
 
     def is_quiet(self) -> bool:
-        """Whether every event is handled, or there is no worker to handle it."""
+        """Whether all events are handled that workers can handle, and all commands are applied."""
         outgoing = self._registry.outgoing
         if self.backlog.workers or outgoing.broadcasts or outgoing.compressing:
             return False
